@@ -1,0 +1,231 @@
+//! The boot pipeline: wait for the hub, find the release, mount it, install it, leave.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flist::hub::{FlistName, HubClient, HubError, Release, Resolution, resolve};
+use flist::mount::{MountError, MountedFlist, Purpose as MountPurpose, detach, mount};
+use flist::store::{Store, StoreError, open_for_reading};
+
+use crate::boot_info;
+use crate::durable;
+use crate::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
+use crate::lock::{self, LockError};
+use crate::plan::Purpose;
+use crate::settings::Settings;
+use crate::source::{BlockSource, ContentSource, MountSource};
+use crate::transaction::Progress;
+
+/// The longest pause between two attempts to reach the hub.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The first one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+const USER_AGENT: &str = concat!("bootstrap/", env!("CARGO_PKG_VERSION"));
+
+/// Why the node did not boot.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The hub's address is not usable.
+    #[error("cannot use the hub {hub}")]
+    Hub {
+        /// Its address.
+        hub: String,
+        /// The reason.
+        #[source]
+        source: HubError,
+    },
+    /// Another engine is at work and does not finish.
+    #[error("cannot begin")]
+    Lock(#[source] LockError),
+    /// The engine failed.
+    #[error("cannot install {channel}")]
+    Engine {
+        /// What was to be installed.
+        channel: FlistName,
+        /// The reason.
+        #[source]
+        source: EngineError,
+    },
+    /// The node's own state is not usable.
+    #[error("cannot use this node's state")]
+    State(#[source] EngineError),
+    /// The stores of the flist are not usable.
+    #[error("cannot use the block stores of {channel}")]
+    Store {
+        /// What was to be installed.
+        channel: FlistName,
+        /// The reason.
+        #[source]
+        source: StoreError,
+    },
+    /// The flist cannot be mounted, although FUSE is there.
+    #[error("cannot mount {channel}")]
+    Mount {
+        /// What was to be mounted.
+        channel: FlistName,
+        /// The reason.
+        #[source]
+        source: MountError,
+    },
+    /// The mount point cannot be made.
+    #[error("cannot prepare the mount point {path}")]
+    MountPoint {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A thread failed.
+    #[error("the installation broke off")]
+    Broken(#[source] tokio::task::JoinError),
+}
+
+/// Boots the node: returns when the release is installed, recorded and its services are monitored. Done a
+/// second time it changes nothing.
+///
+/// # Errors
+/// [`BootError`]; nothing half-installed is left then.
+pub async fn boot(settings: &Settings) -> Result<(), BootError> {
+    let run_dir = settings.run_dir.clone();
+    let lock =
+        blocking(move || lock::take(&run_dir, "bootstrap", LOCK_PATIENCE)).await?.map_err(BootError::Lock)?;
+    clear_stale_mounts(&settings.run_dir);
+    let engine = Engine::open(settings).map_err(BootError::State)?;
+    engine.recover(&lock).await.map_err(BootError::State)?;
+
+    let release = wait_for_release(settings).await?;
+    let channel = || settings.channel.clone();
+    let engine_failed = |source| BootError::Engine { channel: channel(), source };
+    let release = ReleaseTree::read(&release).map_err(engine_failed)?;
+    tracing::info!(channel = %release.channel, version = %release.version, release = %release.id, entries = release.tree.len(), "installing");
+
+    let content = Content::open(settings, &release).await?;
+    let prepared = engine.prepare(&release, Purpose::Boot, content.source.clone(), None).await;
+    let installed = match prepared {
+        Ok(prepared) if prepared.plan.is_empty() && is_recorded(&engine, settings, &release) => {
+            tracing::info!("everything is installed already");
+            Ok(())
+        }
+        Ok(prepared) => engine.apply(&lock, &prepared, content.source.clone(), &report_progress).await,
+        Err(error) => Err(error),
+    };
+    content.close().await?;
+    installed.map_err(engine_failed)
+}
+
+/// Whether the current generation and flist.name say what is about to be installed.
+fn is_recorded(engine: &Engine, settings: &Settings, release: &ReleaseTree) -> bool {
+    let current = engine.current().ok().flatten();
+    let named = boot_info::read_name(&settings.root).ok().flatten();
+    current.is_some_and(|current| current.release == release.id) && named.as_ref() == Some(&release.channel)
+}
+
+fn report_progress(progress: Progress) {
+    match progress {
+        Progress::Staged { done, total } if done == total || done % 100 == 0 => {
+            tracing::info!("staged {done} of {total}");
+        }
+        Progress::Started { unit, .. } => tracing::info!(service = %unit, "monitored"),
+        Progress::Stopped(unit) => tracing::info!(service = %unit, "stopped"),
+        Progress::Staged { .. } | Progress::Swapping | Progress::Soaking => {}
+    }
+}
+
+/// Asks the hub until it answers. What is waited for is said once, and again whenever it changes.
+async fn wait_for_release(settings: &Settings) -> Result<Release, BootError> {
+    let hub_failed = |source| BootError::Hub { hub: settings.hub.clone(), source };
+    let client = HubClient::new(&settings.hub, USER_AGENT).map_err(hub_failed)?;
+    let (mut pause, mut said) = (FIRST_PAUSE, String::new());
+    loop {
+        let error = match resolve(&client, &settings.channel, None).await {
+            Ok(Resolution::Release(release, _)) => return Ok(*release),
+            // Without anything known before, nothing can be unchanged.
+            Ok(Resolution::Unchanged(_)) => continue,
+            Err(error) => error,
+        };
+        let reason = flist::report(&error);
+        if reason != said {
+            tracing::warn!(hub = settings.hub, channel = %settings.channel, reason, "waiting for the hub; trying again, at the latest every {LONGEST_PAUSE:?}");
+            said = reason;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The release's content, through a mount where there is FUSE.
+struct Content {
+    source: Arc<dyn ContentSource>,
+    mounted: Option<MountedFlist>,
+    mount_point: PathBuf,
+    channel: FlistName,
+}
+
+impl Content {
+    async fn open(settings: &Settings, release: &ReleaseTree) -> Result<Self, BootError> {
+        let channel = release.channel.clone();
+        let mount_point = mount_directory(&settings.run_dir).join(release.id.to_string());
+        let prepared = std::fs::create_dir_all(&mount_point)
+            .and_then(|()| durable::private_directory(&mount_directory(&settings.run_dir)));
+        prepared.map_err(|source| BootError::MountPoint { path: mount_point.clone(), source })?;
+
+        let (tree, cache, at) = (release.tree.clone(), settings.cache_dir.clone(), mount_point.clone());
+        let opened = blocking(move || {
+            let store = open_for_reading(&tree.routes, None, Some(&cache))?;
+            let mounted = mount(&tree, store.clone(), &at, MountPurpose::Install);
+            Ok((store, mounted))
+        });
+        let (store, mounted): (Arc<dyn Store>, _) =
+            opened.await?.map_err(|source| BootError::Store { channel: channel.clone(), source })?;
+        match mounted {
+            Ok(mounted) => {
+                tracing::info!(path = %mount_point.display(), "mounted");
+                let source = Arc::new(MountSource { mount: mount_point.clone() });
+                Ok(Self { source, mounted: Some(mounted), mount_point, channel })
+            }
+            Err(error @ MountError::NoFuse(_)) => {
+                tracing::warn!(reason = %flist::report(&error), "reading blocks directly");
+                Ok(Self { source: Arc::new(BlockSource { store }), mounted: None, mount_point, channel })
+            }
+            Err(source) => Err(BootError::Mount { channel, source }),
+        }
+    }
+
+    async fn close(self) -> Result<(), BootError> {
+        let Self { source, mounted, mount_point, channel } = self;
+        blocking(move || {
+            // The last user of the stores: their threads end here, where blocking is allowed.
+            drop(source);
+            let unmounted = mounted.map_or(Ok(()), MountedFlist::unmount);
+            // An empty directory in RAM; the next boot would remove it.
+            let _ = std::fs::remove_dir(&mount_point);
+            unmounted
+        })
+        .await?
+        .map_err(|source| BootError::Mount { channel, source })
+    }
+}
+
+fn mount_directory(run_dir: &Path) -> PathBuf {
+    run_dir.join("mnt")
+}
+
+/// Detaches what a worker that was killed has left mounted.
+fn clear_stale_mounts(run_dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(mount_directory(run_dir)) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        if detach(&path).is_ok() {
+            tracing::warn!(path = %path.display(), "detached a stale mount");
+        }
+        // What is not empty is not ours.
+        let _ = std::fs::remove_dir(&path);
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BootError> {
+    tokio::task::spawn_blocking(work).await.map_err(BootError::Broken)
+}

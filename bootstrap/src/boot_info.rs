@@ -1,0 +1,126 @@
+//! `/tmp/flist.name` and `/tmp/flist.info`: what the node was booted from.
+//!
+//! They are kept for tools that know the ancestor. The name decides what root installs and lies in a
+//! directory that anyone can write to, so it counts only as a regular file of root that nobody else could
+//! have written, and only together with the generation that is kept elsewhere.
+
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use flist::hub::{FlistName, NameError};
+
+use crate::durable;
+
+const NAME: &str = "tmp/flist.name";
+const INFO: &str = "tmp/flist.info";
+
+/// Longest name file, in bytes: two components and some white space.
+const MAX_NAME: u64 = 1024;
+
+/// Why boot information could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BootInfoError {
+    /// A file could not be read or written.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else could have written the file.
+    #[error("{path} is not trusted: {reason}; remove it and boot again")]
+    NotTrusted {
+        /// The file.
+        path: PathBuf,
+        /// What is suspicious.
+        reason: &'static str,
+    },
+    /// The file holds no name.
+    #[error("{path} does not name a flist")]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: NameError,
+    },
+}
+
+/// Writes both files, each all or nothing.
+///
+/// # Errors
+/// [`BootInfoError::File`].
+pub fn write(root: &Path, channel: &FlistName, info: &str) -> Result<(), BootInfoError> {
+    replace(&root.join(INFO), info)?;
+    replace(&root.join(NAME), &format!("{channel}\n"))
+}
+
+/// The channel that the node was booted from; `None` when no file names one.
+///
+/// # Errors
+/// [`BootInfoError`] for a file that is there and cannot be accepted.
+pub fn read_name(root: &Path) -> Result<Option<FlistName>, BootInfoError> {
+    let path = root.join(NAME);
+    let failed = |source| BootInfoError::File { action: "read", path: path.clone(), source };
+    let distrust = |reason| Err(BootInfoError::NotTrusted { path: path.clone(), reason });
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => return distrust("it is a symlink"),
+        Err(error) => return Err(failed(error)),
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return distrust("it is not a regular file");
+    }
+    if metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return distrust("it belongs to another user");
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return distrust("group or others may write it");
+    }
+    let mut text = String::new();
+    file.take(MAX_NAME).read_to_string(&mut text).map_err(failed)?;
+    let name = text.trim().parse().map_err(|source| BootInfoError::Name { path: path.clone(), source })?;
+    Ok(Some(name))
+}
+
+fn replace(path: &Path, text: &str) -> Result<(), BootInfoError> {
+    let failed = |source| BootInfoError::File { action: "write", path: path.to_owned(), source };
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
+    durable::replace(path, text.as_bytes(), 0o644).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn only_a_file_that_nobody_else_could_write_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let name: FlistName = "tf-zos/zos:development:latest.flist".parse().unwrap();
+        assert!(read_name(dir.path()).unwrap().is_none());
+        write(dir.path(), &name, "{}").unwrap();
+        assert_eq!(read_name(dir.path()).unwrap(), Some(name.clone()));
+
+        let path = dir.path().join(NAME);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o664)).unwrap();
+        assert!(matches!(read_name(dir.path()), Err(BootInfoError::NotTrusted { .. })));
+        std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
+        assert!(matches!(read_name(dir.path()), Err(BootInfoError::NotTrusted { .. })));
+        write(dir.path(), &name, "{}").unwrap();
+        assert_eq!(read_name(dir.path()).unwrap(), Some(name));
+        std::fs::write(&path, "../../x").unwrap();
+        assert!(matches!(read_name(dir.path()), Err(BootInfoError::Name { .. })));
+    }
+}

@@ -1,0 +1,552 @@
+//! The engine: looks at the node, makes a plan, carries it out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flist::format::{self, FormatError};
+use flist::hub::{FlistName, Release, ReleaseId, ReleaseVersion};
+use flist::path::FlistPath;
+use flist::tree::{Limits, Tree};
+use nix::fcntl::OFlag;
+use zinit_client::{Client, ServiceStatus, ServiceUnit, UnitError, UnitName};
+
+use crate::generation::{Cause, Generation, GenerationError, RootIdentity, StateDir, generation};
+use crate::item::{Items, items_of};
+use crate::lock::EngineLock;
+use crate::plan::files::{beside, is_configuration};
+use crate::plan::{
+    FileChange, Plan, PlanError, Purpose, ServiceView, UNIT_DIRECTORY, Wanted, plan_files, plan_services,
+    unit_name,
+};
+use crate::processes;
+use crate::root::{Found, Root, RootError};
+use crate::settings::Settings;
+use crate::source::{ContentSource, SourceError};
+use crate::transaction::journal::{self, Record};
+use crate::transaction::services::{ServiceError, status};
+use crate::transaction::{self, Context, Observer, Recovery, TransactionError, recover};
+
+/// Largest unit file that is read, in bytes.
+const MAX_UNIT: usize = zinit_client::MAX_UNIT_BYTES;
+
+/// Most services that are looked at.
+const MAX_SERVICES: usize = 10_000;
+
+/// Where the executable of a unit without a path is looked for, as zinit's environment has it.
+const SEARCH_PATH: [&str; 6] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
+
+/// Services that no plan stops: the supervisor, the daemon that does the upgrade, and whoever restarts
+/// bootstrap.
+const PROTECTED: [&str; 3] = ["zinit", "identityd", "bootstrap"];
+
+/// Why the engine cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The root file system cannot be looked at.
+    #[error("cannot look at the root file system")]
+    Root(#[source] RootError),
+    /// The state cannot be used.
+    #[error("cannot use the state")]
+    Generation(#[source] GenerationError),
+    /// A flist of the release is not usable.
+    #[error("flist {name} of the release is not usable")]
+    Flist {
+        /// Its name on the hub.
+        name: FlistName,
+        /// What is wrong with it.
+        #[source]
+        source: FormatError,
+    },
+    /// The release has more than one flist.
+    #[error("the release has {0} flists; this version installs releases of one")]
+    SeveralFlists(usize),
+    /// A unit of the release is not usable.
+    #[error("the unit /{path} of the release is not usable")]
+    Unit {
+        /// The unit file.
+        path: FlistPath,
+        /// What is wrong with it.
+        #[source]
+        source: UnitError,
+    },
+    /// A unit of the release is no text.
+    #[error("the unit /{0} of the release is not UTF-8 or longer than {MAX_UNIT} bytes")]
+    UnitText(FlistPath),
+    /// The content of a unit cannot be had.
+    #[error("the content of the unit /{path} cannot be had")]
+    Content {
+        /// The unit file.
+        path: FlistPath,
+        /// The reason.
+        #[source]
+        source: SourceError,
+    },
+    /// The supervisor does not answer.
+    #[error("cannot find out what runs")]
+    Service(#[source] ServiceError),
+    /// The supervisor does not list its services.
+    #[error("zinit does not list its services")]
+    List(#[source] zinit_client::Error),
+    /// The release cannot be installed on this node.
+    #[error("the release cannot be installed here")]
+    Plan(#[source] PlanError),
+    /// Something went wrong while it was installed.
+    #[error("the installation failed")]
+    Transaction(#[source] TransactionError),
+    /// A thread of the engine failed.
+    #[error("looking at the node broke off")]
+    Broken(#[source] tokio::task::JoinError),
+}
+
+impl EngineError {
+    /// Whether the same may succeed a little later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Content { source, .. } => source.is_retryable(),
+            Self::Transaction(error) => error.is_retryable(),
+            Self::Generation(_) | Self::List(_) | Self::Service(_) | Self::Broken(_) => true,
+            Self::Root(_) => true,
+            Self::Flist { .. }
+            | Self::SeveralFlists(_)
+            | Self::Unit { .. }
+            | Self::UnitText(_)
+            | Self::Plan(_) => false,
+        }
+    }
+}
+
+/// A release and the tree of its flist.
+#[derive(Debug, Clone)]
+pub struct ReleaseTree {
+    /// The channel that offers it.
+    pub channel: FlistName,
+    /// Its identity.
+    pub id: ReleaseId,
+    /// Its version.
+    pub version: ReleaseVersion,
+    /// What goes into flist.info.
+    pub info: String,
+    /// What it consists of.
+    pub tree: Arc<Tree>,
+}
+
+impl ReleaseTree {
+    /// Reads the flist of a release.
+    ///
+    /// # Errors
+    /// [`EngineError::Flist`], [`EngineError::SeveralFlists`].
+    pub fn read(release: &Release) -> Result<Self, EngineError> {
+        let [flist] = release.flists.as_slice() else {
+            return Err(EngineError::SeveralFlists(release.flists.len()));
+        };
+        let tree = format::parse(&flist.bytes, &Limits::default())
+            .map_err(|source| EngineError::Flist { name: flist.location.clone(), source })?;
+        Ok(Self {
+            channel: release.channel.clone(),
+            id: release.id,
+            version: release.version.clone(),
+            info: serde_json::Value::Object(release.info.clone()).to_string(),
+            tree: Arc::new(tree),
+        })
+    }
+}
+
+/// A plan with everything that is needed to carry it out.
+pub struct Prepared {
+    /// What will be done.
+    pub plan: Plan,
+    release: ReleaseTree,
+    generation: Generation,
+    before: BTreeMap<UnitName, ServiceUnit>,
+    after: BTreeMap<UnitName, ServiceUnit>,
+}
+
+impl Prepared {
+    /// The number of the generation that it makes.
+    pub fn generation(&self) -> u64 {
+        self.generation.number
+    }
+
+    /// The unit that a service will have.
+    pub fn unit(&self, name: &UnitName) -> Option<&ServiceUnit> {
+        self.after.get(name)
+    }
+}
+
+/// The engine of one node.
+pub struct Engine {
+    root: Arc<Root>,
+    identity: RootIdentity,
+    state: StateDir,
+    zinit: Client,
+    protected: BTreeSet<UnitName>,
+}
+
+impl Engine {
+    /// Opens the node's root and state.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn open(settings: &Settings) -> Result<Self, EngineError> {
+        Self::open_at(&settings.root, &settings.state_dir, &settings.zinit_socket)
+    }
+
+    /// As [`Engine::open`], for who has no settings.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn open_at(root: &Path, state_dir: &Path, zinit_socket: &Path) -> Result<Self, EngineError> {
+        let root = Root::open(root).map_err(EngineError::Root)?;
+        Ok(Self {
+            identity: RootIdentity::of(&root).map_err(EngineError::Generation)?,
+            root: Arc::new(root),
+            state: StateDir::open(state_dir).map_err(EngineError::Generation)?,
+            zinit: Client::new(zinit_socket),
+            protected: PROTECTED.iter().filter_map(|name| name.parse().ok()).collect(),
+        })
+    }
+
+    /// The root file system.
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// The supervisor.
+    pub fn zinit(&self) -> &Client {
+        &self.zinit
+    }
+
+    /// The root file system's identity.
+    pub fn identity(&self) -> &RootIdentity {
+        &self.identity
+    }
+
+    /// What is installed.
+    ///
+    /// # Errors
+    /// [`EngineError::Generation`].
+    pub fn current(&self) -> Result<Option<Generation>, EngineError> {
+        self.state.current(&self.identity).map_err(EngineError::Generation)
+    }
+
+    /// Finishes or undoes what a crash has left.
+    ///
+    /// # Errors
+    /// [`EngineError::Transaction`].
+    pub async fn recover(&self, _: &EngineLock) -> Result<Recovery, EngineError> {
+        let recovered = recover(&self.root, &self.state, &self.identity, &self.zinit).await;
+        recovered.map_err(EngineError::Transaction)
+    }
+
+    /// Commits the self-update that was swapped in and is waiting for it; `false` when it is no longer
+    /// waiting, because it was undone.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn commit_pending(&self, lock: &EngineLock, generation: u64) -> Result<bool, EngineError> {
+        let records = journal::read(&self.state.journal())
+            .map_err(|error| EngineError::Transaction(TransactionError::Journal(error)))?;
+        let waiting = records.iter().any(|record| match record {
+            Record::Begin(header) => header.purpose == Purpose::SelfUpdate && header.generation == generation,
+            _ => false,
+        });
+        if !waiting {
+            return Ok(false);
+        }
+        self.state.commit(generation).map_err(EngineError::Generation)?;
+        self.recover(lock).await?;
+        self.state.prune(generation).map_err(EngineError::Generation)?;
+        Ok(true)
+    }
+
+    /// Plans to install a release; touches nothing. With `only`, just these paths of the release are
+    /// installed and everything else stays as the current generation has it.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn prepare(
+        &self,
+        release: &ReleaseTree,
+        purpose: Purpose,
+        source: Arc<dyn ContentSource>,
+        only: Option<&BTreeSet<FlistPath>>,
+    ) -> Result<Prepared, EngineError> {
+        let installed = self.current()?;
+        let base = installed.as_ref().map_or_else(Items::new, |installed| installed.items.clone());
+        let look = Look { root: self.root.clone(), tree: release.tree.clone(), base, only: only.cloned() };
+        let view = tokio::task::spawn_blocking(move || look.take(source.as_ref()));
+        let View { wanted, found, units, base } = view.await.map_err(EngineError::Broken)??;
+
+        let files = plan_files(&base, &wanted, &found, installed.is_none()).map_err(EngineError::Plan)?;
+        let items = installed_after(installed.as_ref(), &wanted, only.is_some());
+        let (after, before) = (units.after(&files.changes), units.before);
+        let services = match purpose {
+            Purpose::SelfUpdate => Default::default(),
+            Purpose::Boot | Purpose::Upgrade => {
+                let view =
+                    self.service_view(&files.changes, &found, (&base, &items), (&before, &after)).await?;
+                plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Order(error)))?
+            }
+        };
+        let (version, id) = match (&installed, purpose) {
+            // After a self-update everything else is still of the release before.
+            (Some(installed), Purpose::SelfUpdate) => (installed.version.clone(), installed.release),
+            _ => (release.version.clone(), release.id),
+        };
+        let cause = match (purpose, &installed) {
+            (Purpose::SelfUpdate, _) => Cause::SelfUpdate,
+            (_, None) => Cause::FirstBoot,
+            (_, Some(_)) => Cause::Release,
+        };
+        let number = self.state.next_number().map_err(EngineError::Generation)?;
+        let what = (release.channel.clone(), version, id);
+        Ok(Prepared {
+            plan: Plan::new(purpose, files, services),
+            generation: generation(number, cause, what, self.identity.clone(), items),
+            release: release.clone(),
+            before,
+            after,
+        })
+    }
+
+    /// Carries out a plan.
+    ///
+    /// # Errors
+    /// [`EngineError::Transaction`].
+    pub async fn apply(
+        &self,
+        _: &EngineLock,
+        prepared: &Prepared,
+        source: Arc<dyn ContentSource>,
+        observer: &Observer<'_>,
+    ) -> Result<(), EngineError> {
+        let context = Context {
+            root: self.root.clone(),
+            state: &self.state,
+            zinit: &self.zinit,
+            tree: prepared.release.tree.clone(),
+            source,
+            generation: &prepared.generation,
+            info: &prepared.release.info,
+            units: (&prepared.before, &prepared.after),
+            observer,
+        };
+        transaction::execute(&prepared.plan, &context).await.map_err(EngineError::Transaction)
+    }
+
+    async fn service_view(
+        &self,
+        changes: &[FileChange],
+        found: &BTreeMap<FlistPath, Found>,
+        (old, new): (&Items, &Items),
+        (before, after): (&BTreeMap<UnitName, ServiceUnit>, &BTreeMap<UnitName, ServiceUnit>),
+    ) -> Result<ServiceView, EngineError> {
+        let status = self.services().await?;
+        let replaced: HashMap<(u64, u64), FlistPath> = changes
+            .iter()
+            .filter(|change| matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. }))
+            .filter_map(|change| Some((found.get(change.path())?.inode, change.path().clone())))
+            .collect();
+        let leaders: BTreeMap<_, _> =
+            status.iter().filter_map(|(name, status)| Some((name.clone(), status.pid?))).collect();
+        let executables =
+            after.iter().filter_map(|(name, unit)| Some((name.clone(), self.executable(unit)?))).collect();
+        let changed_files = replaced.values().cloned().collect();
+        let in_use = tokio::task::spawn_blocking(move || processes::in_use(&replaced, &leaders));
+        let shipped = |items: &Items| items.keys().filter_map(unit_name).collect();
+        Ok(ServiceView {
+            before: before.clone(),
+            after: after.clone(),
+            shipped_before: shipped(old),
+            shipped_after: shipped(new),
+            status,
+            changed_units: changes.iter().filter_map(|change| unit_name(change.path())).collect(),
+            changed_files,
+            executables,
+            in_use: in_use.await.map_err(EngineError::Broken)?,
+            protected: self.protected.clone(),
+        })
+    }
+
+    /// What the supervisor says of every service that it knows.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn services(&self) -> Result<BTreeMap<UnitName, ServiceStatus>, EngineError> {
+        let listed = self.zinit.list().await.map_err(EngineError::List)?;
+        let mut all = BTreeMap::new();
+        // A name that cannot be a unit's is nothing that a release could have shipped.
+        for name in listed.keys().filter_map(|name| name.parse::<UnitName>().ok()).take(MAX_SERVICES) {
+            if let Some(status) = status(&self.zinit, &name).await.map_err(EngineError::Service)? {
+                all.insert(name, status);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The path of a unit's executable, without symlinks in its directories.
+    fn executable(&self, unit: &ServiceUnit) -> Option<FlistPath> {
+        let command = unit.command().ok()?;
+        let program = command.first()?;
+        let candidates: Vec<FlistPath> = match program.strip_prefix('/') {
+            Some(path) => path.parse().into_iter().collect(),
+            None => SEARCH_PATH.iter().filter_map(|dir| format!("{dir}/{program}").parse().ok()).collect(),
+        };
+        let canonical = |path: &FlistPath| self.root.canonical(path).ok();
+        let mut paths: Vec<_> = candidates.iter().filter_map(canonical).collect();
+        let there = paths.iter().position(|path| matches!(self.root.inode(path), Ok(Some(_))));
+        Some(paths.swap_remove(there.unwrap_or(0).min(paths.len().checked_sub(1)?)))
+    }
+}
+
+/// What will be installed: the release, or the current generation with some paths of the release.
+fn installed_after(
+    installed: Option<&Generation>,
+    wanted: &BTreeMap<FlistPath, Wanted>,
+    partial: bool,
+) -> Items {
+    let new = wanted.iter().map(|(path, wanted)| (path.clone(), wanted.item.clone()));
+    match installed {
+        Some(installed) if partial => installed.items.clone().into_iter().chain(new).collect(),
+        _ => new.collect(),
+    }
+}
+
+/// A look at the node; blocks the thread, because it reads and identifies every installed file.
+struct Look {
+    root: Arc<Root>,
+    tree: Arc<Tree>,
+    base: Items,
+    only: Option<BTreeSet<FlistPath>>,
+}
+
+struct View {
+    wanted: BTreeMap<FlistPath, Wanted>,
+    found: BTreeMap<FlistPath, Found>,
+    units: Units,
+    base: Items,
+}
+
+impl Look {
+    fn take(mut self, source: &dyn ContentSource) -> Result<View, EngineError> {
+        let wanted = self.wanted()?;
+        if self.only.is_some() {
+            self.base.retain(|path, _| wanted.contains_key(path));
+        }
+        let besides = wanted.keys().filter(|path| is_configuration(path)).filter_map(beside);
+        let paths: BTreeSet<FlistPath> =
+            wanted.keys().chain(self.base.keys()).cloned().chain(besides).collect();
+        let mut found = BTreeMap::new();
+        for path in paths {
+            if let Some(there) = self.root.observe(&path).map_err(EngineError::Root)? {
+                found.insert(path, there);
+            }
+        }
+        let units = Units { before: self.units_in_root()?, release: self.units_of_release(&wanted, source)? };
+        Ok(View { wanted, found, units, base: self.base })
+    }
+
+    /// The release at paths without symlinks.
+    fn wanted(&self) -> Result<BTreeMap<FlistPath, Wanted>, EngineError> {
+        let mut wanted = BTreeMap::<FlistPath, Wanted>::new();
+        for (from, item) in items_of(&self.tree) {
+            if self.only.as_ref().is_some_and(|only| !only.contains(&from)) {
+                continue;
+            }
+            let path = self.root.canonical(&from).map_err(EngineError::Root)?;
+            match wanted.get(&path) {
+                None => {
+                    wanted.insert(path, Wanted { item, from });
+                }
+                Some(other) if other.item.is_directory() && item.is_directory() => {}
+                Some(other) => {
+                    let first = other.from.clone();
+                    return Err(EngineError::Plan(PlanError::TwoNames { first, second: from, path }));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn units_in_root(&self) -> Result<BTreeMap<UnitName, ServiceUnit>, EngineError> {
+        let directory: FlistPath =
+            UNIT_DIRECTORY.parse().map_err(|error| EngineError::Plan(PlanError::Path(error)))?;
+        let mut units = BTreeMap::new();
+        let Ok(fd) = self.root.open_at(&directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY) else {
+            return Ok(units);
+        };
+        let listing = nix::dir::Dir::from_fd(fd)
+            .map_err(|errno| EngineError::Root(crate::root::failed("list", &directory)(errno)))?;
+        for entry in listing.into_iter().filter_map(Result::ok).take(MAX_SERVICES) {
+            let Ok(path) = directory.join(entry.file_name().to_bytes()) else { continue };
+            let Some(name) = unit_name(&path) else { continue };
+            let Ok(Some(bytes)) = self.root.read_small(&path, MAX_UNIT) else { continue };
+            // zinit ignores units that do not parse, and so does the order of services.
+            if let Ok(unit) = ServiceUnit::parse(&name, &String::from_utf8_lossy(&bytes)) {
+                units.insert(name, unit);
+            }
+        }
+        Ok(units)
+    }
+
+    fn units_of_release(
+        &self,
+        wanted: &BTreeMap<FlistPath, Wanted>,
+        source: &dyn ContentSource,
+    ) -> Result<BTreeMap<FlistPath, (UnitName, ServiceUnit)>, EngineError> {
+        let mut units = BTreeMap::new();
+        for (path, Wanted { from, .. }) in wanted {
+            let (Some(name), Some(entry)) = (unit_name(path), self.tree.get(from)) else { continue };
+            let flist::tree::Kind::File(content) = &entry.kind else { continue };
+            if content.size > MAX_UNIT as u64 {
+                return Err(EngineError::UnitText(path.clone()));
+            }
+            let mut bytes = Vec::new();
+            for index in 0..content.blocks.len() {
+                let block = source.block(from, content, index);
+                bytes.extend(block.map_err(|source| EngineError::Content { path: path.clone(), source })?);
+            }
+            let text = String::from_utf8(bytes).map_err(|_| EngineError::UnitText(path.clone()))?;
+            let unit = ServiceUnit::parse(&name, &text)
+                .map_err(|source| EngineError::Unit { path: path.clone(), source })?;
+            units.insert(path.clone(), (name, unit));
+        }
+        Ok(units)
+    }
+}
+
+/// Units in the root, and those of the release at their paths.
+struct Units {
+    before: BTreeMap<UnitName, ServiceUnit>,
+    release: BTreeMap<FlistPath, (UnitName, ServiceUnit)>,
+}
+
+impl Units {
+    /// The units that will be in the root after these changes.
+    fn after(&self, changes: &[FileChange]) -> BTreeMap<UnitName, ServiceUnit> {
+        let mut after = self.before.clone();
+        for change in changes {
+            let Some(name) = unit_name(change.path()) else { continue };
+            match change {
+                FileChange::Remove { .. } => {
+                    after.remove(&name);
+                }
+                _ => {
+                    let unit = self.release.get(change.path());
+                    after.extend(unit.map(|(name, unit)| (name.clone(), unit.clone())));
+                }
+            }
+        }
+        after
+    }
+}
+
+/// How long an engine waits for another one to finish.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(60);

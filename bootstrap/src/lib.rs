@@ -1,0 +1,25 @@
+//! The engine that installs a release, and the pipeline that runs it once at boot.
+//!
+//! ```text
+//! release ──► look at the node ──► plan (pure) ──► transaction (journal, swap, undo) ──► generation
+//! ```
+//!
+//! A first boot is an upgrade from the empty generation: `bootstrap` runs the engine once, `identityd`
+//! decides when to run it again.
+
+pub mod boot;
+pub mod boot_info;
+pub mod durable;
+pub mod engine;
+pub mod generation;
+pub mod item;
+pub mod kernel_params;
+pub mod lock;
+pub mod plan;
+mod processes;
+pub mod releases;
+pub mod root;
+pub mod settings;
+pub mod source;
+pub mod supervise;
+pub mod transaction;

@@ -1,0 +1,303 @@
+//! Which files change. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flist::path::FlistPath;
+use serde::{Deserialize, Serialize};
+
+use super::PlanError;
+use super::etc_merge::{Merge, merge};
+use crate::item::{Item, Items};
+use crate::root::Found;
+
+/// What happens at one path. Each has an inverse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum FileChange {
+    /// A directory that is not there is made.
+    MakeDirectory {
+        /// Where.
+        path: FlistPath,
+        /// Owner and mode.
+        item: Item,
+    },
+    /// Something new is put where nothing is.
+    Add {
+        /// Where.
+        path: FlistPath,
+        /// The path of the release that it comes from; differs for `.new` files.
+        from: FlistPath,
+        /// What.
+        item: Item,
+    },
+    /// Something takes the place of something else.
+    Replace {
+        /// Where.
+        path: FlistPath,
+        /// The path of the release that it comes from.
+        from: FlistPath,
+        /// What.
+        item: Item,
+    },
+    /// What the installed generation shipped and the release does not is taken away.
+    Remove {
+        /// Where.
+        path: FlistPath,
+    },
+    /// A directory that only the installed generation needed is taken away if it is empty then.
+    RemoveDirectory {
+        /// Where.
+        path: FlistPath,
+        /// What it was, to make it again.
+        item: Item,
+    },
+}
+
+impl FileChange {
+    /// Where it happens.
+    pub fn path(&self) -> &FlistPath {
+        match self {
+            Self::MakeDirectory { path, .. }
+            | Self::Add { path, .. }
+            | Self::Replace { path, .. }
+            | Self::Remove { path }
+            | Self::RemoveDirectory { path, .. } => path,
+        }
+    }
+
+    /// What has to be staged for it, and from which path of the release.
+    pub fn staged(&self) -> Option<(&FlistPath, &Item)> {
+        match self {
+            Self::Add { from, item, .. } | Self::Replace { from, item, .. } => Some((from, item)),
+            _ => None,
+        }
+    }
+}
+
+/// What the release wants at a path, and the path of the release it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What.
+    pub item: Item,
+    /// Its path in the flist.
+    pub from: FlistPath,
+}
+
+/// The outcome for all files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FilePlan {
+    /// In the order they are made: directories from the top, then files with service units last, then
+    /// removals, then directories from the bottom.
+    pub changes: Vec<FileChange>,
+    /// Configuration that the user changed and that stays.
+    pub kept: BTreeSet<FlistPath>,
+    /// Of those, the ones with the release's version beside them as `.new`.
+    pub conflicts: BTreeSet<FlistPath>,
+}
+
+/// Compares what is installed, what is wanted and what was found, all at paths without symlinks.
+///
+/// # Errors
+/// [`PlanError::InTheWay`] where the root holds something that must not be replaced.
+pub fn plan_files(
+    installed: &Items,
+    wanted: &BTreeMap<FlistPath, Wanted>,
+    found: &BTreeMap<FlistPath, Found>,
+    first_boot: bool,
+) -> Result<FilePlan, PlanError> {
+    let mut plan = FilePlan::default();
+    let paths: BTreeSet<&FlistPath> = installed.keys().chain(wanted.keys()).collect();
+    let (mut directories, mut puts, mut removes, mut removed_directories) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for path in paths {
+        let (base, new, user) = (installed.get(path), wanted.get(path), found.get(path));
+        match (new, user) {
+            (Some(new), None) if new.item.is_directory() => {
+                directories.push(FileChange::MakeDirectory { path: path.clone(), item: new.item.clone() });
+            }
+            (Some(new), Some(user)) if new.item.is_directory() => {
+                if !user.item.is_directory() && !user.leads_to_directory {
+                    return Err(in_the_way(path, &user.item, &new.item));
+                }
+            }
+            (Some(new), Some(user)) if user.item.is_directory() => {
+                return Err(in_the_way(path, &user.item, &new.item));
+            }
+            (None, Some(user)) if user.item.is_directory() => {
+                if base.is_some_and(Item::is_directory) {
+                    removed_directories
+                        .push(FileChange::RemoveDirectory { path: path.clone(), item: user.item.clone() });
+                }
+            }
+            _ => {
+                let decision = decide(path, base, user, new, first_boot);
+                plan.carry_out(decision, (path, user, new), found, &mut puts, &mut removes);
+            }
+        }
+    }
+    // Units last among the files: zinit may look at its directory at any time.
+    puts.sort_by_key(|change: &FileChange| super::is_unit(change.path()));
+    removed_directories.reverse();
+    plan.changes = [directories, puts, removes, removed_directories].concat();
+    Ok(plan)
+}
+
+fn decide(
+    path: &FlistPath,
+    base: Option<&Item>,
+    user: Option<&Found>,
+    new: Option<&Wanted>,
+    first_boot: bool,
+) -> Merge {
+    let (user, new) = (user.map(|user| &user.item), new.map(|new| &new.item));
+    if is_configuration(path) {
+        return merge(base, user, new, first_boot);
+    }
+    match (user, new) {
+        (Some(user), Some(new)) if user.same_as(new) => Merge::Nothing,
+        (None, None) => Merge::Nothing,
+        _ => Merge::TakeNew,
+    }
+}
+
+impl FilePlan {
+    fn carry_out(
+        &mut self,
+        decision: Merge,
+        (path, user, new): (&FlistPath, Option<&Found>, Option<&Wanted>),
+        found: &BTreeMap<FlistPath, Found>,
+        puts: &mut Vec<FileChange>,
+        removes: &mut Vec<FileChange>,
+    ) {
+        match (decision, new) {
+            (Merge::TakeNew, Some(new)) => puts.push(put(path, new, user.is_some())),
+            (Merge::TakeNew, None) => removes.push(FileChange::Remove { path: path.clone() }),
+            (Merge::KeepUser, _) => {
+                self.kept.insert(path.clone());
+            }
+            (Merge::KeepUserBeside, Some(new)) => {
+                self.kept.insert(path.clone());
+                self.conflicts.insert(path.clone());
+                if let Some(beside) = beside(path)
+                    && !found.get(&beside).is_some_and(|there| there.item.same_as(&new.item))
+                {
+                    puts.push(put(&beside, new, found.contains_key(&beside)));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn put(path: &FlistPath, new: &Wanted, replaces: bool) -> FileChange {
+    let (path, from, item) = (path.clone(), new.from.clone(), new.item.clone());
+    if replaces { FileChange::Replace { path, from, item } } else { FileChange::Add { path, from, item } }
+}
+
+/// Where the release's version of a configuration file goes that the user changed: `name.new`, if that is
+/// not too long for a name.
+pub fn beside(path: &FlistPath) -> Option<FlistPath> {
+    path.parent()?.join(&[path.name(), b".new"].concat()).ok()
+}
+
+/// Whether a path is merged and not just replaced.
+pub fn is_configuration(path: &FlistPath) -> bool {
+    path.components().next() == Some(b"etc")
+}
+
+fn in_the_way(path: &FlistPath, found: &Item, wanted: &Item) -> PlanError {
+    PlanError::InTheWay { path: path.clone(), found: found.word(), wanted: wanted.word() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item::What;
+
+    fn path(text: &str) -> FlistPath {
+        text.parse().unwrap()
+    }
+
+    fn item(what: &str) -> Item {
+        let what = match what {
+            "dir" => What::Directory,
+            other => What::Symlink { target: other.as_bytes().to_vec() },
+        };
+        Item { mode: 0o755, uid: 0, gid: 0, mtime: 0, what }
+    }
+
+    fn items(list: &[(&str, &str)]) -> Items {
+        list.iter().map(|(at, what)| (path(at), item(what))).collect()
+    }
+
+    fn plan(
+        installed: &[(&str, &str)],
+        wanted: &[(&str, &str)],
+        found: &[(&str, &str)],
+    ) -> Result<FilePlan, PlanError> {
+        let wanted = items(wanted).into_iter().map(|(at, item)| (at.clone(), Wanted { item, from: at }));
+        let found = items(found)
+            .into_iter()
+            .map(|(at, item)| (at, Found { item, leads_to_directory: false, inode: (0, 0) }));
+        plan_files(&items(installed), &wanted.collect(), &found.collect(), installed.is_empty())
+    }
+
+    fn shown(plan: &FilePlan) -> Vec<String> {
+        plan.changes
+            .iter()
+            .map(|change| match change {
+                FileChange::MakeDirectory { path, .. } => format!("mkdir {path}"),
+                FileChange::Add { path, .. } => format!("add {path}"),
+                FileChange::Replace { path, .. } => format!("replace {path}"),
+                FileChange::Remove { path } => format!("remove {path}"),
+                FileChange::RemoveDirectory { path, .. } => format!("rmdir {path}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn order_and_kinds_of_changes() {
+        let old = [("a", "dir"), ("a/b", "dir"), ("a/b/gone", "1"), ("bin", "1"), ("same", "1")];
+        let new = [
+            ("bin", "2"),
+            ("etc", "dir"),
+            ("etc/zinit", "dir"),
+            ("etc/zinit/x.yaml", "u"),
+            ("same", "1"),
+            ("z", "1"),
+        ];
+        assert_eq!(
+            shown(&plan(&old, &new, &old).unwrap()),
+            [
+                "mkdir etc",
+                "mkdir etc/zinit",
+                "replace bin",
+                "add z",
+                "add etc/zinit/x.yaml",
+                "remove a/b/gone",
+                "rmdir a/b",
+                "rmdir a"
+            ]
+        );
+        assert!(plan(&new, &new, &new).unwrap().changes.is_empty());
+    }
+
+    #[test]
+    fn configuration_of_the_user_stays() {
+        let base = [("etc", "dir"), ("etc/c", "1"), ("lib", "1")];
+        let user = [("etc", "dir"), ("etc/c", "mine"), ("lib", "1")];
+        let new = [("etc", "dir"), ("etc/c", "2"), ("lib", "2")];
+        let merged = plan(&base, &new, &user).unwrap();
+        assert_eq!(shown(&merged), ["add etc/c.new", "replace lib"]);
+        assert!(merged.conflicts.contains(&path("etc/c")));
+        let again = [("etc", "dir"), ("etc/c", "mine"), ("etc/c.new", "2"), ("lib", "2")];
+        assert!(plan(&base, &new, &again).unwrap().changes.is_empty());
+    }
+
+    #[test]
+    fn a_directory_is_never_replaced() {
+        let error = plan(&[], &[("bin", "usr/bin")], &[("bin", "dir")]).unwrap_err();
+        assert!(error.to_string().contains("/bin"), "{error}");
+        assert!(plan(&[], &[("bin", "dir")], &[("bin", "1")]).is_err());
+    }
+}

@@ -1,0 +1,258 @@
+//! The plan: what an installation will do, decided before anything is touched. Pure and deterministic.
+//!
+//! Order of the steps of an upgrade: stage all → sync once → stop affected (dependents first) → swap →
+//! start (dependencies first) → await → record → commit. On a first boot there is nothing to go back to,
+//! so what is installed is recorded and committed before the first service starts (contract, item 2).
+
+mod etc_merge;
+pub mod files;
+pub mod services;
+
+use flist::path::{FlistPath, PathError};
+use serde::{Deserialize, Serialize};
+use zinit_client::{OrderError, UnitName};
+
+pub use files::{FileChange, FilePlan, Wanted, plan_files};
+pub use services::{ServiceNote, ServicePlan, ServiceView, Verdict, plan_services};
+
+use crate::item::Item;
+
+/// Where zinit's units are.
+pub const UNIT_DIRECTORY: &str = "etc/zinit";
+
+/// Why there can be no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The root holds something that must not be replaced.
+    #[error(
+        "/{path} is a {found} in the root file system, but the release has a {wanted} there; a {found} is never replaced by a {wanted}"
+    )]
+    InTheWay {
+        /// Where.
+        path: FlistPath,
+        /// What is there.
+        found: &'static str,
+        /// What the release wants.
+        wanted: &'static str,
+    },
+    /// Two paths of the release are one path in the root.
+    #[error("'{first}' and '{second}' of the release are the same file /{path} in this root file system")]
+    TwoNames {
+        /// One of them.
+        first: FlistPath,
+        /// The other.
+        second: FlistPath,
+        /// The path without symlinks.
+        path: FlistPath,
+    },
+    /// A path cannot be made.
+    #[error("a path of the release is not possible in this root file system")]
+    Path(#[source] PathError),
+    /// Units depend on each other in a circle.
+    #[error("the services of the release cannot be ordered")]
+    Order(#[source] OrderError),
+}
+
+/// Whether a path is a unit of zinit.
+pub fn is_unit(path: &FlistPath) -> bool {
+    unit_name(path).is_some()
+}
+
+/// The service whose unit is at a path.
+pub fn unit_name(path: &FlistPath) -> Option<UnitName> {
+    let file = path.as_bytes().strip_prefix(UNIT_DIRECTORY.as_bytes())?.strip_prefix(b"/")?;
+    std::str::from_utf8(file).ok()?.strip_suffix(".yaml")?.parse().ok()
+}
+
+/// What a plan is for; decides the order of its steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// bootstrap installs: commit before the first service starts.
+    Boot,
+    /// identityd upgrades: commit when the new services are up.
+    Upgrade,
+    /// identityd replaces itself: it commits when it runs, or its guardian goes back.
+    SelfUpdate,
+}
+
+/// One step. The set is closed; each step that has an effect on the node has an inverse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// Put the new content of change number `change` beside its destination, verified.
+    Stage {
+        /// Index in [`Plan::changes`].
+        change: usize,
+    },
+    /// Make what was staged durable.
+    Sync,
+    /// Stop a service and make the supervisor forget its unit. Inverse: monitor it again.
+    Stop {
+        /// The service.
+        unit: UnitName,
+    },
+    /// Make change number `change`. Inverse: the same exchange again.
+    Swap {
+        /// Index in [`Plan::changes`].
+        change: usize,
+    },
+    /// Make the supervisor monitor a service. Inverse: stop it.
+    Start {
+        /// The service.
+        unit: UnitName,
+    },
+    /// Wait until a service that was started is up.
+    Await {
+        /// The service.
+        unit: UnitName,
+    },
+    /// Write flist.name and flist.info.
+    Record,
+    /// Make the new generation the current one.
+    Commit,
+}
+
+/// Everything that will be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Changes of files.
+    pub files: FilePlan,
+    /// What happens to services.
+    pub services: ServicePlan,
+    /// The steps in order.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Puts the decisions in order.
+    pub fn new(purpose: Purpose, files: FilePlan, services: ServicePlan) -> Self {
+        let steps = steps(purpose, &files, &services);
+        Self { purpose, files, services, steps }
+    }
+
+    /// Whether files and services are as they shall be already.
+    pub fn is_empty(&self) -> bool {
+        self.files.changes.is_empty() && self.services.stop.is_empty() && self.services.start.is_empty()
+    }
+
+    /// Bytes of new content that are staged, before anything local is reused.
+    pub fn staged_bytes(&self) -> u64 {
+        self.files.changes.iter().filter_map(FileChange::staged).map(|(_, item)| Item::size(item)).sum()
+    }
+}
+
+fn steps(purpose: Purpose, files: &FilePlan, services: &ServicePlan) -> Vec<Step> {
+    let changes = || files.changes.iter().enumerate();
+    let mut steps: Vec<Step> = changes()
+        .filter(|(_, change)| change.staged().is_some())
+        .map(|(change, _)| Step::Stage { change })
+        .collect();
+    steps.push(Step::Sync);
+    steps.extend(services.stop.iter().cloned().map(|unit| Step::Stop { unit }));
+    steps.extend(changes().map(|(change, _)| Step::Swap { change }));
+    let start = services.start.iter().cloned().map(|unit| Step::Start { unit });
+    let wait = services.start.iter().cloned().map(|unit| Step::Await { unit });
+    match purpose {
+        Purpose::Boot => steps.extend([Step::Record, Step::Commit].into_iter().chain(start)),
+        Purpose::Upgrade => steps.extend(start.chain(wait).chain([Step::Record, Step::Commit])),
+        // The rest is done by the new program.
+        Purpose::SelfUpdate => {}
+    }
+    steps
+}
+
+/// The plan for people.
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_empty() {
+            return writeln!(f, "nothing to do");
+        }
+        let count = |wanted: fn(&FileChange) -> bool| self.files.changes.iter().filter(|c| wanted(c)).count();
+        let added = count(|c| matches!(c, FileChange::Add { .. } | FileChange::MakeDirectory { .. }));
+        let replaced = count(|c| matches!(c, FileChange::Replace { .. }));
+        let removed = count(|c| matches!(c, FileChange::Remove { .. } | FileChange::RemoveDirectory { .. }));
+        writeln!(
+            f,
+            "files: +{added} ~{replaced} -{removed}; at most {} bytes to fetch",
+            self.staged_bytes()
+        )?;
+        for change in &self.files.changes {
+            let sign = match change {
+                FileChange::Add { .. } | FileChange::MakeDirectory { .. } => '+',
+                FileChange::Replace { .. } => '~',
+                FileChange::Remove { .. } | FileChange::RemoveDirectory { .. } => '-',
+            };
+            writeln!(f, "  {sign} /{}", change.path())?;
+        }
+        for path in &self.files.kept {
+            let beside = if self.files.conflicts.contains(path) { "; see .new beside it" } else { "" };
+            writeln!(f, "  = /{path} (changed on this node, kept{beside})")?;
+        }
+        writeln!(f, "services:")?;
+        for ServiceNote { name, verdict, reason } in &self.services.notes {
+            let verb = match verdict {
+                Verdict::Start => "start",
+                Verdict::Restart => "restart",
+                Verdict::Remove => "remove",
+                Verdict::Forget => "forget",
+                Verdict::Keep => "leave",
+            };
+            writeln!(f, "  {verb} {name}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item::What;
+
+    fn sample() -> (FilePlan, ServicePlan) {
+        let item = Item { mode: 0, uid: 0, gid: 0, mtime: 0, what: What::Fifo };
+        let at: FlistPath = "a".parse().unwrap();
+        let changes = vec![
+            FileChange::Add { path: at.clone(), from: at.clone(), item },
+            FileChange::Remove { path: "b".parse().unwrap() },
+        ];
+        let unit: UnitName = "web".parse().unwrap();
+        let services = ServicePlan { stop: vec![unit.clone()], start: vec![unit], notes: Vec::new() };
+        (FilePlan { changes, ..FilePlan::default() }, services)
+    }
+
+    fn shape(purpose: Purpose) -> String {
+        let (files, services) = sample();
+        let letters = Plan::new(purpose, files, services).steps.into_iter().map(|step| match step {
+            Step::Stage { .. } => "stage",
+            Step::Sync => "sync",
+            Step::Stop { .. } => "stop",
+            Step::Swap { .. } => "swap",
+            Step::Start { .. } => "start",
+            Step::Await { .. } => "await",
+            Step::Record => "record",
+            Step::Commit => "commit",
+        });
+        letters.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_order_of_steps() {
+        assert_eq!(shape(Purpose::Upgrade), "stage sync stop swap swap start await record commit");
+        assert_eq!(shape(Purpose::Boot), "stage sync stop swap swap record commit start");
+        assert_eq!(shape(Purpose::SelfUpdate), "stage sync stop swap swap");
+    }
+
+    #[test]
+    fn unit_files() {
+        let name = |text: &str| unit_name(&text.parse().unwrap()).map(|name| name.to_string());
+        assert_eq!(name("etc/zinit/web.yaml").as_deref(), Some("web"));
+        for other in
+            ["etc/zinit/web.yml", "etc/zinit/sub/web.yaml", "etc/zinit", "etc/zinitx/a.yaml", "web.yaml"]
+        {
+            assert_eq!(name(other), None, "{other}");
+        }
+    }
+}

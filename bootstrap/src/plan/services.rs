@@ -1,0 +1,331 @@
+//! What happens to services. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flist::path::FlistPath;
+use serde::Serialize;
+use zinit_client::{OrderError, ServiceStatus, ServiceUnit, State, Target, UnitName, order_subset};
+
+/// Everything that decides about services.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceView {
+    /// Units in the root now, whoever put them there.
+    pub before: BTreeMap<UnitName, ServiceUnit>,
+    /// Units in the root after the swap.
+    pub after: BTreeMap<UnitName, ServiceUnit>,
+    /// Units that the installed generation shipped.
+    pub shipped_before: BTreeSet<UnitName>,
+    /// Units that the release ships.
+    pub shipped_after: BTreeSet<UnitName>,
+    /// What the supervisor says of each service that it knows.
+    pub status: BTreeMap<UnitName, ServiceStatus>,
+    /// Units whose text changes.
+    pub changed_units: BTreeSet<UnitName>,
+    /// Paths that are replaced or removed.
+    pub changed_files: BTreeSet<FlistPath>,
+    /// The executable of each unit in `after`.
+    pub executables: BTreeMap<UnitName, FlistPath>,
+    /// Of `changed_files`, those that a process of a service has mapped or open.
+    pub in_use: BTreeMap<UnitName, BTreeSet<FlistPath>>,
+    /// Services that are never stopped by a plan.
+    pub protected: BTreeSet<UnitName>,
+}
+
+/// What happens to one service, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceNote {
+    /// The service.
+    pub name: UnitName,
+    /// What happens.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: String,
+}
+
+/// What happens to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It is new and started.
+    Start,
+    /// It is stopped before the swap and started after it.
+    Restart,
+    /// It is stopped and forgotten for good.
+    Remove,
+    /// The supervisor forgets its old unit; it stays down, as the administrator wants it.
+    Forget,
+    /// Something of it changed, but it runs on as it is.
+    Keep,
+}
+
+/// The outcome for all services.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// Stopped and forgotten before the swap, dependents first.
+    pub stop: Vec<UnitName>,
+    /// Monitored after the swap, dependencies first.
+    pub start: Vec<UnitName>,
+    /// What happens to whom and why; services that nothing happens to are not mentioned.
+    pub notes: Vec<ServiceNote>,
+}
+
+/// Decides for every service.
+///
+/// # Errors
+/// The units of the release depend on each other in a circle.
+pub fn plan_services(view: &ServiceView) -> Result<ServicePlan, OrderError> {
+    let names: BTreeSet<_> =
+        view.shipped_before.iter().chain(&view.shipped_after).chain(view.in_use.keys()).collect();
+    let notes: Vec<_> = names.into_iter().filter_map(|name| view.judge(name)).collect();
+    let pick = |verdicts: &[Verdict]| -> BTreeSet<UnitName> {
+        notes.iter().filter(|n| verdicts.contains(&n.verdict)).map(|n| n.name.clone()).collect()
+    };
+    let stop = pick(&[Verdict::Restart, Verdict::Remove, Verdict::Forget]);
+    let start = pick(&[Verdict::Start, Verdict::Restart]);
+    // A service whose unit file is gone or broken has no place in the order; it is stopped first.
+    let (known, unknown): (BTreeSet<_>, BTreeSet<_>) =
+        stop.into_iter().partition(|name| view.before.contains_key(name));
+    let mut stop_order = order_subset(&view.before, &known)?;
+    stop_order.extend(unknown);
+    stop_order.reverse();
+    let start_order = order_subset(&view.after, &start)?;
+    Ok(ServicePlan { stop: stop_order, start: start_order, notes })
+}
+
+impl ServiceView {
+    fn judge(&self, name: &UnitName) -> Option<ServiceNote> {
+        let note = |verdict, reason: String| Some(ServiceNote { name: name.clone(), verdict, reason });
+        let status = self.status.get(name);
+        let stays = self.shipped_after.contains(name) || !self.shipped_before.contains(name);
+        if !stays {
+            return match status {
+                Some(_) if self.protected.contains(name) => note(
+                    Verdict::Keep,
+                    "it is no longer in the release, but protected: it runs on".to_owned(),
+                ),
+                Some(_) => note(Verdict::Remove, "it is no longer in the release".to_owned()),
+                None => None,
+            };
+        }
+        let Some(status) = status else {
+            let known = self.after.contains_key(name) && self.shipped_after.contains(name);
+            return known.then_some(()).and_then(|()| note(Verdict::Start, "it is new".to_owned()));
+        };
+        let reason = self.why_affected(name)?;
+        if self.protected.contains(name) {
+            return note(
+                Verdict::Keep,
+                format!("{reason}; it is protected and runs the old one until it restarts"),
+            );
+        }
+        if !self.after.contains_key(name) {
+            return note(Verdict::Keep, format!("{reason}; it has no usable unit to start it again with"));
+        }
+        let unit_changed = self.changed_units.contains(name);
+        if status.target == Target::Down {
+            let kept = "the administrator stopped it";
+            return match unit_changed {
+                true => note(Verdict::Forget, format!("{reason}; {kept}, so it is not started")),
+                false => note(Verdict::Keep, format!("{reason}; {kept}")),
+            };
+        }
+        let oneshot = self.before.get(name).or_else(|| self.after.get(name)).is_some_and(|unit| unit.oneshot);
+        if oneshot && !unit_changed && status.state == State::Success {
+            return note(Verdict::Keep, format!("{reason}; it has done its work and its unit is the same"));
+        }
+        note(Verdict::Restart, reason)
+    }
+
+    /// Why a service is affected; `None` when it is not.
+    fn why_affected(&self, name: &UnitName) -> Option<String> {
+        if self.changed_units.contains(name) {
+            return Some("its unit changed".to_owned());
+        }
+        if let Some(path) = self.executables.get(name).filter(|path| self.changed_files.contains(*path)) {
+            return Some(format!("its executable /{path} changed"));
+        }
+        if let Some(path) = self.in_use.get(name).and_then(BTreeSet::first) {
+            return Some(format!("it uses /{path}, which changed"));
+        }
+        let patterns = &self.after.get(name)?.molt.uses;
+        let matching = |path: &&FlistPath| {
+            patterns.iter().any(|pattern| glob(pattern.trim_start_matches('/').as_bytes(), path.as_bytes()))
+        };
+        self.changed_files
+            .iter()
+            .find(matching)
+            .map(|path| format!("it declares to use /{path}, which changed"))
+    }
+}
+
+/// Whether `text` matches a pattern in which `*` stands for any bytes and `?` for one. Linear in the
+/// product of the lengths, which are both limited.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, matched)) => {
+                    p = at + 1;
+                    t = matched + 1;
+                    star = Some((at, t));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> UnitName {
+        text.parse().unwrap()
+    }
+
+    fn names(list: &[&str]) -> BTreeSet<UnitName> {
+        list.iter().map(|text| name(text)).collect()
+    }
+
+    fn unit(text: &str) -> ServiceUnit {
+        ServiceUnit::parse(&name("x"), text).unwrap()
+    }
+
+    fn up(at: &str, state: State) -> (UnitName, ServiceStatus) {
+        let (name, after) = (name(at), BTreeMap::new());
+        (name.clone(), ServiceStatus { name, pid: Some(7), state, target: Target::Up, after })
+    }
+
+    /// `db`, `web` after `db`, and `setup`, a finished oneshot; all run.
+    fn view() -> ServiceView {
+        let units: BTreeMap<_, _> = [
+            ("db", "exec: /bin/db"),
+            ("web", "exec: /bin/web\nafter: [db]"),
+            ("setup", "exec: /bin/setup\noneshot: true"),
+        ]
+        .into_iter()
+        .map(|(at, text)| (name(at), unit(text)))
+        .collect();
+        let path = |text: &str| text.parse::<FlistPath>().unwrap();
+        ServiceView {
+            before: units.clone(),
+            after: units,
+            shipped_before: names(&["db", "web", "setup"]),
+            shipped_after: names(&["db", "web", "setup"]),
+            status: [up("db", State::Running), up("web", State::Running), up("setup", State::Success)].into(),
+            executables: [
+                (name("db"), path("bin/db")),
+                (name("web"), path("bin/web")),
+                (name("setup"), path("bin/setup")),
+            ]
+            .into(),
+            ..ServiceView::default()
+        }
+    }
+
+    fn verdicts(view: &ServiceView) -> Vec<(String, Verdict)> {
+        plan_services(view).unwrap().notes.iter().map(|n| (n.name.to_string(), n.verdict)).collect()
+    }
+
+    #[test]
+    fn nothing_changed_nothing_happens() {
+        assert_eq!(plan_services(&view()).unwrap(), ServicePlan::default());
+    }
+
+    #[test]
+    fn only_what_changed_restarts_and_dependents_stay() {
+        let mut view = view();
+        view.changed_files.insert("bin/db".parse().unwrap());
+        let plan = plan_services(&view).unwrap();
+        assert_eq!((plan.stop, plan.start), (vec![name("db")], vec![name("db")]));
+        assert!(plan.notes[0].reason.contains("/bin/db"));
+    }
+
+    #[test]
+    fn stops_and_starts_are_ordered_against_each_other() {
+        let mut view = view();
+        view.changed_units = names(&["db", "web"]);
+        let plan = plan_services(&view).unwrap();
+        assert_eq!(plan.stop, [name("web"), name("db")]);
+        assert_eq!(plan.start, [name("db"), name("web")]);
+    }
+
+    #[test]
+    fn libraries_and_declared_files_count() {
+        let mut view = view();
+        view.in_use.insert(name("db"), ["lib/libc.so".parse().unwrap()].into());
+        view.in_use.insert(name("foreign"), ["lib/libc.so".parse().unwrap()].into());
+        view.in_use.insert(name("loose"), ["lib/libc.so".parse().unwrap()].into());
+        view.status.extend([up("foreign", State::Running), up("loose", State::Running)]);
+        view.before.insert(name("foreign"), unit("exec: /bin/foreign"));
+        view.after.insert(name("foreign"), unit("exec: /bin/foreign"));
+        view.after.get_mut(&name("web")).unwrap().molt.uses = vec!["/usr/share/web/*".to_owned()];
+        view.changed_files.insert("usr/share/web/a/b.html".parse().unwrap());
+        let expected = [
+            ("db", Verdict::Restart),
+            ("foreign", Verdict::Restart),
+            ("loose", Verdict::Keep),
+            ("web", Verdict::Restart),
+        ];
+        assert_eq!(verdicts(&view), expected.map(|(at, verdict)| (at.to_owned(), verdict)));
+    }
+
+    #[test]
+    fn new_removed_and_protected_services() {
+        let mut view = view();
+        view.after.insert(name("new"), unit("exec: /bin/new"));
+        view.shipped_after = names(&["new", "db", "setup"]);
+        view.changed_units = names(&["db"]);
+        view.protected = names(&["db"]);
+        let expected = [("db", Verdict::Keep), ("new", Verdict::Start), ("web", Verdict::Remove)];
+        assert_eq!(verdicts(&view), expected.map(|(at, verdict)| (at.to_owned(), verdict)));
+        let plan = plan_services(&view).unwrap();
+        assert_eq!((plan.stop, plan.start), (vec![name("web")], vec![name("new")]));
+    }
+
+    #[test]
+    fn finished_oneshots_rerun_only_for_a_new_unit() {
+        let mut view = view();
+        view.changed_files.insert("bin/setup".parse().unwrap());
+        assert_eq!(verdicts(&view), [("setup".to_owned(), Verdict::Keep)]);
+        view.changed_units = names(&["setup"]);
+        assert_eq!(verdicts(&view), [("setup".to_owned(), Verdict::Restart)]);
+    }
+
+    #[test]
+    fn what_the_administrator_stopped_stays_down() {
+        let mut view = view();
+        view.status.get_mut(&name("web")).unwrap().target = Target::Down;
+        view.changed_files.insert("bin/web".parse().unwrap());
+        assert_eq!(verdicts(&view), [("web".to_owned(), Verdict::Keep)]);
+        view.changed_units = names(&["web"]);
+        let plan = plan_services(&view).unwrap();
+        assert_eq!((plan.stop.len(), plan.start.len()), (1, 0));
+        assert_eq!(plan.notes[0].verdict, Verdict::Forget);
+    }
+
+    #[test]
+    fn globs() {
+        for (pattern, text, expected) in [
+            ("a*c", "abc", true),
+            ("a*c", "ab", false),
+            ("*", "", true),
+            ("?", "", false),
+            ("usr/*/x?", "usr/lib/deep/x1", true),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "acb", false),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What is remembered of releases: how often one was tried, and which ones failed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use flist::hub::ReleaseId;
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+
+/// After so many failed attempts a release is bad.
+pub const MAX_ATTEMPTS: u32 = 3;
+
+/// Releases that are remembered; the oldest notes go first.
+const MAX_NOTES: usize = 64;
+
+/// The notes could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot remember what became of release {release} in {path}")]
+pub struct ReleasesError {
+    /// The release.
+    pub release: ReleaseId,
+    /// The file.
+    pub path: PathBuf,
+    /// The system's answer.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// What is known of one release.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// Attempts to install it that did not end well.
+    pub attempts: u32,
+    /// Why the last one failed.
+    pub reason: String,
+    /// Orders the notes by age.
+    order: u64,
+}
+
+impl Note {
+    /// Whether it is not to be tried again.
+    pub fn is_bad(&self) -> bool {
+        self.attempts >= MAX_ATTEMPTS
+    }
+}
+
+/// The notes of all releases, kept in one file.
+#[derive(Debug)]
+pub struct Releases {
+    path: PathBuf,
+    notes: BTreeMap<ReleaseId, Note>,
+}
+
+impl Releases {
+    /// Reads the notes. A file that is damaged or not there means that nothing is known.
+    pub fn load(path: &Path) -> Self {
+        let notes = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Self { path: path.to_owned(), notes: notes.unwrap_or_default() }
+    }
+
+    /// What is known of a release.
+    pub fn note(&self, release: &ReleaseId) -> Option<&Note> {
+        self.notes.get(release)
+    }
+
+    /// Counts an attempt, before it is made, so that a crash counts too. Its reason stands until
+    /// [`Releases::failed`] gives a better one.
+    ///
+    /// # Errors
+    /// [`ReleasesError`].
+    pub fn attempt(&mut self, release: ReleaseId) -> Result<(), ReleasesError> {
+        self.change(release, |note| {
+            note.attempts += 1;
+            "the attempt was interrupted".clone_into(&mut note.reason);
+        })
+    }
+
+    /// Says why the last attempt failed.
+    ///
+    /// # Errors
+    /// [`ReleasesError`].
+    pub fn failed(&mut self, release: ReleaseId, reason: &str) -> Result<(), ReleasesError> {
+        let reason: String = reason.chars().take(1000).collect();
+        self.change(release, |note| note.reason = reason)
+    }
+
+    /// Takes back an attempt that failed for a reason that is not the release's fault.
+    ///
+    /// # Errors
+    /// [`ReleasesError`].
+    pub fn excuse(&mut self, release: ReleaseId) -> Result<(), ReleasesError> {
+        self.change(release, |note| note.attempts = note.attempts.saturating_sub(1))
+    }
+
+    /// Forgets a release: it was installed.
+    ///
+    /// # Errors
+    /// [`ReleasesError`].
+    pub fn succeeded(&mut self, release: ReleaseId) -> Result<(), ReleasesError> {
+        match self.notes.remove(&release) {
+            Some(_) => self.save(release),
+            None => Ok(()),
+        }
+    }
+
+    fn change(&mut self, release: ReleaseId, change: impl FnOnce(&mut Note)) -> Result<(), ReleasesError> {
+        let order = self.notes.values().map(|note| note.order).max().unwrap_or(0) + 1;
+        let note = self.notes.entry(release).or_default();
+        note.order = order;
+        change(note);
+        while self.notes.len() > MAX_NOTES {
+            let oldest = self.notes.iter().min_by_key(|(_, note)| note.order).map(|(id, _)| *id);
+            oldest.and_then(|id| self.notes.remove(&id));
+        }
+        self.save(release)
+    }
+
+    fn save(&self, release: ReleaseId) -> Result<(), ReleasesError> {
+        let failed = |source| ReleasesError { release, path: self.path.clone(), source };
+        let json = serde_json::to_vec_pretty(&self.notes).map_err(|error| failed(error.into()))?;
+        durable::replace(&self.path, &json, 0o600).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u8) -> ReleaseId {
+        format!("{number:02x}").repeat(32).parse().unwrap()
+    }
+
+    #[test]
+    fn three_attempts_make_a_release_bad_until_it_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("releases.json");
+        for _ in 0..MAX_ATTEMPTS {
+            let mut releases = Releases::load(&path);
+            assert!(!releases.note(&id(1)).is_some_and(Note::is_bad));
+            releases.attempt(id(1)).unwrap();
+            releases.failed(id(1), "it crashed").unwrap();
+        }
+        let mut releases = Releases::load(&path);
+        assert!(releases.note(&id(1)).unwrap().is_bad());
+        assert_eq!(releases.note(&id(1)).unwrap().reason, "it crashed");
+        assert!(releases.note(&id(2)).is_none());
+        releases.excuse(id(1)).unwrap();
+        assert!(!releases.note(&id(1)).unwrap().is_bad());
+        releases.succeeded(id(1)).unwrap();
+        assert!(Releases::load(&path).note(&id(1)).is_none());
+    }
+
+    #[test]
+    fn notes_are_limited_and_a_damaged_file_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("releases.json");
+        std::fs::write(&path, "{").unwrap();
+        let mut releases = Releases::load(&path);
+        for number in 0..=MAX_NOTES {
+            releases.attempt(id(number as u8)).unwrap();
+        }
+        let releases = Releases::load(&path);
+        assert_eq!(releases.notes.len(), MAX_NOTES);
+        assert!(releases.note(&id(0)).is_none());
+    }
+}

@@ -1,0 +1,268 @@
+//! Settings of both programs: defaults, overridden by `/etc/molt/config.yaml`, by the kernel command line,
+//! by arguments.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flist::hub::{FlistName, NameError, RunMode};
+use serde::Deserialize;
+
+use crate::kernel_params::{self, KernelParams, KernelParamsError};
+
+const DEFAULT_HUB: &str = "https://hub.grid.tf";
+const DEFAULT_POLL: Duration = Duration::from_secs(600);
+const MAX_POLL_SECONDS: u64 = 7 * 24 * 3600;
+const DEFAULT_HANDOVER: Duration = Duration::from_secs(30);
+const MAX_HANDOVER_SECONDS: u64 = 600;
+
+/// Largest configuration file, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Why the settings are not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A file could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configuration file is not valid.
+    #[error("{path} is not valid")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        #[source]
+        source: serde_yaml::Error,
+    },
+    /// A value of the configuration file is out of range.
+    #[error("{path}: {key} is {value}, expected {expected}")]
+    Range {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        expected: String,
+    },
+    /// The kernel command line is not usable.
+    #[error("the kernel command line asks for something that cannot be")]
+    KernelParams(#[source] KernelParamsError),
+    /// The channel's names do not form the name of a flist.
+    #[error("the channel has no usable name")]
+    Channel(#[source] NameError),
+}
+
+/// The configuration file. Unknown keys are errors, because a setting with a typing error would silently
+/// not hold.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ConfigFile {
+    hub: Option<String>,
+    run_mode: Option<RunMode>,
+    flist: Option<FlistName>,
+    poll_interval: Option<u64>,
+    handover_timeout: Option<u64>,
+    channel: ChannelNames,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ChannelNames {
+    repo: String,
+    name: String,
+}
+
+impl Default for ChannelNames {
+    fn default() -> Self {
+        Self { repo: "tf-zos".to_owned(), name: "zos".to_owned() }
+    }
+}
+
+/// Arguments of both programs that override everything else.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Overrides {
+    /// The root file system to install into
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/molt/config.yaml")]
+    pub config: PathBuf,
+    /// The kernel command line
+    #[arg(long, value_name = "FILE", default_value = "/proc/cmdline")]
+    pub cmdline: PathBuf,
+    /// zinit's socket
+    #[arg(long, value_name = "PATH", default_value = "/var/run/zinit.sock")]
+    pub zinit_socket: PathBuf,
+    /// Address of the hub
+    #[arg(long, value_name = "URL")]
+    pub hub: Option<String>,
+    /// Run mode: dev, test, prod or qa
+    #[arg(long, value_name = "MODE")]
+    pub run_mode: Option<RunMode>,
+    /// Follow this flist instead of the run mode's
+    #[arg(long, value_name = "REPO/NAME.flist")]
+    pub flist: Option<FlistName>,
+    /// Generations, journal, releases that failed
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/molt")]
+    pub state_dir: PathBuf,
+    /// Lock, status, control socket
+    #[arg(long, value_name = "DIR", default_value = "/run/molt")]
+    pub run_dir: PathBuf,
+    /// Fetched blocks
+    #[arg(long, value_name = "DIR", default_value = "/var/cache/molt")]
+    pub cache_dir: PathBuf,
+}
+
+/// What holds after everything has been weighed.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The root file system.
+    pub root: PathBuf,
+    /// zinit's socket.
+    pub zinit_socket: PathBuf,
+    /// Address of the hub.
+    pub hub: String,
+    /// The run mode.
+    pub run_mode: RunMode,
+    /// What the node follows: the run mode's channel, or the flist that was asked for.
+    pub channel: FlistName,
+    /// Time between two polls.
+    pub poll_interval: Duration,
+    /// How long a new identityd may take to say that it runs.
+    pub handover_timeout: Duration,
+    /// Generations, journal, releases that failed (0700).
+    pub state_dir: PathBuf,
+    /// Lock, status, control socket (0700).
+    pub run_dir: PathBuf,
+    /// Fetched blocks.
+    pub cache_dir: PathBuf,
+    /// Kernel parameters in our name space that nobody knows, to be reported.
+    pub unknown_params: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the configuration file and the kernel command line and weighs them with the arguments.
+    ///
+    /// # Errors
+    /// [`SettingsError`]. A configuration file that is not there is no error.
+    pub fn load(overrides: &Overrides) -> Result<Self, SettingsError> {
+        let cmdline = std::fs::read_to_string(&overrides.cmdline)
+            .map_err(|source| SettingsError::Read { path: overrides.cmdline.clone(), source })?;
+        let params = kernel_params::parse(&cmdline).map_err(SettingsError::KernelParams)?;
+        Self::weigh(read_config(&overrides.config)?, params, overrides)
+    }
+
+    fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {
+        let run_mode = overrides.run_mode.or(params.run_mode).or(file.run_mode).unwrap_or_default();
+        let channel = match overrides.flist.clone().or(params.flist).or(file.flist) {
+            Some(flist) => flist,
+            None => FlistName::channel_link(&file.channel.repo, &file.channel.name, run_mode.hub_name())
+                .map_err(SettingsError::Channel)?,
+        };
+        let seconds = |key, value, default, max| seconds_within(&overrides.config, key, value, default, max);
+        let poll_interval = seconds("poll_interval", file.poll_interval, DEFAULT_POLL, MAX_POLL_SECONDS)?;
+        let handover_timeout =
+            seconds("handover_timeout", file.handover_timeout, DEFAULT_HANDOVER, MAX_HANDOVER_SECONDS)?;
+        Ok(Self {
+            root: overrides.root.clone(),
+            zinit_socket: overrides.zinit_socket.clone(),
+            hub: overrides.hub.clone().or(params.hub).or(file.hub).unwrap_or_else(|| DEFAULT_HUB.to_owned()),
+            run_mode,
+            channel,
+            poll_interval,
+            handover_timeout,
+            state_dir: overrides.state_dir.clone(),
+            run_dir: overrides.run_dir.clone(),
+            cache_dir: overrides.cache_dir.clone(),
+            unknown_params: params.unknown,
+        })
+    }
+}
+
+fn seconds_within(
+    path: &Path,
+    key: &'static str,
+    value: Option<u64>,
+    default: Duration,
+    max: u64,
+) -> Result<Duration, SettingsError> {
+    match value {
+        None => Ok(default),
+        Some(seconds) if (1..=max).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        Some(seconds) => Err(SettingsError::Range {
+            path: path.to_owned(),
+            key,
+            value: seconds.to_string(),
+            expected: format!("1 to {max} seconds"),
+        }),
+    }
+}
+
+fn read_config(path: &Path) -> Result<ConfigFile, SettingsError> {
+    let failed = |source| SettingsError::Read { path: path.to_owned(), source };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(ConfigFile::default()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::io::Read::take(file, MAX_FILE), &mut text).map_err(failed)?;
+    if text.trim().is_empty() {
+        return Ok(ConfigFile::default());
+    }
+    serde_yaml::from_str(&text).map_err(|source| SettingsError::File { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        overrides: Overrides,
+    }
+
+    fn load(config: &str, cmdline: &str, arguments: &[&str]) -> Result<Settings, SettingsError> {
+        let dir = tempfile::tempdir().unwrap();
+        let (config_path, cmdline_path) = (dir.path().join("config"), dir.path().join("cmdline"));
+        std::fs::write(&config_path, config).unwrap();
+        std::fs::write(&cmdline_path, cmdline).unwrap();
+        let mut all = vec!["x", "--config", config_path.to_str().unwrap()];
+        all.extend(["--cmdline", cmdline_path.to_str().unwrap()]);
+        all.extend(arguments);
+        Settings::load(&Arguments::parse_from(all).overrides)
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let file = "hub: http://file\nrun_mode: test\npoll_interval: 5\n";
+        let settings = load(file, "", &[]).unwrap();
+        assert_eq!((settings.hub.as_str(), settings.run_mode), ("http://file", RunMode::Test));
+        assert_eq!(settings.poll_interval, Duration::from_secs(5));
+        assert_eq!(settings.channel.to_string(), "tf-zos/zos:testing:latest.flist");
+        let settings = load(file, "runmode=dev hub=http://kernel", &[]).unwrap();
+        assert_eq!((settings.hub.as_str(), settings.run_mode), ("http://kernel", RunMode::Dev));
+        let settings = load(file, "runmode=dev", &["--run-mode", "qa", "--hub", "http://arg"]).unwrap();
+        assert_eq!((settings.hub.as_str(), settings.run_mode), ("http://arg", RunMode::Qa));
+        let settings = load("", "flist=a/b.flist", &[]).unwrap();
+        assert_eq!((settings.channel.to_string().as_str(), settings.run_mode), ("a/b.flist", RunMode::Prod));
+    }
+
+    #[test]
+    fn mistakes_in_the_file_name_line_and_key() {
+        let error = load("hub: http://x\npol_interval: 5\n", "", &[]).unwrap_err();
+        let text = flist::report(&error);
+        assert!(text.contains("pol_interval") && text.contains("line 2"), "{text}");
+        assert!(matches!(load("poll_interval: 0\n", "", &[]), Err(SettingsError::Range { .. })));
+    }
+}

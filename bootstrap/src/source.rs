@@ -1,0 +1,124 @@
+//! Where the content of a release comes from: the mounted flist at boot, the block store otherwise.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
+use flist::path::FlistPath;
+use flist::store::{FetchError, Store, StoreError, fetch_plain};
+use flist::tree::Content;
+
+/// Why content could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The mounted flist could not be read.
+    #[error("cannot read {path} in the mounted flist")]
+    Mount {
+        /// The file in the mount.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The mounted flist returned something else than the flist says.
+    #[error("block {index} of {path} in the mounted flist is not what the flist says")]
+    Wrong {
+        /// The file in the mount.
+        path: PathBuf,
+        /// Which of its blocks.
+        index: usize,
+    },
+    /// A block could not be fetched.
+    #[error("a block cannot be had")]
+    Fetch(#[source] FetchError),
+}
+
+impl SourceError {
+    /// Whether the same request may succeed a little later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Fetch(error) => error.is_retryable(),
+            // A read error of the mount is a fetch that failed behind it.
+            Self::Mount { .. } => true,
+            Self::Wrong { .. } => false,
+        }
+    }
+}
+
+/// Returns the plain content of a release's files, block by block and verified. Blocks the thread.
+pub trait ContentSource: Send + Sync {
+    /// The block at `index` of the file at `path` of the flist.
+    ///
+    /// # Errors
+    /// [`SourceError`]; wrong bytes are never returned.
+    fn block(&self, path: &FlistPath, content: &Content, index: usize) -> Result<Vec<u8>, SourceError>;
+}
+
+/// Reads through a mounted flist.
+pub struct MountSource {
+    /// The mount point.
+    pub mount: PathBuf,
+}
+
+impl ContentSource for MountSource {
+    fn block(&self, path: &FlistPath, content: &Content, index: usize) -> Result<Vec<u8>, SourceError> {
+        let path = self.mount.join(path.as_path());
+        let failed = |source| SourceError::Mount { path: path.clone(), source };
+        let mut plain = vec![0; content.block_len(index)];
+        let file = File::open(&path).map_err(failed)?;
+        file.read_exact_at(&mut plain, index as u64 * BLOCK_SIZE as u64).map_err(failed)?;
+        if BlockKey::of(&plain) != content.blocks[index].key {
+            return Err(SourceError::Wrong { path, index });
+        }
+        Ok(plain)
+    }
+}
+
+/// Fetches from a store.
+pub struct BlockSource {
+    /// The store, with a cache in front of it if there is one.
+    pub store: Arc<dyn Store>,
+}
+
+impl ContentSource for BlockSource {
+    fn block(&self, _: &FlistPath, content: &Content, index: usize) -> Result<Vec<u8>, SourceError> {
+        fetch_plain(self.store.as_ref(), content, index).map_err(SourceError::Fetch)
+    }
+}
+
+/// Counts the stored bytes that come out of a store.
+pub struct CountingStore {
+    inner: Arc<dyn Store>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl CountingStore {
+    /// Counts into `bytes`.
+    pub fn new(inner: Arc<dyn Store>, bytes: Arc<AtomicU64>) -> Self {
+        Self { inner, bytes }
+    }
+}
+
+impl Store for CountingStore {
+    fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
+        let stored = self.inner.get(id)?;
+        let length = stored.as_ref().map_or(0, Vec::len) as u64;
+        self.bytes.fetch_add(length, Ordering::Relaxed);
+        Ok(stored)
+    }
+
+    fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
+        self.inner.has(id)
+    }
+
+    fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError> {
+        self.inner.put(id, stored)
+    }
+
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+}

@@ -1,0 +1,87 @@
+//! The boot unit's process: a tiny parent that runs the worker again until it has committed.
+//!
+//! zinit never starts a oneshot again, so somebody else has to (contract, item 3).
+
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+/// The first pause after a worker that failed.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Exit code of a worker whose settings are wrong: trying again cannot help, only a person can.
+pub const EXIT_USAGE: u8 = 2;
+
+/// The worker cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the worker {program}")]
+pub struct SuperviseError {
+    /// What was started.
+    pub program: String,
+    /// The system's answer.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has committed.
+    Committed,
+    /// It will never commit with these settings.
+    Hopeless,
+}
+
+/// Runs a worker again and again, with pauses that grow, until it has committed or is hopeless. When this
+/// process dies, the worker is told to end.
+///
+/// # Errors
+/// [`SuperviseError`].
+pub fn run(program: &str, arguments: &[String]) -> Result<Outcome, SuperviseError> {
+    let failed = |source| SuperviseError { program: program.to_owned(), source };
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let status = Command::new(program).args(arguments).status().map_err(failed)?;
+        match judge(status) {
+            Some(outcome) => return Ok(outcome),
+            None => {
+                eprintln!("bootstrap: the worker ended with {status}; trying again in {pause:?}");
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+fn judge(status: ExitStatus) -> Option<Outcome> {
+    match status.code() {
+        Some(0) => Some(Outcome::Committed),
+        Some(code) if code == i32::from(EXIT_USAGE) => Some(Outcome::Hopeless),
+        _ => None,
+    }
+}
+
+/// Makes the worker end when its parent does, whatever that dies of.
+pub fn die_with_parent() {
+    // An old kernel without this only lets the worker finish what it has begun.
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_dies_is_run_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = dir.path().join("marker");
+        let script = format!("test -e {0} && exit 0; : > {0}; kill -KILL $$", marker.display());
+        assert_eq!(run("sh", &["-c".to_owned(), script]).unwrap(), Outcome::Committed);
+        assert_eq!(run("sh", &["-c".to_owned(), "exit 2".to_owned()]).unwrap(), Outcome::Hopeless);
+        assert!(run("/does/not/exist", &[]).is_err());
+    }
+}

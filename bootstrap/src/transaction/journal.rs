@@ -1,0 +1,249 @@
+//! The journal: what a transaction is about to do, on disk before it does it.
+//!
+//! One line a record: 16 hexadecimal digits (the first 8 bytes of the BLAKE2b-256 of the rest), a space,
+//! JSON. Records are appended and synced. A torn last line, as a power cut leaves it, is ignored: what it
+//! would have announced has not begun.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use flist::block::BlockKey;
+use flist::hub::{ReleaseId, ReleaseVersion};
+use flist::path::FlistPath;
+use serde::{Deserialize, Serialize};
+use zinit_client::UnitName;
+
+use crate::generation::RootIdentity;
+use crate::plan::{FileChange, Purpose};
+
+/// Why the journal could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file could not be read or written.
+    #[error("cannot {action} the journal {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A record in the middle is damaged.
+    #[error("the journal {path} is damaged in line {line}; the engine cannot know what was done")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A transaction is under way already.
+    #[error("the journal {0} is there already; the transaction in it has to be recovered first")]
+    Exists(PathBuf),
+    /// A record could not be put into words.
+    #[error("cannot write a record")]
+    Encode(#[source] serde_json::Error),
+}
+
+/// What was announced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// The transaction begins: nothing but staging has been done.
+    Begin(Header),
+    /// Everything is staged; stops and swaps come next.
+    Staged {
+        /// What lies where, in the order of the changes.
+        swaps: Vec<Swap>,
+    },
+    /// The new generation is current: what is left is to clean up.
+    Committed {
+        /// Its number.
+        generation: u64,
+    },
+}
+
+/// What a transaction is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The number of the generation that it makes; also names its staging directories.
+    pub generation: u64,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The release it installs.
+    pub release: ReleaseId,
+    /// That release's version.
+    pub version: ReleaseVersion,
+    /// The root file system it works on.
+    pub root: RootIdentity,
+    /// Services that are stopped before the swap.
+    pub stop: Vec<UnitName>,
+    /// Services that are started after it.
+    pub start: Vec<UnitName>,
+    /// Staging directories, one for each mount.
+    pub staging: Vec<FlistPath>,
+}
+
+/// One change and where its other half lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swap {
+    /// What is changed.
+    pub change: FileChange,
+    /// The slot: the new content before the swap, the old one after it. `None` for directories.
+    pub slot: Option<FlistPath>,
+    /// Inode number of what was staged; tells whether the swap has happened.
+    pub staged_inode: Option<u64>,
+}
+
+/// The journal of a transaction that is under way.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// [`JournalError::Exists`] while another transaction has not been recovered.
+    pub fn begin(path: &Path, header: Header) -> Result<Self, JournalError> {
+        let open = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
+        let file = open.map_err(|source| match source.kind() {
+            ErrorKind::AlreadyExists => JournalError::Exists(path.to_owned()),
+            _ => failed("create", path)(source),
+        })?;
+        let mut journal = Self { file, path: path.to_owned() };
+        journal.append(&Record::Begin(header))?;
+        sync_directory(path)?;
+        Ok(journal)
+    }
+
+    /// Goes on with the one that is there.
+    ///
+    /// # Errors
+    /// [`JournalError::File`].
+    pub fn reopen(path: &Path) -> Result<Self, JournalError> {
+        let file = OpenOptions::new().append(true).open(path).map_err(failed("open", path))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Appends a record and waits until it is on disk.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
+        let json = serde_json::to_string(record).map_err(JournalError::Encode)?;
+        let line = format!("{} {json}\n", checksum(&json));
+        self.file.write_all(line.as_bytes()).map_err(failed("write", &self.path))?;
+        self.file.sync_data().map_err(failed("write", &self.path))
+    }
+
+    /// Ends it: nothing is left to finish or to undo.
+    ///
+    /// # Errors
+    /// [`JournalError::File`].
+    pub fn end(self) -> Result<(), JournalError> {
+        remove(&self.path)
+    }
+}
+
+/// The records of the transaction that was under way, if any.
+///
+/// # Errors
+/// [`JournalError`]; a torn last line is none.
+pub fn read(path: &Path) -> Result<Vec<Record>, JournalError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(failed("read", path)(source)),
+    };
+    let lines: Vec<_> = bytes.split(|byte| *byte == b'\n').collect();
+    let mut records = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        match parse(line) {
+            Some(record) => records.push(record),
+            None if number + 1 >= lines.len().saturating_sub(1) => break,
+            None => return Err(JournalError::Damaged { path: path.to_owned(), line: number + 1 }),
+        }
+    }
+    Ok(records)
+}
+
+/// Removes the journal.
+///
+/// # Errors
+/// [`JournalError::File`].
+pub fn remove(path: &Path) -> Result<(), JournalError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => sync_directory(path),
+    }
+}
+
+fn parse(line: &[u8]) -> Option<Record> {
+    let (sum, json) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+    if sum != checksum(json) {
+        return None;
+    }
+    serde_json::from_str(json).ok()
+}
+
+fn checksum(json: &str) -> String {
+    hex::encode(&BlockKey::of(json.as_bytes()).as_bytes()[..8])
+}
+
+fn sync_directory(path: &Path) -> Result<(), JournalError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("sync", path))
+}
+
+fn failed<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> JournalError + 'p {
+    move |source| JournalError::File { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            generation: 7,
+            purpose: Purpose::Upgrade,
+            release: ReleaseId::of([]),
+            version: "1.0.0".to_owned().try_into().unwrap(),
+            root: RootIdentity { boot_id: "b".to_owned(), device: 1, volatile: false },
+            stop: Vec::new(),
+            start: Vec::new(),
+            staging: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn torn_ends_are_ignored_and_damage_in_the_middle_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        assert!(read(&path).unwrap().is_empty());
+        let mut journal = Journal::begin(&path, header()).unwrap();
+        assert!(matches!(Journal::begin(&path, header()), Err(JournalError::Exists(_))));
+        journal.append(&Record::Staged { swaps: Vec::new() }).unwrap();
+        journal.append(&Record::Committed { generation: 7 }).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 3);
+
+        let ends: Vec<_> = whole.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at).collect();
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            // A record counts from its last byte on, with or without the line end.
+            let complete = ends.iter().filter(|end| **end <= length).count();
+            assert_eq!(read(&path).unwrap().len(), complete, "cut to {length} bytes");
+        }
+        let mut damaged = whole.clone();
+        damaged[ends[0] + 30] ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
+        assert!(matches!(read(&path), Err(JournalError::Damaged { line: 2, .. })));
+    }
+}

@@ -1,0 +1,376 @@
+//! Doing what a plan says, or nothing.
+//!
+//! What is about to be done is in the journal before it is done; a step that fails makes the transaction
+//! undo, in reverse order, everything done so far, and go on undoing when one undo fails. What could not
+//! be undone is [`TransactionError::Degraded`], never hidden.
+
+mod files;
+pub mod journal;
+mod recover;
+pub mod services;
+mod staging;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flist::hub::FlistName;
+use flist::path::FlistPath;
+use flist::tree::Tree;
+use zinit_client::{Client, ServiceUnit, UnitName};
+
+pub use recover::{Recovery, recover};
+
+use crate::boot_info::{self, BootInfoError};
+use crate::generation::{Generation, GenerationError, StateDir};
+use crate::plan::{Plan, Purpose, Step};
+use crate::root::{Root, RootError};
+use crate::source::{ContentSource, SourceError};
+use journal::{Header, Journal, JournalError, Record, Swap};
+use services::ServiceError;
+
+/// Why a transaction did not go through.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionError {
+    /// The root file system did not do what was asked.
+    #[error("a file could not be installed")]
+    Root(#[source] RootError),
+    /// The content of a file could not be had.
+    #[error("the content of /{path} cannot be had")]
+    Content {
+        /// The file.
+        path: FlistPath,
+        /// The reason.
+        #[source]
+        source: SourceError,
+    },
+    /// A service could not be stopped or started.
+    #[error("a service could not be switched")]
+    Service(#[source] ServiceError),
+    /// The journal could not be kept.
+    #[error("the transaction cannot be recorded")]
+    Journal(#[source] JournalError),
+    /// The new generation could not be recorded.
+    #[error("the new generation cannot be recorded")]
+    Generation(#[source] GenerationError),
+    /// The boot information could not be written.
+    #[error("the boot information cannot be written")]
+    BootInfo(#[source] BootInfoError),
+    /// The engine stopped in the middle, and not everything could be undone afterwards.
+    #[error("an interrupted transaction could not be undone: {}", .0.join("; "))]
+    NotRecovered(Vec<String>),
+    /// A thread of the engine failed.
+    #[error("staging broke off")]
+    Broken(#[source] tokio::task::JoinError),
+    /// Something failed, and not everything could be undone.
+    #[error("the node is degraded: {}", .not_undone.join("; "))]
+    Degraded {
+        /// What could not be undone.
+        not_undone: Vec<String>,
+        /// What had failed in the first place.
+        #[source]
+        source: Box<TransactionError>,
+    },
+}
+
+impl TransactionError {
+    /// Whether the same transaction may go through a little later. If not, the release or the node has to
+    /// change first.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Content { source, .. } => source.is_retryable(),
+            Self::Journal(_) | Self::Generation(_) | Self::BootInfo(_) | Self::Broken(_) => true,
+            Self::Root(_) | Self::Service(_) | Self::Degraded { .. } | Self::NotRecovered(_) => false,
+        }
+    }
+}
+
+/// What happens while a transaction is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// A file is staged.
+    Staged {
+        /// How many are.
+        done: usize,
+        /// How many there are to stage.
+        total: usize,
+    },
+    /// From here on services are stopped and files swapped.
+    Swapping,
+    /// A service has stopped.
+    Stopped(UnitName),
+    /// A service has been started.
+    Started {
+        /// The service.
+        unit: UnitName,
+        /// Time since it was asked to stop; `None` if it did not run before.
+        down: Option<Duration>,
+    },
+    /// From here on it is watched whether the started services come up.
+    Soaking,
+}
+
+/// Where progress is reported to.
+pub type Observer<'o> = dyn Fn(Progress) + Send + Sync + 'o;
+
+/// Everything a transaction needs besides its plan.
+pub struct Context<'c> {
+    /// The root file system.
+    pub root: Arc<Root>,
+    /// Where generations and the journal are.
+    pub state: &'c StateDir,
+    /// The supervisor.
+    pub zinit: &'c Client,
+    /// The tree of the release.
+    pub tree: Arc<Tree>,
+    /// Its content.
+    pub source: Arc<dyn ContentSource>,
+    /// The generation that the transaction makes.
+    pub generation: &'c Generation,
+    /// What goes into flist.info.
+    pub info: &'c str,
+    /// Units before and after the swap.
+    pub units: (&'c BTreeMap<UnitName, ServiceUnit>, &'c BTreeMap<UnitName, ServiceUnit>),
+    /// Where progress is reported to.
+    pub observer: &'c Observer<'c>,
+}
+
+/// Carries out a plan. When it returns an error other than [`TransactionError::Degraded`], the node is as
+/// it was before. A [`Purpose::SelfUpdate`] ends with the swap: the journal stays, and whoever runs next
+/// commits or recovers.
+///
+/// # Errors
+/// [`TransactionError`].
+pub async fn execute(plan: &Plan, context: &Context<'_>) -> Result<(), TransactionError> {
+    let mut run = Run::begin(plan, context)?;
+    for step in &plan.steps {
+        if let Err(error) = run.step(step).await {
+            return Err(run.undo(error).await);
+        }
+    }
+    run.finish()
+}
+
+struct Run<'r> {
+    plan: &'r Plan,
+    context: &'r Context<'r>,
+    journal: Journal,
+    header: Header,
+    slots: Vec<Option<FlistPath>>,
+    swaps: Vec<Swap>,
+    announced: bool,
+    swapped: Vec<usize>,
+    stopped: BTreeMap<UnitName, Instant>,
+    started: Vec<UnitName>,
+    committed: bool,
+}
+
+impl<'r> Run<'r> {
+    fn begin(plan: &'r Plan, context: &'r Context<'r>) -> Result<Self, TransactionError> {
+        let Context { root, state, generation, .. } = context;
+        let slots =
+            staging::slots(root, &plan.files.changes, generation.number).map_err(TransactionError::Root)?;
+        let header = Header {
+            generation: generation.number,
+            purpose: plan.purpose,
+            release: generation.release,
+            version: generation.version.clone(),
+            root: generation.root.clone(),
+            stop: plan.services.stop.clone(),
+            start: plan.services.start.clone(),
+            staging: staging::directories_of(&slots),
+        };
+        state.prepare(generation).map_err(TransactionError::Generation)?;
+        let journal = Journal::begin(&state.journal(), header.clone()).map_err(TransactionError::Journal)?;
+        // What an earlier life left there is no longer described by any journal.
+        let staged = staging::clear(root, &header.staging)
+            .and_then(|()| staging::make_directories(root, &header.staging));
+        if let Err(error) = staged {
+            journal.end().map_err(TransactionError::Journal)?;
+            return Err(TransactionError::Root(error));
+        }
+        Ok(Self {
+            plan,
+            context,
+            journal,
+            header,
+            slots,
+            swaps: Vec::new(),
+            announced: false,
+            swapped: Vec::new(),
+            stopped: BTreeMap::new(),
+            started: Vec::new(),
+            committed: false,
+        })
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<(), TransactionError> {
+        match step {
+            // All are staged together: see `stage_all`.
+            Step::Stage { .. } => self.stage_all().await,
+            Step::Sync => self.sync().await,
+            Step::Stop { unit } => self.stop(unit).await,
+            Step::Swap { change } => self.swap(*change),
+            Step::Start { unit } => self.start(unit).await,
+            Step::Await { unit } => {
+                (self.context.observer)(Progress::Soaking);
+                let oneshot = self.context.units.1.get(unit).is_some_and(|unit| unit.oneshot);
+                let up = services::until_up(self.context.zinit, unit, oneshot).await;
+                up.map_err(TransactionError::Service)
+            }
+            Step::Record => self.record(),
+            Step::Commit => self.commit(),
+        }
+    }
+
+    /// Stages every change, on threads that may block, at the first of the stage steps.
+    async fn stage_all(&mut self) -> Result<(), TransactionError> {
+        if !self.swaps.is_empty() {
+            return Ok(());
+        }
+        let (root, tree) = (self.context.root.clone(), self.context.tree.clone());
+        let source = self.context.source.clone();
+        let (changes, slots) = (self.plan.files.changes.clone(), self.slots.clone());
+        let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        let work = tokio::task::spawn_blocking(move || {
+            let stager = staging::Stager { root: &root, tree: &tree, source: source.as_ref() };
+            let total = changes.iter().filter(|change| change.staged().is_some()).count();
+            let mut swaps = Vec::with_capacity(changes.len());
+            let mut done = 0;
+            for (change, slot) in changes.iter().zip(&slots) {
+                swaps.push(stager.stage(change, slot.as_ref())?);
+                done += usize::from(change.staged().is_some());
+                // Nobody listening is no reason to stop.
+                let _ = report.send(Progress::Staged { done, total });
+            }
+            Ok(swaps)
+        });
+        while let Some(progress) = reports.recv().await {
+            (self.context.observer)(progress);
+        }
+        self.swaps = work.await.map_err(TransactionError::Broken)??;
+        Ok(())
+    }
+
+    async fn sync(&mut self) -> Result<(), TransactionError> {
+        if self.swaps.is_empty() {
+            // Nothing had to be staged, but removals and directories are announced all the same.
+            self.stage_all().await?;
+        }
+        for directory in &self.header.staging {
+            let place = self.context.root.place(directory).map_err(TransactionError::Root)?;
+            let open = std::fs::File::open(self.context.root.outer(directory));
+            let synced = open.and_then(|open| Ok(rustix::fs::syncfs(&open)?));
+            synced.map_err(|source| {
+                TransactionError::Root(RootError::At { action: "sync", path: place.path, source })
+            })?;
+        }
+        let record = Record::Staged { swaps: self.swaps.clone() };
+        self.journal.append(&record).map_err(TransactionError::Journal)?;
+        self.announced = true;
+        (self.context.observer)(Progress::Swapping);
+        Ok(())
+    }
+
+    async fn stop(&mut self, unit: &UnitName) -> Result<(), TransactionError> {
+        // Counted as stopped from the request on: a stop that fails half-way has to be made good too.
+        self.stopped.insert(unit.clone(), Instant::now());
+        let definition = self.context.units.0.get(unit);
+        let stopped = services::stop_and_forget(self.context.zinit, unit, definition).await;
+        stopped.map_err(TransactionError::Service)?;
+        (self.context.observer)(Progress::Stopped(unit.clone()));
+        Ok(())
+    }
+
+    fn swap(&mut self, change: usize) -> Result<(), TransactionError> {
+        self.swapped.push(change);
+        files::swap(&self.context.root, &self.swaps[change]).map_err(TransactionError::Root)
+    }
+
+    async fn start(&mut self, unit: &UnitName) -> Result<(), TransactionError> {
+        let result = services::monitor(self.context.zinit, unit).await;
+        if let Err(error) = result {
+            if !self.committed {
+                return Err(TransactionError::Service(error));
+            }
+            // On a first boot there is nothing better to go back to: what runs is kept (contract, item 2).
+            tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started");
+            return Ok(());
+        }
+        self.started.push(unit.clone());
+        let down = self.stopped.get(unit).map(Instant::elapsed);
+        (self.context.observer)(Progress::Started { unit: unit.clone(), down });
+        Ok(())
+    }
+
+    fn record(&self) -> Result<(), TransactionError> {
+        let channel: &FlistName = &self.context.generation.channel;
+        boot_info::write(self.context.root.path(), channel, self.context.info)
+            .map_err(TransactionError::BootInfo)
+    }
+
+    fn commit(&mut self) -> Result<(), TransactionError> {
+        let number = self.header.generation;
+        self.context.state.commit(number).map_err(TransactionError::Generation)?;
+        self.committed = true;
+        let record = Record::Committed { generation: number };
+        self.journal.append(&record).map_err(TransactionError::Journal)
+    }
+
+    fn finish(self) -> Result<(), TransactionError> {
+        if self.plan.purpose == Purpose::SelfUpdate {
+            return Ok(());
+        }
+        staging::clear(&self.context.root, &self.header.staging).map_err(TransactionError::Root)?;
+        self.journal.end().map_err(TransactionError::Journal)?;
+        self.context.state.prune(self.header.generation).map_err(TransactionError::Generation)
+    }
+
+    /// Undoes everything in reverse order and gives back what is left of it as an error.
+    async fn undo(self, error: TransactionError) -> TransactionError {
+        tracing::error!(error = %flist::report(&error), "the transaction failed, undoing it");
+        if self.committed {
+            return error;
+        }
+        let mut not_undone = Vec::new();
+        for unit in self.started.iter().rev() {
+            let definition = self.context.units.1.get(unit);
+            let stopped = services::stop_and_forget(self.context.zinit, unit, definition).await;
+            not_undone.extend(stopped.err().map(|error| flist::report(&error)));
+        }
+        for change in self.swapped.iter().rev() {
+            let swap = &self.swaps[*change];
+            not_undone
+                .extend(files::unswap(&self.context.root, swap).err().map(|error| flist::report(&error)));
+        }
+        for unit in self.header.stop.iter().rev().filter(|unit| self.stopped.contains_key(*unit)) {
+            if !self.was_wanted_up(unit) {
+                continue;
+            }
+            let monitored = services::monitor(self.context.zinit, unit).await;
+            not_undone.extend(monitored.err().map(|error| flist::report(&error)));
+        }
+        if not_undone.is_empty() {
+            not_undone
+                .extend(clean_up(&self.context.root, &self.header, &self.context.state.journal()).err());
+        }
+        if not_undone.is_empty() {
+            error
+        } else {
+            TransactionError::Degraded { not_undone, source: error.into() }
+        }
+    }
+
+    /// Services that were only forgotten had been stopped by the administrator and stay so.
+    fn was_wanted_up(&self, unit: &UnitName) -> bool {
+        use crate::plan::Verdict;
+        !self.plan.services.notes.iter().any(|note| note.name == *unit && note.verdict == Verdict::Forget)
+    }
+}
+
+/// Removes what was staged, then the journal.
+fn clean_up(root: &Root, header: &Header, journal: &Path) -> Result<(), String> {
+    staging::clear(root, &header.staging).map_err(|error| flist::report(&error))?;
+    journal::remove(journal).map_err(|error| flist::report(&error))
+}

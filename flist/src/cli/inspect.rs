@@ -1,0 +1,107 @@
+//! `flist inspect`
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use flist::format;
+use flist::path::FlistPath;
+use flist::tree::{Entry, Kind, Limits, Tree};
+use serde_json::{Value, json};
+
+/// Show what is in a flist.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// As JSON, with blocks
+    #[arg(long)]
+    json: bool,
+    /// The flist to read
+    flist: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+    let tree = format::read(&arguments.flist, &Limits::default())?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let written = if arguments.json {
+        serde_json::to_writer_pretty(&mut out, &as_json(&tree))
+            .map_err(Into::into)
+            .and_then(|()| writeln!(out))
+    } else {
+        print(&tree, &mut out)
+    };
+    match written.and_then(|()| out.flush()) {
+        // Somebody who pipes into `head` has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// One line an entry: `kind mode size uid:gid mtime path [-> target]`.
+fn print(tree: &Tree, out: &mut impl Write) -> std::io::Result<()> {
+    for route in &tree.routes {
+        writeln!(out, "# route {:02x}-{:02x} {}", route.first, route.last, route.url)?;
+    }
+    for (key, value) in &tree.tags {
+        writeln!(out, "# tag {key} {value}")?;
+    }
+    for (path, entry) in tree.iter() {
+        let meta = &entry.meta;
+        let (letter, size) = letter_and_size(&entry.kind);
+        write!(out, "{letter} {:04o} {size} {}:{} {} {path}", meta.mode, meta.uid, meta.gid, meta.mtime)?;
+        match &entry.kind {
+            Kind::Symlink(target) => writeln!(out, " -> {}", String::from_utf8_lossy(target))?,
+            _ => writeln!(out)?,
+        }
+    }
+    Ok(())
+}
+
+fn letter_and_size(kind: &Kind) -> (char, u64) {
+    match kind {
+        Kind::Directory => ('d', 0),
+        Kind::File(content) => ('f', content.size),
+        Kind::Symlink(target) => ('l', target.len() as u64),
+        Kind::CharDevice(_) => ('c', 0),
+        Kind::BlockDevice(_) => ('b', 0),
+        Kind::Fifo => ('p', 0),
+        Kind::Socket => ('s', 0),
+    }
+}
+
+fn as_json(tree: &Tree) -> Value {
+    let routes: Vec<_> =
+        tree.routes.iter().map(|r| json!({"first": r.first, "last": r.last, "url": r.url})).collect();
+    let entries: Vec<_> = tree.iter().map(|(path, entry)| entry_as_json(path, entry)).collect();
+    json!({
+        "format": "fl",
+        "entries": entries,
+        "routes": routes,
+        "tags": tree.tags,
+        "bytes": tree.total_bytes(),
+    })
+}
+
+fn entry_as_json(path: &FlistPath, entry: &Entry) -> Value {
+    let meta = &entry.meta;
+    let mut value = json!({
+        "path": path,
+        "kind": entry.kind.word(),
+        "mode": format!("{:04o}", meta.mode),
+        "uid": meta.uid,
+        "gid": meta.gid,
+        "mtime": meta.mtime,
+    });
+    match &entry.kind {
+        Kind::File(content) => {
+            value["size"] = content.size.into();
+            value["blocks"] = content
+                .blocks
+                .iter()
+                .map(|block| json!({"id": block.id.to_string(), "key": block.key.to_string()}))
+                .collect();
+        }
+        Kind::Symlink(target) => value["target"] = String::from_utf8_lossy(target).into(),
+        Kind::CharDevice(rdev) | Kind::BlockDevice(rdev) => value["rdev"] = (*rdev).into(),
+        Kind::Directory | Kind::Fifo | Kind::Socket => {}
+    }
+    value
+}

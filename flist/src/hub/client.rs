@@ -1,0 +1,363 @@
+//! The REST client of a hub.
+//!
+//! Sources: the 0-hub's interface for reading; `PUT /api/molt/…` for publishing is the embedded hub's own.
+
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, TRANSFER_ENCODING};
+use reqwest::redirect::{Attempt, Policy};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use serde_json::{Map, Value};
+
+use super::answer::{AnswerHead, Download, Ending, Validators, message_of};
+use super::channel::MAX_FLIST;
+use super::error::HubError;
+use super::model::{Light, ListingEntry, ModelError, parse_light, parse_listing};
+use super::name::{FlistName, check_component, printable};
+
+/// Longest JSON answer that is read, in bytes.
+const MAX_JSON: u64 = 8 * 1024 * 1024;
+
+/// How much of an error answer is read for its message, in bytes.
+const MAX_REFUSAL: u64 = 4 * 1024;
+
+/// How long an idle connection is kept for the next request; less than servers keep theirs.
+const POOL_IDLE: Duration = Duration::from_secs(15);
+
+const MAX_REDIRECTS: usize = 5;
+
+/// How long the client waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the head of an answer, and for each next piece of it.
+    pub stall: Duration,
+    /// For a whole JSON answer.
+    pub json: Duration,
+    /// For a whole flist, in either direction.
+    pub transfer: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            json: Duration::from_secs(120),
+            transfer: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// A hub's description of one flist.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LightAnswer {
+    /// What is known of it.
+    pub light: Light,
+    /// The answer as it was sent.
+    pub raw: Map<String, Value>,
+}
+
+/// A connection pool to one hub.
+#[derive(Debug, Clone)]
+pub struct HubClient {
+    base: Url,
+    http: reqwest::Client,
+    timeouts: Timeouts,
+}
+
+impl HubClient {
+    /// A client of the hub at `url` (`http` or `https`, a path before the hub's own is allowed), with
+    /// the default [`Timeouts`]. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The address is no hub's, or the HTTP client cannot be set up.
+    pub fn new(url: &str, user_agent: &str) -> Result<Self, HubError> {
+        Self::with_timeouts(url, user_agent, Timeouts::default())
+    }
+
+    /// As [`HubClient::new`], with other timeouts.
+    ///
+    /// # Errors
+    /// As [`HubClient::new`].
+    pub fn with_timeouts(url: &str, user_agent: &str, timeouts: Timeouts) -> Result<Self, HubError> {
+        let base = hub_address(url).map_err(|reason| HubError::BadUrl { url: printable(url), reason })?;
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(user_agent)
+                .connect_timeout(timeouts.connect)
+                .pool_idle_timeout(POOL_IDLE)
+                .redirect(Policy::custom(follow))
+        };
+        let http = match builder().build() {
+            // A machine without CA certificates can still use a hub without TLS.
+            Err(_) if base.scheme() == "http" => builder().tls_certs_only([]).build(),
+            built => built,
+        };
+        let http =
+            http.map_err(|source| HubError::Client { url: base.to_string(), source: source.without_url() })?;
+        Ok(Self { base, http, timeouts })
+    }
+
+    /// The hub's address.
+    pub fn url(&self) -> &str {
+        self.base.as_str()
+    }
+
+    /// Whether something answers HTTP at the hub's address, whatever it says.
+    ///
+    /// # Errors
+    /// Nothing does.
+    pub async fn ping(&self) -> Result<(), HubError> {
+        let url = self.address(&["api", "repositories"]);
+        self.send(&url, self.http.get(url.clone()).timeout(self.timeouts.json)).await.map(drop)
+    }
+
+    /// Describes a flist or a link to one.
+    ///
+    /// # Errors
+    /// [`HubError::NotFound`], or the hub could not be used.
+    pub async fn light(&self, name: &FlistName) -> Result<LightAnswer, HubError> {
+        let url = self.address(&["api", "flist", name.repo(), name.file(), "light"]);
+        let response = self.get_json(&url).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            // A hub says this in JSON; anything else does not know the question.
+            let head = AnswerHead::of(&url, &response);
+            let (body, _) = self.read(&url, response, MAX_REFUSAL).await?;
+            return Err(match message_of(&body) {
+                Some(_) => self.not_found(format!("flist {name}")),
+                None => head.not_a_hub(),
+            });
+        }
+        let (light, raw) = self.answer(&url, response, parse_light).await?;
+        Ok(LightAnswer { light, raw })
+    }
+
+    /// Lists a repo.
+    ///
+    /// # Errors
+    /// [`HubError::NotFound`] for an unknown repo, or the hub could not be used.
+    pub async fn list(&self, repo: &str) -> Result<Vec<ListingEntry>, HubError> {
+        if check_component(repo).is_err() {
+            return Err(self.not_found(format!("repo '{}'", printable(repo))));
+        }
+        let url = self.address(&["api", "flist", repo]);
+        let response = self.get_json(&url).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Err(self.not_found(format!("repo {repo}")));
+        }
+        self.answer(&url, response, parse_listing).await
+    }
+
+    /// Downloads a flist of at most `max_bytes`, unless it is still the one that `known` came with.
+    ///
+    /// # Errors
+    /// [`HubError::NotFound`], [`HubError::TooLong`], or the hub could not be used.
+    pub async fn download(
+        &self,
+        name: &FlistName,
+        known: Option<&Validators>,
+        max_bytes: u64,
+    ) -> Result<Download, HubError> {
+        let url = self.address(&[name.repo(), name.file()]);
+        let conditions = known.map(Validators::to_headers).unwrap_or_default();
+        let conditional = !conditions.is_empty();
+        let request = self.http.get(url.clone()).headers(conditions).timeout(self.timeouts.transfer);
+        let response = self.send(&url, request).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_MODIFIED if conditional => return Ok(Download::NotModified),
+            StatusCode::NOT_FOUND => return Err(self.not_found(format!("flist {name}"))),
+            _ => return Err(self.refusal(&url, response).await),
+        }
+        let length = response.content_length();
+        if length.is_none() && !response.headers().contains_key(TRANSFER_ENCODING) {
+            return Err(HubError::NoLength { url: url.to_string() });
+        }
+        let too_long = || HubError::TooLong { url: url.to_string(), limit: max_bytes };
+        if length.is_some_and(|length| length > max_bytes) {
+            return Err(too_long());
+        }
+        let validators = Validators::of(response.headers());
+        match self.read(&url, response, max_bytes).await? {
+            (_, Ending::Cut) => Err(too_long()),
+            (bytes, Ending::Whole) => Ok(Download::Content { bytes, validators }),
+        }
+    }
+
+    /// Publishes a flist. A flist of the same content that is already there is left alone; a versioned
+    /// one with other content is refused, see [`HubClient::replace`].
+    ///
+    /// # Errors
+    /// The hub refused ([`HubError::Status`] with its reason) or could not be used.
+    pub async fn upload(&self, name: &FlistName, bytes: Vec<u8>) -> Result<(), HubError> {
+        let url = self.address(&["api", "molt", "flist", name.repo(), name.file()]);
+        self.put_flist(&url, bytes).await
+    }
+
+    /// Publishes a flist in place of a versioned one that is already there.
+    ///
+    /// # Errors
+    /// As [`HubClient::upload`].
+    pub async fn replace(&self, name: &FlistName, bytes: Vec<u8>) -> Result<(), HubError> {
+        let mut url = self.address(&["api", "molt", "flist", name.repo(), name.file()]);
+        url.set_query(Some("replace=1"));
+        self.put_flist(&url, bytes).await
+    }
+
+    /// Lets `link` point to `target_file`, a flist of the same repo, in one step.
+    ///
+    /// # Errors
+    /// As [`HubClient::upload`]; also when the target does not exist.
+    pub async fn link(&self, link: &FlistName, target_file: &str) -> Result<(), HubError> {
+        let url = self.address(&["api", "molt", "link", link.repo(), link.file()]);
+        let body = serde_json::json!({ "target": target_file });
+        let request = self.http.put(url.clone()).json(&body).timeout(self.timeouts.json);
+        self.accepted(&url, request).await
+    }
+
+    async fn put_flist(&self, url: &Url, bytes: Vec<u8>) -> Result<(), HubError> {
+        if bytes.len() as u64 > MAX_FLIST {
+            return Err(HubError::TooLong { url: url.to_string(), limit: MAX_FLIST });
+        }
+        self.accepted(url, self.http.put(url.clone()).body(bytes).timeout(self.timeouts.transfer)).await
+    }
+
+    async fn accepted(&self, url: &Url, request: RequestBuilder) -> Result<(), HubError> {
+        // The stall timeout watches answers; while a body is sent only the whole transfer is bounded.
+        let response = request.send().await.map_err(|source| failed(url, source))?;
+        if response.status().is_success() { Ok(()) } else { Err(self.refusal(url, response).await) }
+    }
+
+    async fn get_json(&self, url: &Url) -> Result<Response, HubError> {
+        let request = self.http.get(url.clone()).header(ACCEPT, "application/json");
+        self.send(url, request.timeout(self.timeouts.json)).await
+    }
+
+    async fn answer<T>(
+        &self,
+        url: &Url,
+        response: Response,
+        parse: impl Fn(&[u8]) -> Result<T, ModelError>,
+    ) -> Result<T, HubError> {
+        if response.status() != StatusCode::OK {
+            return Err(self.refusal(url, response).await);
+        }
+        let head = AnswerHead::of(url, &response);
+        match self.read(url, response, MAX_JSON).await? {
+            (_, Ending::Cut) => Err(HubError::TooLong { url: head.url, limit: MAX_JSON }),
+            // Mirrors on plain file servers do not know the content type, so the content decides first.
+            (body, Ending::Whole) => parse(&body).map_err(|source| match head.is_json() {
+                true => HubError::BadAnswer { url: head.url, source },
+                false => head.not_a_hub(),
+            }),
+        }
+    }
+
+    async fn refusal(&self, url: &Url, response: Response) -> HubError {
+        let status = response.status().as_u16();
+        // The status is what counts; a message that cannot be read is left out.
+        let body = self.read(url, response, MAX_REFUSAL).await.map(|(body, _)| body).unwrap_or_default();
+        HubError::Status { url: url.to_string(), status, message: message_of(&body).unwrap_or_default() }
+    }
+
+    async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Response, HubError> {
+        match tokio::time::timeout(self.timeouts.stall, request.send()).await {
+            Ok(answer) => answer.map_err(|source| failed(url, source)),
+            Err(_) => Err(self.stalled(url)),
+        }
+    }
+
+    /// Reads a body up to `limit` bytes; an announced length that is not kept is an error.
+    async fn read(
+        &self,
+        url: &Url,
+        mut response: Response,
+        limit: u64,
+    ) -> Result<(Vec<u8>, Ending), HubError> {
+        let mut body = Vec::new();
+        loop {
+            let next = tokio::time::timeout(self.timeouts.stall, response.chunk()).await;
+            let chunk = next.map_err(|_| self.stalled(url))?.map_err(|source| failed(url, source))?;
+            let Some(chunk) = chunk else { return Ok((body, Ending::Whole)) };
+            if body.len() as u64 + chunk.len() as u64 > limit {
+                return Ok((body, Ending::Cut));
+            }
+            body.extend_from_slice(&chunk);
+        }
+    }
+
+    fn address(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        // Always possible: `hub_address` accepts no address without a path.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    fn stalled(&self, url: &Url) -> HubError {
+        HubError::Stalled { url: url.to_string(), seconds: self.timeouts.stall.as_secs() }
+    }
+
+    fn not_found(&self, what: String) -> HubError {
+        HubError::NotFound { what, hub: self.base.to_string() }
+    }
+}
+
+fn failed(url: &Url, source: reqwest::Error) -> HubError {
+    HubError::Request { url: url.to_string(), source: source.without_url() }
+}
+
+fn hub_address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("it must start with http:// or https://".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it must not contain a user name or a password".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("it must not have a query or a fragment".to_owned());
+    }
+    Ok(url)
+}
+
+fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let was_private = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+    if attempt.previous().len() > MAX_REDIRECTS {
+        attempt.error("too many redirects")
+    } else if was_private && attempt.url().scheme() != "https" {
+        attempt.error("redirect from https to an address without it")
+    } else {
+        attempt.follow()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_keep_the_path_of_the_hub_and_quote_names() {
+        let name = FlistName::new("tf-zos", "a b+c@d:v1.flist").unwrap();
+        for base in ["http://hub", "http://hub/"] {
+            let client = HubClient::new(base, "test").unwrap();
+            let url = client.address(&[name.repo(), name.file()]);
+            assert_eq!(url.as_str(), "http://hub/tf-zos/a%20b+c@d:v1.flist");
+        }
+        let client = HubClient::new("http://hub:8080/under/", "test").unwrap();
+        assert_eq!(client.address(&["api"]).as_str(), "http://hub:8080/under/api");
+    }
+
+    #[test]
+    fn addresses_of_no_hub_are_refused() {
+        for url in
+            ["", "hub", "ftp://hub", "http://u:p@hub", "http://hub/?a=1", "http://hub/#x", "mailto:a@b"]
+        {
+            let error = HubClient::new(url, "test").unwrap_err();
+            assert!(matches!(error, HubError::BadUrl { .. }) && !error.is_retryable(), "{url}: {error}");
+        }
+    }
+}

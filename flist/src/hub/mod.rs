@@ -1,0 +1,28 @@
+//! The client side of a hub: which flists there are, what a channel offers, and publishing.
+//!
+//! ```text
+//! channel name ──light──► link target ──pure──► destination, version ──GET (304?)──► Release
+//! ```
+//!
+//! A hub only carries: nothing here is proof of who made a release. Everything a hub sends has a limit
+//! in bytes and in time, and names and link targets are checked before they are used.
+
+mod answer;
+mod channel;
+mod client;
+mod error;
+mod model;
+mod name;
+mod release;
+mod run_mode;
+
+pub use answer::{Download, Validators};
+pub use channel::{Destination, MAX_FLIST, Resolution, Seen, TargetError, destination, resolve};
+pub use client::{HubClient, LightAnswer, Timeouts};
+pub use error::HubError;
+pub use model::{
+    Kind, Light, ListingEntry, ModelError, Repository, parse_light, parse_listing, parse_repositories,
+};
+pub use name::{FlistName, MAX_COMPONENT, NameError, check_component};
+pub use release::{DigestError, Release, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256, VersionError};
+pub use run_mode::{RunMode, RunModeError};

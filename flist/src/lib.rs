@@ -1,0 +1,28 @@
+//! Flists: metadata of file trees, with their content in stores of blocks.
+//!
+//! ```text
+//! directory ──pack──► Tree + blocks ──format──► flist ──hub──► format ──► Tree ──unpack──► directory
+//!                        │                                                  ├────mount───► FUSE
+//!                        └──► Store (dir, http) ───── cache ── fetch ───────┘
+//! ```
+//!
+//! Everything in a flist and everything a store or hub says comes from outside: it is checked while it is
+//! read, within [`tree::Limits`], and a [`tree::Tree`] that exists is sound.
+
+pub mod block;
+pub mod format;
+pub mod hub;
+pub mod mount;
+#[cfg(feature = "publish")]
+pub mod pack;
+pub mod path;
+#[cfg(feature = "publish")]
+pub mod publish;
+mod report;
+#[cfg(feature = "server")]
+pub mod server;
+pub mod store;
+pub mod tree;
+pub mod unpack;
+
+pub use report::report;

@@ -1,0 +1,179 @@
+//! Plain blocks for readers of a mount.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use crate::block::{BLOCK_SIZE, BlockId};
+use crate::store::{FetchError, Store, fetch_plain};
+use crate::tree::Content;
+
+/// Plain blocks kept in memory. The kernel asks for at most 1 MiB at a time and reads ahead, so a few
+/// blocks for each of its parallel requests are enough; its own page cache keeps the rest.
+const KEPT: usize = 32;
+
+/// Fetches blocks, once for concurrent readers of the same block, and keeps the last few.
+pub(super) struct Blocks {
+    store: Arc<dyn Store>,
+    state: Mutex<State>,
+    fetched: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    slots: HashMap<BlockId, Slot>,
+    clock: u64,
+}
+
+enum Slot {
+    Fetching,
+    Here { plain: Arc<Vec<u8>>, used: u64 },
+}
+
+impl Blocks {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, state: Mutex::default(), fetched: Condvar::new() }
+    }
+
+    /// Up to `size` bytes of a file from `offset`; fewer at its end.
+    ///
+    /// # Errors
+    /// A block could not be had: no byte is returned then.
+    pub(super) fn read(&self, content: &Content, offset: u64, size: u32) -> Result<Vec<u8>, FetchError> {
+        let end = content.size.min(offset.saturating_add(u64::from(size)));
+        let mut bytes = Vec::with_capacity(usize::try_from(end.saturating_sub(offset)).unwrap_or(0));
+        let mut at = offset;
+        while at < end {
+            let index = (at / BLOCK_SIZE as u64) as usize;
+            let plain = self.block(content, index)?;
+            let start = (at % BLOCK_SIZE as u64) as usize;
+            let take = (plain.len() - start).min((end - at) as usize);
+            bytes.extend_from_slice(&plain[start..start + take]);
+            at += take as u64;
+        }
+        Ok(bytes)
+    }
+
+    fn block(&self, content: &Content, index: usize) -> Result<Arc<Vec<u8>>, FetchError> {
+        let id = content.blocks[index].id;
+        let mut state = self.lock();
+        loop {
+            state.clock += 1;
+            let now = state.clock;
+            match state.slots.get_mut(&id) {
+                // A block that two files hold at different lengths would be a lie of the flist.
+                Some(Slot::Here { plain, used }) if plain.len() == content.block_len(index) => {
+                    *used = now;
+                    return Ok(plain.clone());
+                }
+                Some(Slot::Fetching) => {
+                    state = self.fetched.wait(state).unwrap_or_else(|poison| poison.into_inner());
+                }
+                _ => break,
+            }
+        }
+        state.slots.insert(id, Slot::Fetching);
+        drop(state);
+        let fetched = fetch_plain(self.store.as_ref(), content, index);
+        let mut state = self.lock();
+        let result = match fetched {
+            Ok(plain) => {
+                let (plain, used) = (Arc::new(plain), state.clock);
+                state.slots.insert(id, Slot::Here { plain: plain.clone(), used });
+                state.evict();
+                Ok(plain)
+            }
+            Err(error) => {
+                state.slots.remove(&id);
+                Err(error)
+            }
+        };
+        drop(state);
+        self.fetched.notify_all();
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+}
+
+impl State {
+    fn evict(&mut self) {
+        while self.slots.len() > KEPT {
+            let oldest = self.slots.iter().filter_map(|(id, slot)| match slot {
+                Slot::Here { used, .. } => Some((*used, *id)),
+                Slot::Fetching => None,
+            });
+            match oldest.min() {
+                Some((_, id)) => self.slots.remove(&id),
+                None => return,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::block::{BlockKey, seal};
+    use crate::store::StoreError;
+    use crate::tree::Block;
+
+    /// Counts what is asked of it.
+    struct Counting {
+        blocks: HashMap<BlockId, Vec<u8>>,
+        asked: AtomicUsize,
+    }
+
+    impl Store for Counting {
+        fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            Ok(self.blocks.get(id).cloned())
+        }
+        fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
+            Ok(self.blocks.contains_key(id))
+        }
+        fn put(&self, _: &BlockId, _: &[u8]) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn url(&self) -> String {
+            "counting".to_owned()
+        }
+    }
+
+    #[test]
+    fn reads_cross_blocks_and_fetch_each_once() {
+        let plain: Vec<u8> = (0..BLOCK_SIZE * 2 + 100).map(|i| (i / 7) as u8).collect();
+        let sealed: Vec<_> = plain.chunks(BLOCK_SIZE).map(|piece| seal(piece).unwrap()).collect();
+        let content = Content {
+            size: plain.len() as u64,
+            blocks: sealed.iter().map(|s| Block { id: s.id, key: s.key }).collect(),
+        };
+        let store = Arc::new(Counting {
+            blocks: sealed.into_iter().map(|s| (s.id, s.stored)).collect(),
+            asked: AtomicUsize::new(0),
+        });
+        let blocks = Blocks::new(store.clone());
+        for (offset, size) in [(0, 10), (BLOCK_SIZE - 5, 10), (BLOCK_SIZE * 2, 4096), (plain.len(), 10)] {
+            let end = plain.len().min(offset + size);
+            assert_eq!(blocks.read(&content, offset as u64, size as u32).unwrap(), plain[offset..end]);
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| assert_eq!(blocks.read(&content, 0, 2_000_000).unwrap(), plain));
+            }
+        });
+        assert_eq!(store.asked.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_missing_block_is_an_error_and_not_remembered() {
+        let missing = Block { id: BlockId::of(b"x"), key: BlockKey::of(b"x") };
+        let content = Content { size: 1, blocks: vec![missing] };
+        let blocks = Blocks::new(Arc::new(Counting { blocks: HashMap::new(), asked: AtomicUsize::new(0) }));
+        assert!(matches!(blocks.read(&content, 0, 1), Err(FetchError::Missing { .. })));
+        assert!(blocks.lock().slots.is_empty());
+    }
+}

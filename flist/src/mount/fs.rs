@@ -1,0 +1,168 @@
+//! The kernel's questions, answered from the inode table. Nothing is decided here.
+
+use std::ffi::OsStr;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry,
+    ReplyOpen, ReplyStatfs, Request,
+};
+
+use super::blocks::Blocks;
+use super::inodes::{Inode, InodeTable};
+use crate::tree::Kind;
+
+/// What is mounted never changes, so the kernel may remember everything for as long as it likes.
+const TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// `statfs` counts in units of this many bytes.
+const STATFS_UNIT: u32 = 4096;
+
+pub(super) struct FlistFs {
+    pub(super) table: InodeTable,
+    pub(super) blocks: Blocks,
+}
+
+impl FlistFs {
+    fn attr(&self, ino: u64, inode: &Inode) -> FileAttr {
+        let meta = &inode.entry.meta;
+        let (kind, size, rdev) = match &inode.entry.kind {
+            Kind::Directory => (FileType::Directory, 4096, 0),
+            Kind::File(content) => (FileType::RegularFile, content.size, 0),
+            Kind::Symlink(target) => (FileType::Symlink, target.len() as u64, 0),
+            Kind::CharDevice(rdev) => (FileType::CharDevice, 0, *rdev),
+            Kind::BlockDevice(rdev) => (FileType::BlockDevice, 0, *rdev),
+            Kind::Fifo => (FileType::NamedPipe, 0, 0),
+            Kind::Socket => (FileType::Socket, 0, 0),
+        };
+        let offset = Duration::from_secs(meta.mtime.unsigned_abs());
+        let time = if meta.mtime < 0 {
+            SystemTime::UNIX_EPOCH.checked_sub(offset)
+        } else {
+            SystemTime::UNIX_EPOCH.checked_add(offset)
+        };
+        let time = time.unwrap_or(SystemTime::UNIX_EPOCH);
+        FileAttr {
+            ino: INodeNo(ino),
+            size,
+            blocks: size.div_ceil(512),
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind,
+            perm: meta.mode as u16,
+            nlink: inode.links(&self.table),
+            uid: meta.uid,
+            gid: meta.gid,
+            rdev: rdev as u32,
+            blksize: STATFS_UNIT,
+            flags: 0,
+        }
+    }
+}
+
+impl Filesystem for FlistFs {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Each of these is a wish: an older kernel that lacks one works all the same.
+        for wish in [
+            InitFlags::FUSE_ASYNC_READ,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_EXPORT_SUPPORT,
+        ] {
+            let _ = config.add_capabilities(wish);
+        }
+        let _ = config.set_max_readahead(1 << 20);
+        let _ = config.set_max_background(64);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.table.child(parent.into(), name) {
+            Some((ino, inode)) => reply.entry(&TTL, &self.attr(ino, inode), Generation(0)),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.table.get(ino.into()) {
+            Some(inode) => reply.attr(&TTL, &self.attr(ino.into(), inode)),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.table.get(ino.into()).map(|inode| &inode.entry.kind) {
+            Some(Kind::Symlink(target)) => reply.data(target),
+            Some(_) => reply.error(Errno::EINVAL),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let Some(inode) = self.table.get(ino.into()) else { return reply.error(Errno::ENOENT) };
+        let Kind::File(content) = &inode.entry.kind else { return reply.error(Errno::EISDIR) };
+        match self.blocks.read(content, offset, size) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => {
+                tracing::error!(file = %inode.path, error = %crate::report(&error), "cannot read");
+                reply.error(Errno::EIO);
+            }
+        }
+    }
+
+    fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let Some(entries) = self.table.list(ino.into(), offset) else { return reply.error(Errno::ENOENT) };
+        for ((ino, inode, name), next) in entries.into_iter().zip(offset + 1..) {
+            let kind = self.attr(ino, inode).kind;
+            if reply.add(INodeNo(ino), next, kind, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let Some(entries) = self.table.list(ino.into(), offset) else { return reply.error(Errno::ENOENT) };
+        for ((ino, inode, name), next) in entries.into_iter().zip(offset + 1..) {
+            if reply.add(INodeNo(ino), next, name, &TTL, &self.attr(ino, inode), Generation(0)) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let units = self.table.total_bytes.div_ceil(u64::from(STATFS_UNIT));
+        reply.statfs(units, 0, 0, self.table.len() as u64, 0, STATFS_UNIT, 255, STATFS_UNIT);
+    }
+}

@@ -1,0 +1,105 @@
+//! Answers in the forms of the 0-hub: JSON, and the three kinds of refusals.
+
+use std::io;
+
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::python_json;
+
+/// Why a request gets no answer.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The 404 page for people.
+    Page,
+    /// A refusal of the REST interface.
+    Json {
+        /// The HTTP status.
+        status: StatusCode,
+        /// The reason, and the remedy where there is one.
+        message: String,
+    },
+    /// A refusal of the block store.
+    Text {
+        /// The HTTP status.
+        status: StatusCode,
+        /// The reason.
+        message: String,
+    },
+    /// The hub itself failed.
+    Failed {
+        /// What was tried, and on what.
+        action: String,
+        /// The system's answer; logged, not sent.
+        source: io::Error,
+    },
+}
+
+impl Refusal {
+    pub(super) fn json(status: StatusCode, message: impl Into<String>) -> Self {
+        Self::Json { status, message: message.into() }
+    }
+
+    pub(super) fn text(status: StatusCode, message: impl Into<String>) -> Self {
+        Self::Text { status, message: message.into() }
+    }
+
+    /// Makes a refusal of a failed action.
+    pub(super) fn failed(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        |source| Self::Failed { action, source }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Page => {
+                let html = "<!doctype html>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n";
+                (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
+            }
+            Self::Json { status, message } => {
+                let body = ErrorBody { status: "error", message: &message };
+                (status, json(&body)).into_response()
+            }
+            Self::Text { status, message } => (status, message + "\n").into_response(),
+            Self::Failed { action, source } => {
+                tracing::error!(error = %source, "cannot {action}");
+                Self::json(StatusCode::INTERNAL_SERVER_ERROR, format!("the hub cannot {action}"))
+                    .into_response()
+            }
+        }
+    }
+}
+
+/// A JSON answer in the 0-hub's style.
+pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> Response {
+    match python_json::render(value) {
+        Ok(text) => ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot write an answer as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Runs work that waits for the disk outside of the threads that serve connections.
+///
+/// # Errors
+/// Those of the work; or it panicked.
+pub(super) async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Refusal::failed("finish the request")(io::Error::other(error))),
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    status: &'static str,
+    message: &'a str,
+}

@@ -1,0 +1,109 @@
+//! Blocks by id. A block never changes under its id, so it may be kept forever by whoever has it.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+
+use super::Hub;
+use super::answer::{Refusal, on_disk};
+use super::download::stream;
+use super::layout::Layout;
+use crate::block::{self, BlockId, MAX_STORED};
+
+/// `GET /store/<id>`.
+pub(super) async fn get(hub: State<Arc<Hub>>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    send(hub, parse(&id)?).await
+}
+
+/// `GET /store/<first 2 digits>/<id>`.
+pub(super) async fn get_under_prefix(
+    hub: State<Arc<Hub>>,
+    Path((prefix, id)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    send(hub, parse_under_prefix(&prefix, &id)?).await
+}
+
+/// `PUT /store/<first 2 digits>/<id>` with the stored bytes: 201 when it was not there, 200 when it was.
+pub(super) async fn put(
+    State(hub): State<Arc<Hub>>,
+    Path((prefix, id)): Path<(String, String)>,
+    stored: Bytes,
+) -> Result<Response, Refusal> {
+    let id = parse_under_prefix(&prefix, &id)?;
+    block::verify(&id, &stored).map_err(|error| Refusal::text(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let status = on_disk(move || keep(&hub.layout, &id, &stored).map_err(Refusal::failed("keep a block")));
+    Ok((status.await?, format!("{id}\n")).into_response())
+}
+
+async fn send(State(hub): State<Arc<Hub>>, id: BlockId) -> Result<Response, Refusal> {
+    let (file, length) = on_disk(move || {
+        let failed = || Refusal::failed(format!("read block {id}"));
+        let file = hub.layout.open_block(&id).map_err(failed())?.ok_or_else(|| missing(&id))?;
+        let length = file.metadata().map_err(failed())?.len();
+        Ok((file, length))
+    })
+    .await?;
+    let headers = [
+        (CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (CONTENT_LENGTH, length.to_string()),
+        (CACHE_CONTROL, "public, max-age=31536000, immutable".to_owned()),
+    ];
+    Ok((headers, stream(file, length)).into_response())
+}
+
+fn parse(id: &str) -> Result<BlockId, Refusal> {
+    id.parse().map_err(|error: block::BlockError| Refusal::text(StatusCode::NOT_FOUND, error.to_string()))
+}
+
+fn parse_under_prefix(prefix: &str, id: &str) -> Result<BlockId, Refusal> {
+    let parsed = parse(id)?;
+    match id.get(..2) {
+        Some(start) if start == prefix => Ok(parsed),
+        _ => Err(missing(&parsed)),
+    }
+}
+
+fn missing(id: &BlockId) -> Refusal {
+    Refusal::text(StatusCode::NOT_FOUND, format!("block {id} is not here"))
+}
+
+/// Keeps a verified block. One that is there is compared, so that a damaged one is repaired.
+fn keep(layout: &Layout, id: &BlockId, stored: &[u8]) -> io::Result<StatusCode> {
+    let present = match layout.open_block(id)? {
+        Some(file) if holds(&file, stored)? => return Ok(StatusCode::OK),
+        present => present.is_some(),
+    };
+    let directory = layout.block_directory(id);
+    if !directory.is_dir() {
+        fs::create_dir_all(&directory)?;
+        directory.parent().map_or(Ok(()), sync_directory)?;
+    }
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".block-")
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(&directory)?;
+    temporary.write_all(stored)?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(directory.join(id.to_string())).map_err(|error| error.error)?;
+    sync_directory(&directory)?;
+    Ok(if present { StatusCode::OK } else { StatusCode::CREATED })
+}
+
+fn holds(file: &File, stored: &[u8]) -> io::Result<bool> {
+    let mut present = Vec::new();
+    file.take(MAX_STORED as u64 + 1).read_to_end(&mut present)?;
+    Ok(present == stored)
+}
+
+/// Makes the names in a directory survive a power cut.
+pub(super) fn sync_directory(path: &FilePath) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,124 @@
+//! Blocks as files: `<dir>/<first two hex digits>/<64 hex digits>`, the layout of rfs; its older layout
+//! `<dir>/<64 hex digits>` is read too.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Store, StoreError};
+use crate::block::{self, BlockId, MAX_STORED};
+
+/// A directory of blocks.
+#[derive(Debug, Clone)]
+pub struct DirStore {
+    root: PathBuf,
+}
+
+impl DirStore {
+    /// Uses a directory; it is created with the first block.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The file a block is written to.
+    pub fn path_of(&self, id: &BlockId) -> PathBuf {
+        let name = id.to_string();
+        self.root.join(&name[..2]).join(name)
+    }
+
+    /// Removes a block, for instance a corrupt one.
+    ///
+    /// # Errors
+    /// The file is there and cannot be removed.
+    pub fn remove(&self, id: &BlockId) -> Result<(), StoreError> {
+        let path = self.path_of(id);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(failed("remove", &path)(source)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes everything.
+    ///
+    /// # Errors
+    /// The directory is there and cannot be removed.
+    pub fn clear(&self) -> Result<(), StoreError> {
+        match fs::remove_dir_all(&self.root) {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(failed("remove", &self.root)(source)),
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&self, id: &BlockId) -> Result<Option<(File, PathBuf)>, StoreError> {
+        for path in [self.path_of(id), self.root.join(id.to_string())] {
+            match File::open(&path) {
+                Ok(file) => return Ok(Some((file, path))),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(source) => return Err(failed("open", &path)(source)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Store for DirStore {
+    fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some((file, path)) = self.open(id)? else { return Ok(None) };
+        let mut stored = Vec::with_capacity(16 * 1024);
+        file.take(MAX_STORED as u64 + 1).read_to_end(&mut stored).map_err(failed("read", &path))?;
+        block::verify(id, &stored).map_err(|source| StoreError::Corrupt { url: self.url(), source })?;
+        Ok(Some(stored))
+    }
+
+    fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
+        Ok(self.open(id)?.is_some())
+    }
+
+    fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError> {
+        let path = self.path_of(id);
+        if path.exists() {
+            return Ok(());
+        }
+        let directory = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(directory).map_err(failed("create", directory))?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".block-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(directory)
+            .map_err(failed("create a file in", directory))?;
+        file.write_all(stored).map_err(failed("write", &path))?;
+        file.persist(&path).map_err(|error| failed("write", &path)(error.error))?;
+        Ok(())
+    }
+
+    fn url(&self) -> String {
+        format!("dir://{}", self.root.display())
+    }
+}
+
+fn failed<'p>(action: &'static str, path: &'p Path) -> impl Fn(std::io::Error) -> StoreError + 'p {
+    move |source| StoreError::File { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::seal;
+
+    #[test]
+    fn both_layouts_are_read_and_corruption_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::new(dir.path());
+        let sealed = seal(b"content").unwrap();
+        assert!(store.get(&sealed.id).unwrap().is_none());
+        store.put(&sealed.id, &sealed.stored).unwrap();
+        store.put(&sealed.id, &sealed.stored).unwrap();
+        assert_eq!(store.get(&sealed.id).unwrap().unwrap(), sealed.stored);
+
+        fs::rename(store.path_of(&sealed.id), dir.path().join(sealed.id.to_string())).unwrap();
+        assert_eq!(store.get(&sealed.id).unwrap().unwrap(), sealed.stored);
+
+        fs::write(dir.path().join(sealed.id.to_string()), "garbage").unwrap();
+        assert!(matches!(store.get(&sealed.id), Err(StoreError::Corrupt { .. })));
+    }
+}

@@ -1,0 +1,116 @@
+//! Blocks over HTTP: `GET <url>/<first two hex digits>/<64 hex digits>`, then `<url>/<64 hex digits>`, as
+//! rfs lays them out. Our hub also takes `PUT`.
+
+use std::io::Read;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, Response};
+
+use super::{Store, StoreError};
+use crate::block::{self, BlockId, MAX_STORED};
+
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// A block has at most 600 KiB: one that takes longer comes at less than 10 KiB/s.
+const WHOLE_REQUEST: Duration = Duration::from_secs(60);
+
+/// A web server with blocks.
+///
+/// The client is the blocking one on purpose: it brings a thread of its own, so a mount that reads from
+/// this store never depends on the runtime of those who read from the mount.
+#[derive(Debug)]
+pub struct HttpStore {
+    url: String,
+    client: Client,
+}
+
+impl HttpStore {
+    /// Uses the blocks under `url`. Must not be called from within an async runtime's worker.
+    ///
+    /// # Errors
+    /// [`StoreError::Client`].
+    pub fn new(url: &str) -> Result<Self, StoreError> {
+        let url = url.trim_end_matches('/').to_owned();
+        let client = Client::builder()
+            .connect_timeout(CONNECT)
+            .timeout(WHOLE_REQUEST)
+            .build()
+            .map_err(|source| StoreError::Client { url: url.clone(), source })?;
+        Ok(Self { url, client })
+    }
+
+    fn addresses(&self, id: &BlockId) -> [String; 2] {
+        let name = id.to_string();
+        [format!("{}/{}/{name}", self.url, &name[..2]), format!("{}/{name}", self.url)]
+    }
+
+    /// The first of the two addresses that does not answer "not found".
+    fn first_found(
+        &self,
+        id: &BlockId,
+        ask: impl Fn(&str) -> reqwest::Result<Response>,
+    ) -> Result<Option<(Response, String)>, StoreError> {
+        for url in self.addresses(id) {
+            let response = ask(&url).map_err(|source| request_failed(&url, source))?;
+            match response.status() {
+                StatusCode::OK => return Ok(Some((response, url))),
+                StatusCode::NOT_FOUND | StatusCode::GONE => {}
+                status => return Err(StoreError::Status { url, status: status.as_u16() }),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Store for HttpStore {
+    fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some((response, url)) = self.first_found(id, |url| self.client.get(url).send())? else {
+            return Ok(None);
+        };
+        let mut stored = Vec::with_capacity(16 * 1024);
+        response.take(MAX_STORED as u64 + 1).read_to_end(&mut stored).map_err(|source| StoreError::File {
+            action: "read the answer of",
+            path: url.clone().into(),
+            source,
+        })?;
+        if stored.len() > MAX_STORED {
+            return Err(StoreError::TooLong { url });
+        }
+        block::verify(id, &stored).map_err(|source| StoreError::Corrupt { url, source })?;
+        Ok(Some(stored))
+    }
+
+    fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
+        Ok(self.first_found(id, |url| self.client.head(url).send())?.is_some())
+    }
+
+    fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError> {
+        let [url, _] = self.addresses(id);
+        let answer = self
+            .client
+            .put(&url)
+            .body(stored.to_vec())
+            .send()
+            .map_err(|source| request_failed(&url, source))?;
+        match answer.status() {
+            status if status.is_success() => Ok(()),
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::NOT_FOUND => {
+                Err(StoreError::ReadOnly {
+                    url: self.url.clone(),
+                    remedy: "pack into a dir:// store and copy its files to the web server",
+                })
+            }
+            status => Err(StoreError::Status { url, status: status.as_u16() }),
+        }
+    }
+
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+}
+
+fn request_failed(url: &str, source: reqwest::Error) -> StoreError {
+    // The address is in our message already.
+    StoreError::Request { url: url.to_owned(), source: source.without_url() }
+}

@@ -1,0 +1,129 @@
+//! Stores return blocks by id.
+//!
+//! The interface is one blocking call, because its callers are worker threads (of an unpack, of a mount)
+//! that do nothing else meanwhile; wrappers such as the cache stack on top of it. "Missing" is an answer
+//! (`Ok(None)`), not a failure.
+
+mod cache;
+mod dir;
+mod fetch;
+mod http;
+mod open;
+
+use std::path::PathBuf;
+
+pub use cache::CachedStore;
+pub use dir::DirStore;
+pub use fetch::{FetchError, fetch_plain};
+pub use http::HttpStore;
+pub use open::{StoreUrl, open, open_for_reading};
+
+use crate::block::{BlockError, BlockId, MAX_STORED};
+
+/// Where blocks are kept.
+pub trait Store: Send + Sync {
+    /// The stored bytes of a block, checked against its id; `None` when the store does not have it.
+    ///
+    /// # Errors
+    /// The store could not be asked, or what it holds is corrupt.
+    fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Whether the store has a block (its content is not checked).
+    ///
+    /// # Errors
+    /// The store could not be asked.
+    fn has(&self, id: &BlockId) -> Result<bool, StoreError>;
+
+    /// Keeps a sealed block; a block that is already there is left alone.
+    ///
+    /// # Errors
+    /// The store could not be written, or is read-only.
+    fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError>;
+
+    /// The store's address as a user writes it, without secrets.
+    fn url(&self) -> String;
+}
+
+/// Why a store did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The address is not one of a store.
+    #[error("'{url}' is not a store: {reason}")]
+    BadUrl {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the store could not be read or written.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A request failed on the way.
+    #[error("request to store {url} failed")]
+    Request {
+        /// The block's address.
+        url: String,
+        /// The transport's answer.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// A server answered with something else than the block or "not found".
+    #[error("store answered {status} for {url}")]
+    Status {
+        /// The block's address.
+        url: String,
+        /// The HTTP status code.
+        status: u16,
+    },
+    /// A block longer than the format allows.
+    #[error("store sent more than {MAX_STORED} bytes for {url}")]
+    TooLong {
+        /// The block's address.
+        url: String,
+    },
+    /// The bytes are not the block's.
+    #[error("store {url} returned wrong bytes")]
+    Corrupt {
+        /// The store's address.
+        url: String,
+        /// What differs.
+        #[source]
+        source: BlockError,
+    },
+    /// The store cannot be written.
+    #[error("store {url} is read-only; {remedy}")]
+    ReadOnly {
+        /// The store's address.
+        url: String,
+        /// What to do instead.
+        remedy: &'static str,
+    },
+    /// The HTTP client could not be built.
+    #[error("cannot set up the HTTP client for store {url}")]
+    Client {
+        /// The store's address.
+        url: String,
+        /// The client's reason.
+        #[source]
+        source: reqwest::Error,
+    },
+}
+
+impl StoreError {
+    /// Whether the same request may succeed a little later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Request { .. } => true,
+            Self::Status { status, .. } => *status == 429 || *status >= 500,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The hub client against the embedded hub, and against servers that are no good hubs.
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its rig")]
+
+#[path = "hub/bad_hub.rs"]
+mod bad_hub;
+#[path = "hub/blocks.rs"]
+mod blocks;
+#[path = "hub/channels.rs"]
+mod channels;
+#[path = "hub/listings.rs"]
+mod listings;
+#[path = "hub/publishing.rs"]
+mod publishing;
+#[path = "hub/rig.rs"]
+mod rig;
+#[path = "hub/serving.rs"]
+mod serving;

@@ -1,0 +1,60 @@
+//! What an event means to somebody who asked for a check or for an upgrade. Pure.
+
+use super::handle::{Answer, Offer, Outcome, Upgraded, Verb};
+use super::model::{Applied, Problem, ProblemKind, Resolved};
+use super::stage::Gate;
+use super::state::{Event, State, rolled_back};
+
+/// The last answer to `verb`, when this event, which led to this state, is the end of it.
+pub(super) fn to(verb: Verb, event: &Event, state: &State) -> Option<Answer> {
+    if let Some(problem) = problem_of(event) {
+        // A look that the agent did not care for says nothing about what was asked.
+        let stray = matches!(event, Event::LookedForInstalled(_)) && state.installed.is_some();
+        return (!stray).then_some(Answer::Error(problem));
+    }
+    let version = state.installed.as_ref().map(|installed| installed.version.clone());
+    let outcome = match (verb, event) {
+        (_, Event::LookedForInstalled(Ok(None))) if state.gate == Some(Gate::FlistName) => {
+            let message = format!("cannot upgrade: {}", Gate::FlistName.explanation());
+            return Some(Answer::Error(Problem::new(ProblemKind::Local, message)));
+        }
+        (Verb::Check, Event::Resolved(Ok(resolved))) => {
+            let candidate = match resolved {
+                Resolved::Unchanged => None,
+                Resolved::Candidate(candidate) => Some(candidate.clone()),
+            };
+            Outcome::Check(Offer { installed: state.installed.clone(), candidate })
+        }
+        (_, Event::Resolved(Ok(Resolved::Unchanged))) | (_, Event::Applied(Ok(Applied::Nothing))) => {
+            let generation = state.installed.as_ref().map(|installed| installed.generation);
+            Outcome::Apply(Upgraded { committed: false, version, generation })
+        }
+        (_, Event::Applied(Ok(Applied::Committed { generation }))) => {
+            Outcome::Apply(Upgraded { committed: true, version, generation: Some(*generation) })
+        }
+        _ => return None,
+    };
+    Some(Answer::Ok(outcome))
+}
+
+/// What went wrong, if this event says that something did.
+pub(super) fn problem_of(event: &Event) -> Option<Problem> {
+    match event {
+        Event::Recovered(Err(problem))
+        | Event::LookedForInstalled(Err(problem))
+        | Event::Resolved(Err(problem))
+        | Event::Applied(Err(problem)) => Some(problem.clone()),
+        Event::Applied(Ok(Applied::RolledBack { reason })) => Some(rolled_back(reason)),
+        _ => None,
+    }
+}
+
+/// Why there is no check and no plan in the middle of an upgrade.
+pub(super) fn upgrade_runs(state: &State) -> Problem {
+    let version = state.candidate.as_ref().map_or("another release", |candidate| &candidate.version);
+    let message = format!(
+        "an upgrade to {version} runs (stage {}); ask again when it is over, or follow it with `identityd apply`",
+        state.stage
+    );
+    Problem::new(ProblemKind::Busy, message)
+}

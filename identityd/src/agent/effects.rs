@@ -1,0 +1,479 @@
+//! What the agent can have done: the engine's calls.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bootstrap::boot_info;
+use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, Prepared, ReleaseTree};
+use bootstrap::generation::Generation;
+use bootstrap::lock::{self, EngineLock};
+use bootstrap::plan::Purpose;
+use bootstrap::releases::{Note, Releases};
+use bootstrap::settings::Settings;
+use bootstrap::source::{BlockSource, ContentSource, CountingStore};
+use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
+use flist::hub::{FlistName, HubClient, Resolution, Seen, resolve};
+use flist::path::FlistPath;
+use flist::report;
+use flist::store::{CachedStore, DirStore, open_for_reading};
+use serde_json::json;
+use tokio::sync::mpsc::UnboundedSender;
+use zinit_client::UnitName;
+
+use super::model::{
+    Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved, ServiceEvent,
+};
+use super::stage::Stage;
+use crate::handover::{self, Handover};
+
+const USER_AGENT: &str = concat!("identityd/", env!("CARGO_PKG_VERSION"));
+
+/// The engine, as the agent sees it.
+pub struct Effects {
+    settings: Settings,
+    engine: Engine,
+    hub: HubClient,
+    /// What the last poll remembers for the next one.
+    seen: Option<Seen>,
+    /// What the channel offers.
+    offered: Option<ReleaseTree>,
+}
+
+impl Effects {
+    /// For these settings.
+    ///
+    /// # Errors
+    /// A [`Problem`] when the node's root, its state or the hub's address is not usable.
+    pub fn new(settings: Settings) -> Result<Self, Problem> {
+        let engine = Engine::open(&settings).map_err(|error| local("cannot start", &error))?;
+        let hub = HubClient::new(&settings.hub, USER_AGENT).map_err(|error| local("cannot start", &error))?;
+        Ok(Self { settings, engine, hub, seen: None, offered: None })
+    }
+
+    /// Finishes or undoes what a crash left. In a new daemon it acknowledges the handover: it commits.
+    ///
+    /// # Errors
+    /// A [`Problem`]; may be called again.
+    pub async fn recover(&mut self) -> Result<(), Problem> {
+        let lock = self.lock().await?;
+        if let Some(handover) = Handover::read(&self.settings.run_dir) {
+            if handover.pid == std::process::id() {
+                return self.acknowledge(&lock, &handover).await;
+            }
+            // Its process is gone, or another one now: what it has left is recovered as anything else.
+            Handover::end(&self.settings.run_dir);
+        }
+        let recovery = self.engine.recover(&lock).await.map_err(|error| problem(&error))?;
+        drop(lock);
+        match recovery {
+            Recovery::Undone { purpose: Purpose::SelfUpdate, .. } => {
+                tracing::warn!("an interrupted self-update was undone; going on with what is installed");
+                let arguments: Vec<String> = std::env::args().collect();
+                Err(handover::exec(&own_path()?, &arguments))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is installed; `None`: live upgrade is disabled.
+    ///
+    /// # Errors
+    /// A [`Problem`] when flist.name cannot be accepted.
+    pub async fn installed(&mut self) -> Result<Option<Installed>, Problem> {
+        let named = boot_info::read_name(&self.settings.root);
+        let Some(channel) = named.map_err(|error| local("live upgrade is disabled", &error))? else {
+            return Ok(None);
+        };
+        let current = self.current()?;
+        let known = current.as_ref().map_or(&self.settings.channel, |current| &current.channel);
+        if channel != *known {
+            let message = format!(
+                "flist.name says {channel}, but this node was installed from {known}; nothing is followed until they agree"
+            );
+            return Err(Problem::new(ProblemKind::Local, message));
+        }
+        Ok(Some(match current {
+            Some(current) => Installed {
+                channel: channel.to_string(),
+                version: current.version.to_string(),
+                release: current.release.to_string(),
+                generation: current.number,
+            },
+            // The state was lost: the next release is compared with what is on disk.
+            None => Installed {
+                channel: channel.to_string(),
+                version: "unknown".to_owned(),
+                release: String::new(),
+                generation: 0,
+            },
+        }))
+    }
+
+    /// One poll.
+    ///
+    /// # Errors
+    /// A [`Problem`]: the hub could not be asked, or what it offers is not to be installed.
+    pub async fn resolve(&mut self) -> Result<Resolved, Problem> {
+        let current = self.current()?;
+        let channel = current.as_ref().map_or(&self.settings.channel, |current| &current.channel).clone();
+        self.poll(&channel).await?;
+        let Some(offered) = &self.offered else { return Ok(Resolved::Unchanged) };
+        if current.as_ref().is_some_and(|current| current.release == offered.id) {
+            return Ok(Resolved::Unchanged);
+        }
+        if let Some(current) = &current {
+            refuse_downgrade(current, offered)?;
+        }
+        let releases = Releases::load(&self.engine.state().releases());
+        if let Some(note) = releases.note(&offered.id).filter(|note| note.is_bad()) {
+            return Err(bad_release(offered, note));
+        }
+        Ok(Resolved::Candidate(Candidate {
+            channel: channel.to_string(),
+            version: offered.version.to_string(),
+            release: offered.id.to_string(),
+        }))
+    }
+
+    /// What installing the candidate would do; touches nothing.
+    ///
+    /// # Errors
+    /// A [`Problem`].
+    pub async fn plan(&mut self, candidate: &Candidate) -> Result<PlanReport, Problem> {
+        let release = self.offered(candidate)?;
+        let source = self.source(&release, Arc::default()).await?;
+        let prepared = self.engine.prepare(&release, Purpose::Upgrade, source.clone(), None).await;
+        drop_on_blocking_thread(source);
+        let prepared = prepared.map_err(|error| problem(&error))?;
+        let plan = &prepared.plan;
+        Ok(PlanReport {
+            text: plan.to_string(),
+            json: json!({
+                "version": candidate.version,
+                "release": candidate.release,
+                "files": plan.files.changes,
+                "kept": plan.files.kept,
+                "conflicts": plan.files.conflicts,
+                "services": plan.services.notes,
+                "steps": plan.steps,
+                "bytes_at_most": plan.staged_bytes(),
+            }),
+        })
+    }
+
+    /// Installs the candidate: identityd itself first, if the release has another one; then this process
+    /// is replaced and does not return.
+    ///
+    /// # Errors
+    /// A [`Problem`]; nothing has changed then, unless it is [`ProblemKind::Degraded`].
+    pub async fn apply(
+        &mut self,
+        candidate: &Candidate,
+        progress: UnboundedSender<Progress>,
+    ) -> Result<Applied, Problem> {
+        let release = self.offered(candidate)?;
+        let lock = self.lock().await?;
+        // Nobody listening is no reason not to upgrade.
+        let _ = progress.send(Progress::Stage(Stage::Fetching));
+        let fetched = Arc::new(AtomicU64::new(0));
+        let source = self.source(&release, fetched.clone()).await?;
+        let observer = observer(progress, fetched);
+        let applied = self.apply_locked(lock, &release, source.clone(), &observer).await;
+        drop_on_blocking_thread(source);
+        applied
+    }
+
+    async fn apply_locked(
+        &self,
+        lock: EngineLock,
+        release: &ReleaseTree,
+        source: Arc<dyn ContentSource>,
+        observer: &(dyn Fn(Step) + Send + Sync),
+    ) -> Result<Applied, Problem> {
+        self.engine.recover(&lock).await.map_err(|error| problem(&error))?;
+        let lock = self.update_self(lock, release, source.clone(), observer).await?;
+        let prepared = self.engine.prepare(release, Purpose::Upgrade, source.clone(), None).await;
+        let prepared = prepared.map_err(|error| problem(&error))?;
+        tracing::info!(version = %release.version, plan = %prepared.plan, "installing");
+        self.attempt(release)?;
+        match self.engine.apply(&lock, &prepared, source, observer).await {
+            Ok(()) => self.succeeded(release, &prepared),
+            Err(error) => self.failed(release, &error),
+        }
+    }
+
+    /// Replaces this process if the release has another identityd. Gives the lock back if there is nothing
+    /// to replace.
+    async fn update_self(
+        &self,
+        lock: EngineLock,
+        release: &ReleaseTree,
+        source: Arc<dyn ContentSource>,
+        observer: &(dyn Fn(Step) + Send + Sync),
+    ) -> Result<EngineLock, Problem> {
+        let Some(unit) = self.own_unit().await? else {
+            tracing::warn!(
+                "identityd is not run by zinit, so nobody could restart it: it does not replace itself"
+            );
+            return Ok(lock);
+        };
+        let program = own_path()?;
+        let Some(paths) = self.own_files(release, &program, &unit)? else { return Ok(lock) };
+        let prepared = self.engine.prepare(release, Purpose::SelfUpdate, source.clone(), Some(&paths)).await;
+        let prepared = prepared.map_err(|error| problem(&error))?;
+        if !prepared
+            .plan
+            .files
+            .changes
+            .iter()
+            .any(|change| self.engine.root().outer(change.path()) == program)
+        {
+            return Ok(lock);
+        }
+        tracing::info!(version = %release.version, "the release has another identityd: handing over to it first");
+        self.attempt(release)?;
+        let handover = Handover::new(&self.settings, unit.clone(), prepared.generation(), release.id);
+        handover.start_guardian()?;
+        if let Err(error) = self.engine.apply(&lock, &prepared, source, observer).await {
+            Handover::end(&self.settings.run_dir);
+            return self.failed(release, &error).and(Err(problem(&error)));
+        }
+        let mut arguments: Vec<String> = std::env::args().collect();
+        if let Some(Ok(command)) = prepared.unit(&unit).map(zinit_client::ServiceUnit::command) {
+            arguments = command;
+        }
+        // The lock goes with this image: its file is closed by the exec.
+        let failure = handover::exec(&program, &arguments);
+        Handover::end(&self.settings.run_dir);
+        let recovered = self.engine.recover(&lock).await.map_err(|error| problem(&error));
+        self.remember(release, &failure.message);
+        recovered.and(Err(failure))
+    }
+
+    /// Commits the self-update that this process came from.
+    async fn acknowledge(&self, lock: &EngineLock, handover: &Handover) -> Result<(), Problem> {
+        // A daemon that cannot talk to the supervisor cannot do its work.
+        let listed = self.engine.zinit().list().await;
+        listed.map_err(|error| local("the new identityd cannot reach zinit", &error))?;
+        let committed = self.engine.commit_pending(lock, handover.generation).await;
+        if committed.map_err(|error| problem(&error))? {
+            Handover::end(&self.settings.run_dir);
+            tracing::info!(generation = handover.generation, version = crate::VERSION, "handover complete");
+            return Ok(());
+        }
+        Handover::end(&self.settings.run_dir);
+        Err(Problem::new(ProblemKind::Local, "the handover to this identityd was undone before it was ready"))
+    }
+
+    fn succeeded(&self, release: &ReleaseTree, prepared: &Prepared) -> Result<Applied, Problem> {
+        let mut releases = Releases::load(&self.engine.state().releases());
+        if let Err(error) = releases.succeeded(release.id) {
+            tracing::warn!(error = report(&error), "an old note about the release stays");
+        }
+        if self.engine.identity().volatile
+            && let Err(error) = DirStore::new(&self.settings.cache_dir).clear()
+        {
+            tracing::warn!(error = report(&error), "the block cache stays in RAM");
+        }
+        Ok(Applied::Committed { generation: prepared.generation() })
+    }
+
+    /// A failure that is not the release's fault does not count against it.
+    fn failed(&self, release: &ReleaseTree, error: &EngineError) -> Result<Applied, Problem> {
+        let mut releases = Releases::load(&self.engine.state().releases());
+        let problem = problem(error);
+        let blamed = matches!(error, EngineError::Transaction(TransactionError::Service(_)));
+        let remembered = match blamed {
+            true => releases.failed(release.id, &problem.message),
+            false => releases.excuse(release.id),
+        };
+        if let Err(error) = remembered {
+            tracing::error!(error = report(&error), "the failure cannot be remembered");
+        }
+        if blamed { Ok(Applied::RolledBack { reason: problem.message }) } else { Err(problem) }
+    }
+
+    fn attempt(&self, release: &ReleaseTree) -> Result<(), Problem> {
+        let mut releases = Releases::load(&self.engine.state().releases());
+        releases.attempt(release.id).map_err(|error| local("the attempt cannot be counted", &error))
+    }
+
+    fn remember(&self, release: &ReleaseTree, reason: &str) {
+        let mut releases = Releases::load(&self.engine.state().releases());
+        if let Err(error) = releases.failed(release.id, reason) {
+            tracing::error!(error = report(&error), "the failure cannot be remembered");
+        }
+    }
+
+    async fn poll(&mut self, channel: &FlistName) -> Result<(), Problem> {
+        let resolution = resolve(&self.hub, channel, self.seen.as_ref()).await;
+        match resolution.map_err(|error| Problem::new(ProblemKind::Network, report(&error)))? {
+            Resolution::Unchanged(seen) => self.seen = Some(seen),
+            Resolution::Release(release, seen) => {
+                let tree = ReleaseTree::read(&release).map_err(|error| problem(&error))?;
+                self.offered = Some(tree);
+                self.seen = Some(seen);
+            }
+        }
+        Ok(())
+    }
+
+    fn current(&self) -> Result<Option<Generation>, Problem> {
+        self.engine.current().map_err(|error| problem(&error))
+    }
+
+    fn offered(&self, candidate: &Candidate) -> Result<ReleaseTree, Problem> {
+        let offered = self.offered.clone().filter(|offered| offered.id.to_string() == candidate.release);
+        offered.ok_or_else(|| {
+            Problem::new(ProblemKind::Refused, "the channel offers another release by now; check again")
+        })
+    }
+
+    async fn lock(&self) -> Result<EngineLock, Problem> {
+        let run_dir = self.settings.run_dir.clone();
+        let taken =
+            tokio::task::spawn_blocking(move || lock::take(&run_dir, "identityd", LOCK_PATIENCE)).await;
+        let taken = taken.map_err(|error| local("taking the lock broke off", &error))?;
+        taken.map_err(|error| Problem::new(ProblemKind::Busy, report(&error)))
+    }
+
+    /// The release's blocks, by way of the cache; what comes from outside is counted.
+    async fn source(
+        &self,
+        release: &ReleaseTree,
+        fetched: Arc<AtomicU64>,
+    ) -> Result<Arc<dyn ContentSource>, Problem> {
+        let (tree, cache) = (release.tree.clone(), self.settings.cache_dir.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let remote = open_for_reading(&tree.routes, None, None)?;
+            let counted = Arc::new(CountingStore::new(remote, fetched));
+            let store = Arc::new(CachedStore::new(counted, DirStore::new(cache)));
+            Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(BlockSource { store }))
+        });
+        let opened = opened.await.map_err(|error| local("opening the stores broke off", &error))?;
+        opened.map_err(|error| Problem::new(ProblemKind::Refused, report(&error)))
+    }
+
+    /// The service that this process is; `None` when zinit did not start it.
+    async fn own_unit(&self) -> Result<Option<UnitName>, Problem> {
+        let services = self.engine.services().await.map_err(|error| problem(&error))?;
+        let own = std::process::id();
+        Ok(services.into_iter().find(|(_, status)| status.pid == Some(own)).map(|(name, _)| name))
+    }
+
+    /// The release's paths of this program and its unit; `None` when the release has no identityd.
+    fn own_files(
+        &self,
+        release: &ReleaseTree,
+        program: &Path,
+        unit: &UnitName,
+    ) -> Result<Option<BTreeSet<FlistPath>>, Problem> {
+        let unit = format!("{}/{unit}.yaml", bootstrap::plan::UNIT_DIRECTORY);
+        let (mut paths, mut found) = (BTreeSet::new(), false);
+        for (path, _, _) in release.tree.files() {
+            let place = self
+                .engine
+                .root()
+                .canonical(path)
+                .map_err(|error| local("cannot find this program", &error))?;
+            let is_program = self.engine.root().outer(&place) == program;
+            found |= is_program;
+            if is_program || place.to_string() == unit {
+                paths.insert(path.clone());
+            }
+        }
+        Ok(found.then_some(paths))
+    }
+}
+
+fn refuse_downgrade(current: &Generation, offered: &ReleaseTree) -> Result<(), Problem> {
+    match (current.version.semver(), offered.version.semver()) {
+        (Some(current), Some(offered)) if offered < current => Err(Problem::new(
+            ProblemKind::Refused,
+            format!("the channel went back from {current} to {offered}; a lower version is not followed"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn bad_release(offered: &ReleaseTree, Note { attempts, reason, .. }: &Note) -> Problem {
+    let message = format!(
+        "release {} ({}) failed {attempts} times and is not tried again; the last time: {reason}",
+        offered.version, offered.id
+    );
+    Problem::new(ProblemKind::Refused, message)
+}
+
+/// Where this program is installed, also when that file has been replaced since it was started.
+fn own_path() -> Result<PathBuf, Problem> {
+    let link =
+        std::fs::read_link("/proc/self/exe").map_err(|error| local("cannot find this program", &error))?;
+    let text = link.to_string_lossy();
+    Ok(text.strip_suffix(" (deleted)").map_or_else(|| link.clone(), PathBuf::from))
+}
+
+/// The engine's progress in the agent's words.
+fn observer(progress: UnboundedSender<Progress>, fetched: Arc<AtomicU64>) -> impl Fn(Step) + Send + Sync {
+    let last = std::sync::Mutex::new(Stage::Fetching);
+    move |step| {
+        let stage = match &step {
+            Step::Staged { .. } => Some(Stage::Staging),
+            Step::Swapping => Some(Stage::Swapping),
+            Step::Soaking => Some(Stage::Soaking),
+            Step::Stopped(_) | Step::Started { .. } => None,
+        };
+        let mut last = last.lock().unwrap_or_else(|poison| poison.into_inner());
+        // Nobody listening is no reason not to upgrade.
+        if let Some(stage) = stage.filter(|stage| *stage != *last) {
+            *last = stage;
+            let _ = progress.send(Progress::Stage(stage));
+        }
+        let _ = match step {
+            Step::Staged { .. } => {
+                let bytes = fetched.load(Ordering::Relaxed);
+                progress.send(Progress::Fetched { bytes, total: bytes })
+            }
+            Step::Stopped(unit) => {
+                progress.send(Progress::Service { name: unit.to_string(), event: ServiceEvent::Stopped })
+            }
+            Step::Started { unit, down } => {
+                let down_ms = down.map_or(0, |down| u64::try_from(down.as_millis()).unwrap_or(u64::MAX));
+                progress.send(Progress::Service {
+                    name: unit.to_string(),
+                    event: ServiceEvent::Started { down_ms },
+                })
+            }
+            Step::Swapping | Step::Soaking => Ok(()),
+        };
+    }
+}
+
+/// The stores' HTTP client ends a runtime of its own when it is dropped, which must not happen on a thread
+/// of this one.
+fn drop_on_blocking_thread(source: Arc<dyn ContentSource>) {
+    tokio::task::spawn_blocking(move || drop(source));
+}
+
+fn problem(error: &EngineError) -> Problem {
+    let kind = match error {
+        EngineError::Transaction(TransactionError::Degraded { .. } | TransactionError::NotRecovered(_)) => {
+            ProblemKind::Degraded
+        }
+        EngineError::Content { .. } | EngineError::Transaction(TransactionError::Content { .. }) => {
+            ProblemKind::Network
+        }
+        EngineError::Flist { .. }
+        | EngineError::SeveralFlists(_)
+        | EngineError::Unit { .. }
+        | EngineError::UnitText(_)
+        | EngineError::Plan(_) => ProblemKind::Refused,
+        _ => ProblemKind::Local,
+    };
+    Problem::new(kind, report(error))
+}
+
+fn local(what: &str, error: &(dyn std::error::Error + 'static)) -> Problem {
+    Problem::new(ProblemKind::Local, format!("{what}: {}", report(error)))
+}

@@ -1,0 +1,150 @@
+//! How others talk to the agent: requests in, answers and status out.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+
+use super::model::{Candidate, Installed, PlanReport, Problem, ProblemKind, Progress};
+use crate::status::Status;
+
+/// Requests that may wait for the agent; the agent never works on one, so this is plenty.
+const WAITING_REQUESTS: usize = 16;
+
+/// What can be asked of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// What the agent is doing and what is installed.
+    Status,
+    /// Poll now, and say what the channel offers.
+    Check,
+    /// What installing what the channel offers would do.
+    Plan,
+    /// Poll now, and follow the upgrade to its end.
+    Apply,
+}
+
+/// One line of an answer. [`Answer::Ok`] and [`Answer::Error`] are the last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The upgrade moves.
+    Progress(Progress),
+    /// Done.
+    Ok(Outcome),
+    /// Not done.
+    Error(Problem),
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// To [`Verb::Status`].
+    Status(Box<Status>),
+    /// To [`Verb::Check`].
+    Check(Offer),
+    /// To [`Verb::Plan`].
+    Plan(Planned),
+    /// To [`Verb::Apply`].
+    Apply(Upgraded),
+}
+
+/// What is installed and what the channel offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// What runs on this node.
+    pub installed: Option<Installed>,
+    /// What the channel offers; `None`: what is installed.
+    pub candidate: Option<Candidate>,
+}
+
+/// What an upgrade would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    /// What the channel offers; `None`: what is installed.
+    pub candidate: Option<Candidate>,
+    /// What installing the candidate would do; `None` without one.
+    pub plan: Option<PlanReport>,
+}
+
+/// How an upgrade ended well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// Whether a new generation was committed; otherwise there was nothing to do.
+    pub committed: bool,
+    /// The version that is installed now, where known.
+    pub version: Option<String>,
+    /// The generation that is current now, where known.
+    pub generation: Option<u64>,
+}
+
+/// One question, and where its answers go.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked for; [`Verb::Status`] never comes this way.
+    pub verb: Verb,
+    /// Where the answers go. Unbounded, so that a slow reader never holds up an upgrade; what the
+    /// agent sends is bounded by what an upgrade does.
+    pub answers: mpsc::UnboundedSender<Answer>,
+}
+
+/// Talks to a running agent.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    status: watch::Receiver<Arc<Status>>,
+}
+
+/// The agent's end of its handles.
+#[derive(Debug)]
+pub struct Inbox {
+    /// What is asked for; ends when no handle is left.
+    pub requests: mpsc::Receiver<Request>,
+    /// What handles see.
+    pub status: watch::Sender<Arc<Status>>,
+}
+
+/// A handle and the end it talks to.
+pub fn channel(status: Status) -> (Handle, Inbox) {
+    let (request_sender, requests) = mpsc::channel(WAITING_REQUESTS);
+    let (status_sender, status) = watch::channel(Arc::new(status));
+    (Handle { requests: request_sender, status }, Inbox { requests, status: status_sender })
+}
+
+impl Handle {
+    /// The latest status; never waits for the agent.
+    pub fn status(&self) -> Status {
+        self.status.borrow().as_ref().clone()
+    }
+
+    /// The status and its changes.
+    #[cfg(test)]
+    pub(super) fn status_receiver(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.clone()
+    }
+
+    /// Asks. The answers end with [`Answer::Ok`] or [`Answer::Error`], or without either when the
+    /// agent ends.
+    pub fn ask(&self, verb: Verb) -> mpsc::UnboundedReceiver<Answer> {
+        let (answers, receiver) = mpsc::unbounded_channel();
+        match verb {
+            Verb::Status => send(&answers, Answer::Ok(Outcome::Status(Box::new(self.status())))),
+            _ => {
+                let request = Request { verb, answers: answers.clone() };
+                if self.requests.try_send(request).is_err() {
+                    let message = "identityd has too many requests waiting, or is about to end";
+                    send(&answers, Answer::Error(Problem::new(ProblemKind::Busy, message)));
+                }
+            }
+        }
+        receiver
+    }
+}
+
+/// Sends to somebody who may have gone.
+pub(super) fn send(answers: &mpsc::UnboundedSender<Answer>, answer: Answer) {
+    // Nobody waits any more: nothing is lost.
+    let _gone = answers.send(answer);
+}

@@ -1,0 +1,334 @@
+//! The agent: follows the channel, upgrades the node.
+//!
+//! ```text
+//! requests ─┐                        ┌─► worker ─► engine
+//! timer ────┼─► Event ─► step ─► Action ─► timer
+//! worker ───┘            │
+//!                        └─► State ─► status
+//! ```
+//! [`state`] decides, [`schedule`] says how long to wait, [`worker`] has things done; the
+//! [`Agent`] here only carries between them.
+
+mod answer;
+pub mod effects;
+mod handle;
+mod model;
+mod schedule;
+mod stage;
+mod state;
+mod worker;
+
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+pub use handle::{Answer, Handle, Inbox, Offer, Outcome, Planned, Request, Upgraded, Verb, channel};
+pub use model::{
+    Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved, ServiceEvent,
+};
+pub use schedule::Delay;
+pub use stage::{Gate, Stage};
+pub use state::{Action, Event, State, step};
+pub use worker::Doing;
+
+use crate::status::{Status, StatusFile};
+use crate::timestamp::Timestamp;
+use worker::{Job, Report, Worker};
+
+/// Bytes that are being fetched are shown this often at most.
+const SHOW_FETCHED_EVERY: Duration = Duration::from_millis(200);
+
+/// The agent cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The task that runs the engine ended by itself.
+    #[error(
+        "the engine's task died while the agent was in stage {0}; what it left is recovered at the next start"
+    )]
+    WorkerDied(Stage),
+}
+
+/// Somebody waits for the end of a check or of an upgrade.
+#[derive(Debug)]
+struct Follower {
+    verb: Verb,
+    answers: UnboundedSender<Answer>,
+}
+
+/// Drives decisions: events in, actions out.
+#[derive(Debug)]
+pub struct Agent {
+    state: State,
+    worker: Worker,
+    inbox: Inbox,
+    status: Status,
+    file: StatusFile,
+    followers: Vec<Follower>,
+    poll_interval: Duration,
+    /// When [`Event::PollDue`] is due.
+    due: Option<Instant>,
+    /// When fetched bytes were shown last.
+    shown: Option<Instant>,
+    /// Whether it was said already that live upgrade is disabled.
+    said_disabled: bool,
+}
+
+impl Agent {
+    /// An agent that polls every `poll_interval` and shows `status` in `file` and through the other
+    /// end of `inbox`.
+    pub fn new(
+        doing: impl Doing,
+        poll_interval: Duration,
+        status: Status,
+        file: StatusFile,
+        inbox: Inbox,
+    ) -> Self {
+        Self {
+            state: State::default(),
+            worker: Worker::start(doing),
+            inbox,
+            status,
+            file,
+            followers: Vec::new(),
+            poll_interval,
+            due: None,
+            shown: None,
+            said_disabled: false,
+        }
+    }
+
+    /// Runs until `shutdown` comes. A transaction that runs then is finished first.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut leaving = false;
+        self.handle(Event::Started);
+        while !leaving || self.worker.in_transaction() {
+            let due = self.due;
+            tokio::select! {
+                () = &mut shutdown, if !leaving => {
+                    leaving = true;
+                    self.leave();
+                }
+                report = self.worker.next() => match report {
+                    Some(report) => self.report(report, leaving),
+                    None => return Err(AgentError::WorkerDied(self.state.stage)),
+                },
+                Some(request) = self.inbox.requests.recv() => self.request(request, leaving),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.due = None;
+                    self.handle(Event::PollDue);
+                }
+            }
+        }
+        info!("identityd ends");
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.due = None;
+        if self.worker.in_transaction() {
+            info!(stage = %self.state.stage, "asked to end; finishes the running transaction first");
+        }
+    }
+
+    fn report(&mut self, report: Report, leaving: bool) {
+        match report {
+            Report::Planned => {
+                self.count_check();
+                self.publish();
+            }
+            Report::Done(event) if leaving => self.handle_last(event),
+            Report::Done(event) => self.handle(event),
+            Report::Progress(progress) => self.progress(progress),
+        }
+    }
+
+    fn request(&mut self, request: Request, leaving: bool) {
+        let Request { verb, answers } = request;
+        if leaving {
+            let problem =
+                Problem::new(ProblemKind::Busy, "identityd is about to end; ask again when it runs");
+            return handle::send(&answers, Answer::Error(problem));
+        }
+        let upgrading = self.state.stage.is_upgrading();
+        match verb {
+            Verb::Status => {
+                handle::send(&answers, Answer::Ok(Outcome::Status(Box::new(self.status.clone()))));
+            }
+            Verb::Check | Verb::Plan if upgrading => {
+                handle::send(&answers, Answer::Error(answer::upgrade_runs(&self.state)));
+            }
+            Verb::Plan => self.worker.begin(Job::Plan(answers)),
+            Verb::Check => {
+                self.followers.push(Follower { verb, answers });
+                self.handle(Event::CheckRequested);
+            }
+            Verb::Apply => {
+                if upgrading {
+                    handle::send(&answers, Answer::Progress(Progress::Stage(self.state.stage)));
+                }
+                self.followers.push(Follower { verb, answers });
+                self.handle(Event::ApplyRequested);
+            }
+        }
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        match progress {
+            Progress::Stage(stage) => return self.handle(Event::Progress(stage)),
+            Progress::Fetched { bytes, total } => {
+                self.status.fetched(bytes, total);
+                // What is not shown now is shown with the next stage at the latest.
+                if self.shown.is_some_and(|shown| shown.elapsed() < SHOW_FETCHED_EVERY) {
+                    return;
+                }
+                self.shown = Some(Instant::now());
+                self.publish();
+            }
+            Progress::Service { ref name, event } => {
+                match event {
+                    ServiceEvent::Stopped => info!(service = name, "service stopped"),
+                    ServiceEvent::Started { down_ms } => info!(service = name, down_ms, "service started"),
+                }
+                self.status.service(name.clone(), event);
+                self.publish();
+            }
+        }
+        self.tell_followers(&progress);
+    }
+
+    /// One event, with everything that follows from it.
+    fn handle(&mut self, event: Event) {
+        let actions = self.decide(event);
+        for action in actions {
+            self.act(action);
+        }
+        self.publish();
+    }
+
+    /// The end of the transaction that was waited for: nothing new begins after it.
+    fn handle_last(&mut self, event: Event) {
+        let _not_begun = self.decide(event);
+        self.status.next_check = None;
+        self.publish();
+    }
+
+    fn decide(&mut self, event: Event) -> Vec<Action> {
+        let before = self.state.stage;
+        match &event {
+            Event::Resolved(_) => self.count_check(),
+            Event::Applied(Ok(Applied::Committed { .. })) => self.status.counters.upgrades += 1,
+            _ => {}
+        }
+        let (state, actions) = step(mem::take(&mut self.state), event.clone());
+        self.state = state;
+        self.log(before, &event);
+        self.status.follow(&self.state, &now());
+        self.settle_followers(&event);
+        if self.state.stage != before && self.state.stage.is_upgrading() {
+            self.tell_followers(&Progress::Stage(self.state.stage));
+        }
+        actions
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Recover => self.worker.begin(Job::Recover),
+            Action::LookForInstalled => self.worker.begin(Job::LookForInstalled),
+            Action::Resolve => self.begin_early(Job::Resolve),
+            Action::Apply(candidate) => {
+                self.status.fetch = None;
+                self.begin_early(Job::Apply(candidate));
+            }
+            Action::PollAfter(delay) => {
+                // Keyed anew each time, which is all the randomness that spreading polls needs.
+                let random = RandomState::new().hash_one(());
+                let delay = schedule::duration(delay, self.poll_interval, random);
+                self.due = Instant::now().checked_add(delay);
+                self.status.next_check = SystemTime::now().checked_add(delay).map(Timestamp::from);
+            }
+        }
+    }
+
+    /// Begins what the timer would have begun.
+    fn begin_early(&mut self, job: Job) {
+        self.due = None;
+        self.status.next_check = None;
+        self.worker.begin(job);
+    }
+
+    fn count_check(&mut self) {
+        self.status.counters.checks += 1;
+        self.status.last_check = Some(now());
+    }
+
+    fn settle_followers(&mut self, event: &Event) {
+        let state = &self.state;
+        self.followers.retain(|follower| match answer::to(follower.verb, event, state) {
+            Some(answer) => {
+                handle::send(&follower.answers, answer);
+                false
+            }
+            None => !follower.answers.is_closed(),
+        });
+    }
+
+    fn tell_followers(&self, progress: &Progress) {
+        for follower in self.followers.iter().filter(|follower| follower.verb == Verb::Apply) {
+            handle::send(&follower.answers, Answer::Progress(progress.clone()));
+        }
+    }
+
+    fn publish(&mut self) {
+        // A tmpfs takes this small file faster than another thread would.
+        if let Err(error) = self.file.write(&self.status) {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            warn!(cause, "{error}");
+        }
+        self.inbox.status.send_replace(Arc::new(self.status.clone()));
+    }
+
+    fn log(&mut self, before: Stage, event: &Event) {
+        let State { stage, gate, candidate, attempts, .. } = &self.state;
+        if *stage != before {
+            let gate = gate.map(Gate::as_str);
+            let version = candidate.as_ref().map(|candidate| candidate.version.as_str());
+            let release = candidate.as_ref().map(|candidate| candidate.release.as_str());
+            info!(%stage, from = %before, gate, version, release, "stage");
+        }
+        if let Some(problem) = answer::problem_of(event) {
+            let kind = problem.kind.as_str();
+            match problem.kind {
+                ProblemKind::Degraded => error!(kind, attempts, "{problem}"),
+                _ => warn!(kind, attempts, "{problem}"),
+            }
+        }
+        match (event, gate) {
+            (Event::LookedForInstalled(Ok(None)), Some(Gate::FlistName)) if !self.said_disabled => {
+                warn!("{}", Gate::FlistName.explanation());
+                self.said_disabled = true;
+            }
+            (Event::LookedForInstalled(Ok(Some(Installed { channel, version, generation, .. }))), _) => {
+                info!(channel, version, generation, "installed");
+                self.said_disabled = false;
+            }
+            (Event::Applied(Ok(Applied::Committed { generation })), _) => {
+                info!(generation, "the upgrade is committed");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! What the agent is told by its effects: plain data.
+
+use serde::{Deserialize, Serialize};
+
+use super::stage::Stage;
+
+/// What runs on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// What the node follows, `<repo>/<name>` as in flist.name.
+    pub channel: String,
+    /// The version of the release, for people.
+    pub version: String,
+    /// The release's id, in hexadecimal.
+    pub release: String,
+    /// The number of the generation.
+    pub generation: u64,
+}
+
+/// What the channel offers now, other than what is installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The channel that offers it.
+    pub channel: String,
+    /// The version of the release, for people.
+    pub version: String,
+    /// The release's id, in hexadecimal.
+    pub release: String,
+}
+
+impl Candidate {
+    /// What this release is once it is installed as that generation.
+    pub fn installed_as(self, generation: u64) -> Installed {
+        let Self { channel, version, release } = self;
+        Installed { channel, version, release, generation }
+    }
+}
+
+/// The answer of one poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolved {
+    /// The channel offers what is installed.
+    Unchanged,
+    /// The channel offers another release.
+    Candidate(Candidate),
+}
+
+/// What an upgrade would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// For people; several lines.
+    pub text: String,
+    /// For programs.
+    pub json: serde_json::Value,
+}
+
+/// Something happened during an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// The upgrade came to this stage.
+    Stage(Stage),
+    /// So much has been fetched.
+    Fetched {
+        /// Bytes fetched since this upgrade began.
+        bytes: u64,
+        /// Bytes this upgrade fetches.
+        total: u64,
+    },
+    /// A service was stopped or started.
+    Service {
+        /// The service.
+        name: String,
+        /// What happened to it.
+        #[serde(flatten)]
+        event: ServiceEvent,
+    },
+}
+
+/// What an upgrade did to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ServiceEvent {
+    /// It does not run any more.
+    Stopped,
+    /// It runs again.
+    Started {
+        /// How long it did not run, in milliseconds.
+        down_ms: u64,
+    },
+}
+
+/// How an upgrade ended. A self-update is not among these: it replaces the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// The release is installed.
+    Committed {
+        /// The number of the new generation.
+        generation: u64,
+    },
+    /// There was nothing to do.
+    Nothing,
+    /// The release was installed, did not do, and was undone.
+    RolledBack {
+        /// What was wrong with it.
+        reason: String,
+    },
+}
+
+/// Something the agent wanted could not be done. It crosses the control socket, so its causes are
+/// already part of the message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// What was tried, on what, and why it failed.
+    pub message: String,
+    /// What kind of problem it is; decides what the agent does next.
+    pub kind: ProblemKind,
+}
+
+impl Problem {
+    /// A problem of this kind.
+    pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
+        Self { message: message.into(), kind }
+    }
+}
+
+/// Classes of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProblemKind {
+    /// The hub or a store could not be reached, or answered nonsense.
+    Network,
+    /// The release cannot be installed; only another one helps.
+    Refused,
+    /// Another program works on the root, or this one is busy with something else.
+    Busy,
+    /// Something on this node: disk, supervisor, configuration, a bad request.
+    Local,
+    /// An upgrade could not be undone completely.
+    Degraded,
+}
+
+impl ProblemKind {
+    /// The kind's one name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Network => "Network",
+            Self::Refused => "Refused",
+            Self::Busy => "Busy",
+            Self::Local => "Local",
+            Self::Degraded => "Degraded",
+        }
+    }
+}

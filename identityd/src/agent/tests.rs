@@ -1,0 +1,369 @@
+//! The agent with a scripted engine.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::status::Daemon;
+
+/// Polls come by themselves while a test waits for them.
+const OFTEN: Duration = Duration::from_millis(2);
+/// Polls come only when somebody asks for one.
+const RARELY: Duration = Duration::from_secs(24 * 3600);
+/// More than any condition takes; only a test that fails waits so long.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What the engine says, in order; an empty queue says that nothing changed.
+#[derive(Default)]
+struct Script {
+    recovered: VecDeque<Result<(), Problem>>,
+    /// Whether there is no flist.name.
+    disabled: Arc<AtomicBool>,
+    resolved: VecDeque<Result<Resolved, Problem>>,
+    applied: VecDeque<Applying>,
+}
+
+/// What an upgrade says on its way, what it waits for, and how it ends.
+struct Applying(Vec<Progress>, Option<oneshot::Receiver<()>>, Result<Applied, Problem>);
+
+/// An engine that does what its script says and notes what it was asked to do.
+struct Engine {
+    script: Script,
+    calls: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Engine {
+    fn called(&self, what: &'static str) {
+        self.calls.lock().unwrap().push(what);
+    }
+}
+
+impl Doing for Engine {
+    async fn recover(&mut self) -> Result<(), Problem> {
+        self.called("recover");
+        self.script.recovered.pop_front().unwrap_or(Ok(()))
+    }
+
+    async fn installed(&mut self) -> Result<Option<Installed>, Problem> {
+        self.called("installed");
+        let disabled = self.script.disabled.load(Ordering::Relaxed);
+        Ok((!disabled).then(|| candidate("1").installed_as(1)))
+    }
+
+    async fn resolve(&mut self) -> Result<Resolved, Problem> {
+        self.called("resolve");
+        self.script.resolved.pop_front().unwrap_or(Ok(Resolved::Unchanged))
+    }
+
+    async fn plan(&mut self, candidate: &Candidate) -> Result<PlanReport, Problem> {
+        self.called("plan");
+        Ok(PlanReport { text: format!("to {}", candidate.version), json: serde_json::json!([]) })
+    }
+
+    async fn apply(
+        &mut self,
+        _: &Candidate,
+        progress: UnboundedSender<Progress>,
+    ) -> Result<Applied, Problem> {
+        self.called("apply");
+        let Some(Applying(said, wait, result)) = self.script.applied.pop_front() else {
+            panic!("the script knows no upgrade");
+        };
+        said.into_iter().for_each(|said| progress.send(said).unwrap());
+        if let Some(wait) = wait {
+            wait.await.unwrap();
+        }
+        result
+    }
+}
+
+fn candidate(version: &str) -> Candidate {
+    Candidate { channel: "r/c.flist".into(), version: version.into(), release: format!("id-{version}") }
+}
+
+fn offer(version: &str) -> Result<Resolved, Problem> {
+    Ok(Resolved::Candidate(candidate(version)))
+}
+
+fn broken(kind: ProblemKind) -> Problem {
+    Problem::new(kind, "it did not work")
+}
+
+/// A running agent.
+struct Running {
+    handle: Handle,
+    calls: Arc<Mutex<Vec<&'static str>>>,
+    stop: Option<oneshot::Sender<()>>,
+    agent: JoinHandle<Result<(), AgentError>>,
+    directory: TempDir,
+}
+
+impl Running {
+    fn start(poll_interval: Duration, script: Script) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = StatusFile::prepare(&directory.path().join("molt")).unwrap();
+        let daemon = Daemon { version: "1".into(), pid: 1, started: Timestamp::from_unix(0) };
+        let status = Status::new(daemon, true);
+        let (handle, inbox) = channel(status.clone());
+        let calls = Arc::default();
+        let engine = Engine { script, calls: Arc::clone(&calls) };
+        let (stop, stopped) = oneshot::channel();
+        let agent = Agent::new(engine, poll_interval, status, file, inbox);
+        let agent = tokio::spawn(agent.run(async move { stopped.await.unwrap() }));
+        Self { handle, calls, stop: Some(stop), agent, directory }
+    }
+
+    fn calls(&self) -> Vec<&'static str> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// Waits until the status is like that.
+    async fn until(&self, what: &str, reached: impl Fn(&Status) -> bool) -> Status {
+        let mut status = self.handle.clone().status_receiver();
+        let reached = status.wait_for(|status| reached(status));
+        match tokio::time::timeout(DEADLINE, reached).await {
+            Ok(Ok(status)) => status.as_ref().clone(),
+            _ => panic!("never {what}: {:?}", self.handle.status()),
+        }
+    }
+
+    async fn stop(mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+        tokio::time::timeout(DEADLINE, self.agent).await.expect("it ends").unwrap().unwrap();
+    }
+}
+
+/// All answers, the last one last.
+async fn all(mut answers: mpsc::UnboundedReceiver<Answer>) -> Vec<Answer> {
+    let mut all = Vec::new();
+    while let Some(answer) = answers.recv().await {
+        all.push(answer);
+    }
+    all
+}
+
+fn stages(answers: &[Answer]) -> Vec<Stage> {
+    let stage = |answer: &Answer| match answer {
+        Answer::Progress(Progress::Stage(stage)) => Some(*stage),
+        _ => None,
+    };
+    answers.iter().filter_map(stage).collect()
+}
+
+#[tokio::test]
+async fn it_recovers_looks_and_polls_again_and_again() {
+    let node = Running::start(OFTEN, Script::default());
+    node.until("polled three times", |status| status.counters.checks == 3).await;
+    assert_eq!(node.calls()[..5], ["recover", "installed", "resolve", "resolve", "resolve"]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_next_poll_is_announced() {
+    let node = Running::start(RARELY, Script::default());
+    let status = node.until("idle", |status| status.stage == Stage::Idle).await;
+    let wait = status.next_check.unwrap().unix - status.last_check.unwrap().unix;
+    let day = RARELY.as_secs();
+    assert!((day * 9 / 10 - 1..=day * 11 / 10 + DEADLINE.as_secs()).contains(&wait), "{wait} s");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn without_flist_name_it_looks_until_the_file_is_there() {
+    let disabled = Arc::new(AtomicBool::new(true));
+    let node = Running::start(OFTEN, Script { disabled: Arc::clone(&disabled), ..Script::default() });
+    let status = node.until("disabled", |status| status.gate == Some(Gate::FlistName)).await;
+    assert!(status.reason.unwrap().contains("live upgrade is disabled"));
+    let answers = all(node.handle.ask(Verb::Check)).await;
+    assert!(matches!(&answers[..], [Answer::Error(problem)] if problem.message.contains("flist.name")));
+    assert!(!node.calls().contains(&"resolve"));
+    disabled.store(false, Ordering::Relaxed);
+    let status = node.until("idle", |status| status.stage == Stage::Idle).await;
+    assert_eq!(status.installed.unwrap().version, "1");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_unattended_upgrade_is_committed_and_shown() {
+    let said = vec![
+        Progress::Fetched { bytes: 60, total: 100 },
+        Progress::Fetched { bytes: 100, total: 100 },
+        Progress::Stage(Stage::Swapping),
+        Progress::Service { name: "web".into(), event: ServiceEvent::Stopped },
+        Progress::Service { name: "web".into(), event: ServiceEvent::Started { down_ms: 7 } },
+    ];
+    let applied = Applying(said, None, Ok(Applied::Committed { generation: 2 }));
+    let script = Script { resolved: [offer("2")].into(), applied: [applied].into(), ..Script::default() };
+    let node = Running::start(RARELY, script);
+    let status = node.until("committed", |status| status.stage == Stage::Committed).await;
+    assert_eq!(status.installed, Some(candidate("2").installed_as(2)));
+    assert_eq!(status.services["web"].down_ms, Some(7));
+    assert_eq!((status.counters.bytes_fetched, status.counters.upgrades), (100, 1));
+    assert!(status.next_check.is_some());
+
+    let on_disk = std::fs::read(node.directory.path().join("molt/status.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Status>(&on_disk).unwrap(), status);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_check_cuts_a_back_off_and_says_what_is_offered() {
+    let failed = Applying(vec![], None, Err(broken(ProblemKind::Local)));
+    let committed = Applying(vec![], None, Ok(Applied::Committed { generation: 2 }));
+    let node = Running::start(
+        RARELY,
+        Script {
+            resolved: [offer("2"), offer("2")].into(),
+            applied: [failed, committed].into(),
+            ..Script::default()
+        },
+    );
+    let status = node.until("failed", |status| status.last_error.is_some()).await;
+    assert_eq!((status.gate, status.last_error.unwrap().attempts), (Some(Gate::BackOff), 1));
+    let offer = Offer { installed: Some(candidate("1").installed_as(1)), candidate: Some(candidate("2")) };
+    assert_eq!(all(node.handle.ask(Verb::Check)).await, [Answer::Ok(Outcome::Check(offer))]);
+    let status = node.until("committed", |status| status.stage == Stage::Committed).await;
+    assert_eq!(status.last_error, None);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_plan_changes_nothing() {
+    let node = Running::start(
+        RARELY,
+        Script { resolved: [Ok(Resolved::Unchanged), offer("2")].into(), ..Script::default() },
+    );
+    node.until("idle", |status| status.stage == Stage::Idle).await;
+    let answers = all(node.handle.ask(Verb::Plan)).await;
+    let [Answer::Ok(Outcome::Plan(Planned { candidate: Some(found), plan: Some(plan) }))] = &answers[..]
+    else {
+        panic!("{answers:?}");
+    };
+    assert_eq!((found, plan.text.as_str()), (&candidate("2"), "to 2"));
+    node.until("counted", |status| status.counters.checks == 2).await;
+    assert_eq!(node.calls(), ["recover", "installed", "resolve", "resolve", "plan"]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn apply_follows_the_upgrade_while_status_answers_and_checks_are_refused() {
+    let (go_on, wait) = oneshot::channel();
+    let said = vec![Progress::Stage(Stage::Verifying), Progress::Stage(Stage::Staging)];
+    let applied = Applying(said, Some(wait), Ok(Applied::Committed { generation: 2 }));
+    let node = Running::start(
+        RARELY,
+        Script {
+            resolved: [Ok(Resolved::Unchanged), offer("2")].into(),
+            applied: [applied].into(),
+            ..Script::default()
+        },
+    );
+    node.until("idle", |status| status.stage == Stage::Idle).await;
+    let first = node.handle.ask(Verb::Apply);
+    node.until("staging", |status| status.stage == Stage::Staging).await;
+    for verb in [Verb::Check, Verb::Plan] {
+        let answers = all(node.handle.ask(verb)).await;
+        assert!(matches!(&answers[..], [Answer::Error(problem)] if problem.kind == ProblemKind::Busy));
+    }
+    let second = node.handle.ask(Verb::Apply);
+    go_on.send(()).unwrap();
+    let (first, second) = tokio::join!(all(first), all(second));
+    assert_eq!(stages(&first), [Stage::Fetching, Stage::Verifying, Stage::Staging]);
+    assert_eq!(stages(&second), [Stage::Staging]);
+    let end = Upgraded { committed: true, version: Some("2".into()), generation: Some(2) };
+    assert_eq!(first.last(), Some(&Answer::Ok(Outcome::Apply(end.clone()))));
+    assert_eq!(second.last(), Some(&Answer::Ok(Outcome::Apply(end))));
+    assert_eq!(node.calls().iter().filter(|call| **call == "apply").count(), 1);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn apply_tells_bad_ends_and_that_there_is_nothing_to_do() {
+    let ill = Applying(vec![], None, Ok(Applied::RolledBack { reason: "web is ill".into() }));
+    let node = Running::start(
+        RARELY,
+        Script {
+            resolved: [
+                Ok(Resolved::Unchanged),
+                Ok(Resolved::Unchanged),
+                offer("2"),
+                Err(broken(ProblemKind::Refused)),
+            ]
+            .into(),
+            applied: [ill].into(),
+            ..Script::default()
+        },
+    );
+    node.until("idle", |status| status.stage == Stage::Idle).await;
+    let nothing = Upgraded { committed: false, version: Some("1".into()), generation: Some(1) };
+    assert_eq!(all(node.handle.ask(Verb::Apply)).await, [Answer::Ok(Outcome::Apply(nothing))]);
+
+    let answers = all(node.handle.ask(Verb::Apply)).await;
+    let Some(Answer::Error(problem)) = answers.last() else { panic!("{answers:?}") };
+    assert!(problem.message.contains("web is ill"), "{problem}");
+    assert_eq!(node.handle.status().stage, Stage::RolledBack);
+
+    let answers = all(node.handle.ask(Verb::Apply)).await;
+    assert_eq!(answers, [Answer::Error(broken(ProblemKind::Refused))]);
+    let status = node.handle.status();
+    assert_eq!(status.gate, Some(Gate::Refused));
+    assert!(status.reason.unwrap().contains("it did not work"));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn shutdown_finishes_the_transaction_and_begins_nothing_new() {
+    let (go_on, wait) = oneshot::channel();
+    let applied = Applying(vec![], Some(wait), Ok(Applied::Nothing));
+    let script = Script { resolved: [offer("2")].into(), applied: [applied].into(), ..Script::default() };
+    let mut node = Running::start(RARELY, script);
+    node.until("fetching", |status| status.stage == Stage::Fetching).await;
+    node.stop.take().unwrap().send(()).unwrap();
+    // The agent hears of it before it answers this.
+    let answers = loop {
+        let answers = node.handle.ask(Verb::Plan);
+        let answers = all(answers).await;
+        match &answers[..] {
+            [Answer::Error(problem)] if problem.message.contains("about to end") => break answers,
+            _ => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!(answers.len(), 1);
+    assert!(!node.agent.is_finished());
+    assert_eq!(node.handle.status().stage, Stage::Fetching);
+    go_on.send(()).unwrap();
+    node.agent.await.unwrap().unwrap();
+    assert_eq!(node.handle.status().stage, Stage::Idle);
+    assert_eq!(node.calls.lock().unwrap().last(), Some(&"apply"));
+}
+
+#[tokio::test]
+async fn shutdown_does_not_wait_for_a_poll_or_for_the_next_one() {
+    let node = Running::start(RARELY, Script::default());
+    node.until("idle", |status| status.stage == Stage::Idle).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_recovery_is_tried_again_and_nothing_is_installed_before() {
+    let recovered = [Err(broken(ProblemKind::Degraded)), Err(broken(ProblemKind::Busy)), Ok(())];
+    let node = Running::start(OFTEN, Script { recovered: recovered.into(), ..Script::default() });
+    let status = node.until("degraded", |status| status.stage == Stage::Degraded).await;
+    assert_eq!(status.reason.as_deref(), Some("it did not work"));
+    node.until("idle", |status| status.stage == Stage::Idle).await;
+    assert_eq!(node.calls()[..5], ["recover", "recover", "recover", "installed", "resolve"]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_engine_ends_the_agent() {
+    // There is no upgrade in the script: the engine panics.
+    let node = Running::start(RARELY, Script { resolved: [offer("2")].into(), ..Script::default() });
+    let ended = node.agent.await.unwrap();
+    assert!(matches!(ended, Err(AgentError::WorkerDied(Stage::Fetching))), "{ended:?}");
+}

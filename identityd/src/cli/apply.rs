@@ -1,0 +1,68 @@
+//! `identityd apply`
+
+use identityd::agent::{Outcome, Progress, ServiceEvent, Upgraded};
+use identityd::control::{self, AskError, Heard};
+
+use super::{Asking, CommandResult, Failure, bytes, print, wait, wrong_answer};
+
+/// Install what the channel offers now, and follow the upgrade to its end.
+///
+/// An upgrade that runs already is followed. With --json, one line for each thing that happens, the
+/// last with `ok` or `error`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
+    let json = asking.json;
+    let answer = wait(control::follow_upgrade(&asking.socket, |heard| {
+        // Output that nobody reads is no reason to leave an upgrade unfollowed.
+        let _unread = match (json, heard) {
+            (false, heard) => print(&line(heard)),
+            (true, Heard::Progress(progress)) => print_line("progress", progress),
+            (true, Heard::Handover) => print_line("progress", "handover"),
+        };
+    }));
+    match answer {
+        Ok(Outcome::Apply(upgraded)) if json => print_line("ok", &upgraded),
+        Ok(Outcome::Apply(upgraded)) => print(&end(&upgraded)),
+        Ok(_) => Err(wrong_answer(asking)),
+        Err(Failure::Ask(AskError::Refused(problem))) if json => {
+            print_line("error", &problem)?;
+            Err(Failure::Ask(AskError::Refused(problem)))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn print_line(key: &str, value: impl serde::Serialize) -> CommandResult {
+    print(&serde_json::json!({ key: value }).to_string())
+}
+
+fn line(heard: Heard<'_>) -> String {
+    match heard {
+        Heard::Progress(Progress::Stage(stage)) => stage.to_string(),
+        Heard::Progress(Progress::Fetched { bytes: fetched, total }) => {
+            format!("  fetched {} of {}", bytes(*fetched), bytes(*total))
+        }
+        Heard::Progress(Progress::Service { name, event: ServiceEvent::Stopped }) => {
+            format!("  {name} stopped")
+        }
+        Heard::Progress(Progress::Service { name, event: ServiceEvent::Started { down_ms } }) => {
+            format!("  {name} started, was down for {down_ms} ms")
+        }
+        Heard::Handover => "identityd went away, most likely to replace itself; waiting for it".to_owned(),
+    }
+}
+
+fn end(upgraded: &Upgraded) -> String {
+    let version = upgraded.version.as_deref().unwrap_or("the release");
+    let generation = upgraded.generation.map(|number| format!(" as generation {number}")).unwrap_or_default();
+    if upgraded.committed {
+        format!("Committed: {version} is installed{generation}.")
+    } else {
+        format!("Nothing to do: {version} is installed{generation}, and the channel offers the same.")
+    }
+}

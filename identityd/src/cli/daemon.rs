@@ -1,0 +1,61 @@
+//! `identityd run`
+
+use std::io::IsTerminal;
+
+use bootstrap::settings::{Overrides, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use super::{CommandResult, other};
+
+/// Threads that wait for network, files and the socket; blocking work has its own.
+const WORKERS: usize = 2;
+
+/// Follow the channel and upgrade this node; ends on SIGTERM, after a running transaction.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    overrides: Overrides,
+    /// How the log is written to standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    /// One line an event, for people
+    Text,
+    /// One JSON object an event
+    Json,
+}
+
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
+    start_log(arguments.log_format);
+    let settings = Settings::load(&arguments.overrides).map_err(other)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(other)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => info!("SIGTERM"),
+                _ = interrupt.recv() => info!("SIGINT"),
+            }
+        };
+        identityd::run(settings, shutdown).await.map_err(other)
+    })
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.compact().with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

@@ -1,0 +1,16 @@
+//! `identityd guardian`: started by identityd itself, never by people.
+
+use std::ffi::OsString;
+
+use super::{CommandResult, other};
+
+/// Watch over a handover.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
+    identityd::handover::guardian(&arguments.arguments).map_err(other)
+}

@@ -1,0 +1,29 @@
+//! `identityd plan`
+
+use identityd::agent::{Outcome, Planned, Verb};
+
+use super::{Asking, CommandResult, ask, print, print_json, release, wrong_answer};
+
+/// Show what installing what the channel offers would do; changes nothing.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
+    match ask(asking, Verb::Plan)? {
+        Outcome::Plan(planned) if asking.json => print_json(&planned),
+        Outcome::Plan(planned) => print(&text(&planned)),
+        _ => Err(wrong_answer(asking)),
+    }
+}
+
+fn text(planned: &Planned) -> String {
+    match planned {
+        Planned { candidate: Some(candidate), plan: Some(plan) } => {
+            format!("offered    {}\n{}", release(&candidate.version, &candidate.release), plan.text)
+        }
+        _ => "The channel offers what is installed; nothing to do.".to_owned(),
+    }
+}

@@ -1,0 +1,165 @@
+//! `identityd status`
+
+use std::fmt::Write;
+use std::time::SystemTime;
+
+use identityd::agent::{Outcome, Verb};
+use identityd::status::Status;
+use identityd::timestamp::Timestamp;
+
+use super::{Asking, CommandResult, ask, bytes, print, print_json, release, wrong_answer};
+
+/// Show what identityd is doing and what is installed.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
+    match ask(asking, Verb::Status)? {
+        Outcome::Status(status) if asking.json => print_json(&status),
+        Outcome::Status(status) => print(&text(&status, Timestamp::from(SystemTime::now()).unix)),
+        _ => Err(wrong_answer(asking)),
+    }
+}
+
+/// A name and its value in each line, for somebody who reads it at this second.
+fn text(status: &Status, now: u64) -> String {
+    let mut lines = Lines::default();
+    match status.gate {
+        Some(gate) => lines.add("stage", format!("{} ({gate})", status.stage)),
+        None => lines.add("stage", status.stage.to_string()),
+    }
+    if let Some(reason) = &status.reason {
+        lines.add("reason", reason.clone());
+    }
+    match &status.installed {
+        Some(installed) => {
+            lines.add("channel", installed.channel.clone());
+            let what = release(&installed.version, &installed.release);
+            lines.add("installed", format!("{what}, generation {}", installed.generation));
+        }
+        None => lines.add("installed", "unknown".to_owned()),
+    }
+    if let Some(candidate) = &status.candidate {
+        lines.add("candidate", release(&candidate.version, &candidate.release));
+    }
+    lines.add("last check", status.last_check.as_ref().map_or("never".to_owned(), |at| past(at, now)));
+    if let Some(at) = &status.next_check {
+        lines.add("next check", format!("in {}", span(at.unix.saturating_sub(now))));
+    }
+    if let Some(error) = &status.last_error {
+        let times = if error.attempts == 1 { "once".to_owned() } else { format!("{} times", error.attempts) };
+        let when = past(&error.at, now);
+        lines.add("last error", format!("{} ({}, {times}, {when})", error.message, error.kind.as_str()));
+    }
+    if let Some(fetch) = status.fetch {
+        lines.add("fetched", format!("{} of {}", bytes(fetch.bytes), bytes(fetch.total)));
+    }
+    let sums = &status.counters;
+    lines.add(
+        "since boot",
+        format!("{} checks, {} upgrades, {} fetched", sums.checks, sums.upgrades, bytes(sums.bytes_fetched)),
+    );
+    for (name, service) in &status.services {
+        let down = service.down_ms.map(|down| format!(", was down for {down} ms")).unwrap_or_default();
+        lines.add("service", format!("{name} {}{down}", service.last_event));
+    }
+    let daemon = &status.identityd;
+    let started = past(&daemon.started, now);
+    lines.add("identityd", format!("{}, pid {}, started {started}", daemon.version, daemon.pid));
+    if status.insecure {
+        lines.add("trust", "INSECURE: releases are not authenticated (no root of trust)".to_owned());
+    }
+    lines.0
+}
+
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, name: &str, value: String) {
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(self.0, "{name:<11} {value}");
+    }
+}
+
+/// When, and how long ago.
+fn past(at: &Timestamp, now: u64) -> String {
+    format!("{} ({} ago)", at.at, span(now.saturating_sub(at.unix)))
+}
+
+/// A number of seconds in its largest unit.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use identityd::agent::{Gate, Installed, ServiceEvent, Stage};
+    use identityd::status::Daemon;
+
+    use super::*;
+
+    fn status() -> Status {
+        let daemon = Daemon { version: "1.0.0".into(), pid: 7, started: Timestamp::from_unix(1000) };
+        Status::new(daemon, true)
+    }
+
+    #[test]
+    fn a_node_that_was_not_booted_from_a_flist_says_so() {
+        let status = Status {
+            gate: Some(Gate::FlistName),
+            reason: Some(Gate::FlistName.explanation().to_owned()),
+            ..status()
+        };
+        let text = text(&status, 1060);
+        assert!(
+            text.starts_with("stage       Waiting (FlistName)\nreason      live upgrade is disabled"),
+            "{text}"
+        );
+        assert!(text.contains("last check  never\n"), "{text}");
+        assert!(
+            text.contains("identityd   1.0.0, pid 7, started 1970-01-01T00:16:40Z (60 s ago)\n"),
+            "{text}"
+        );
+        assert!(text.contains("trust       INSECURE"), "{text}");
+    }
+
+    #[test]
+    fn an_upgraded_node() {
+        let mut status = Status {
+            stage: Stage::Committed,
+            gate: None,
+            insecure: false,
+            next_check: Some(Timestamp::from_unix(1000 + 600)),
+            ..status()
+        };
+        status.installed = Some(Installed {
+            channel: "tf-zos/zos:development:latest.flist".into(),
+            version: "2.0.0".into(),
+            release: "0123456789abcdef".repeat(4),
+            generation: 4,
+        });
+        status.fetched(1024, 1024);
+        status.service("web".into(), ServiceEvent::Started { down_ms: 12 });
+        assert_eq!(
+            text(&status, 1000),
+            "stage       Committed\n\
+             channel     tf-zos/zos:development:latest.flist\n\
+             installed   2.0.0 (release 0123456789ab), generation 4\n\
+             last check  never\n\
+             next check  in 10 min\n\
+             fetched     1.0 KiB of 1.0 KiB\n\
+             since boot  0 checks, 0 upgrades, 1.0 KiB fetched\n\
+             service     web started, was down for 12 ms\n\
+             identityd   1.0.0, pid 7, started 1970-01-01T00:16:40Z (0 s ago)\n"
+        );
+    }
+}

@@ -1,0 +1,243 @@
+//! The daemon replaces itself.
+//!
+//! ```text
+//! old daemon: starts guardian ─ stages ─ swaps binary and unit ─ execs the new image in place (same pid)
+//! guardian:   (old image, own session) waits for the commit, or the process's end, or the deadline
+//! new daemon: looks that it can work ─ commits          → guardian leaves
+//!             dies, hangs                               → guardian stops it, undoes the swap, starts the old
+//! ```
+//!
+//! The commit is the acknowledgement: whoever holds the engine's lock first, the new daemon or the
+//! guardian, decides, and the other one sees it.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bootstrap::durable;
+use bootstrap::engine::{Engine, LOCK_PATIENCE};
+use bootstrap::lock::{self, EngineLock};
+use bootstrap::releases::Releases;
+use bootstrap::settings::Settings;
+use bootstrap::transaction::services::{monitor, stop_and_forget};
+use flist::hub::ReleaseId;
+use flist::report;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+use zinit_client::UnitName;
+
+use crate::agent::{Problem, ProblemKind};
+
+/// How often the guardian looks for the commit.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a guardian may take to be ready.
+const READY: &str = "ready";
+
+/// The handover that is under way, in the run directory.
+const FILE: &str = "handover.json";
+
+/// What guardian and new daemon have to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Handover {
+    /// The process that is being replaced; its number stays the same.
+    pub pid: u32,
+    /// Its service.
+    pub unit: UnitName,
+    /// The generation that the self-update makes.
+    pub generation: u64,
+    /// The release that the new daemon comes from.
+    pub release: ReleaseId,
+    /// Seconds until the new daemon must have committed.
+    pub seconds: u64,
+    /// Where things are.
+    places: Places,
+}
+
+/// The part of the settings that the guardian needs, so that it needs no configuration file: that may
+/// change under it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Places {
+    root: PathBuf,
+    state_dir: PathBuf,
+    run_dir: PathBuf,
+    zinit_socket: PathBuf,
+}
+
+impl Handover {
+    /// A handover of this process.
+    pub fn new(settings: &Settings, unit: UnitName, generation: u64, release: ReleaseId) -> Self {
+        let places = Places {
+            root: settings.root.clone(),
+            state_dir: settings.state_dir.clone(),
+            run_dir: settings.run_dir.clone(),
+            zinit_socket: settings.zinit_socket.clone(),
+        };
+        let seconds = settings.handover_timeout.as_secs();
+        Self { pid: std::process::id(), unit, generation, release, seconds, places }
+    }
+
+    /// The handover that is under way, if any.
+    pub fn read(run_dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(run_dir.join(FILE)).ok()?).ok()
+    }
+
+    /// It is over, whatever came of it.
+    pub fn end(run_dir: &Path) {
+        match std::fs::remove_file(run_dir.join(FILE)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::error!(%error, "the note about the handover cannot be removed");
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes it down and starts the guardian, which is ready when this returns.
+    ///
+    /// # Errors
+    /// A [`Problem`]; there is no guardian then, and no note.
+    pub fn start_guardian(&self) -> Result<(), Problem> {
+        let run_dir = &self.places.run_dir;
+        let json = serde_json::to_vec(self).map_err(|error| local("cannot describe the handover", &error))?;
+        durable::replace(&run_dir.join(FILE), &json, 0o600)
+            .map_err(|error| local("cannot write down the handover", &error))?;
+        let started = launch(run_dir);
+        if started.is_err() {
+            Self::end(run_dir);
+        }
+        started
+    }
+}
+
+/// Starts `identityd guardian` by way of a process that ends at once, so that the guardian is nobody's
+/// child: the new daemon does not know that it has one.
+fn launch(run_dir: &Path) -> Result<(), Problem> {
+    let failed = |error: std::io::Error| local("cannot start the guardian", &error);
+    let mut launcher = Command::new("/proc/self/exe")
+        .args(["guardian", "--launch"])
+        .arg(run_dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let mut line = String::new();
+    let read = launcher.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut line));
+    let status = launcher.wait().map_err(failed)?;
+    match read.transpose() {
+        Ok(Some(_)) if status.success() && line.trim() == READY => Ok(()),
+        Ok(_) => Err(Problem::new(ProblemKind::Local, format!("the guardian did not start: {status}"))),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Replaces this process by the new program; returns only if that fails.
+pub fn exec(program: &Path, arguments: &[String]) -> Problem {
+    match try_exec(program, arguments) {
+        Ok(never) => match never {},
+        Err(error) => local(&format!("cannot execute the new {}", program.display()), &error),
+    }
+}
+
+fn try_exec(program: &Path, arguments: &[String]) -> Result<Infallible, std::io::Error> {
+    let words: Vec<CString> =
+        arguments.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<_, _>>()?;
+    let program = CString::new(program.as_os_str().as_bytes())?;
+    Ok(nix::unistd::execv(&program, &words)?)
+}
+
+/// The hidden `guardian` subcommand: `--launch RUN_DIR` starts the guardian and leaves, `RUN_DIR` is it.
+///
+/// # Errors
+/// A [`Problem`].
+pub fn guardian(arguments: &[OsString]) -> Result<(), Problem> {
+    let failed = |error: std::io::Error| local("cannot start the guardian", &error);
+    match arguments {
+        [flag, run_dir] if flag == "--launch" => {
+            // Out of the process group that zinit signals; and a session of its own ends with nobody.
+            nix::unistd::setsid().map_err(|errno| failed(errno.into()))?;
+            Command::new("/proc/self/exe").arg("guardian").arg(run_dir).spawn().map_err(failed).map(drop)
+        }
+        [run_dir] => guard(Path::new(run_dir)),
+        _ => Err(Problem::new(ProblemKind::Local, "the guardian is started by identityd itself")),
+    }
+}
+
+fn guard(run_dir: &Path) -> Result<(), Problem> {
+    let Some(handover) = Handover::read(run_dir) else {
+        return Err(Problem::new(ProblemKind::Local, "there is no handover to watch over"));
+    };
+    let pid = i32::try_from(handover.pid).ok().and_then(Pid::from_raw);
+    let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    println!("{READY}");
+    std::io::stdout().flush().map_err(|error| local("cannot say that the guardian is ready", &error))?;
+
+    let deadline = Instant::now() + Duration::from_secs(handover.seconds);
+    let why = loop {
+        if !is_pending(&handover) {
+            return Ok(());
+        }
+        match &process {
+            Some(process) if !ends_within(process, LOOK) => {}
+            _ => break "it ended before it had said that it runs".to_owned(),
+        }
+        if Instant::now() >= deadline {
+            break format!("it did not say within {} s that it runs", handover.seconds);
+        }
+    };
+    tracing::error!(why, "the new identityd failed, putting the old one back");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| local("cannot start a runtime", &error))?;
+    runtime.block_on(put_back(&handover, &why))
+}
+
+/// Whether the new daemon has neither committed nor given up.
+fn is_pending(handover: &Handover) -> bool {
+    let noted =
+        Handover::read(&handover.places.run_dir).is_some_and(|now| now.generation == handover.generation);
+    let state = bootstrap::generation::StateDir::open(&handover.places.state_dir);
+    let current = state.ok().and_then(|state| state.current_number().ok()).flatten();
+    noted && current != Some(handover.generation)
+}
+
+fn ends_within(process: &impl std::os::fd::AsFd, time: Duration) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+    matches!(poll(&mut fds, Some(&time)), Ok(1..))
+}
+
+async fn put_back(handover: &Handover, why: &str) -> Result<(), Problem> {
+    let Places { root, state_dir, run_dir, zinit_socket } = &handover.places;
+    let lock = lock::take(run_dir, "identityd's guardian", LOCK_PATIENCE);
+    let lock: EngineLock = lock.map_err(|error| local("cannot put the old identityd back", &error))?;
+    if !is_pending(handover) {
+        // The new daemon was faster: it has committed.
+        return Ok(());
+    }
+    let engine = Engine::open_at(root, state_dir, zinit_socket)
+        .map_err(|error| local("cannot put the old identityd back", &error))?;
+    // A failure to stop it is no reason not to put the files back.
+    if let Err(error) = stop_and_forget(engine.zinit(), &handover.unit, None).await {
+        tracing::error!(error = report(&error), "the new identityd cannot be stopped");
+    }
+    let recovered = engine.recover(&lock).await;
+    let mut releases = Releases::load(&engine.state().releases());
+    if let Err(error) = releases.failed(handover.release, &format!("its identityd failed: {why}")) {
+        tracing::error!(error = report(&error), "the failure cannot be remembered");
+    }
+    Handover::end(run_dir);
+    drop(lock);
+    let started = monitor(engine.zinit(), &handover.unit).await;
+    recovered.map_err(|error| local("the old identityd is not back", &error))?;
+    started.map_err(|error| local("the old identityd is back but not started", &error))?;
+    tracing::warn!(unit = %handover.unit, "the old identityd is back");
+    Ok(())
+}
+
+fn local(what: &str, error: &(dyn std::error::Error + 'static)) -> Problem {
+    Problem::new(ProblemKind::Local, format!("{what}: {}", report(error)))
+}

@@ -1,0 +1,270 @@
+//! What the agent shows: a snapshot for people and programs, and the file it lies in.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{Candidate, Gate, Installed, ProblemKind, ServiceEvent, Stage, State};
+use crate::timestamp::Timestamp;
+
+/// The version of the snapshot's layout. Additions do not change it.
+pub const SCHEMA: u32 = 1;
+
+/// Name of the snapshot in the run directory.
+const FILE: &str = "status.json";
+
+/// Larger snapshots are not ours.
+const LARGEST_FILE: u64 = 1024 * 1024;
+
+/// Everything there is to know about the agent at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What the agent is doing.
+    pub stage: Stage,
+    /// Why it waits, when it does.
+    pub gate: Option<Gate>,
+    /// What is waited for, or what went wrong, in words.
+    pub reason: Option<String>,
+    /// Whether there is no root of trust, so that releases are not authenticated: development only.
+    pub insecure: bool,
+    /// What runs on this node.
+    pub installed: Option<Installed>,
+    /// The release that is being installed, or failed last.
+    pub candidate: Option<Candidate>,
+    /// When the channel was asked last.
+    pub last_check: Option<Timestamp>,
+    /// When the agent acts next by itself.
+    pub next_check: Option<Timestamp>,
+    /// What went wrong last; gone after the next success.
+    pub last_error: Option<LastError>,
+    /// How far fetching is in the current upgrade, or came in the last one.
+    pub fetch: Option<Fetch>,
+    /// What was done since the node booted.
+    pub counters: Counters,
+    /// What upgrades did to services since the node booted, by name.
+    pub services: BTreeMap<String, ServiceRecord>,
+    /// The daemon itself.
+    pub identityd: Daemon,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// What was tried, on what, and why it failed.
+    pub message: String,
+    /// What kind of problem it is.
+    pub kind: ProblemKind,
+    /// When.
+    pub at: Timestamp,
+    /// How many times in a row something went wrong.
+    pub attempts: u32,
+}
+
+/// Bytes of one upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Fetched so far.
+    pub bytes: u64,
+    /// To fetch in all.
+    pub total: u64,
+}
+
+/// Sums since the node booted; they outlive the daemon.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Bytes fetched.
+    pub bytes_fetched: u64,
+    /// Times the channel was asked.
+    pub checks: u64,
+    /// Generations committed. A self-update is counted by nobody: it ends the process that did it.
+    pub upgrades: u64,
+}
+
+/// What an upgrade did to a service last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// `stopped` or `started`.
+    pub last_event: String,
+    /// How long it did not run, in milliseconds; `None` while it is stopped.
+    pub down_ms: Option<u64>,
+}
+
+/// Which daemon says all this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started.
+    pub started: Timestamp,
+}
+
+impl Status {
+    /// Before anything is known.
+    pub fn new(identityd: Daemon, insecure: bool) -> Self {
+        Self {
+            schema: SCHEMA,
+            stage: Stage::Waiting,
+            gate: Some(Gate::Starting),
+            reason: None,
+            insecure,
+            installed: None,
+            candidate: None,
+            last_check: None,
+            next_check: None,
+            last_error: None,
+            fetch: None,
+            counters: Counters::default(),
+            services: BTreeMap::new(),
+            identityd,
+        }
+    }
+
+    /// Goes on with the sums of the daemon that ran before on this boot.
+    pub fn continued_from(self, earlier: Option<Self>) -> Self {
+        match earlier {
+            Some(earlier) => Self { counters: earlier.counters, services: earlier.services, ..self },
+            None => self,
+        }
+    }
+
+    /// Shows what the agent decided; `now` dates what is new.
+    pub fn follow(&mut self, state: &State, now: &Timestamp) {
+        let failed_again = self.last_error.as_ref().is_none_or(|error| error.attempts != state.attempts);
+        match &state.problem {
+            None => self.last_error = None,
+            Some(problem) if failed_again => {
+                self.last_error = Some(LastError {
+                    message: problem.message.clone(),
+                    kind: problem.kind,
+                    at: now.clone(),
+                    attempts: state.attempts,
+                });
+            }
+            Some(_) => {}
+        }
+        self.stage = state.stage;
+        self.gate = state.gate;
+        self.reason = reason(state);
+        self.installed.clone_from(&state.installed);
+        self.candidate.clone_from(&state.candidate);
+    }
+
+    /// Notes how far an upgrade has come.
+    pub fn fetched(&mut self, bytes: u64, total: u64) {
+        let before = self.fetch.map_or(0, |fetch| fetch.bytes);
+        self.counters.bytes_fetched += bytes.saturating_sub(before);
+        self.fetch = Some(Fetch { bytes, total });
+    }
+
+    /// Notes what an upgrade did to a service.
+    pub fn service(&mut self, name: String, event: ServiceEvent) {
+        let (last_event, down_ms) = match event {
+            ServiceEvent::Stopped => ("stopped", None),
+            ServiceEvent::Started { down_ms } => ("started", Some(down_ms)),
+        };
+        self.services.insert(name, ServiceRecord { last_event: last_event.to_owned(), down_ms });
+    }
+}
+
+/// Why the agent is where it is; nothing to say where all is well.
+fn reason(state: &State) -> Option<String> {
+    let problem = state.problem.as_ref().map(|problem| problem.message.as_str());
+    match (state.stage, state.gate, problem) {
+        (Stage::Waiting, Some(gate @ (Gate::BackOff | Gate::Refused)), Some(problem)) => {
+            Some(format!("{}: {problem}", gate.explanation()))
+        }
+        (Stage::Waiting, Some(gate), _) => Some(gate.explanation().to_owned()),
+        (Stage::RolledBack | Stage::Degraded, _, Some(problem)) => Some(problem.to_owned()),
+        _ => None,
+    }
+}
+
+/// The run directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// It is not there and cannot be made.
+    #[error("could not make the run directory {}", path.display())]
+    MakeDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others could replace what lies in it.
+    #[error(
+        "the run directory {} is not a directory of user {owner}'s own; remove it and start again",
+        path.display()
+    )]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// Who should own it.
+        owner: u32,
+    },
+    /// The snapshot cannot be written.
+    #[error("could not write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The run directory, 0700, and the snapshot in it.
+#[derive(Debug)]
+pub struct StatusFile {
+    directory: PathBuf,
+}
+
+impl StatusFile {
+    /// Makes the directory where it is missing, and closes it to others.
+    pub fn prepare(directory: &Path) -> Result<Self, StatusError> {
+        let failed = |source| StatusError::MakeDirectory { path: directory.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        let metadata = fs::symlink_metadata(directory).map_err(failed)?;
+        let owner = nix::unistd::geteuid().as_raw();
+        if !metadata.is_dir() || metadata.uid() != owner {
+            return Err(StatusError::NotOurs { path: directory.to_owned(), owner });
+        }
+        if metadata.permissions().mode() & 0o777 != 0o700 {
+            fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed)?;
+        }
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// What an earlier daemon left; `None` without a readable snapshot of this layout.
+    pub fn read(&self) -> Option<Status> {
+        let mut text = Vec::new();
+        let file = File::open(self.directory.join(FILE)).ok()?;
+        file.take(LARGEST_FILE).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok().filter(|status: &Status| status.schema == SCHEMA)
+    }
+
+    /// Replaces the snapshot, 0600, at once: readers see the old or the new one. Not synced: the
+    /// run directory does not outlive the boot.
+    pub fn write(&self, status: &Status) -> Result<(), StatusError> {
+        let path = self.directory.join(FILE);
+        let draft = self.directory.join(format!(".{FILE}.new"));
+        let written = || {
+            let text = serde_json::to_vec_pretty(status)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            file.write_all(&text)?;
+            file.write_all(b"\n")?;
+            fs::rename(&draft, &path)
+        };
+        written().map_err(|source| StatusError::Write { path: path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Test harness: real programs in a throw-away node.
+//!
+//! ```text
+//! NetNs ── own network, `lo` only ─────────────────────────────────────────┐
+//! │  Hub: `flist serve`             Node: own mount, pid and uts namespaces │
+//! │  (127.0.0.1:port)  ◄── HTTP ──    tmpfs root, /dev/fuse, command line   │
+//! │                                   PID 1 = supervisor ─ bootstrap, …     │
+//! └──────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Nothing is mocked: the hub, the supervisor and everything in the node are processes of the programs
+//! under test, found and built by [`Binaries`]. The supervisor is our `molt-supervisor` unless
+//! `MOLT_ZINIT=/path/to/zinit` names a real one. [`Payload`] is what a release consists of.
+//!
+//! All of it needs root, and says so. Every process dies with the thread that keeps its [`NetNs`], so that
+//! a test that is killed leaves nothing running; temporary files are under the target directory.
+
+mod base;
+mod binaries;
+mod error;
+mod http;
+mod hub;
+mod job;
+pub mod launcher;
+mod libraries;
+mod log;
+mod netns;
+mod node;
+mod payload;
+mod place;
+mod site;
+pub mod tools;
+mod wait;
+
+pub use base::{BaseFile, Content};
+pub use binaries::{Binaries, Release, SKIP_BUILD, SUPERVISOR};
+pub use error::{Error, require_root};
+pub use http::{Answer, get};
+pub use hub::{CHANNEL_NAME, CHANNEL_REPO, Hub};
+pub use job::{output, run};
+pub use log::{Line, Log};
+pub use netns::NetNs;
+pub use node::{Census, Node, NodeBuilder, Process, digest_of};
+pub use payload::Payload;
+pub use place::{cargo, lock, profile_dir, scratch, target_dir, workspace};
+pub use site::{Site, UPGRADE_LIMIT, WEB, require_installed};
+pub use wait::{interrupt, wait_for};
+
+/// Answer of every fallible function of the harness.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,234 @@
+//! A node: a root file system, processes and a supervisor of its own, thrown away at the end.
+
+mod builder;
+mod census;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use zinit_client::{Client, ServiceStatus, State, UnitName};
+
+use crate::error::{Doing, Error};
+use crate::{Log, NetNs, job, wait_for};
+
+pub use builder::NodeBuilder;
+pub use census::{Census, Process, digest_of};
+
+/// How long a program run in a node may take.
+const EXEC_LIMIT: Duration = Duration::from_secs(300);
+
+/// Where the supervisor listens in a node.
+pub(crate) const SUPERVISOR_SOCKET: &str = "/run/zinit.sock";
+
+/// Lines of the console that are shown when a test fails.
+const SHOWN_LINES: usize = 120;
+
+/// A running node. It and all its processes die when this is dropped; if that is because of a panic, the
+/// end of its console is printed.
+pub struct Node {
+    netns: NetNs,
+    launcher: Child,
+    pid1: u32,
+    console: Log,
+    reader: Option<JoinHandle<()>>,
+    booted: Instant,
+    scratch: TempDir,
+}
+
+impl Node {
+    /// What a node in `netns` shall be like.
+    pub fn builder(netns: &NetNs) -> NodeBuilder {
+        NodeBuilder::new(netns)
+    }
+
+    /// The pid that PID 1 of the node has outside.
+    pub fn pid1(&self) -> u32 {
+        self.pid1
+    }
+
+    /// The root of the node as it is seen from outside. Absolute links in it would lead astray.
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.pid1))
+    }
+
+    /// A path in the node as it is seen from outside.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root().join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The text of a file in the node.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self, path: &str) -> Result<String, Error> {
+        fs::read_to_string(self.path(path)).doing(|| format!("read {path} of the node"))
+    }
+
+    /// What PID 1 and everything that writes to the console wrote.
+    pub fn console(&self) -> &Log {
+        &self.console
+    }
+
+    /// When PID 1 was started.
+    pub fn booted(&self) -> Instant {
+        self.booted
+    }
+
+    /// The network namespace the node is in.
+    pub fn netns(&self) -> &NetNs {
+        &self.netns
+    }
+
+    /// A client of the supervisor; its methods need a tokio runtime. See also [`service`](Self::service).
+    pub fn zinit(&self) -> Client {
+        Client::new(self.path(SUPERVISOR_SOCKET))
+    }
+
+    /// What the supervisor says of one service.
+    ///
+    /// # Errors
+    /// When it does not answer, or does not know the service.
+    pub fn service(&self, name: &str) -> Result<ServiceStatus, Error> {
+        let name: UnitName =
+            name.parse().map_err(|error: zinit_client::NameError| Error::Unexpected(error.to_string()))?;
+        asked(format!("tell the status of {name}"), async { self.zinit().status(&name).await })
+    }
+
+    /// All services and their states.
+    ///
+    /// # Errors
+    /// When the supervisor does not answer.
+    pub fn services(&self) -> Result<BTreeMap<String, State>, Error> {
+        asked("list its services".to_owned(), async { self.zinit().list().await })
+    }
+
+    /// The newest lines that services wrote.
+    ///
+    /// # Errors
+    /// When the supervisor does not answer.
+    pub fn service_log(&self) -> Result<String, Error> {
+        asked("show its log".to_owned(), async { self.zinit().log_snapshot().await })
+    }
+
+    /// What identityd says of itself in `/run/molt/status.json`.
+    ///
+    /// # Errors
+    /// When it has said nothing yet.
+    pub fn status(&self) -> Result<serde_json::Value, Error> {
+        let text = self.read("/run/molt/status.json")?;
+        serde_json::from_str(&text).doing(|| "understand the status of identityd".to_owned())
+    }
+
+    /// The pid, outside, of the process of a service.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn pid_of(&self, service: &str) -> Result<u32, Error> {
+        let status = self.service(service)?;
+        let none = || Error::Unexpected(format!("{service} is {} and has no process", status.state));
+        let inside = status.pid.ok_or_else(none)?;
+        self.processes()?
+            .iter()
+            .find(|process| process.pid_inside == inside)
+            .map(|process| process.pid)
+            .ok_or_else(|| Error::Unexpected(format!("the process {inside} of {service} is not there")))
+    }
+
+    /// Waits until all of these services are up.
+    ///
+    /// # Errors
+    /// When they are not within `limit`.
+    pub fn wait_for_services(&self, services: &[&str], limit: Duration) -> Result<(), Error> {
+        self.wait_for(&format!("{services:?} are up"), limit, || {
+            let states = self.services().map_err(|error| format!("{error:?}"))?;
+            let up = |name: &&&str| states.get(**name).is_some_and(State::is_up);
+            let down: Vec<_> = services.iter().filter(|name| !up(name)).collect();
+            if down.is_empty() { Ok(()) } else { Err(format!("{down:?} are not among {states:?}")) }
+        })
+    }
+
+    /// As [`wait_for`](crate::wait_for), and gives up at once when the node has died.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], with the end of the console.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut look: impl FnMut() -> Result<T, String>,
+    ) -> Result<T, Error> {
+        let found = wait_for(what, limit, || match look() {
+            Err(_) if !self.is_alive() => Ok(Err("the node died".to_owned())),
+            Err(last) => Err(last),
+            Ok(found) => Ok(Ok(found)),
+        })?;
+        found.map_err(|reason| {
+            Error::Unexpected(format!("{what}: {reason}; its console:\n{}", self.console.tail(SHOWN_LINES)))
+        })
+    }
+
+    /// Runs a program in the node, looked up in its PATH, to its end.
+    ///
+    /// # Errors
+    /// When it cannot be run, or takes too long.
+    pub fn exec(&self, command: &[&str]) -> Result<Output, Error> {
+        let mut enter = Command::new("nsenter");
+        enter.args(["--target", &self.pid1.to_string(), "--mount", "--uts", "--pid"]);
+        enter.arg("--").args(command).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        self.netns.run(|| job::output(&mut enter, EXEC_LIMIT))?
+    }
+
+    /// Runs a program in the node that has to succeed, and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run(&self, command: &[&str]) -> Result<String, Error> {
+        let ended = self.exec(command)?;
+        if ended.status.success() {
+            return Ok(String::from_utf8_lossy(&ended.stdout).into_owned());
+        }
+        Err(job::failed(&format!("(in the node) {}", command.join(" ")), &ended))
+    }
+
+    fn is_alive(&self) -> bool {
+        Path::new(&format!("/proc/{}/ns/mnt", self.pid1)).exists()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the end of the node's console\n{}---", self.console.tail(SHOWN_LINES));
+            eprintln!("(scratch space of the node: {})", self.scratch.path().display());
+        }
+        // The death of PID 1 ends every process of the node, and then the launcher exits. Killing the
+        // launcher too covers the moment before it has a PID 1. All of them may be gone already.
+        if let Ok(pid @ 1..) = i32::try_from(self.pid1) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let _ = self.launcher.kill();
+        let _ = self.launcher.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+fn asked<T>(
+    action: String,
+    question: impl Future<Output = Result<T, zinit_client::Error>>,
+) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing(|| "start a runtime".to_owned())?;
+    runtime.block_on(question).map_err(|source| Error::Supervisor { action, source })
+}

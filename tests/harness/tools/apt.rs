@@ -1,0 +1,109 @@
+//! Downloading packages with apt, without installing anything and without touching apt's own state.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::error::{Doing, Error};
+use crate::job;
+
+/// How long apt may take for one thing.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Apt with its caches, and if necessary its lists of packages, in a directory of ours. The package sources
+/// are the machine's.
+pub(super) struct Apt {
+    directory: PathBuf,
+    own_lists: bool,
+}
+
+impl Apt {
+    /// Uses the machine's lists of packages if there are any, or else fetches lists of our own.
+    pub(super) fn new(tools: &Path) -> Result<Self, Error> {
+        let directory = tools.join("apt");
+        for part in ["lists/partial", "cache/archives/partial"] {
+            let path = directory.join(part);
+            fs::create_dir_all(&path).doing(|| format!("make {}", path.display()))?;
+        }
+        let mut apt = Self { directory, own_lists: false };
+        if !apt.knows_packages()? {
+            apt.own_lists = true;
+        }
+        if !apt.knows_packages()? {
+            job::run(apt.command("apt-get").args(["--quiet", "update"]), LIMIT)?;
+        }
+        Ok(apt)
+    }
+
+    /// Downloads a package and unpacks it to `to`, which must not exist.
+    pub(super) fn fetch(&self, package: &str, to: &Path) -> Result<(), Error> {
+        let half = to.with_extension("half");
+        if half.exists() {
+            fs::remove_dir_all(&half).doing(|| format!("remove {}", half.display()))?;
+        }
+        fs::create_dir_all(&half).doing(|| format!("make {}", half.display()))?;
+        job::run(self.command("apt-get").args(["--quiet", "download", package]).current_dir(&half), LIMIT)?;
+        let archive = only_file(&half)?;
+        let content = half.join("content");
+        job::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&content), LIMIT)?;
+        fs::rename(&content, to).doing(|| format!("make {}", to.display()))?;
+        fs::remove_dir_all(&half).doing(|| format!("remove {}", half.display()))
+    }
+
+    /// The packages that a package directly depends on; of alternatives, the last.
+    pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>, Error> {
+        let text = job::run(self.command("apt-cache").args(["depends", "--important", package]), LIMIT)?;
+        Ok(parse_depends(&text))
+    }
+
+    fn knows_packages(&self) -> Result<bool, Error> {
+        let policy = job::run(self.command("apt-cache").args(["policy", "busybox-static"]), LIMIT)?;
+        Ok(policy.lines().any(|line| {
+            line.trim().strip_prefix("Candidate:").is_some_and(|version| version.trim() != "(none)")
+        }))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+        let mut option = |key: &str, value: &str| {
+            command.arg("-o").arg(format!("{key}={value}"));
+        };
+        // The unprivileged user that apt downloads as may not write here.
+        option("APT::Sandbox::User", "root");
+        option("Dir::Cache", &self.directory.join("cache").to_string_lossy());
+        if self.own_lists {
+            option("Dir::State::lists", &self.directory.join("lists").to_string_lossy());
+        }
+        command
+    }
+}
+
+fn only_file(directory: &Path) -> Result<PathBuf, Error> {
+    let mut entries = fs::read_dir(directory).doing(|| format!("list {}", directory.display()))?;
+    match entries.next() {
+        Some(Ok(entry)) => Ok(entry.path()),
+        _ => Err(Error::Unexpected(format!("apt left no package in {}", directory.display()))),
+    }
+}
+
+fn parse_depends(text: &str) -> Vec<String> {
+    let names = text
+        .lines()
+        .map(str::trim)
+        .filter_map(|line| line.strip_prefix("Depends: ").or_else(|| line.strip_prefix("PreDepends: ")));
+    names.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apt_cache_is_understood() {
+        let text =
+            "redis-tools\n |Depends: adduser\n  Depends: libc6\n  Depends: libsystemd0\n    libelogind0\n";
+        assert_eq!(parse_depends(text), ["libc6", "libsystemd0"]);
+    }
+}

@@ -1,0 +1,144 @@
+//! Programs from Debian that a node needs: a static busybox, and redis with its libraries.
+//!
+//! They are downloaded once, as packages from the machine's own package sources, and unpacked under
+//! `target/tools`. Nothing is installed.
+
+mod apt;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::error::{Doing, Error};
+use crate::{Binaries, base, job, libraries, place};
+
+/// How long a downloaded program may take to tell its version.
+const VERSION_LIMIT: Duration = Duration::from_secs(60);
+
+/// Redis as it goes into a payload.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// The server.
+    pub server: PathBuf,
+    /// The client.
+    pub client: PathBuf,
+    /// The libraries that the two need and a node does not have from the start.
+    pub libraries: BTreeSet<PathBuf>,
+}
+
+/// The directory with everything: `target/tools`.
+///
+/// # Errors
+/// When the running program is not in a target directory.
+pub fn directory() -> Result<PathBuf, Error> {
+    Ok(place::target_dir()?.join("tools"))
+}
+
+/// The static busybox; it is downloaded when it is not there yet.
+///
+/// # Errors
+/// When it cannot be downloaded, or does not run.
+pub fn busybox() -> Result<PathBuf, Error> {
+    let _only_one = place::lock("tools")?;
+    let program = unpacked("busybox-static")?.join("bin/busybox");
+    job::run(Command::new(&program).arg("true"), VERSION_LIMIT)?;
+    Ok(program)
+}
+
+/// Redis; it is downloaded when it is not there yet. `binaries` tell what a node has anyway.
+///
+/// # Errors
+/// When something cannot be downloaded, or the result does not run.
+pub fn redis(binaries: &Binaries) -> Result<Redis, Error> {
+    let _only_one = place::lock("tools")?;
+    // Debian's redis-server holds nothing but a link to a program in redis-tools.
+    let package = unpacked("redis-tools")?;
+    let search = library_packages("redis-tools")?
+        .iter()
+        .map(|name| unpacked(name))
+        .collect::<Result<Vec<_>, _>>()?
+        .iter()
+        .map(|directory| library_directories(directory))
+        .collect::<Result<Vec<_>, _>>()?
+        .concat();
+    let server = package.join("usr/bin/redis-check-rdb");
+    let client = package.join("usr/bin/redis-cli");
+    let there: BTreeSet<_> =
+        base::base_libraries(binaries)?.iter().filter_map(|path| file_name(path)).collect();
+    let mut libraries = BTreeSet::new();
+    for program in [&server, &client] {
+        let needed = libraries::needed_by(program, &search)?;
+        libraries
+            .extend(needed.into_iter().filter(|path| file_name(path).is_none_or(|n| !there.contains(&n))));
+    }
+    let redis = Redis { server, client, libraries };
+    redis.try_out(&search)?;
+    Ok(redis)
+}
+
+impl Redis {
+    fn try_out(&self, search: &[PathBuf]) -> Result<(), Error> {
+        let path = std::env::join_paths(search)
+            .map_err(|error| Error::Unexpected(format!("a library directory has a bad name: {error}")))?;
+        let mut server = Command::new(&self.server);
+        // The program is what its name says.
+        std::os::unix::process::CommandExt::arg0(&mut server, "redis-server");
+        job::run(server.arg("--version").env("LD_LIBRARY_PATH", path), VERSION_LIMIT).map(drop)
+    }
+}
+
+/// The directory of an unpacked package.
+fn unpacked(package: &str) -> Result<PathBuf, Error> {
+    let tools = directory()?;
+    let to = tools.join(package);
+    if !to.is_dir() {
+        fs::create_dir_all(&tools).doing(|| format!("make {}", tools.display()))?;
+        apt::Apt::new(&tools)?.fetch(package, &to)?;
+    }
+    Ok(to)
+}
+
+/// The libraries that a package depends on, through libraries only: names of packages, remembered in a
+/// file so that no package index is needed the next time.
+fn library_packages(package: &str) -> Result<Vec<String>, Error> {
+    let memory = directory()?.join(format!("{package}.libraries"));
+    if let Ok(names) = fs::read_to_string(&memory) {
+        return Ok(names.lines().map(str::to_owned).collect());
+    }
+    let apt = apt::Apt::new(&directory()?)?;
+    let (mut found, mut queue) = (BTreeSet::new(), vec![package.to_owned()]);
+    while let Some(name) = queue.pop() {
+        for dependency in apt.dependencies(&name)? {
+            // A node has the C library and the compiler's own from the start.
+            let base = ["libc6", "libgcc-s1", "libcrypt1"].contains(&dependency.as_str());
+            if dependency.starts_with("lib") && !base && found.insert(dependency.clone()) {
+                queue.push(dependency);
+            }
+        }
+    }
+    let names: Vec<_> = found.into_iter().collect();
+    fs::write(&memory, names.join("\n")).doing(|| format!("write {}", memory.display()))?;
+    Ok(names)
+}
+
+/// Directories of an unpacked package that hold shared libraries.
+fn library_directories(package: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for top in ["lib", "usr/lib"] {
+        let Ok(entries) = fs::read_dir(package.join(top)) else { continue };
+        for entry in entries {
+            let path = entry.doing(|| format!("list {}", package.display()))?.path();
+            // Debian's multiarch directories, such as x86_64-linux-gnu.
+            if path.is_dir() && path.to_string_lossy().contains("-linux-gnu") {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn file_name(path: &Path) -> Option<std::ffi::OsString> {
+    path.file_name().map(ToOwned::to_owned)
+}

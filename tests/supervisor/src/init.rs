@@ -1,0 +1,81 @@
+//! Bringing the supervisor up, and taking it down.
+
+use std::io;
+use std::path::{Path, PathBuf, absolute};
+
+use tokio::sync::mpsc;
+
+use crate::console::Console;
+use crate::lifecycle::Services;
+use crate::process::{Environment, parse_environment};
+use crate::ring::Ring;
+use crate::server::{self, ListenError};
+use crate::supervisor::{Signals, Supervisor};
+
+/// Variables for every service.
+const ENVIRONMENT_FILE: &str = "/etc/environment";
+
+/// Requests that may wait for the supervisor.
+const QUEUE: usize = 64;
+
+/// What the command line of `init` says.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) socket: PathBuf,
+    pub(crate) config: PathBuf,
+    /// Lines of log to keep.
+    pub(crate) buffer: usize,
+    pub(crate) debug: bool,
+}
+
+/// A supervisor that does not come up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InitError {
+    #[error("could not use the unit directory {}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("could not find out the absolute path of {}", path.display())]
+    Path { path: PathBuf, source: io::Error },
+    #[error("could not handle signals")]
+    Signals { source: io::Error },
+    #[error(transparent)]
+    Listen(ListenError),
+}
+
+/// Supervises until the shutdown is over.
+pub(crate) async fn run(settings: Settings) -> Result<(), InitError> {
+    let console = Console::new(settings.debug);
+    let socket = absolute_path(&settings.socket)?;
+    let directory = absolute_path(&settings.config)?;
+    let in_directory = |source| InitError::Directory { path: directory.clone(), source };
+    std::env::set_current_dir(&directory).map_err(in_directory)?;
+
+    let signals = Signals::register().map_err(|source| InitError::Signals { source })?;
+    let listener = server::listen(&socket).await.map_err(InitError::Listen)?;
+    let ring = Ring::new(settings.buffer, console);
+    let services = Services::new(load_environment(console), ring.clone(), console);
+    let mut supervisor = Supervisor::new(services, directory.clone(), console);
+    supervisor.monitor_all().map_err(in_directory)?;
+
+    let (sender, messages) = mpsc::channel(QUEUE);
+    tokio::spawn(server::serve(listener, sender, ring, console));
+    supervisor.run(messages, signals).await;
+    if let Err(error) = std::fs::remove_file(&socket) {
+        console.error(format_args!("could not remove the socket {}: {error}", socket.display()));
+    }
+    Ok(())
+}
+
+fn absolute_path(path: &Path) -> Result<PathBuf, InitError> {
+    absolute(path).map_err(|source| InitError::Path { path: path.to_owned(), source })
+}
+
+fn load_environment(console: Console) -> Environment {
+    match std::fs::read_to_string(ENVIRONMENT_FILE) {
+        Ok(text) => parse_environment(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Environment::new(),
+        Err(error) => {
+            console.error(format_args!("could not read {ENVIRONMENT_FILE}: {error}"));
+            Environment::new()
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A small, real service supervisor that speaks zinit's line dialect.
+//!
+//! It is a **stand-in for tests and the demo, not a product**: it starts, watches, restarts and
+//! signals real processes the way zinit 0.2.11 does, so that the end-to-end tests of Molt need no
+//! zinit on the machine. Every such test can run against the real one instead, with
+//! `MOLT_ZINIT=/path/to/zinit` in the environment; what the two do differently is a fault here.
+//!
+//! `molt-supervisor -s SOCK init --container -c DIR` supervises the units `DIR/*.yaml`; the other
+//! subcommands are the client side, with zinit's names and arguments, for scripts inside a node. As
+//! process 1 of a PID namespace it reaps orphans, and the namespace ends with it.
+//!
+//! # What is ours and what is shared
+//! The client side uses `zinit-client`. The serving side does not: it has its own model of units,
+//! states and messages, written from the measured protocol. With one shared model a wrong default
+//! or a misspelt state would be wrong on both sides at once, and every test green.
+//!
+//! # Deliberate differences from zinit
+//! * `shutdown` and `reboot` end the program and never touch the machine, with or without
+//!   `--container`; SIGTERM, SIGINT and SIGHUP do the same.
+//! * A socket on which somebody listens is not taken over.
+//! * `monitor` takes no path out of the unit directory, requests and units have a size limit, and a
+//!   line of log over 4 KiB is cut into several.
+//! * A `test` that cannot be run is tried again every two seconds, and not in a busy loop.
+//! * Services that wait are looked at after every change, zinit does so only after some.
+//!
+//! `MOLT_SUPERVISOR_CONSOLE=1` copies the lines of the log ring to standard output.
+
+mod cli;
+mod console;
+mod init;
+mod lifecycle;
+mod process;
+mod protocol;
+mod ring;
+mod server;
+mod service;
+mod shutdown;
+mod supervisor;
+mod timers;
+mod unit;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// The unix socket to listen on, or to talk to.
+    #[arg(short, long, value_name = "SOCKET", default_value = "/var/run/zinit.sock")]
+    socket: PathBuf,
+    /// Say on standard output what every service does.
+    #[arg(short, long)]
+    debug: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Supervise the units of a directory.
+    Init {
+        /// The directory of the units; only files that end in .yaml count.
+        #[arg(short, long, value_name = "DIR", default_value = "/etc/zinit/")]
+        config: PathBuf,
+        /// How many lines of log to keep.
+        #[arg(short, long, value_name = "LINES", default_value_t = 2000)]
+        buffer: usize,
+        /// Accepted because zinit has it; this program always behaves as in a container.
+        #[arg(long)]
+        container: bool,
+    },
+    #[command(flatten)]
+    Client(cli::Command),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Init { config, buffer, container: _ } => {
+            let settings =
+                init::Settings { socket: arguments.socket, config, buffer, debug: arguments.debug };
+            run(init::run(settings)).and_then(|result| result.map_err(Into::into))
+        }
+        Command::Client(command) => run(cli::run(&arguments.socket, command)).flatten(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("molt-supervisor: {}", console::Chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs `work` on one thread. Reaping depends on it: between the birth of a child and its entry in
+/// the table nothing else may run.
+fn run<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(work))
+}

@@ -1,0 +1,71 @@
+//! Project tasks, run as `cargo xtask <task>`.
+
+mod demo;
+mod test;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use clap::{Parser, Subcommand};
+use molt_tests::{Error, interrupt};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Tasks of this project. `demo` and `test` need root, for namespaces and FUSE.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Watch a node boot from a flist and replace its own programs without a reboot (needs root)
+    Demo {
+        /// Write the claims, and what was measured, to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Bring what the tests need and run all of them (needs root)
+    Test,
+    /// Download the programs that a node needs to target/tools; the other tasks do it by themselves
+    Tools,
+}
+
+fn main() -> ExitCode {
+    let done = end_on_signals().and_then(|()| match Arguments::parse().task {
+        Task::Demo { json } => demo::run(json.as_deref()),
+        Task::Test => test::run(),
+        Task::Tools => tools::run(),
+    });
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Turns SIGINT and SIGTERM into the end of every wait, so that what a task started is cleaned up.
+fn end_on_signals() -> Result<(), Error> {
+    let failed = |source| Error::System { action: "handle signals".to_owned(), source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let guard = runtime.enter();
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
+    drop(guard);
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupted.recv() => {}
+                _ = terminated.recv() => {}
+            }
+        });
+        interrupt();
+    });
+    Ok(())
+}
