@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flist::hub::{FlistName, HubClient, HubError, Release, Resolution, resolve};
 use flist::mount::{MountError, MountedFlist, Purpose as MountPurpose, detach, mount};
-use flist::store::{Store, StoreError, open_for_reading};
+use flist::store::{DirStore, Store, StoreError, open_for_reading};
 
 use crate::boot_info;
 use crate::durable;
@@ -114,7 +114,13 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
         Err(error) => Err(error),
     };
     content.close().await?;
-    installed.map_err(engine_failed)
+    installed.map_err(engine_failed)?;
+    if engine.identity().volatile
+        && let Err(error) = DirStore::new(&settings.cache_dir).clear()
+    {
+        tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
+    }
+    Ok(())
 }
 
 /// Whether the current generation and flist.name say what is about to be installed.

@@ -1,5 +1,6 @@
 //! A directory → a tree and its blocks in a store.
 
+use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::block::{self, BLOCK_SIZE, BlockError};
+use crate::block::{self, BLOCK_SIZE, BlockError, BlockId};
 use crate::path::{FlistPath, PathError};
 use crate::store::{Store, StoreError};
 use crate::tree::{Block, Content, Entry, Kind, Meta, Tree, TreeError};
@@ -186,6 +187,8 @@ struct Work<'f> {
     next: AtomicUsize,
     stopped: AtomicBool,
     done: Mutex<Vec<(usize, usize, Block)>>,
+    /// Blocks that the store has, or that a thread is sending.
+    known: Mutex<HashSet<BlockId>>,
     failure: Mutex<Option<PackError>>,
     new_blocks: AtomicU64,
     new_bytes: AtomicU64,
@@ -205,6 +208,7 @@ impl<'f> Work<'f> {
             next: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             done: Mutex::default(),
+            known: Mutex::default(),
             failure: Mutex::default(),
             new_blocks: AtomicU64::new(0),
             new_bytes: AtomicU64::new(0),
@@ -253,7 +257,8 @@ impl<'f> Work<'f> {
         let sealed =
             block::seal(plain).map_err(|source| PackError::Seal { path: path.to_owned(), source })?;
         let failed = |source| PackError::Store { path: path.to_owned(), source };
-        if !store.has(&sealed.id).map_err(failed)? {
+        let is_first = lock(&self.known).insert(sealed.id);
+        if is_first && !store.has(&sealed.id).map_err(failed)? {
             store.put(&sealed.id, &sealed.stored).map_err(failed)?;
             self.new_blocks.fetch_add(1, Ordering::Relaxed);
             self.new_bytes.fetch_add(sealed.stored.len() as u64, Ordering::Relaxed);

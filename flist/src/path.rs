@@ -144,14 +144,11 @@ impl FromStr for FlistPath {
     }
 }
 
-/// Bytes that are no UTF-8 and percent signs are written as `%XX`, so that the text names one path only.
+/// Bytes that are no UTF-8, control characters and percent signs are written as `%XX`: the text names one
+/// path only, takes one line, and cannot command a terminal.
 impl fmt::Display for FlistPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            write!(f, "{}", chunk.valid().replace('%', "%25"))?;
-            chunk.invalid().iter().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
-        }
-        Ok(())
+        f.write_str(&escape(&self.0))
     }
 }
 
@@ -174,7 +171,28 @@ impl<'de> Deserialize<'de> for FlistPath {
     }
 }
 
-/// The inverse of [`FlistPath`]'s `Display`.
+/// Bytes from a flist as text, the way [`FlistPath`] is displayed; for targets of symlinks.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let percent = |byte: &u8, text: &mut String| text.push_str(&format!("%{byte:02X}"));
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || character == '%' {
+                character
+                    .encode_utf8(&mut [0; 4])
+                    .as_bytes()
+                    .iter()
+                    .for_each(|byte| percent(byte, &mut text));
+            } else {
+                text.push(character);
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| percent(byte, &mut text));
+    }
+    text
+}
+
+/// The inverse of [`escape`].
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -220,10 +238,16 @@ mod tests {
 
     #[test]
     fn text_form_is_reversible_for_any_bytes() {
-        for bytes in
-            [&b"plain/name"[..], b"100%", b"%41", b"\xff\xfe/caf\xc3\xa9", "ünïcödé-文件.txt".as_bytes()]
-        {
+        for bytes in [
+            &b"plain/name"[..],
+            b"100%",
+            b"%41",
+            b"\xff\xfe/caf\xc3\xa9",
+            b"a\nb\x1b[2J\xc2\x85",
+            "ünïcödé-文件.txt".as_bytes(),
+        ] {
             let path = FlistPath::from_bytes(bytes).unwrap();
+            assert!(!path.to_string().contains(char::is_control));
             let json = serde_json::to_string(&path).unwrap();
             assert_eq!(serde_json::from_str::<FlistPath>(&json).unwrap(), path);
         }

@@ -21,6 +21,8 @@ pub struct Limits {
     pub blocks: usize,
     /// Components of one path.
     pub depth: usize,
+    /// Length of all paths together in bytes: deep trees are small in a flist and large in memory.
+    pub path_bytes: usize,
     /// Length of a symlink's target in bytes.
     pub target_bytes: usize,
     /// Routes and tags, each.
@@ -35,6 +37,7 @@ impl Default for Limits {
             file_bytes: 1 << 38,
             blocks: 4_000_000,
             depth: 128,
+            path_bytes: 512 << 20,
             target_bytes: 4095,
             routes: 1024,
         }

@@ -173,7 +173,7 @@ impl Target {
             fchownat(parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed("chown", path))?;
         }
         if !matches!(entry.kind, Kind::Symlink(_)) {
-            fchmodat(parent, name, mode(meta), FchmodatFlags::FollowSymlink)
+            fchmodat(parent, name, mode(meta), FchmodatFlags::NoFollowSymlink)
                 .map_err(failed("chmod", path))?;
         }
         let time = TimeSpec::new(meta.mtime, 0);

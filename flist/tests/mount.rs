@@ -8,20 +8,23 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use flist::block::BLOCK_SIZE;
+use flist::format;
 use flist::mount::{MountedFlist, Purpose, detach, mount};
 use flist::pack::pack;
 use flist::store::{DirStore, Store};
 use flist::tree::{Entry, Kind, Meta, Route, Tree};
-use flist::{format, path::FlistPath};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+/// The type of a mounted flist in the kernel's list of mounts.
+const FILE_SYSTEM: &str = "fuse.flist";
 
 const META: Meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: 1_600_000_000 };
 
@@ -187,7 +190,7 @@ fn nothing_is_left_of_a_mount() {
     let store: Arc<dyn Store> = Arc::new(packed.store.clone());
     for _ in 0..3 {
         let mounted = mount(&packed.tree, store.clone(), &packed.at(), Purpose::General).unwrap();
-        assert_eq!(observe::mounts_at(&packed.at()), ["fuse.flist"]);
+        assert_eq!(observe::mounts_at(&packed.at()), [FILE_SYSTEM]);
         mounted.unmount().unwrap();
         assert!(observe::mounts_at(&packed.at()).is_empty());
         assert_eq!(Arc::strong_count(&store), 1, "the session has ended");
@@ -235,7 +238,7 @@ fn a_mount_that_somebody_else_took_away_is_no_error() {
     let other = packed.mount();
     // It is neither an error, nor a reason to wait for the reader, nor may it take the other mount away.
     mounted.unmount().unwrap();
-    assert_eq!(observe::mounts_at(&packed.at()), ["fuse.flist"]);
+    assert_eq!(observe::mounts_at(&packed.at()), [FILE_SYSTEM]);
     drop(file);
     other.unmount().unwrap();
     assert!(detach(&packed.at()).unwrap_err().to_string().contains("cannot unmount"));
@@ -255,32 +258,50 @@ fn a_place_that_does_not_exist_is_named() {
 fn the_command_unmounts_and_exits_when_told_to() {
     let packed = Packed::new();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut child = start_mount(&packed, &packed.at());
+        let mut command = MountCommand::start(&packed);
         assert_eq!(fs::read(packed.file()).unwrap(), packed.plain);
-        kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
-        assert!(child.wait().unwrap().success(), "after {signal}");
+        command.signal(signal);
+        assert!(command.child.wait().unwrap().success(), "after {signal}");
         assert!(observe::mounts_at(&packed.at()).is_empty());
     }
-    let mut child = start_mount(&packed, &packed.at());
+    let mut command = MountCommand::start(&packed);
     umount2(&packed.at(), MntFlags::empty()).unwrap();
-    assert!(child.wait().unwrap().success(), "after umount");
+    assert!(command.child.wait().unwrap().success(), "after umount");
 }
 
-/// Starts `flist mount` and waits until it says that it is done.
-fn start_mount(packed: &Packed, at: &Path) -> Child {
-    let flist = packed.dir.path().join("tree.fl");
-    let mut tree = packed.tree.clone();
-    tree.routes = vec![Route::everything(packed.store.url())];
-    format::write(&tree, &flist).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_flist"))
-        .args(["mount".as_ref(), "-m".as_ref(), flist.as_os_str(), at.as_os_str()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.contains("is mounted on"), "{line:?}");
-    assert_eq!(observe::mounts_at(at), ["fuse.flist"]);
-    assert!(packed.tree.get(&FlistPath::from_bytes(b"data").unwrap()).is_some());
-    child
+/// A running `flist mount`, which does not outlive the test.
+struct MountCommand {
+    child: Child,
+}
+
+impl MountCommand {
+    /// Starts it and waits until it says that the tree is mounted.
+    fn start(packed: &Packed) -> Self {
+        let flist = packed.dir.path().join("tree.fl");
+        let mut tree = packed.tree.clone();
+        tree.routes = vec![Route::everything(packed.store.url())];
+        format::write(&tree, &flist).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_flist"))
+            .args(["mount".as_ref(), "-m".as_ref(), flist.as_os_str(), packed.at().as_os_str()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut command = Self { child };
+        let mut line = String::new();
+        BufReader::new(command.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("is mounted on"), "{line:?}");
+        assert_eq!(observe::mounts_at(&packed.at()), [FILE_SYSTEM]);
+        command
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+}
+
+impl Drop for MountCommand {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use flist::format;
-use flist::path::FlistPath;
+use flist::path::{FlistPath, escape};
 use flist::tree::{Entry, Kind, Limits, Tree};
 use serde_json::{Value, json};
 
@@ -35,20 +35,20 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     }
 }
 
-/// One line an entry: `kind mode size uid:gid mtime path [-> target]`.
+/// One line an entry: `kind mode size uid:gid mtime path [-> target]`, unusual bytes as `%XX`.
 fn print(tree: &Tree, out: &mut impl Write) -> std::io::Result<()> {
     for route in &tree.routes {
         writeln!(out, "# route {:02x}-{:02x} {}", route.first, route.last, route.url)?;
     }
     for (key, value) in &tree.tags {
-        writeln!(out, "# tag {key} {value}")?;
+        writeln!(out, "# tag {} {}", key.escape_debug(), value.escape_debug())?;
     }
     for (path, entry) in tree.iter() {
         let meta = &entry.meta;
         let (letter, size) = letter_and_size(&entry.kind);
         write!(out, "{letter} {:04o} {size} {}:{} {} {path}", meta.mode, meta.uid, meta.gid, meta.mtime)?;
         match &entry.kind {
-            Kind::Symlink(target) => writeln!(out, " -> {}", String::from_utf8_lossy(target))?,
+            Kind::Symlink(target) => writeln!(out, " -> {}", escape(target))?,
             _ => writeln!(out)?,
         }
     }
@@ -99,7 +99,7 @@ fn entry_as_json(path: &FlistPath, entry: &Entry) -> Value {
                 .map(|block| json!({"id": block.id.to_string(), "key": block.key.to_string()}))
                 .collect();
         }
-        Kind::Symlink(target) => value["target"] = String::from_utf8_lossy(target).into(),
+        Kind::Symlink(target) => value["target"] = escape(target).into(),
         Kind::CharDevice(rdev) | Kind::BlockDevice(rdev) => value["rdev"] = (*rdev).into(),
         Kind::Directory | Kind::Fifo | Kind::Socket => {}
     }

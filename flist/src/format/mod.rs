@@ -30,6 +30,15 @@ pub enum FormatError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The content of the file is not usable.
+    #[error("cannot use flist {path}")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<FormatError>,
+    },
     /// The content is of no known format.
     #[error("this is no flist: {0}")]
     Unknown(&'static str),
@@ -44,6 +53,7 @@ pub enum FormatError {
 /// [`FormatError`]; nothing of a bad flist is returned.
 pub fn read(path: &Path, limits: &Limits) -> Result<Tree, FormatError> {
     parse(&read_bytes(path, limits)?, limits)
+        .map_err(|error| FormatError::Unusable { path: path.to_owned(), source: Box::new(error) })
 }
 
 /// Reads the bytes of a flist file, at most [`Limits::flist_bytes`] of them.

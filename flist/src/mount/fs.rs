@@ -53,7 +53,7 @@ impl FlistFs {
             crtime: time,
             kind,
             perm: meta.mode as u16,
-            nlink: inode.links(&self.table),
+            nlink: inode.links(),
             uid: meta.uid,
             gid: meta.gid,
             rdev: rdev as u32,
@@ -135,7 +135,7 @@ impl Filesystem for FlistFs {
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let Some(entries) = self.table.list(ino.into(), offset) else { return reply.error(Errno::ENOENT) };
-        for ((ino, inode, name), next) in entries.into_iter().zip(offset + 1..) {
+        for ((ino, inode, name), next) in entries.zip(offset + 1..) {
             let kind = self.attr(ino, inode).kind;
             if reply.add(INodeNo(ino), next, kind, name) {
                 break;
@@ -153,7 +153,7 @@ impl Filesystem for FlistFs {
         mut reply: ReplyDirectoryPlus,
     ) {
         let Some(entries) = self.table.list(ino.into(), offset) else { return reply.error(Errno::ENOENT) };
-        for ((ino, inode, name), next) in entries.into_iter().zip(offset + 1..) {
+        for ((ino, inode, name), next) in entries.zip(offset + 1..) {
             if reply.add(INodeNo(ino), next, name, &TTL, &self.attr(ino, inode), Generation(0)) {
                 break;
             }

@@ -17,17 +17,17 @@ pub(super) struct Inode {
     pub(super) entry: Entry,
     /// The directory that holds it; the root holds itself.
     pub(super) parent: u64,
-    /// For a directory, what it holds.
-    children: BTreeMap<Vec<u8>, u64>,
+    /// For a directory, what it holds, ordered by name.
+    children: Vec<(Vec<u8>, u64)>,
+    /// How many of them are directories.
+    directories: u32,
 }
 
 impl Inode {
     /// Links to it: one, and for a directory its own `.` and the `..` of each directory in it.
-    pub(super) fn links(&self, table: &InodeTable) -> u32 {
-        let is_directory =
-            |ino: &u64| table.get(*ino).is_some_and(|i| matches!(i.entry.kind, Kind::Directory));
+    pub(super) fn links(&self) -> u32 {
         match self.entry.kind {
-            Kind::Directory => 2 + self.children.values().filter(|ino| is_directory(ino)).count() as u32,
+            Kind::Directory => 2 + self.directories,
             _ => 1,
         }
     }
@@ -47,7 +47,8 @@ impl InodeTable {
             path: path.clone(),
             entry: entry.clone(),
             parent,
-            children: BTreeMap::new(),
+            children: Vec::new(),
+            directories: 0,
         };
         let mut inodes = vec![inode(&FlistPath::root(), &root, ROOT)];
         let mut numbers = BTreeMap::from([(FlistPath::root(), ROOT)]);
@@ -56,8 +57,11 @@ impl InodeTable {
             let parent = path.parent().and_then(|parent| numbers.get(&parent).copied()).unwrap_or(ROOT);
             inodes.push(inode(path, entry, parent));
             let ino = inodes.len() as u64;
-            inodes[parent as usize - 1].children.insert(path.name().to_vec(), ino);
+            // Entries of one directory come in the order of their names.
+            let directory = &mut inodes[parent as usize - 1];
+            directory.children.push((path.name().to_vec(), ino));
             if matches!(entry.kind, Kind::Directory) {
+                directory.directories += 1;
                 numbers.insert(path.clone(), ino);
             }
         }
@@ -73,17 +77,26 @@ impl InodeTable {
     }
 
     pub(super) fn child(&self, directory: u64, name: &OsStr) -> Option<(u64, &Arc<Inode>)> {
-        let ino = *self.get(directory)?.children.get(name.as_bytes())?;
+        let children = &self.get(directory)?.children;
+        let place = children.binary_search_by(|(known, _)| known.as_slice().cmp(name.as_bytes())).ok()?;
+        let ino = children[place].1;
         Some((ino, self.get(ino)?))
     }
 
     /// `.`, `..` and what a directory holds, from the `offset`-th on.
-    pub(super) fn list(&self, directory: u64, offset: u64) -> Option<Vec<(u64, &Inode, &OsStr)>> {
+    pub(super) fn list(
+        &self,
+        directory: u64,
+        offset: u64,
+    ) -> Option<impl Iterator<Item = (u64, &Inode, &OsStr)>> {
         let inode = self.get(directory)?;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let dots = [(directory, OsStr::new(".")), (inode.parent, OsStr::new(".."))];
-        let children = inode.children.iter().map(|(name, ino)| (*ino, OsStr::from_bytes(name)));
-        let listed = dots.into_iter().chain(children).skip(usize::try_from(offset).unwrap_or(usize::MAX));
-        Some(listed.filter_map(|(ino, name)| Some((ino, self.get(ino)?.as_ref(), name))).collect())
+        // The kernel asks for a large directory piece by piece: nothing is walked through again.
+        let rest = inode.children.get(offset.saturating_sub(dots.len())..).unwrap_or_default();
+        let rest = rest.iter().map(|(name, ino)| (*ino, OsStr::from_bytes(name)));
+        let listed = dots.into_iter().skip(offset).chain(rest);
+        Some(listed.filter_map(|(ino, name)| Some((ino, self.get(ino)?.as_ref(), name))))
     }
 }
 
@@ -101,12 +114,15 @@ mod tests {
         }
         let table = InodeTable::new(&tree);
         let (a, inode) = table.child(ROOT, OsStr::new("a")).unwrap();
-        assert_eq!((inode.links(&table), inode.parent), (3, ROOT));
+        assert_eq!((inode.links(), inode.parent), (3, ROOT));
         let (b, _) = table.child(a, OsStr::new("b")).unwrap();
         assert_eq!(table.get(b).unwrap().path.to_string(), "a/b");
         assert!(table.child(ROOT, OsStr::new("b")).is_none());
-        let names: Vec<_> = table.list(ROOT, 1).unwrap().into_iter().map(|(_, _, name)| name).collect();
-        assert_eq!(names, ["..", "a", "d"]);
+        let names = |offset| table.list(ROOT, offset).unwrap().map(|(_, _, name)| name).collect::<Vec<_>>();
+        assert_eq!(names(0), [".", "..", "a", "d"]);
+        assert_eq!(names(1), ["..", "a", "d"]);
+        assert_eq!(names(3), ["d"]);
+        assert!(names(4).is_empty() && names(u64::MAX).is_empty());
         assert!(table.get(0).is_none() && table.get(99).is_none());
     }
 }

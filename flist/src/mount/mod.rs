@@ -3,16 +3,23 @@
 //! The session has its own threads, and the stores block on threads of their own, so a reader of the
 //! mount can never wait for itself.
 
+mod attach;
 mod blocks;
 mod fs;
 mod inodes;
 
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use attach::{Attached, Removal, attach};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
-use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::unistd::geteuid;
 
 use crate::store::Store;
 use crate::tree::Tree;
@@ -20,12 +27,17 @@ use crate::tree::Tree;
 /// Requests of the kernel that are answered at the same time.
 const THREADS: usize = 4;
 
-/// What a mount is for.
+/// How long an unmount waits for the session to end. It ends at once, unless another mount namespace has
+/// a copy of the mount, which then is served for as long as this process lives.
+const SESSION_END: Duration = Duration::from_secs(2);
+
+/// What a mount is for. Either way it is read-only, and set-uid bits and devices are shown but have no
+/// effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Files are copied from it: nothing can be executed from it and set-uid bits have no effect.
+    /// Files are copied from it: nothing can be executed from it.
     Install,
-    /// A person uses it like any other file system.
+    /// A person looks at it, and may run what is in it.
     General,
 }
 
@@ -58,6 +70,8 @@ pub enum MountError {
 /// A mounted flist. Dropping it unmounts; [`MountedFlist::unmount`] also tells whether that worked.
 pub struct MountedFlist {
     session: Option<BackgroundSession>,
+    /// Our own mount; `None` where fusermount has made it for an ordinary user and the session knows it.
+    attached: Option<Attached>,
     path: PathBuf,
 }
 
@@ -71,26 +85,16 @@ pub fn mount(
     path: &Path,
     purpose: Purpose,
 ) -> Result<MountedFlist, MountError> {
-    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
-    opened.map_err(MountError::NoFuse)?;
-    let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName("flist".to_owned()),
-        MountOption::Subtype("flist".to_owned()),
-        MountOption::RO,
-        MountOption::NoDev,
-        MountOption::DefaultPermissions,
-    ];
-    if purpose == Purpose::Install {
-        config.mount_options.extend([MountOption::NoSuid, MountOption::NoExec]);
-    }
-    config.acl = if nix::unistd::geteuid().is_root() { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(THREADS);
-    config.clone_fd = true;
-    let failed = |source| MountError::Mount { path: path.to_owned(), source };
+    let device = File::options().read(true).write(true).open("/dev/fuse").map_err(MountError::NoFuse)?;
     let filesystem = fs::FlistFs { table: inodes::InodeTable::new(tree), blocks: blocks::Blocks::new(store) };
-    let session = Session::new(filesystem, path, &config).and_then(Session::spawn).map_err(failed)?;
-    Ok(MountedFlist { session: Some(session), path: path.to_owned() })
+    let started = if geteuid().is_root() {
+        start(filesystem, device.into(), path, purpose)
+    } else {
+        start_as_user(filesystem, path, purpose)
+    };
+    let (session, attached) =
+        started.map_err(|source| MountError::Mount { path: path.to_owned(), source })?;
+    Ok(MountedFlist { session: Some(session), attached, path: path.to_owned() })
 }
 
 /// Takes a mount away from its mount point at once; those who use it still can.
@@ -109,23 +113,12 @@ impl MountedFlist {
     }
 
     /// Unmounts and waits for the session's threads to end. A mount that is in use is detached: it goes
-    /// when its last user does.
+    /// when its last user does. That somebody else has unmounted it already is no error.
     ///
     /// # Errors
-    /// [`MountError::Unmount`].
+    /// [`MountError::Unmount`], for instance when something else is mounted on top of it.
     pub fn unmount(mut self) -> Result<(), MountError> {
-        let failed = |source| MountError::Unmount { path: self.path.clone(), source };
-        let Some(session) = self.session.take() else { return Ok(()) };
-        match umount2(&self.path, MntFlags::empty()) {
-            // EINVAL: somebody else has unmounted it already.
-            Ok(()) | Err(Errno::EINVAL) => session.join().map_err(failed),
-            Err(Errno::EBUSY) => {
-                tracing::warn!(path = %self.path.display(), "the mount is in use, detaching it");
-                detach(&self.path)
-            }
-            // As an ordinary user fusermount has to do it, which the session knows how to call.
-            Err(_) => session.umount_and_join().map_err(failed),
-        }
+        self.end().map_err(|source| MountError::Unmount { path: self.path.clone(), source })
     }
 
     /// Waits until somebody else unmounts it.
@@ -133,10 +126,79 @@ impl MountedFlist {
     /// # Errors
     /// [`MountError::Unmount`] when the session broke instead.
     pub fn wait(mut self) -> Result<(), MountError> {
-        let failed = |source| MountError::Unmount { path: self.path.clone(), source };
-        match self.session.take() {
-            Some(session) => session.join().map_err(failed),
-            None => Ok(()),
+        let ended = self.session.take().map_or(Ok(()), BackgroundSession::join);
+        // A session that broke leaves a mount that answers nobody.
+        let removed = self.attached.as_ref().map_or(Ok(Removal::Gone), Attached::remove);
+        ended.and(removed.map(drop)).map_err(|source| MountError::Unmount { path: self.path.clone(), source })
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        let Some(session) = self.session.take() else { return Ok(()) };
+        let Some(attached) = &self.attached else { return session.umount_and_join() };
+        match attached.remove()? {
+            Removal::Gone => {
+                let deadline = Instant::now() + SESSION_END;
+                while !session.guard.is_finished() && Instant::now() < deadline {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                if session.guard.is_finished() {
+                    return session.join();
+                }
+                tracing::debug!(path = %self.path.display(), "the mount is still used elsewhere");
+            }
+            Removal::Detached => {
+                tracing::warn!(path = %self.path.display(), "the mount is in use, it was detached");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MountedFlist {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::warn!(path = %self.path.display(), %error, "cannot unmount");
         }
     }
+}
+
+type Started = (BackgroundSession, Option<Attached>);
+
+fn start(filesystem: fs::FlistFs, device: OwnedFd, path: &Path, purpose: Purpose) -> io::Result<Started> {
+    let attached = attach(&device, path, purpose)?;
+    // The kernel waits for the session's first answer from now on.
+    let session = Session::from_fd(filesystem, device, SessionACL::All, config(SessionACL::All));
+    match session.and_then(Session::spawn) {
+        Ok(session) => Ok((session, Some(attached))),
+        Err(error) => {
+            if let Err(left) = attached.remove() {
+                tracing::warn!(path = %path.display(), error = %left, "a dead mount is left");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Ordinary users mount by the help of fusermount, which fuser calls.
+fn start_as_user(filesystem: fs::FlistFs, path: &Path, purpose: Purpose) -> io::Result<Started> {
+    let mut config = config(SessionACL::Owner);
+    config.mount_options = vec![
+        MountOption::FSName("flist".to_owned()),
+        MountOption::Subtype("flist".to_owned()),
+        MountOption::RO,
+        MountOption::DefaultPermissions,
+    ];
+    if purpose == Purpose::Install {
+        config.mount_options.push(MountOption::NoExec);
+    }
+    let session = Session::new(filesystem, path, &config)?.spawn()?;
+    Ok((session, None))
+}
+
+fn config(acl: SessionACL) -> Config {
+    let mut config = Config::default();
+    config.acl = acl;
+    config.n_threads = Some(THREADS);
+    config.clone_fd = true;
+    config
 }

@@ -1,8 +1,8 @@
 //! Blocks over HTTP: `GET <url>/<first two hex digits>/<64 hex digits>`, then `<url>/<64 hex digits>`, as
 //! rfs lays them out. Our hub also takes `PUT`.
 
-use std::io::Read;
-use std::time::Duration;
+use std::io::{self, ErrorKind, Read};
+use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
@@ -23,6 +23,8 @@ const WHOLE_REQUEST: Duration = Duration::from_secs(60);
 pub struct HttpStore {
     url: String,
     client: Client,
+    /// Longest time from a request to the end of its answer.
+    patience: Duration,
 }
 
 impl HttpStore {
@@ -31,13 +33,21 @@ impl HttpStore {
     /// # Errors
     /// [`StoreError::Client`].
     pub fn new(url: &str) -> Result<Self, StoreError> {
+        Self::with_patience(url, WHOLE_REQUEST)
+    }
+
+    /// As [`HttpStore::new`], but gives up an answer that is not complete after `patience`.
+    ///
+    /// # Errors
+    /// [`StoreError::Client`].
+    pub fn with_patience(url: &str, patience: Duration) -> Result<Self, StoreError> {
         let url = url.trim_end_matches('/').to_owned();
         let client = Client::builder()
-            .connect_timeout(CONNECT)
-            .timeout(WHOLE_REQUEST)
+            .connect_timeout(CONNECT.min(patience))
+            .timeout(patience)
             .build()
             .map_err(|source| StoreError::Client { url: url.clone(), source })?;
-        Ok(Self { url, client })
+        Ok(Self { url, client, patience })
     }
 
     fn addresses(&self, id: &BlockId) -> [String; 2] {
@@ -69,11 +79,8 @@ impl Store for HttpStore {
             return Ok(None);
         };
         let mut stored = Vec::with_capacity(16 * 1024);
-        response.take(MAX_STORED as u64 + 1).read_to_end(&mut stored).map_err(|source| StoreError::File {
-            action: "read the answer of",
-            path: url.clone().into(),
-            source,
-        })?;
+        let read = response.take(MAX_STORED as u64 + 1).read_to_end(&mut stored);
+        read.map_err(|source| StoreError::Answer { url: url.clone(), source })?;
         if stored.len() > MAX_STORED {
             return Err(StoreError::TooLong { url });
         }
@@ -107,6 +114,23 @@ impl Store for HttpStore {
 
     fn url(&self) -> String {
         self.url.clone()
+    }
+}
+
+/// The body, at most one byte more than a block can have. The client's own timeout is for each read, so a
+/// server that sends a byte now and then would keep us for days.
+fn read_body(response: Response, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(16 * 1024);
+    let mut rest = response.take(MAX_STORED as u64 + 1);
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match rest.read(&mut buffer)? {
+            0 => return Ok(body),
+            read => body.extend_from_slice(&buffer[..read]),
+        }
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(ErrorKind::TimedOut, "it takes too long"));
+        }
     }
 }
 

@@ -75,6 +75,24 @@ pub enum StoreError {
         #[source]
         source: reqwest::Error,
     },
+    /// An answer broke off.
+    #[error("the answer of store {url} broke off")]
+    Answer {
+        /// The block's address.
+        url: String,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An answer broke off or took too long.
+    #[error("the answer of store {url} is not complete")]
+    Broken {
+        /// The block's address.
+        url: String,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
     /// A server answered with something else than the block or "not found".
     #[error("store answered {status} for {url}")]
     Status {
@@ -121,7 +139,7 @@ impl StoreError {
     /// Whether the same request may succeed a little later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Request { .. } => true,
+            Self::Request { .. } | Self::Answer { .. } => true,
             Self::Status { status, .. } => *status == 429 || *status >= 500,
             _ => false,
         }

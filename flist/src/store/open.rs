@@ -1,5 +1,6 @@
 //! Addresses of stores → stores.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -74,9 +75,18 @@ struct RoutedStore {
 }
 
 impl RoutedStore {
+    /// Opens each address once, however many ranges lead to it.
     fn open(routes: &[Route]) -> Result<Self, StoreError> {
-        let open = |route: &Route| Ok((route.first, route.last, open(&route.url)?));
-        Ok(Self { stores: routes.iter().map(open).collect::<Result<_, _>>()? })
+        let mut opened: HashMap<&str, Arc<dyn Store>> = HashMap::new();
+        let mut stores = Vec::with_capacity(routes.len());
+        for Route { first, last, url } in routes {
+            let store = match opened.get(url.as_str()) {
+                Some(store) => store.clone(),
+                None => opened.entry(url).insert_entry(open(url)?).get().clone(),
+            };
+            stores.push((*first, *last, store));
+        }
+        Ok(Self { stores })
     }
 
     fn for_block(&self, id: &BlockId) -> impl Iterator<Item = &Arc<dyn Store>> {
@@ -119,8 +129,11 @@ impl Store for RoutedStore {
     }
 
     fn url(&self) -> String {
-        let urls: Vec<_> = self.stores.iter().map(|(_, _, store)| store.url()).collect();
-        urls.join(", ")
+        let urls: BTreeSet<_> = self.stores.iter().map(|(_, _, store)| store.url()).collect();
+        match urls.is_empty() {
+            true => "the flist's stores: it names none".to_owned(),
+            false => urls.into_iter().collect::<Vec<_>>().join(", "),
+        }
     }
 }
 

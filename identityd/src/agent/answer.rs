@@ -15,8 +15,7 @@ pub(super) fn to(verb: Verb, event: &Event, state: &State) -> Option<Answer> {
     let version = state.installed.as_ref().map(|installed| installed.version.clone());
     let outcome = match (verb, event) {
         (_, Event::LookedForInstalled(Ok(None))) if state.gate == Some(Gate::FlistName) => {
-            let message = format!("cannot upgrade: {}", Gate::FlistName.explanation());
-            return Some(Answer::Error(Problem::new(ProblemKind::Local, message)));
+            return Some(Answer::Error(nothing_known(state)));
         }
         (Verb::Check, Event::Resolved(Ok(resolved))) => {
             let candidate = match resolved {
@@ -46,6 +45,17 @@ pub(super) fn problem_of(event: &Event) -> Option<Problem> {
         | Event::Applied(Err(problem)) => Some(problem.clone()),
         Event::Applied(Ok(Applied::RolledBack { reason })) => Some(rolled_back(reason)),
         _ => None,
+    }
+}
+
+/// Why nothing can be planned or installed while it is not known what is installed.
+pub(super) fn nothing_known(state: &State) -> Problem {
+    match (&state.problem, state.gate) {
+        (Some(problem), Some(Gate::BackOff | Gate::Refused)) => problem.clone(),
+        (_, gate) => {
+            let why = gate.unwrap_or(Gate::Starting).explanation();
+            Problem::new(ProblemKind::Local, format!("cannot upgrade now: {why}"))
+        }
     }
 }
 

@@ -260,6 +260,11 @@ impl Effects {
         let committed = self.engine.commit_pending(lock, handover.generation).await;
         if committed.map_err(|error| problem(&error))? {
             Handover::end(&self.settings.run_dir);
+            // The rest of the release is an attempt of its own.
+            let mut releases = Releases::load(&self.engine.state().releases());
+            if let Err(error) = releases.excuse(handover.release) {
+                tracing::warn!(error = report(&error), "the attempt still counts");
+            }
             tracing::info!(generation = handover.generation, version = crate::VERSION, "handover complete");
             return Ok(());
         }

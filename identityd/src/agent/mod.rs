@@ -6,8 +6,8 @@
 //! worker ───┘            │
 //!                        └─► State ─► status
 //! ```
-//! [`state`] decides, [`schedule`] says how long to wait, [`worker`] has things done; the
-//! [`Agent`] here only carries between them.
+//! `state` decides, `schedule` says how long to wait, `worker` has things done; the [`Agent`] here
+//! only carries between them.
 
 mod answer;
 pub mod effects;
@@ -163,6 +163,9 @@ impl Agent {
             }
             Verb::Check | Verb::Plan if upgrading => {
                 handle::send(&answers, Answer::Error(answer::upgrade_runs(&self.state)));
+            }
+            Verb::Plan if self.state.installed.is_none() => {
+                handle::send(&answers, Answer::Error(answer::nothing_known(&self.state)));
             }
             Verb::Plan => self.worker.begin(Job::Plan(answers)),
             Verb::Check => {

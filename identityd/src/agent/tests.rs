@@ -179,8 +179,10 @@ async fn without_flist_name_it_looks_until_the_file_is_there() {
     let node = Running::start(OFTEN, Script { disabled: Arc::clone(&disabled), ..Script::default() });
     let status = node.until("disabled", |status| status.gate == Some(Gate::FlistName)).await;
     assert!(status.reason.unwrap().contains("live upgrade is disabled"));
-    let answers = all(node.handle.ask(Verb::Check)).await;
-    assert!(matches!(&answers[..], [Answer::Error(problem)] if problem.message.contains("flist.name")));
+    for verb in [Verb::Check, Verb::Plan, Verb::Apply] {
+        let answers = all(node.handle.ask(verb)).await;
+        assert!(matches!(&answers[..], [Answer::Error(problem)] if problem.message.contains("flist.name")));
+    }
     assert!(!node.calls().contains(&"resolve"));
     disabled.store(false, Ordering::Relaxed);
     let status = node.until("idle", |status| status.stage == Stage::Idle).await;

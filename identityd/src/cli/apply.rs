@@ -1,9 +1,9 @@
 //! `identityd apply`
 
 use identityd::agent::{Outcome, Progress, ServiceEvent, Upgraded};
-use identityd::control::{self, AskError, Heard};
+use identityd::control::{self, Heard};
 
-use super::{Asking, CommandResult, Failure, bytes, print, wait, wrong_answer};
+use super::{Asking, CommandResult, bytes, print, print_line, wait, wrong_answer};
 
 /// Install what the channel offers now, and follow the upgrade to its end.
 ///
@@ -17,28 +17,23 @@ pub(super) struct Arguments {
 
 pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
     let json = asking.json;
-    let answer = wait(control::follow_upgrade(&asking.socket, |heard| {
-        // Output that nobody reads is no reason to leave an upgrade unfollowed.
-        let _unread = match (json, heard) {
-            (false, heard) => print(&line(heard)),
-            (true, Heard::Progress(progress)) => print_line("progress", progress),
-            (true, Heard::Handover) => print_line("progress", "handover"),
-        };
-    }));
+    let answer = wait(
+        asking,
+        control::follow_upgrade(&asking.socket, |heard| {
+            // Output that nobody reads is no reason to leave an upgrade unfollowed.
+            let _unread = match (json, heard) {
+                (false, heard) => print(&line(heard)),
+                (true, Heard::Progress(progress)) => print_line("progress", progress),
+                (true, Heard::Handover) => print_line("progress", "handover"),
+            };
+        }),
+    );
     match answer {
         Ok(Outcome::Apply(upgraded)) if json => print_line("ok", &upgraded),
         Ok(Outcome::Apply(upgraded)) => print(&end(&upgraded)),
         Ok(_) => Err(wrong_answer(asking)),
-        Err(Failure::Ask(AskError::Refused(problem))) if json => {
-            print_line("error", &problem)?;
-            Err(Failure::Ask(AskError::Refused(problem)))
-        }
         Err(failure) => Err(failure),
     }
-}
-
-fn print_line(key: &str, value: impl serde::Serialize) -> CommandResult {
-    print(&serde_json::json!({ key: value }).to_string())
 }
 
 fn line(heard: Heard<'_>) -> String {

@@ -34,7 +34,7 @@ Set RUST_LOG=debug to see more of `identityd run`.";
 
 #[derive(Subcommand)]
 enum Command {
-    Run(daemon::Arguments),
+    Run(Box<daemon::Arguments>),
     Status(status::Arguments),
     Check(check::Arguments),
     Plan(plan::Arguments),
@@ -102,13 +102,22 @@ fn with_causes(error: &dyn Error) -> String {
 
 /// Asks a question that has one answer.
 fn ask(asking: &Asking, verb: Verb) -> Result<Outcome, Failure> {
-    wait(control::ask(&asking.socket, verb, |_| {}))
+    wait(asking, control::ask(&asking.socket, verb, |_| {}))
 }
 
-/// Waits for a conversation with the daemon.
-fn wait(conversation: impl Future<Output = Result<Outcome, AskError>>) -> Result<Outcome, Failure> {
+/// Waits for a conversation with the daemon. A refusal is part of the JSON output.
+fn wait(
+    asking: &Asking,
+    conversation: impl Future<Output = Result<Outcome, AskError>>,
+) -> Result<Outcome, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(other)?;
-    runtime.block_on(conversation).map_err(Failure::Ask)
+    let answer = runtime.block_on(conversation);
+    if let Err(AskError::Refused(problem)) = &answer
+        && asking.json
+    {
+        print_line("error", problem)?;
+    }
+    answer.map_err(Failure::Ask)
 }
 
 fn other(error: impl Error + 'static) -> Failure {
@@ -123,6 +132,11 @@ fn wrong_answer(asking: &Asking) -> Failure {
 /// Prints JSON, one value with line breaks.
 fn print_json(value: &impl serde::Serialize) -> CommandResult {
     print(&serde_json::to_string_pretty(value).map_err(other)?)
+}
+
+/// Prints JSON, one object with this one key, in one line.
+fn print_line(key: &str, value: impl serde::Serialize) -> CommandResult {
+    print(&serde_json::json!({ key: value }).to_string())
 }
 
 /// Prints a text that may or may not end in a line feed.

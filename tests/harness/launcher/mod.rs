@@ -1,13 +1,13 @@
 //! The launcher of nodes, run as the program `molt-node`.
 //!
-//! It exists because a node needs namespaces that a program with threads cannot enter, and a mount
-//! namespace that nobody else sees. It works in two stages, as only the first process of a pid namespace
-//! can mount its /proc:
+//! It exists because a node needs namespaces that a program with threads cannot enter. It works in two
+//! stages, as only the first process of a pid namespace can mount its /proc:
 //!
-//! 1. [`launch`]: new mount, pid and uts namespaces; the root file system on a tmpfs; then stage 2 as a
-//!    child, which is PID 1 of the node. The launcher stays until that one exits.
-//! 2. [`become_init`]: /proc, the kernel command line over /proc/cmdline, the new root; then the
-//!    supervisor in its place.
+//! 1. [`launch`]: new pid and uts namespaces; stage 2 as a child, which is PID 1 of the node. The launcher
+//!    stays until that one exits. It shares no mount namespace with it, because pivot_root(2) moves the
+//!    root of everybody in the same one.
+//! 2. [`become_init`]: a new mount namespace; the root file system on a tmpfs, /proc, the kernel command
+//!    line over /proc/cmdline; then the supervisor in its place.
 //!
 //! Every process dies when its parent does, up to the harness.
 
@@ -81,12 +81,9 @@ pub fn launch(path: &Path) -> Result<ExitStatus, Error> {
     require_root("a node")?;
     die_with_parent()?;
     let spec = Spec::read(path)?;
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS)
-        .doing(|| "make mount, pid and uts namespaces".to_owned())?;
-    mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)
-        .doing(|| "keep the mounts of the node to itself".to_owned())?;
+    unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS)
+        .doing(|| "make pid and uts namespaces".to_owned())?;
     sethostname(&spec.hostname).doing(|| format!("call the node {}", spec.hostname))?;
-    root::populate(&spec)?;
     let program = std::env::current_exe().doing(|| "find the launcher".to_owned())?;
     let mut init =
         Command::new(program).arg("init").arg(path).spawn().doing(|| "start PID 1 of the node".to_owned())?;
@@ -101,6 +98,10 @@ pub fn launch(path: &Path) -> Result<ExitStatus, Error> {
 pub fn become_init(path: &Path) -> Result<Infallible, Error> {
     die_with_parent()?;
     let spec = Spec::read(path)?;
+    unshare(CloneFlags::CLONE_NEWNS).doing(|| "make a mount namespace".to_owned())?;
+    mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)
+        .doing(|| "keep the mounts of the node to itself".to_owned())?;
+    root::populate(&spec)?;
     let root = &spec.mount_point;
     let proc = root.join("proc");
     let hardened = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

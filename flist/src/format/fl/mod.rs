@@ -5,6 +5,7 @@
 //! file; `tag(key, value)`; `route(start, end, url)`.
 
 mod read;
+mod rows;
 mod write;
 
 pub use read::parse;
@@ -22,7 +23,15 @@ const ROOT_INO: i64 = 1;
 /// What is wrong with an fl flist.
 #[derive(Debug, thiserror::Error)]
 pub enum FlError {
-    /// SQLite cannot read the file: it is truncated, damaged, or a table is missing.
+    /// There are fewer bytes than the header says.
+    #[error("it is truncated: {found} of {wanted} bytes are there")]
+    Truncated {
+        /// Its length in bytes.
+        found: u64,
+        /// The length by its header, in bytes.
+        wanted: u64,
+    },
+    /// SQLite cannot open or write the file.
     #[error("SQLite cannot {action}")]
     Sqlite {
         /// What was tried.
@@ -30,6 +39,29 @@ pub enum FlError {
         /// SQLite's reason.
         #[source]
         source: rusqlite::Error,
+    },
+    /// SQLite cannot read a table: the file is damaged, or the table or a column is missing.
+    #[error("SQLite cannot read table {table}")]
+    Table {
+        /// The table.
+        table: &'static str,
+        /// SQLite's reason.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// What should be a table is a view, is virtual, or computes its columns.
+    #[error("'{table}' is not an ordinary table")]
+    NotATable {
+        /// The table.
+        table: &'static str,
+    },
+    /// A table has two rows for one inode.
+    #[error("table {table} has inode {ino} twice")]
+    DuplicateInode {
+        /// The table.
+        table: &'static str,
+        /// The inode.
+        ino: i64,
     },
     /// A column holds another type or range than the format says.
     #[error("table {table}, {entry}: column {column} {problem}")]

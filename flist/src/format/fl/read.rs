@@ -2,22 +2,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::types::{Type, ValueRef};
-use rusqlite::{Connection, Row};
-
+use super::rows::Database;
 use super::{FlError, ROOT_INO};
 use crate::block::{BlockId, BlockKey};
-use crate::path::FlistPath;
-use crate::tree::{Block, Content, Entry, Kind, Limits, Meta, Route, Tree};
+use crate::path::{FlistPath, MAX_NAME};
+use crate::tree::{Block, Content, Entry, Kind, Limits, Meta, Route, Tree, TreeError};
 
 const S_IFMT: u32 = 0o170_000;
+
+/// Longest address of a store, and longest tag, in bytes.
+const MAX_TEXT: usize = 16 * 1024;
 
 /// Reads an fl flist from memory.
 ///
 /// # Errors
 /// [`FlError`] naming the entry that is wrong. No partial tree is returned.
 pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Tree, FlError> {
-    let database = open(bytes)?;
+    let database = Database::open(bytes)?;
     let mut inodes = read_inodes(&database, limits)?;
     let mut blocks = read_blocks(&database, limits)?;
     let targets = read_targets(&database, limits)?;
@@ -27,6 +28,7 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Tree, FlError> {
     };
     let mut tree = Tree::new(root.meta());
     let mut stack = vec![(ROOT_INO, FlistPath::root(), 0)];
+    let mut path_bytes = 0;
     while let Some((directory, path, depth)) = stack.pop() {
         for ino in inodes.children.remove(&directory).unwrap_or_default() {
             let Some(inode) = inodes.rows.remove(&ino) else { continue };
@@ -35,9 +37,11 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Tree, FlError> {
                 parent: path.clone(),
                 source,
             })?;
-            if depth >= limits.depth {
-                return Err(FlError::TooMany { what: "levels of directories", limit: limits.depth });
-            }
+            path_bytes += path.as_bytes().len() as u64;
+            check(depth + 1, limits.depth as u64, || format!("the depth of '{path}'"))?;
+            check(path_bytes, limits.path_bytes as u64, || {
+                format!("the length of all paths up to '{path}'")
+            })?;
             let kind = inode.kind(&path, &mut blocks, &targets, limits)?;
             // Only directories are descended into, so what claims any other parent stays unconnected,
             // except beneath symlinks and files, which deserve the clearer error of `Tree::insert`.
@@ -95,16 +99,10 @@ impl InodeRow {
         Ok(match self.mode & S_IFMT {
             file_type::DIRECTORY => Kind::Directory,
             file_type::REGULAR => {
-                if self.size > limits.file_bytes {
-                    return Err(FlError::Tree(crate::tree::TreeError::Limit {
-                        what: format!("the size of '{path}'"),
-                        found: self.size,
-                        limit: limits.file_bytes,
-                    }));
-                }
+                check(self.size, limits.file_bytes, || format!("the size of '{path}'"))?;
                 Kind::File(Content { size: self.size, blocks: blocks.remove(&self.ino).unwrap_or_default() })
             }
-            file_type::SYMLINK => Kind::Symlink(target(path, targets.get(&self.ino), limits)?),
+            file_type::SYMLINK => Kind::Symlink(target(path, targets.get(&self.ino))?),
             file_type::CHARACTER => Kind::CharDevice(self.rdev),
             file_type::BLOCK => Kind::BlockDevice(self.rdev),
             file_type::FIFO => Kind::Fifo,
@@ -121,15 +119,18 @@ impl InodeRow {
     }
 }
 
-fn target(path: &FlistPath, data: Option<&Vec<u8>>, limits: &Limits) -> Result<Vec<u8>, FlError> {
+fn target(path: &FlistPath, data: Option<&Vec<u8>>) -> Result<Vec<u8>, FlError> {
     let refuse = |problem| Err(FlError::Target { path: path.clone(), problem });
     match data {
         None => refuse("is missing"),
         Some(data) if data.is_empty() => refuse("is empty"),
         Some(data) if data.contains(&0) => refuse("holds a NUL byte"),
-        Some(data) if data.len() > limits.target_bytes => refuse("is too long"),
         Some(data) => Ok(data.clone()),
     }
+}
+
+fn check(found: u64, limit: u64, what: impl FnOnce() -> String) -> Result<(), FlError> {
+    if found <= limit { Ok(()) } else { Err(FlError::Tree(TreeError::Limit { what: what(), found, limit })) }
 }
 
 struct Inodes {
@@ -137,34 +138,22 @@ struct Inodes {
     children: HashMap<i64, Vec<i64>>,
 }
 
-fn open(bytes: &[u8]) -> Result<Connection, FlError> {
-    let failed = |source| FlError::Sqlite { action: "open it", source };
-    let mut database = Connection::open_in_memory().map_err(failed)?;
-    database.deserialize_read_exact("main", bytes, bytes.len(), true).map_err(failed)?;
-    // A flist is data: no view or trigger of its schema may run anything.
-    database
-        .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)
-        .and_then(|_| database.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false))
-        .map_err(failed)?;
-    Ok(database)
-}
-
-fn read_inodes(database: &Connection, limits: &Limits) -> Result<Inodes, FlError> {
+fn read_inodes(database: &Database, limits: &Limits) -> Result<Inodes, FlError> {
     let mut inodes = Inodes { rows: HashMap::new(), children: HashMap::new() };
-    let sql = "SELECT ino, parent, name, size, uid, gid, mode, rdev, mtime FROM inode ORDER BY ino";
-    for_each_row(database, "read table inode", sql, |row| {
+    let columns = "ino, parent, name, size, uid, gid, mode, rdev, mtime";
+    database.for_each_row("inode", columns, |field| {
         if inodes.rows.len() >= limits.entries {
             return Err(FlError::TooMany { what: "entries", limit: limits.entries });
         }
-        let ino = Field { table: "inode", row, ino: None }.integer(0, "ino")?;
-        let field = Field { table: "inode", row, ino: Some(ino) };
+        let ino = field.integer(0, "ino")?;
+        let field = field.of_inode(ino);
         let inode = InodeRow {
             ino,
             parent: field.integer(1, "parent")?,
-            name: field.bytes(2, "name")?.to_vec(),
+            name: field.bytes(2, "name", MAX_NAME)?.to_vec(),
             size: field.unsigned(3, "size")?,
-            uid: field.unsigned(4, "uid")?,
-            gid: field.unsigned(5, "gid")?,
+            uid: field.owner(4, "uid")?,
+            gid: field.owner(5, "gid")?,
             mode: field.unsigned(6, "mode")?,
             rdev: field.unsigned(7, "rdev")?,
             mtime: field.integer(8, "mtime")?,
@@ -172,136 +161,78 @@ fn read_inodes(database: &Connection, limits: &Limits) -> Result<Inodes, FlError
         if ino != ROOT_INO {
             inodes.children.entry(inode.parent).or_default().push(ino);
         }
-        inodes.rows.insert(ino, inode);
-        Ok(())
+        match inodes.rows.insert(ino, inode) {
+            Some(_) => Err(FlError::DuplicateInode { table: "inode", ino }),
+            None => Ok(()),
+        }
     })?;
     Ok(inodes)
 }
 
-fn read_blocks(database: &Connection, limits: &Limits) -> Result<HashMap<i64, Vec<Block>>, FlError> {
-    let mut blocks: HashMap<i64, Vec<Block>> = HashMap::new();
-    let mut count = 0;
-    for_each_row(database, "read table block", "SELECT ino, id, key FROM block ORDER BY rowid", |row| {
-        count += 1;
-        if count > limits.blocks {
+fn read_blocks(database: &Database, limits: &Limits) -> Result<HashMap<i64, Vec<Block>>, FlError> {
+    let mut rows = Vec::new();
+    database.for_each_row("block", "rowid, ino, id, key", |field| {
+        if rows.len() >= limits.blocks {
             return Err(FlError::TooMany { what: "blocks", limit: limits.blocks });
         }
-        let ino = Field { table: "block", row, ino: None }.integer(0, "ino")?;
-        let field = Field { table: "block", row, ino: Some(ino) };
-        let id = BlockId::from_bytes(field.digest(1, "id")?);
-        let key = BlockKey::from_bytes(field.digest(2, "key")?);
-        blocks.entry(ino).or_default().push(Block { id, key });
+        let (rowid, ino) = (field.integer(0, "rowid")?, field.integer(1, "ino")?);
+        let field = field.of_inode(ino);
+        let id = BlockId::from_bytes(field.digest(2, "id")?);
+        let key = BlockKey::from_bytes(field.digest(3, "key")?);
+        rows.push((rowid, ino, Block { id, key }));
         Ok(())
     })?;
+    // The order of the rows is that of the file's pieces; SQLite may have read another one from an index.
+    rows.sort_by_key(|(rowid, _, _)| *rowid);
+    let mut blocks: HashMap<i64, Vec<Block>> = HashMap::new();
+    for (_, ino, block) in rows {
+        blocks.entry(ino).or_default().push(block);
+    }
     Ok(blocks)
 }
 
-fn read_targets(database: &Connection, limits: &Limits) -> Result<HashMap<i64, Vec<u8>>, FlError> {
+fn read_targets(database: &Database, limits: &Limits) -> Result<HashMap<i64, Vec<u8>>, FlError> {
     let mut targets = HashMap::new();
-    for_each_row(database, "read table extra", "SELECT ino, data FROM extra", |row| {
+    database.for_each_row("extra", "ino, data", |field| {
         if targets.len() >= limits.entries {
             return Err(FlError::TooMany { what: "link targets", limit: limits.entries });
         }
-        let ino = Field { table: "extra", row, ino: None }.integer(0, "ino")?;
-        let field = Field { table: "extra", row, ino: Some(ino) };
-        targets.insert(ino, field.bytes(1, "data")?.to_vec());
-        Ok(())
+        let ino = field.integer(0, "ino")?;
+        let target = field.of_inode(ino).bytes(1, "data", limits.target_bytes)?.to_vec();
+        match targets.insert(ino, target) {
+            Some(_) => Err(FlError::DuplicateInode { table: "extra", ino }),
+            None => Ok(()),
+        }
     })?;
     Ok(targets)
 }
 
-fn read_routes(database: &Connection, limits: &Limits) -> Result<Vec<Route>, FlError> {
+fn read_routes(database: &Database, limits: &Limits) -> Result<Vec<Route>, FlError> {
     let mut routes = Vec::new();
-    for_each_row(database, "read table route", "SELECT start, end, url FROM route ORDER BY rowid", |row| {
+    database.for_each_row("route", "rowid, start, end, url", |field| {
         if routes.len() >= limits.routes {
             return Err(FlError::TooMany { what: "routes", limit: limits.routes });
         }
-        let field = Field { table: "route", row, ino: None };
-        routes.push(Route {
-            first: field.unsigned(0, "start")?,
-            last: field.unsigned(1, "end")?,
-            url: field.text(2, "url")?,
-        });
+        let url = field.text(3, "url", MAX_TEXT)?;
+        if url.contains(char::is_control) {
+            return Err(field.refuse("url", format!("holds control characters: {}", url.escape_debug())));
+        }
+        let route = Route { first: field.unsigned(1, "start")?, last: field.unsigned(2, "end")?, url };
+        routes.push((field.integer(0, "rowid")?, route));
         Ok(())
     })?;
-    Ok(routes)
+    routes.sort_by_key(|(rowid, _)| *rowid);
+    Ok(routes.into_iter().map(|(_, route)| route).collect())
 }
 
-fn read_tags(database: &Connection, limits: &Limits) -> Result<BTreeMap<String, String>, FlError> {
+fn read_tags(database: &Database, limits: &Limits) -> Result<BTreeMap<String, String>, FlError> {
     let mut tags = BTreeMap::new();
-    for_each_row(database, "read table tag", "SELECT key, value FROM tag", |row| {
+    database.for_each_row("tag", "key, value", |field| {
         if tags.len() >= limits.routes {
             return Err(FlError::TooMany { what: "tags", limit: limits.routes });
         }
-        let field = Field { table: "tag", row, ino: None };
-        tags.insert(field.text(0, "key")?, field.text(1, "value")?);
+        tags.insert(field.text(0, "key", MAX_TEXT)?, field.text(1, "value", MAX_TEXT)?);
         Ok(())
     })?;
     Ok(tags)
-}
-
-fn for_each_row(
-    database: &Connection,
-    action: &'static str,
-    sql: &str,
-    mut each: impl FnMut(&Row<'_>) -> Result<(), FlError>,
-) -> Result<(), FlError> {
-    let failed = |source| FlError::Sqlite { action, source };
-    let mut statement = database.prepare(sql).map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
-        each(row)?;
-    }
-    Ok(())
-}
-
-/// One row of a table; reads its columns and names it in errors.
-struct Field<'r, 's> {
-    table: &'static str,
-    row: &'r Row<'s>,
-    ino: Option<i64>,
-}
-
-impl Field<'_, '_> {
-    fn value(&self, index: usize, column: &'static str) -> Result<ValueRef<'_>, FlError> {
-        self.row.get_ref(index).map_err(|source| self.refuse(column, source.to_string()))
-    }
-
-    fn integer(&self, index: usize, column: &'static str) -> Result<i64, FlError> {
-        match self.value(index, column)? {
-            ValueRef::Integer(value) => Ok(value),
-            other => Err(self.wrong_type(column, other.data_type())),
-        }
-    }
-
-    fn unsigned<T: TryFrom<i64>>(&self, index: usize, column: &'static str) -> Result<T, FlError> {
-        let value = self.integer(index, column)?;
-        T::try_from(value).map_err(|_| self.refuse(column, format!("is out of range: {value}")))
-    }
-
-    fn bytes(&self, index: usize, column: &'static str) -> Result<&[u8], FlError> {
-        match self.value(index, column)? {
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes),
-            other => Err(self.wrong_type(column, other.data_type())),
-        }
-    }
-
-    fn text(&self, index: usize, column: &'static str) -> Result<String, FlError> {
-        let bytes = self.bytes(index, column)?;
-        String::from_utf8(bytes.to_vec()).map_err(|_| self.refuse(column, "is not UTF-8".to_owned()))
-    }
-
-    fn digest(&self, index: usize, column: &'static str) -> Result<[u8; 32], FlError> {
-        let bytes = self.bytes(index, column)?;
-        bytes.try_into().map_err(|_| self.refuse(column, format!("has {} bytes, expected 32", bytes.len())))
-    }
-
-    fn wrong_type(&self, column: &'static str, found: Type) -> FlError {
-        self.refuse(column, format!("holds a value of type {found}"))
-    }
-
-    fn refuse(&self, column: &'static str, problem: String) -> FlError {
-        let entry = self.ino.map_or_else(|| "a row".to_owned(), |ino| format!("inode {ino}"));
-        FlError::Column { table: self.table, entry, column, problem }
-    }
 }

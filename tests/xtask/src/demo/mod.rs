@@ -47,22 +47,20 @@ fn demonstrate(old: &Release, new: &Release) -> Result<Vec<Claim>, Error> {
     let mut timeline = Timeline::start();
     let netns = NetNs::new()?;
     let hub = Hub::start(&netns)?;
-    timeline.now("hub", &format!("serves on {}", hub.url()));
+    timeline.now("hub", format!("serves on {}", hub.url()));
     publish(&timeline, &hub, old)?;
     let node = boot(&mut timeline, &netns, &hub, old.version)?;
     let before = Facts::of(&node)?;
 
     timeline.now("demo", "asks web, redis and identityd every few milliseconds from now on");
-    let probes = [Probe::web(&netns), Probe::redis(&netns), Probe::identityd(&node)];
+    let reporter = timeline.reporter();
+    let probes = [Probe::web, Probe::redis, Probe::identityd].map(|probe| probe(&node, reporter.clone()));
     publish(&timeline, &hub, new)?;
     timeline.now("demo", "does nothing more: the node finds out and upgrades by itself");
     upgraded(&mut timeline, &node, new)?;
     let after = Facts::of(&node)?;
     let [web, redis, identityd] = probes.map(Probe::stop);
     let (web, redis, identityd) = (web?, redis?, identityd?);
-    for (at, version) in &web.answers {
-        timeline.at(*at, "web", &format!("answered for the first time with version {version}"));
-    }
 
     let (old_blocks, new_blocks) = (hub.blocks_of(old.version)?, hub.blocks_of(new.version)?);
     let fresh = new_blocks.iter().filter(|(id, _)| !old_blocks.contains_key(*id));
@@ -82,7 +80,7 @@ fn publish(timeline: &Timeline, hub: &Hub, release: &Release) -> Result<(), Erro
 
 fn boot(timeline: &mut Timeline, netns: &NetNs, hub: &Hub, version: &str) -> Result<Node, Error> {
     let command_line = format!("console=ttyS0 runmode=dev hub={}", hub.url());
-    timeline.now("demo", &format!("boots a node with: {command_line}"));
+    timeline.now("demo", format!("boots a node with: {command_line}"));
     let node = Node::builder(netns).command_line(command_line).boot_units().config(CONFIG).boot()?;
     timeline.now("node", "is up; its supervisor runs the bootstrap unit");
     let names = ["bootstrap"].into_iter().chain(SERVICES).collect::<Vec<_>>();
@@ -95,14 +93,14 @@ fn boot(timeline: &mut Timeline, netns: &NetNs, hub: &Hub, version: &str) -> Res
     })?;
     timeline.wait(&node, "the page shows the old version", LIMIT, || shows(&node, version))?;
     timeline.wait(&node, "identityd knows what is installed", LIMIT, || idle_with(&node, version))?;
-    timeline.now("node", &format!("runs {}; the page shows version {version}", SERVICES.join(", ")));
+    timeline.now("node", format!("runs {}; the page shows version {version}", SERVICES.join(", ")));
     Ok(node)
 }
 
 fn upgraded(timeline: &mut Timeline, node: &Node, new: &Release) -> Result<(), Error> {
     timeline.wait(node, "the page shows the new version", LIMIT, || shows(node, new.version))?;
     timeline.wait(node, "identityd has finished", LIMIT, || idle_with(node, new.version))?;
-    timeline.now("node", &format!("runs version {}", new.version));
+    timeline.now("node", format!("runs version {}", new.version));
     Ok(())
 }
 

@@ -1,14 +1,18 @@
 //! Asking services all the time, to see for how long one does not answer.
 
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use molt_tests::{Error, NetNs, Node, get};
+use molt_tests::{Error, Node, get};
+
+use super::timeline::Event;
 
 /// Time between two questions.
 const EVERY: Duration = Duration::from_millis(5);
@@ -16,30 +20,26 @@ const EVERY: Duration = Duration::from_millis(5);
 /// How long an answer may take before it counts as none.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Most bytes of identityd's answer.
+const MAX_STATUS: u64 = 1 << 20;
+
 const WEB: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 const REDIS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6379);
 
 /// What was seen of one service.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Seen {
-    /// Answers, the same one after the other counted once: when it came first, and what it was.
-    pub(super) answers: Vec<(Instant, String)>,
+    /// Answers; the same answer one after the other is there once.
+    pub(super) answers: Vec<String>,
     /// How many questions were asked.
     pub(super) questions: u64,
     /// How many of them were answered.
     pub(super) answered: u64,
     /// Whether the last one was.
     pub(super) answers_at_end: bool,
-    /// Times without an answer: from the last answer before to the first one after. One that has not
-    /// ended when the probe stops lasts until then.
-    pub(super) outages: Vec<Duration>,
-}
-
-impl Seen {
-    /// The whole time without answers.
-    pub(super) fn outage(&self) -> Duration {
-        self.outages.iter().sum()
-    }
+    /// The longest time from one answer to the next; from the last answer to the end if that is longer.
+    /// With the questions this close together, it bounds how long the service was away.
+    pub(super) longest_gap: Duration,
 }
 
 /// A thread that asks one service.
@@ -49,20 +49,20 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// Asks the web service in `netns` for its version.
-    pub(super) fn web(netns: &NetNs) -> Self {
-        Self::start(netns, web_version)
+    /// Asks the web service in the namespace of the node for its version.
+    pub(super) fn web(node: &Node, reporter: Sender<Event>) -> Self {
+        Self::start(node, "web", reporter, web_version)
     }
 
-    /// Sends PING to redis in `netns`.
-    pub(super) fn redis(netns: &NetNs) -> Self {
-        Self::start(netns, || ping().ok().filter(|answer| answer == "+PONG"))
+    /// Sends PING to redis.
+    pub(super) fn redis(node: &Node, reporter: Sender<Event>) -> Self {
+        Self::start(node, "redis", reporter, || ping().ok().filter(|answer| answer == "+PONG"))
     }
 
-    /// Connects to the control socket of identityd.
-    pub(super) fn identityd(node: &Node) -> Self {
+    /// Asks identityd for its version through its control socket.
+    pub(super) fn identityd(node: &Node, reporter: Sender<Event>) -> Self {
         let socket = node.path("/run/molt/control.sock");
-        Self::start(node.netns(), move || UnixStream::connect(&socket).ok().map(|_| "there".to_owned()))
+        Self::start(node, "identityd", reporter, move || identityd_version(&socket).ok())
     }
 
     /// Stops asking.
@@ -71,10 +71,20 @@ impl Probe {
         self.thread.join().map_err(|_| Error::Unexpected("a probe died".to_owned()))?
     }
 
-    fn start(netns: &NetNs, ask: impl FnMut() -> Option<String> + Send + 'static) -> Self {
+    fn start(
+        node: &Node,
+        who: &'static str,
+        reporter: Sender<Event>,
+        ask: impl FnMut() -> Option<String> + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (netns, stopped) = (netns.clone(), Arc::clone(&stop));
-        let thread = thread::spawn(move || netns.run(|| watch(&stopped, ask)));
+        let (netns, stopped) = (node.netns().clone(), Arc::clone(&stop));
+        let report = move |answer: &str| {
+            let what = format!("answers \"{answer}\"");
+            // Nobody listens any more when the demo is over.
+            let _ = reporter.send(Event { at: Instant::now(), who, what });
+        };
+        let thread = thread::spawn(move || netns.run(|| watch(&stopped, ask, report)));
         Self { stop, thread }
     }
 }
@@ -85,7 +95,18 @@ pub(super) fn web_version() -> Option<String> {
     (answer.status == 200).then(|| answer.body.trim().to_owned())
 }
 
-fn ping() -> std::io::Result<String> {
+fn identityd_version(socket: &Path) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"{\"verb\":\"status\"}\n")?;
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_STATUS)).read_line(&mut line)?;
+    let answer: serde_json::Value = serde_json::from_str(&line)?;
+    let version = answer["ok"]["status"]["identityd"]["version"].as_str();
+    version.map(str::to_owned).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, line))
+}
+
+fn ping() -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&REDIS, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"PING\r\n")?;
@@ -94,32 +115,26 @@ fn ping() -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer[..length]).trim().to_owned())
 }
 
-fn watch(stop: &AtomicBool, mut ask: impl FnMut() -> Option<String>) -> Seen {
+fn watch(stop: &AtomicBool, mut ask: impl FnMut() -> Option<String>, mut report: impl FnMut(&str)) -> Seen {
     let mut seen = Seen::default();
     let mut last_answer = Instant::now();
-    let mut silent = false;
     while !stop.load(Ordering::Relaxed) {
         let answer = ask();
         let now = Instant::now();
         seen.questions += 1;
+        seen.answers_at_end = answer.is_some();
         if let Some(answer) = answer {
-            if silent {
-                seen.outages.push(now - last_answer);
-            }
-            if seen.answers.last().is_none_or(|(_, before)| *before != answer) {
-                seen.answers.push((now, answer));
-            }
+            seen.longest_gap = seen.longest_gap.max(now - last_answer);
             seen.answered += 1;
-            (last_answer, silent) = (now, false);
-        } else {
-            silent = true;
+            last_answer = now;
+            if seen.answers.last() != Some(&answer) {
+                report(&answer);
+                seen.answers.push(answer);
+            }
         }
         thread::sleep(EVERY);
     }
-    if silent {
-        seen.outages.push(last_answer.elapsed());
-    }
-    seen.answers_at_end = !silent && seen.answered > 0;
+    seen.longest_gap = seen.longest_gap.max(last_answer.elapsed());
     seen
 }
 
@@ -128,19 +143,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_is_counted_and_answers_are_not_repeated() {
+    fn a_gap_is_measured_and_answers_are_not_repeated() {
         let stop = AtomicBool::new(false);
         let mut script = ["1", "1", "", "", "2", "2"].iter();
-        let seen = watch(&stop, || match script.next() {
+        let ask = || match script.next() {
             Some(&"") => None,
             Some(answer) => Some((*answer).to_owned()),
             None => {
                 stop.store(true, Ordering::Relaxed);
                 Some("2".to_owned())
             }
-        });
-        let answers: Vec<_> = seen.answers.iter().map(|(_, answer)| answer.as_str()).collect();
-        assert_eq!((answers, seen.outages.len()), (vec!["1", "2"], 1));
-        assert!(seen.outage() >= 2 * EVERY);
+        };
+        let mut reported = Vec::new();
+        let seen = watch(&stop, ask, |answer| reported.push(answer.to_owned()));
+        assert_eq!((&seen.answers, seen.questions, seen.answered), (&vec!["1".into(), "2".into()], 7, 5));
+        assert_eq!(reported, seen.answers);
+        assert!(seen.answers_at_end && seen.longest_gap >= 3 * EVERY);
     }
 }

@@ -1,5 +1,6 @@
 //! What happens in the node, told while it happens.
 
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use molt_tests::{Error, Node};
@@ -12,25 +13,42 @@ pub(super) struct Timeline {
     start: Instant,
     console_lines: usize,
     stage: String,
+    news: Receiver<Event>,
+    reporter: Sender<Event>,
+}
+
+/// Something that happened.
+pub(super) struct Event {
+    /// When.
+    pub(super) at: Instant,
+    /// To whom.
+    pub(super) who: &'static str,
+    /// What.
+    pub(super) what: String,
 }
 
 impl Timeline {
     /// Starts the clock.
     pub(super) fn start() -> Self {
         println!("\n   seconds  what happened");
-        Self { start: Instant::now(), console_lines: 0, stage: String::new() }
+        let (reporter, news) = channel();
+        Self { start: Instant::now(), console_lines: 0, stage: String::new(), news, reporter }
+    }
+
+    /// Takes events from other threads; they are told with the next look at the node.
+    pub(super) fn reporter(&self) -> Sender<Event> {
+        self.reporter.clone()
     }
 
     /// Something happened just now.
-    pub(super) fn now(&self, who: &str, what: &str) {
-        self.at(Instant::now(), who, what);
+    pub(super) fn now(&self, who: &'static str, what: impl Into<String>) {
+        self.tell(&Event { at: Instant::now(), who, what: what.into() });
     }
 
-    /// Something happened at `when`.
-    pub(super) fn at(&self, when: Instant, who: &str, what: &str) {
-        let seconds = when.saturating_duration_since(self.start).as_secs_f64();
-        let line: String = what.chars().take(WIDTH).collect();
-        println!("{seconds:>10.3}  {who:<9}  {line}");
+    fn tell(&self, event: &Event) {
+        let seconds = event.at.saturating_duration_since(self.start).as_secs_f64();
+        let line: String = event.what.chars().take(WIDTH).collect();
+        println!("{seconds:>10.3}  {:<9}  {line}", event.who);
     }
 
     /// Waits as [`Node::wait_for`] does, and tells meanwhile what the node does.
@@ -47,22 +65,23 @@ impl Timeline {
         })
     }
 
-    /// Tells what the node did since the last call.
-    pub(super) fn follow(&mut self, node: &Node) {
+    /// Tells what happened since the last call.
+    fn follow(&mut self, node: &Node) {
+        let mut events: Vec<_> = self.news.try_iter().collect();
         let lines = node.console().lines();
         for line in lines.iter().skip(self.console_lines) {
-            if let Some((who, what)) = spoken(&line.text) {
-                self.at(line.at, who, &what);
-            }
+            events.extend(spoken(&line.text).map(|(who, what)| Event { at: line.at, who, what }));
         }
         self.console_lines = lines.len();
         // Before identityd has started there is none.
-        let Ok(status) = node.status() else { return };
-        let stage = status["stage"].as_str().unwrap_or_default();
+        let status = node.status().unwrap_or_default();
+        let stage = status["stage"].as_str().unwrap_or(&self.stage).to_owned();
         if stage != self.stage {
-            self.now("node", &format!("identityd is {stage}"));
-            stage.clone_into(&mut self.stage);
+            events.push(Event { at: Instant::now(), who: "node", what: format!("identityd is {stage}") });
+            self.stage = stage;
         }
+        events.sort_by_key(|event| event.at);
+        events.iter().for_each(|event| self.tell(event));
     }
 }
 

@@ -1,32 +1,38 @@
 //! The engine: looks at the node, makes a plan, carries it out.
 
+mod error;
+mod look;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flist::format::{self, FormatError};
+use flist::format;
 use flist::hub::{FlistName, Release, ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
 use flist::tree::{Limits, Tree};
-use nix::fcntl::OFlag;
-use zinit_client::{Client, ServiceStatus, ServiceUnit, UnitError, UnitName};
+use zinit_client::{Client, ServiceStatus, ServiceUnit, UnitName};
 
-use crate::generation::{Cause, Generation, GenerationError, RootIdentity, StateDir, generation};
-use crate::item::{Items, items_of};
+pub use error::EngineError;
+use look::{Look, View};
+
+use crate::generation::{Cause, Generation, RootIdentity, StateDir, generation};
+use crate::item::Items;
 use crate::lock::EngineLock;
-use crate::plan::files::{beside, is_configuration};
 use crate::plan::{
-    FileChange, Plan, PlanError, Purpose, ServiceView, UNIT_DIRECTORY, Wanted, plan_files, plan_services,
-    unit_name,
+    FileChange, Plan, PlanError, Purpose, ServiceView, Wanted, plan_files, plan_services, unit_name,
 };
 use crate::processes;
-use crate::root::{Found, Root, RootError};
+use crate::root::{Found, Root};
 use crate::settings::Settings;
-use crate::source::{ContentSource, SourceError};
+use crate::source::ContentSource;
 use crate::transaction::journal::{self, Record};
-use crate::transaction::services::{ServiceError, status};
+use crate::transaction::services::status;
 use crate::transaction::{self, Context, Observer, Recovery, TransactionError, recover};
+
+/// How long an engine waits for another one to finish.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Largest unit file that is read, in bytes.
 const MAX_UNIT: usize = zinit_client::MAX_UNIT_BYTES;
@@ -40,82 +46,6 @@ const SEARCH_PATH: [&str; 6] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "
 /// Services that no plan stops: the supervisor, the daemon that does the upgrade, and whoever restarts
 /// bootstrap.
 const PROTECTED: [&str; 3] = ["zinit", "identityd", "bootstrap"];
-
-/// Why the engine cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The root file system cannot be looked at.
-    #[error("cannot look at the root file system")]
-    Root(#[source] RootError),
-    /// The state cannot be used.
-    #[error("cannot use the state")]
-    Generation(#[source] GenerationError),
-    /// A flist of the release is not usable.
-    #[error("flist {name} of the release is not usable")]
-    Flist {
-        /// Its name on the hub.
-        name: FlistName,
-        /// What is wrong with it.
-        #[source]
-        source: FormatError,
-    },
-    /// The release has more than one flist.
-    #[error("the release has {0} flists; this version installs releases of one")]
-    SeveralFlists(usize),
-    /// A unit of the release is not usable.
-    #[error("the unit /{path} of the release is not usable")]
-    Unit {
-        /// The unit file.
-        path: FlistPath,
-        /// What is wrong with it.
-        #[source]
-        source: UnitError,
-    },
-    /// A unit of the release is no text.
-    #[error("the unit /{0} of the release is not UTF-8 or longer than {MAX_UNIT} bytes")]
-    UnitText(FlistPath),
-    /// The content of a unit cannot be had.
-    #[error("the content of the unit /{path} cannot be had")]
-    Content {
-        /// The unit file.
-        path: FlistPath,
-        /// The reason.
-        #[source]
-        source: SourceError,
-    },
-    /// The supervisor does not answer.
-    #[error("cannot find out what runs")]
-    Service(#[source] ServiceError),
-    /// The supervisor does not list its services.
-    #[error("zinit does not list its services")]
-    List(#[source] zinit_client::Error),
-    /// The release cannot be installed on this node.
-    #[error("the release cannot be installed here")]
-    Plan(#[source] PlanError),
-    /// Something went wrong while it was installed.
-    #[error("the installation failed")]
-    Transaction(#[source] TransactionError),
-    /// A thread of the engine failed.
-    #[error("looking at the node broke off")]
-    Broken(#[source] tokio::task::JoinError),
-}
-
-impl EngineError {
-    /// Whether the same may succeed a little later.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Content { source, .. } => source.is_retryable(),
-            Self::Transaction(error) => error.is_retryable(),
-            Self::Generation(_) | Self::List(_) | Self::Service(_) | Self::Broken(_) => true,
-            Self::Root(_) => true,
-            Self::Flist { .. }
-            | Self::SeveralFlists(_)
-            | Self::Unit { .. }
-            | Self::UnitText(_)
-            | Self::Plan(_) => false,
-        }
-    }
-}
 
 /// A release and the tree of its flist.
 #[derive(Debug, Clone)]
@@ -399,10 +329,9 @@ impl Engine {
             Some(path) => path.parse().into_iter().collect(),
             None => SEARCH_PATH.iter().filter_map(|dir| format!("{dir}/{program}").parse().ok()).collect(),
         };
-        let canonical = |path: &FlistPath| self.root.canonical(path).ok();
-        let mut paths: Vec<_> = candidates.iter().filter_map(canonical).collect();
-        let there = paths.iter().position(|path| matches!(self.root.inode(path), Ok(Some(_))));
-        Some(paths.swap_remove(there.unwrap_or(0).min(paths.len().checked_sub(1)?)))
+        let paths: Vec<_> = candidates.iter().filter_map(|path| self.root.canonical(path).ok()).collect();
+        let there = paths.iter().find(|path| matches!(self.root.inode(path), Ok(Some(_))));
+        there.or(paths.first()).cloned()
     }
 }
 
@@ -418,135 +347,3 @@ fn installed_after(
         _ => new.collect(),
     }
 }
-
-/// A look at the node; blocks the thread, because it reads and identifies every installed file.
-struct Look {
-    root: Arc<Root>,
-    tree: Arc<Tree>,
-    base: Items,
-    only: Option<BTreeSet<FlistPath>>,
-}
-
-struct View {
-    wanted: BTreeMap<FlistPath, Wanted>,
-    found: BTreeMap<FlistPath, Found>,
-    units: Units,
-    base: Items,
-}
-
-impl Look {
-    fn take(mut self, source: &dyn ContentSource) -> Result<View, EngineError> {
-        let wanted = self.wanted()?;
-        if self.only.is_some() {
-            self.base.retain(|path, _| wanted.contains_key(path));
-        }
-        let besides = wanted.keys().filter(|path| is_configuration(path)).filter_map(beside);
-        let paths: BTreeSet<FlistPath> =
-            wanted.keys().chain(self.base.keys()).cloned().chain(besides).collect();
-        let mut found = BTreeMap::new();
-        for path in paths {
-            if let Some(there) = self.root.observe(&path).map_err(EngineError::Root)? {
-                found.insert(path, there);
-            }
-        }
-        let units = Units { before: self.units_in_root()?, release: self.units_of_release(&wanted, source)? };
-        Ok(View { wanted, found, units, base: self.base })
-    }
-
-    /// The release at paths without symlinks.
-    fn wanted(&self) -> Result<BTreeMap<FlistPath, Wanted>, EngineError> {
-        let mut wanted = BTreeMap::<FlistPath, Wanted>::new();
-        for (from, item) in items_of(&self.tree) {
-            if self.only.as_ref().is_some_and(|only| !only.contains(&from)) {
-                continue;
-            }
-            let path = self.root.canonical(&from).map_err(EngineError::Root)?;
-            match wanted.get(&path) {
-                None => {
-                    wanted.insert(path, Wanted { item, from });
-                }
-                Some(other) if other.item.is_directory() && item.is_directory() => {}
-                Some(other) => {
-                    let first = other.from.clone();
-                    return Err(EngineError::Plan(PlanError::TwoNames { first, second: from, path }));
-                }
-            }
-        }
-        Ok(wanted)
-    }
-
-    fn units_in_root(&self) -> Result<BTreeMap<UnitName, ServiceUnit>, EngineError> {
-        let directory: FlistPath =
-            UNIT_DIRECTORY.parse().map_err(|error| EngineError::Plan(PlanError::Path(error)))?;
-        let mut units = BTreeMap::new();
-        let Ok(fd) = self.root.open_at(&directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY) else {
-            return Ok(units);
-        };
-        let listing = nix::dir::Dir::from_fd(fd)
-            .map_err(|errno| EngineError::Root(crate::root::failed("list", &directory)(errno)))?;
-        for entry in listing.into_iter().filter_map(Result::ok).take(MAX_SERVICES) {
-            let Ok(path) = directory.join(entry.file_name().to_bytes()) else { continue };
-            let Some(name) = unit_name(&path) else { continue };
-            let Ok(Some(bytes)) = self.root.read_small(&path, MAX_UNIT) else { continue };
-            // zinit ignores units that do not parse, and so does the order of services.
-            if let Ok(unit) = ServiceUnit::parse(&name, &String::from_utf8_lossy(&bytes)) {
-                units.insert(name, unit);
-            }
-        }
-        Ok(units)
-    }
-
-    fn units_of_release(
-        &self,
-        wanted: &BTreeMap<FlistPath, Wanted>,
-        source: &dyn ContentSource,
-    ) -> Result<BTreeMap<FlistPath, (UnitName, ServiceUnit)>, EngineError> {
-        let mut units = BTreeMap::new();
-        for (path, Wanted { from, .. }) in wanted {
-            let (Some(name), Some(entry)) = (unit_name(path), self.tree.get(from)) else { continue };
-            let flist::tree::Kind::File(content) = &entry.kind else { continue };
-            if content.size > MAX_UNIT as u64 {
-                return Err(EngineError::UnitText(path.clone()));
-            }
-            let mut bytes = Vec::new();
-            for index in 0..content.blocks.len() {
-                let block = source.block(from, content, index);
-                bytes.extend(block.map_err(|source| EngineError::Content { path: path.clone(), source })?);
-            }
-            let text = String::from_utf8(bytes).map_err(|_| EngineError::UnitText(path.clone()))?;
-            let unit = ServiceUnit::parse(&name, &text)
-                .map_err(|source| EngineError::Unit { path: path.clone(), source })?;
-            units.insert(path.clone(), (name, unit));
-        }
-        Ok(units)
-    }
-}
-
-/// Units in the root, and those of the release at their paths.
-struct Units {
-    before: BTreeMap<UnitName, ServiceUnit>,
-    release: BTreeMap<FlistPath, (UnitName, ServiceUnit)>,
-}
-
-impl Units {
-    /// The units that will be in the root after these changes.
-    fn after(&self, changes: &[FileChange]) -> BTreeMap<UnitName, ServiceUnit> {
-        let mut after = self.before.clone();
-        for change in changes {
-            let Some(name) = unit_name(change.path()) else { continue };
-            match change {
-                FileChange::Remove { .. } => {
-                    after.remove(&name);
-                }
-                _ => {
-                    let unit = self.release.get(change.path());
-                    after.extend(unit.map(|(name, unit)| (name.clone(), unit.clone())));
-                }
-            }
-        }
-        after
-    }
-}
-
-/// How long an engine waits for another one to finish.
-pub const LOCK_PATIENCE: Duration = Duration::from_secs(60);

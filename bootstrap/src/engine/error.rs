@@ -1,0 +1,90 @@
+//! Why the engine cannot go on.
+
+use flist::format::FormatError;
+use flist::hub::FlistName;
+use flist::path::FlistPath;
+use zinit_client::UnitError;
+
+use super::MAX_UNIT;
+use crate::generation::GenerationError;
+use crate::plan::PlanError;
+use crate::root::RootError;
+use crate::source::SourceError;
+use crate::transaction::TransactionError;
+use crate::transaction::services::ServiceError;
+
+/// Why the engine cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The root file system cannot be looked at.
+    #[error("cannot look at the root file system")]
+    Root(#[source] RootError),
+    /// The state cannot be used.
+    #[error("cannot use the state")]
+    Generation(#[source] GenerationError),
+    /// A flist of the release is not usable.
+    #[error("flist {name} of the release is not usable")]
+    Flist {
+        /// Its name on the hub.
+        name: FlistName,
+        /// What is wrong with it.
+        #[source]
+        source: FormatError,
+    },
+    /// The release has more than one flist.
+    #[error("the release has {0} flists; this version installs releases of one")]
+    SeveralFlists(usize),
+    /// A unit of the release is not usable.
+    #[error("the unit /{path} of the release is not usable")]
+    Unit {
+        /// The unit file.
+        path: FlistPath,
+        /// What is wrong with it.
+        #[source]
+        source: UnitError,
+    },
+    /// A unit of the release is no text.
+    #[error("the unit /{0} of the release is not UTF-8 or longer than {MAX_UNIT} bytes")]
+    UnitText(FlistPath),
+    /// The content of a unit cannot be had.
+    #[error("the content of the unit /{path} cannot be had")]
+    Content {
+        /// The unit file.
+        path: FlistPath,
+        /// The reason.
+        #[source]
+        source: SourceError,
+    },
+    /// The supervisor does not answer.
+    #[error("cannot find out what runs")]
+    Service(#[source] ServiceError),
+    /// The supervisor does not list its services.
+    #[error("zinit does not list its services")]
+    List(#[source] zinit_client::Error),
+    /// The release cannot be installed on this node.
+    #[error("the release cannot be installed here")]
+    Plan(#[source] PlanError),
+    /// Something went wrong while it was installed.
+    #[error("the installation failed")]
+    Transaction(#[source] TransactionError),
+    /// A thread of the engine failed.
+    #[error("looking at the node broke off")]
+    Broken(#[source] tokio::task::JoinError),
+}
+
+impl EngineError {
+    /// Whether the same may succeed a little later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Content { source, .. } => source.is_retryable(),
+            Self::Transaction(error) => error.is_retryable(),
+            Self::Generation(_) | Self::List(_) | Self::Service(_) | Self::Broken(_) => true,
+            Self::Root(_) => true,
+            Self::Flist { .. }
+            | Self::SeveralFlists(_)
+            | Self::Unit { .. }
+            | Self::UnitText(_)
+            | Self::Plan(_) => false,
+        }
+    }
+}

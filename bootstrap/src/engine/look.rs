@@ -1,0 +1,159 @@
+//! Looking at the node and at the release, before anything is decided.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use flist::path::FlistPath;
+use flist::tree::Tree;
+use nix::fcntl::OFlag;
+use zinit_client::{ServiceUnit, UnitName};
+
+use super::{EngineError, MAX_SERVICES, MAX_UNIT};
+use crate::item::{Items, items_of};
+use crate::plan::files::{beside, is_configuration};
+use crate::plan::{FileChange, PlanError, UNIT_DIRECTORY, Wanted, unit_name};
+use crate::root::{Found, Root};
+use crate::source::ContentSource;
+
+/// A look at the node; blocks the thread, because it reads and identifies every installed file.
+pub(super) struct Look {
+    /// The root file system.
+    pub(super) root: Arc<Root>,
+    /// The release.
+    pub(super) tree: Arc<Tree>,
+    /// What is installed.
+    pub(super) base: Items,
+    /// The only paths of the release that count; `None` for all.
+    pub(super) only: Option<BTreeSet<FlistPath>>,
+}
+
+/// What was seen, at paths without symlinks.
+pub(super) struct View {
+    /// What the release wants.
+    pub(super) wanted: BTreeMap<FlistPath, Wanted>,
+    /// What the root holds at the paths of the release and of what is installed.
+    pub(super) found: BTreeMap<FlistPath, Found>,
+    /// Units.
+    pub(super) units: Units,
+    /// What is installed, as far as it counts.
+    pub(super) base: Items,
+}
+
+impl Look {
+    /// Looks.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(super) fn take(mut self, source: &dyn ContentSource) -> Result<View, EngineError> {
+        let wanted = self.wanted()?;
+        if self.only.is_some() {
+            self.base.retain(|path, _| wanted.contains_key(path));
+        }
+        let besides = wanted.keys().filter(|path| is_configuration(path)).filter_map(beside);
+        let paths: BTreeSet<FlistPath> =
+            wanted.keys().chain(self.base.keys()).cloned().chain(besides).collect();
+        let mut found = BTreeMap::new();
+        for path in paths {
+            if let Some(there) = self.root.observe(&path).map_err(EngineError::Root)? {
+                found.insert(path, there);
+            }
+        }
+        let units = Units { before: self.units_in_root()?, release: self.units_of_release(&wanted, source)? };
+        Ok(View { wanted, found, units, base: self.base })
+    }
+
+    /// The release at paths without symlinks.
+    fn wanted(&self) -> Result<BTreeMap<FlistPath, Wanted>, EngineError> {
+        let mut wanted = BTreeMap::<FlistPath, Wanted>::new();
+        for (from, item) in items_of(&self.tree) {
+            if self.only.as_ref().is_some_and(|only| !only.contains(&from)) {
+                continue;
+            }
+            let path = self.root.canonical(&from).map_err(EngineError::Root)?;
+            match wanted.get(&path) {
+                None => {
+                    wanted.insert(path, Wanted { item, from });
+                }
+                Some(other) if other.item.is_directory() && item.is_directory() => {}
+                Some(other) => {
+                    let first = other.from.clone();
+                    return Err(EngineError::Plan(PlanError::TwoNames { first, second: from, path }));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn units_in_root(&self) -> Result<BTreeMap<UnitName, ServiceUnit>, EngineError> {
+        let directory: FlistPath =
+            UNIT_DIRECTORY.parse().map_err(|error| EngineError::Plan(PlanError::Path(error)))?;
+        let mut units = BTreeMap::new();
+        let Ok(fd) = self.root.open_at(&directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY) else {
+            return Ok(units);
+        };
+        let listing = nix::dir::Dir::from_fd(fd)
+            .map_err(|errno| EngineError::Root(crate::root::failed("list", &directory)(errno)))?;
+        for entry in listing.into_iter().filter_map(Result::ok).take(MAX_SERVICES) {
+            let Ok(path) = directory.join(entry.file_name().to_bytes()) else { continue };
+            let Some(name) = unit_name(&path) else { continue };
+            let Ok(Some(bytes)) = self.root.read_small(&path, MAX_UNIT) else { continue };
+            // zinit ignores units that do not parse, and so does the order of services.
+            if let Ok(unit) = ServiceUnit::parse(&name, &String::from_utf8_lossy(&bytes)) {
+                units.insert(name, unit);
+            }
+        }
+        Ok(units)
+    }
+
+    fn units_of_release(
+        &self,
+        wanted: &BTreeMap<FlistPath, Wanted>,
+        source: &dyn ContentSource,
+    ) -> Result<BTreeMap<FlistPath, (UnitName, ServiceUnit)>, EngineError> {
+        let mut units = BTreeMap::new();
+        for (path, Wanted { from, .. }) in wanted {
+            let (Some(name), Some(entry)) = (unit_name(path), self.tree.get(from)) else { continue };
+            let flist::tree::Kind::File(content) = &entry.kind else { continue };
+            if content.size > MAX_UNIT as u64 {
+                return Err(EngineError::UnitText(path.clone()));
+            }
+            let mut bytes = Vec::new();
+            for index in 0..content.blocks.len() {
+                let block = source.block(from, content, index);
+                bytes.extend(block.map_err(|source| EngineError::Content { path: path.clone(), source })?);
+            }
+            let text = String::from_utf8(bytes).map_err(|_| EngineError::UnitText(path.clone()))?;
+            let unit = ServiceUnit::parse(&name, &text)
+                .map_err(|source| EngineError::Unit { path: path.clone(), source })?;
+            units.insert(path.clone(), (name, unit));
+        }
+        Ok(units)
+    }
+}
+
+/// Units in the root, and those of the release at their paths.
+pub(super) struct Units {
+    /// Those in the root now.
+    pub(super) before: BTreeMap<UnitName, ServiceUnit>,
+    release: BTreeMap<FlistPath, (UnitName, ServiceUnit)>,
+}
+
+impl Units {
+    /// The units that will be in the root after these changes.
+    pub(super) fn after(&self, changes: &[FileChange]) -> BTreeMap<UnitName, ServiceUnit> {
+        let mut after = self.before.clone();
+        for change in changes {
+            let Some(name) = unit_name(change.path()) else { continue };
+            match change {
+                FileChange::Remove { .. } => {
+                    after.remove(&name);
+                }
+                _ => {
+                    let unit = self.release.get(change.path());
+                    after.extend(unit.map(|(name, unit)| (name.clone(), unit.clone())));
+                }
+            }
+        }
+        after
+    }
+}

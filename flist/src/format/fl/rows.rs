@@ -1,0 +1,185 @@
+//! An SQLite file that nobody vouches for: opened so that it is only data, and read column by column.
+
+use rusqlite::config::DbConfig;
+use rusqlite::types::{Type, ValueRef};
+use rusqlite::{Connection, Row};
+
+use super::FlError;
+
+/// Length of the header of an SQLite file in bytes.
+const HEADER: usize = 100;
+
+/// An opened flist.
+pub(super) struct Database {
+    connection: Connection,
+}
+
+impl Database {
+    /// Opens a copy of these bytes.
+    ///
+    /// # Errors
+    /// [`FlError::Truncated`] and [`FlError::Sqlite`].
+    pub(super) fn open(bytes: &[u8]) -> Result<Self, FlError> {
+        let found = bytes.len() as u64;
+        let wanted = length_by_header(bytes);
+        // SQLite takes what is missing in the last page for zeros.
+        if found < wanted {
+            return Err(FlError::Truncated { found, wanted });
+        }
+        let failed = |source| FlError::Sqlite { action: "open it", source };
+        let mut connection = Connection::open_in_memory().map_err(failed)?;
+        connection.deserialize_read_exact("main", bytes, bytes.len(), true).map_err(failed)?;
+        // A flist is data: nothing of its schema may run.
+        for (setting, on) in [
+            (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+            (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+            (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+            (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        ] {
+            connection.set_db_config(setting, on).map_err(failed)?;
+        }
+        Ok(Self { connection })
+    }
+
+    /// Calls `each` with every row of a table, in the order of the file. Nothing is sorted or counted
+    /// before the first row, so `each` can stop a table that is too long.
+    ///
+    /// # Errors
+    /// [`FlError::NotATable`], [`FlError::Table`], and those of `each`.
+    pub(super) fn for_each_row(
+        &self,
+        table: &'static str,
+        columns: &str,
+        mut each: impl FnMut(Field<'_, '_>) -> Result<(), FlError>,
+    ) -> Result<(), FlError> {
+        let failed = |source| FlError::Table { table, source };
+        if !self.is_ordinary_table(table).map_err(failed)? {
+            return Err(FlError::NotATable { table });
+        }
+        let sql = format!("SELECT {columns} FROM {table}");
+        let mut statement = self.connection.prepare(&sql).map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            each(Field { table, row, ino: None })?;
+        }
+        Ok(())
+    }
+
+    /// Neither a view nor virtual, nor with columns that are computed instead of stored.
+    fn is_ordinary_table(&self, table: &str) -> rusqlite::Result<bool> {
+        // Both hold where there is no such table at all; reading it tells so better.
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE
+                                      AND (type <> 'table' OR rootpage <= 0))
+                      AND NOT EXISTS (SELECT 1 FROM pragma_table_xinfo(?1) WHERE hidden <> 0)";
+        self.connection.query_row(sql, [table], |row| row.get(0))
+    }
+}
+
+/// The bytes the file needs to have according to its own header; 0 if the header makes no sense.
+fn length_by_header(bytes: &[u8]) -> u64 {
+    let Some(header) = bytes.get(..HEADER) else { return HEADER as u64 };
+    let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let page_size = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        size => u64::from(size),
+    };
+    let counted_for_this_version = number(24) == number(92);
+    match u64::from(number(28)) {
+        pages if pages > 0 && counted_for_this_version => pages * page_size,
+        _ => (bytes.len() as u64).checked_next_multiple_of(page_size).unwrap_or(0),
+    }
+}
+
+/// One row of a table; reads its columns and names it in errors.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'r, 's> {
+    table: &'static str,
+    row: &'r Row<'s>,
+    ino: Option<i64>,
+}
+
+impl<'r> Field<'r, '_> {
+    /// Names the row in errors from now on.
+    pub(super) fn of_inode(self, ino: i64) -> Self {
+        Self { ino: Some(ino), ..self }
+    }
+
+    pub(super) fn integer(&self, index: usize, column: &'static str) -> Result<i64, FlError> {
+        match self.value(index, column)? {
+            ValueRef::Integer(value) => Ok(value),
+            other => Err(self.wrong_type(column, other.data_type())),
+        }
+    }
+
+    pub(super) fn unsigned<T: TryFrom<i64>>(&self, index: usize, column: &'static str) -> Result<T, FlError> {
+        let value = self.integer(index, column)?;
+        T::try_from(value).map_err(|_| self.refuse(column, format!("is out of range: {value}")))
+    }
+
+    /// A user or group. The highest number is no owner but means "leave it" to the system.
+    pub(super) fn owner(&self, index: usize, column: &'static str) -> Result<u32, FlError> {
+        match self.unsigned(index, column)? {
+            u32::MAX => Err(self.refuse(column, format!("is out of range: {}", u32::MAX))),
+            id => Ok(id),
+        }
+    }
+
+    pub(super) fn bytes(
+        &self,
+        index: usize,
+        column: &'static str,
+        limit: usize,
+    ) -> Result<&'r [u8], FlError> {
+        match self.value(index, column)? {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > limit => {
+                Err(self.refuse(column, format!("has {} bytes, the limit is {limit}", bytes.len())))
+            }
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes),
+            other => Err(self.wrong_type(column, other.data_type())),
+        }
+    }
+
+    pub(super) fn text(&self, index: usize, column: &'static str, limit: usize) -> Result<String, FlError> {
+        let bytes = self.bytes(index, column, limit)?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| self.refuse(column, "is not UTF-8".to_owned()))
+    }
+
+    pub(super) fn digest(&self, index: usize, column: &'static str) -> Result<[u8; 32], FlError> {
+        let bytes = self.bytes(index, column, usize::MAX)?;
+        bytes.try_into().map_err(|_| self.refuse(column, format!("has {} bytes, expected 32", bytes.len())))
+    }
+
+    fn value(&self, index: usize, column: &'static str) -> Result<ValueRef<'r>, FlError> {
+        self.row.get_ref(index).map_err(|source| self.refuse(column, source.to_string()))
+    }
+
+    fn wrong_type(&self, column: &'static str, found: Type) -> FlError {
+        self.refuse(column, format!("holds a value of type {found}"))
+    }
+
+    pub(super) fn refuse(&self, column: &'static str, problem: String) -> FlError {
+        let entry = self.ino.map_or_else(|| "a row".to_owned(), |ino| format!("inode {ino}"));
+        FlError::Column { table: self.table, entry, column, problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_tells_the_length() {
+        let mut header = vec![0; HEADER];
+        header[16..18].copy_from_slice(&4096_u16.to_be_bytes());
+        header[28..32].copy_from_slice(&3_u32.to_be_bytes());
+        assert_eq!(length_by_header(&header), 3 * 4096);
+        header[16..18].copy_from_slice(&1_u16.to_be_bytes());
+        assert_eq!(length_by_header(&header), 3 * 65_536);
+        // Written by an SQLite that did not count pages: whole pages at least.
+        header[24] = 1;
+        assert_eq!(length_by_header(&header), 65_536);
+        header[16..18].fill(0);
+        assert_eq!(length_by_header(&header), 0);
+        assert_eq!(length_by_header(b"short"), HEADER as u64);
+    }
+}

@@ -1,0 +1,103 @@
+//! Attaching a FUSE connection to a directory, and taking exactly that mount away again.
+//!
+//! Done here and not by fuser, which unmounts by path once more after somebody has unmounted: it would
+//! take away what was mounted at the same place before or since.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::stat::SFlag;
+use nix::unistd::{getgid, getuid};
+
+use super::Purpose;
+
+/// What became of a mount that should go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// It is gone, or was gone already.
+    Gone,
+    /// It is out of sight and goes when its last user does.
+    Detached,
+}
+
+/// One mount, known by its number, so that no other mount at the same place is taken for it.
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// The mount point, without symlinks.
+    path: PathBuf,
+    /// The kernel's number of the mount.
+    id: u64,
+}
+
+/// Mounts the FUSE connection `device` on a directory. Needs root.
+///
+/// # Errors
+/// Those of the system.
+pub(super) fn attach(device: &OwnedFd, path: &Path, purpose: Purpose) -> io::Result<Attached> {
+    let path = path.canonicalize()?;
+    let mut flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    if purpose == Purpose::Install {
+        flags |= MsFlags::MS_NOEXEC;
+    }
+    let options = format!(
+        "fd={},rootmode={:o},user_id={},group_id={},default_permissions,allow_other",
+        device.as_raw_fd(),
+        SFlag::S_IFDIR.bits(),
+        getuid(),
+        getgid()
+    );
+    nix::mount::mount(Some("flist"), &path, Some("fuse.flist"), flags, Some(options.as_str()))?;
+    match visible_mount(&path) {
+        Ok(id) => Ok(Attached { path, id }),
+        Err(error) => {
+            let _ = umount2(&path, MntFlags::MNT_DETACH);
+            Err(error)
+        }
+    }
+}
+
+impl Attached {
+    /// Takes the mount away; one that is in use is detached.
+    ///
+    /// # Errors
+    /// Those of the system; "busy" when another mount covers it.
+    pub(super) fn remove(&self) -> io::Result<Removal> {
+        if !self.is_listed()? {
+            return Ok(Removal::Gone);
+        }
+        if visible_mount(&self.path)? != self.id {
+            return Err(Errno::EBUSY.into());
+        }
+        match umount2(&self.path, MntFlags::UMOUNT_NOFOLLOW) {
+            // EINVAL: somebody else was faster.
+            Ok(()) | Err(Errno::EINVAL) => Ok(Removal::Gone),
+            Err(Errno::EBUSY) => {
+                umount2(&self.path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)?;
+                Ok(Removal::Detached)
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn is_listed(&self) -> io::Result<bool> {
+        let mounts = fs::read("/proc/self/mountinfo")?;
+        let own = format!("{} ", self.id);
+        Ok(mounts.split(|byte| *byte == b'\n').any(|line| line.starts_with(own.as_bytes())))
+    }
+}
+
+/// The number of the mount one sees at a path. Its file system is not asked, which may not answer.
+fn visible_mount(path: &Path) -> io::Result<u64> {
+    let opened = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(path)?;
+    let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd()))?;
+    let number = facts.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    number.and_then(|number| number.trim().parse().ok()).ok_or_else(|| {
+        io::Error::new(ErrorKind::InvalidData, "the kernel does not tell the number of a mount")
+    })
+}
