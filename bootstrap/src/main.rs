@@ -1,5 +1,6 @@
 //! Installs the run mode's release once, at boot.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use bootstrap::settings::{Overrides, Settings};
@@ -39,7 +40,12 @@ fn run_supervised() -> ExitCode {
 fn run_worker(overrides: &Overrides) -> ExitCode {
     supervise::die_with_parent();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let settings = match Settings::load(overrides) {
         Ok(settings) => settings,
         Err(error) => return fail(&error, ExitCode::from(EXIT_USAGE)),

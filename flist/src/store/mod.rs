@@ -75,18 +75,9 @@ pub enum StoreError {
         #[source]
         source: reqwest::Error,
     },
-    /// An answer broke off.
-    #[error("the answer of store {url} broke off")]
-    Answer {
-        /// The block's address.
-        url: String,
-        /// What happened.
-        #[source]
-        source: std::io::Error,
-    },
     /// An answer broke off or took too long.
     #[error("the answer of store {url} is not complete")]
-    Broken {
+    Answer {
         /// The block's address.
         url: String,
         /// What happened.

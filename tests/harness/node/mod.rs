@@ -165,14 +165,21 @@ impl Node {
         limit: Duration,
         mut look: impl FnMut() -> Result<T, String>,
     ) -> Result<T, Error> {
+        let console = || format!("the end of the node's console:\n{}", self.console.tail(SHOWN_LINES));
         let found = wait_for(what, limit, || match look() {
             Err(_) if !self.is_alive() => Ok(Err("the node died".to_owned())),
             Err(last) => Err(last),
             Ok(found) => Ok(Ok(found)),
-        })?;
-        found.map_err(|reason| {
-            Error::Unexpected(format!("{what}: {reason}; its console:\n{}", self.console.tail(SHOWN_LINES)))
-        })
+        });
+        match found {
+            Ok(found) => {
+                found.map_err(|reason| Error::Unexpected(format!("{what}: {reason}; {}", console())))
+            }
+            Err(Error::Timeout { what, after, last }) => {
+                Err(Error::Timeout { what, after, last: format!("{last}; {}", console()) })
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// Runs a program in the node, looked up in its PATH, to its end.
