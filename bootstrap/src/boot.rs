@@ -181,7 +181,7 @@ impl Content {
 
         let (tree, cache, at) = (release.tree.clone(), settings.cache_dir.clone(), mount_point.clone());
         let opened = blocking(move || {
-            let store = open_for_reading(&tree.routes, None, Some(&cache))?;
+            let store = open_for_reading(&tree.routes, &[], Some(&cache))?;
             let mounted = mount(&tree, store.clone(), &at, MountPurpose::Install);
             Ok((store, mounted))
         });

@@ -10,6 +10,7 @@
 //! read, within [`tree::Limits`], and a [`tree::Tree`] that exists is sound.
 
 pub mod block;
+pub mod diff;
 pub mod format;
 pub mod hub;
 pub mod mount;
@@ -24,5 +25,6 @@ pub mod server;
 pub mod store;
 pub mod tree;
 pub mod unpack;
+pub mod verify;
 
 pub use report::report;

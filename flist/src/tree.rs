@@ -99,7 +99,7 @@ pub struct Meta {
 }
 
 /// One stored piece of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Block {
     /// Names the stored bytes.
     pub id: BlockId,

@@ -193,7 +193,7 @@ fn nothing_is_left_of_a_mount() {
         assert_eq!(observe::mounts_at(&packed.at()), [FILE_SYSTEM]);
         mounted.unmount().unwrap();
         assert!(observe::mounts_at(&packed.at()).is_empty());
-        assert_eq!(Arc::strong_count(&store), 1, "the session has ended");
+        observe::wait_until("the session has ended", || Arc::strong_count(&store) == 1);
 
         drop(mount(&packed.tree, store.clone(), &packed.at(), Purpose::Install).unwrap());
         assert!(observe::mounts_at(&packed.at()).is_empty(), "dropping it unmounts");
@@ -227,6 +227,12 @@ fn a_busy_mount_is_detached_and_still_serves_who_uses_it() {
     assert_eq!(read, packed.plain);
     drop(file);
     observe::wait_until("the session has ended", || Arc::strong_count(&store) == 1);
+
+    let mounted = packed.mount();
+    let file = File::open(packed.file()).unwrap();
+    drop(mounted);
+    assert!(observe::mounts_at(&packed.at()).is_empty(), "dropping it detaches it too");
+    drop(file);
 }
 
 #[test]
@@ -245,6 +251,34 @@ fn a_mount_that_somebody_else_took_away_is_no_error() {
 }
 
 #[test]
+fn a_mount_below_another_one_stays_and_says_so() {
+    let packed = Packed::new();
+    let (below, above) = (packed.mount(), packed.mount());
+    let error = flist::report(&below.unmount().unwrap_err());
+    assert!(error.contains("cannot unmount") && error.contains("busy"), "{error}");
+    assert_eq!(observe::mounts_at(&packed.at()), [FILE_SYSTEM; 2]);
+    above.unmount().unwrap();
+    detach(&packed.at()).unwrap();
+    assert!(observe::mounts_at(&packed.at()).is_empty());
+}
+
+#[test]
+fn a_copy_in_another_mount_namespace_does_not_keep_an_unmount_waiting() {
+    let packed = Packed::new();
+    let store: Arc<dyn Store> = Arc::new(packed.store.clone());
+    let mounted = mount(&packed.tree, store.clone(), &packed.at(), Purpose::General).unwrap();
+    let sleeper = Command::new("unshare").args(["--mount", "sleep", "1000"]).spawn().unwrap();
+    let sleeper = Running { child: sleeper };
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).unwrap();
+    let other = sleeper.child.id().to_string();
+    observe::wait_until("the other namespace is there", || namespace(&other) != namespace("self"));
+    mounted.unmount().unwrap();
+    assert!(observe::mounts_at(&packed.at()).is_empty());
+    drop(sleeper);
+    observe::wait_until("the session has ended", || Arc::strong_count(&store) == 1);
+}
+
+#[test]
 fn a_place_that_does_not_exist_is_named() {
     let packed = Packed::new();
     let nowhere = packed.dir.path().join("nowhere");
@@ -258,50 +292,50 @@ fn a_place_that_does_not_exist_is_named() {
 fn the_command_unmounts_and_exits_when_told_to() {
     let packed = Packed::new();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut command = MountCommand::start(&packed);
+        let mut command = mount_command(&packed);
         assert_eq!(fs::read(packed.file()).unwrap(), packed.plain);
         command.signal(signal);
         assert!(command.child.wait().unwrap().success(), "after {signal}");
         assert!(observe::mounts_at(&packed.at()).is_empty());
     }
-    let mut command = MountCommand::start(&packed);
+    let mut command = mount_command(&packed);
     umount2(&packed.at(), MntFlags::empty()).unwrap();
     assert!(command.child.wait().unwrap().success(), "after umount");
 }
 
-/// A running `flist mount`, which does not outlive the test.
-struct MountCommand {
+/// A process that does not outlive the test.
+struct Running {
     child: Child,
 }
 
-impl MountCommand {
-    /// Starts it and waits until it says that the tree is mounted.
-    fn start(packed: &Packed) -> Self {
-        let flist = packed.dir.path().join("tree.fl");
-        let mut tree = packed.tree.clone();
-        tree.routes = vec![Route::everything(packed.store.url())];
-        format::write(&tree, &flist).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_flist"))
-            .args(["mount".as_ref(), "-m".as_ref(), flist.as_os_str(), packed.at().as_os_str()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut command = Self { child };
-        let mut line = String::new();
-        BufReader::new(command.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains("is mounted on"), "{line:?}");
-        assert_eq!(observe::mounts_at(&packed.at()), [FILE_SYSTEM]);
-        command
-    }
-
+impl Running {
     fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 }
 
-impl Drop for MountCommand {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts `flist mount` and waits until it says that the tree is mounted.
+fn mount_command(packed: &Packed) -> Running {
+    let flist = packed.dir.path().join("tree.fl");
+    let mut tree = packed.tree.clone();
+    tree.routes = vec![Route::everything(packed.store.url())];
+    format::write(&tree, &flist).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_flist"))
+        .args(["mount".as_ref(), "-m".as_ref(), flist.as_os_str(), packed.at().as_os_str()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut command = Running { child };
+    let mut line = String::new();
+    BufReader::new(command.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("is mounted on"), "{line:?}");
+    assert_eq!(observe::mounts_at(&packed.at()), [FILE_SYSTEM]);
+    command
 }

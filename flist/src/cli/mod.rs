@@ -1,11 +1,14 @@
 //! Subcommands of `flist`: arguments in, output out.
 
+mod diff;
 mod inspect;
 mod mount;
 mod pack;
 mod publish;
+mod reading;
 mod serve;
 mod unpack;
+mod verify;
 
 use std::error::Error;
 use std::io::IsTerminal;
@@ -42,6 +45,8 @@ enum Command {
     Unpack(unpack::Arguments),
     Mount(mount::Arguments),
     Inspect(inspect::Arguments),
+    Verify(verify::Arguments),
+    Diff(diff::Arguments),
     Serve(serve::Arguments),
     Publish(publish::Arguments),
 }
@@ -60,6 +65,8 @@ pub(crate) fn run() -> Outcome {
         Command::Unpack(arguments) => unpack::run(&arguments),
         Command::Mount(arguments) => mount::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Publish(arguments) => publish::run(arguments),
     }

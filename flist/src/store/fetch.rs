@@ -33,6 +33,12 @@ pub enum FetchError {
         #[source]
         source: BlockError,
     },
+    /// The block opens, but its plain bytes have another key.
+    #[error("block {id} holds other bytes than its key in the flist says")]
+    Key {
+        /// The block.
+        id: BlockId,
+    },
     /// The block has another length than the file's size says.
     #[error("block {id} holds {found} bytes where the flist needs {wanted}")]
     Length {

@@ -8,7 +8,11 @@ mod cache;
 mod dir;
 mod fetch;
 mod http;
+mod key_locks;
 mod open;
+mod redis;
+mod retry;
+mod router;
 
 use std::path::PathBuf;
 
@@ -16,7 +20,11 @@ pub use cache::CachedStore;
 pub use dir::DirStore;
 pub use fetch::{FetchError, fetch_plain};
 pub use http::HttpStore;
-pub use open::{StoreUrl, open, open_for_reading};
+pub(crate) use key_locks::KeyLocks;
+pub use open::{StoreUrl, open, open_for_reading, open_routes};
+pub use redis::RedisStore;
+pub use retry::{RetryPolicy, RetryStore};
+pub use router::Router;
 
 use crate::block::{BlockError, BlockId, MAX_STORED};
 
@@ -115,6 +123,21 @@ pub enum StoreError {
         /// What to do instead.
         remedy: &'static str,
     },
+    /// A server that speaks the Redis protocol did not do what it was asked.
+    #[error("store {url} failed")]
+    Redis {
+        /// The store's address.
+        url: String,
+        /// The client's or the server's reason.
+        #[source]
+        source: ::redis::RedisError,
+    },
+    /// No route leads to a store for this block.
+    #[error("no route covers block {id}; the routes must cover all of 00 to ff")]
+    NoRoute {
+        /// The block.
+        id: BlockId,
+    },
     /// The HTTP client could not be built.
     #[error("cannot set up the HTTP client for store {url}")]
     Client {
@@ -131,6 +154,7 @@ impl StoreError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Request { .. } | Self::Answer { .. } => true,
+            Self::Redis { source, .. } => source.is_io_error() || source.is_timeout(),
             Self::Status { status, .. } => *status == 429 || *status >= 500,
             _ => false,
         }

@@ -352,7 +352,7 @@ impl Effects {
     ) -> Result<Arc<dyn ContentSource>, Problem> {
         let (tree, cache) = (release.tree.clone(), self.settings.cache_dir.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let remote = open_for_reading(&tree.routes, None, None)?;
+            let remote = open_for_reading(&tree.routes, &[], None)?;
             let counted = Arc::new(CountingStore::new(remote, fetched));
             let store = Arc::new(CachedStore::new(counted, DirStore::new(cache)));
             Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(BlockSource { store }))

@@ -12,7 +12,6 @@ const WIDTH: usize = 132;
 pub(super) struct Timeline {
     start: Instant,
     console_lines: usize,
-    stage: String,
     news: Receiver<Event>,
     reporter: Sender<Event>,
 }
@@ -32,7 +31,7 @@ impl Timeline {
     pub(super) fn start() -> Self {
         println!("\n   seconds  what happened");
         let (reporter, news) = channel();
-        Self { start: Instant::now(), console_lines: 0, stage: String::new(), news, reporter }
+        Self { start: Instant::now(), console_lines: 0, news, reporter }
     }
 
     /// Takes events from other threads; they are told with the next look at the node.
@@ -42,12 +41,14 @@ impl Timeline {
 
     /// Something happened just now.
     pub(super) fn now(&self, who: &'static str, what: impl Into<String>) {
+        // What others saw before comes before.
+        self.news.try_iter().for_each(|event| self.tell(&event));
         self.tell(&Event { at: Instant::now(), who, what: what.into() });
     }
 
     fn tell(&self, event: &Event) {
         let seconds = event.at.saturating_duration_since(self.start).as_secs_f64();
-        let line: String = event.what.chars().take(WIDTH).collect();
+        let line: String = with_short_digests(&event.what).chars().take(WIDTH).collect();
         println!("{seconds:>10.3}  {:<9}  {line}", event.who);
     }
 
@@ -70,28 +71,41 @@ impl Timeline {
         let mut events: Vec<_> = self.news.try_iter().collect();
         let lines = node.console().lines();
         for line in lines.iter().skip(self.console_lines) {
-            events.extend(spoken(&line.text).map(|(who, what)| Event { at: line.at, who, what }));
+            events.extend(logged(&line.text).map(|what| Event { at: line.at, who: "node", what }));
         }
         self.console_lines = lines.len();
-        // Before identityd has started there is none.
-        let status = node.status().unwrap_or_default();
-        let stage = status["stage"].as_str().unwrap_or(&self.stage).to_owned();
-        if stage != self.stage {
-            events.push(Event { at: Instant::now(), who: "node", what: format!("identityd is {stage}") });
-            self.stage = stage;
-        }
         events.sort_by_key(|event| event.at);
         events.iter().for_each(|event| self.tell(event));
     }
 }
 
-/// Who of our two programs wrote this line of the console, and what.
-fn spoken(line: &str) -> Option<(&'static str, String)> {
+/// What this line of the console says if it is of bootstrap or identityd: only they log to the console
+/// directly, each line with a time and a level in front. That the agent looks for a new release every two
+/// seconds is left out.
+fn logged(line: &str) -> Option<String> {
     let plain = without_colours(line);
-    ["bootstrap", "identityd"].into_iter().find_map(|who| {
-        let (_, what) = plain.split_once(&format!("] {who}: "))?;
-        Some((who, what.trim().to_owned()))
-    })
+    let (time, rest) = plain.split_once(' ')?;
+    let (level, message) = rest.trim_start().split_once(' ')?;
+    let is_time = time.ends_with('Z') && time.starts_with(|c: char| c.is_ascii_digit());
+    let told = match (is_time, level) {
+        (true, "INFO") => message.trim().to_owned(),
+        (true, "WARN" | "ERROR") => format!("{level} {}", message.trim()),
+        _ => return None,
+    };
+    let only_a_poll =
+        ["stage stage=Resolving from=Idle", "stage stage=Idle from=Resolving"].contains(&told.as_str());
+    (!only_a_poll).then_some(told)
+}
+
+/// Digests tell people nothing beyond their first digits.
+fn with_short_digests(text: &str) -> String {
+    let is_digest = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
+    let short = words.map(|word| {
+        let (digits, end) = word.split_at(word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len());
+        if is_digest(digits) { format!("{}…{end}", &digits[..8]) } else { word.to_owned() }
+    });
+    short.collect()
 }
 
 /// Drops terminal escape sequences (ECMA-48 CSI).
@@ -110,9 +124,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn digests_are_cut() {
+        let digest = "6cff402c".repeat(8);
+        assert_eq!(with_short_digests(&format!("a={digest} /x/{digest}")), "a=6cff402c… /x/6cff402c…");
+        assert_eq!(with_short_digests("v1.0.0: none"), "v1.0.0: none");
+    }
+
+    #[test]
     fn our_programs_are_heard() {
-        let line = "[+] identityd: \u{1b}[2m12:00\u{1b}[0m  INFO fetching";
-        assert_eq!(spoken(line), Some(("identityd", "12:00  INFO fetching".to_owned())));
-        assert_eq!(spoken("[-] redis: ready"), None);
+        let line = "\u{1b}[2m2026-11-20T19:44:18.5Z\u{1b}[0m \u{1b}[33m WARN\u{1b}[0m INSECURE: nobody signs";
+        assert_eq!(logged(line).unwrap(), "WARN INSECURE: nobody signs");
+        assert_eq!(logged("2026-11-20T19:44:18.5Z  INFO mounted path=/x").unwrap(), "mounted path=/x");
+        assert_eq!(logged("2026-11-20T19:44:18.5Z  INFO stage stage=Idle from=Resolving"), None);
+        assert_eq!(logged("[+] redis: ready"), None);
     }
 }

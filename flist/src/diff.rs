@@ -1,0 +1,120 @@
+//! What differs between two trees. Pure.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::path::FlistPath;
+use crate::tree::{Block, Entry, Kind, Tree};
+
+/// How an entry differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum Change {
+    /// Only the second tree has it.
+    Added,
+    /// Only the first tree has it.
+    Removed,
+    /// Both have it, with these differences.
+    Changed {
+        /// What differs: `kind`, `content`, `target`, `device`, `mode`, `owner`, `mtime`.
+        what: Vec<&'static str>,
+    },
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The entry; empty for the root.
+    pub path: FlistPath,
+    /// How it differs.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+/// All differences, by path.
+pub fn diff(a: &Tree, b: &Tree) -> Vec<Difference> {
+    let paths: BTreeSet<&FlistPath> = a.iter().chain(b.iter()).map(|(path, _)| path).collect();
+    let root = |tree: &Tree| Entry { meta: *tree.root(), kind: Kind::Directory };
+    let at_root = difference(&FlistPath::root(), Some(&root(a)), Some(&root(b)));
+    let below = paths.into_iter().filter_map(|path| difference(path, a.get(path), b.get(path)));
+    at_root.into_iter().chain(below).collect()
+}
+
+/// Stored blocks that `b` needs and `a` does not have: what a reader of `a` has to fetch for `b`.
+pub fn new_blocks(a: &Tree, b: &Tree) -> BTreeSet<Block> {
+    let blocks = |tree: &Tree| -> BTreeSet<Block> {
+        tree.files().flat_map(|(_, _, content)| content.blocks.iter().copied()).collect()
+    };
+    &blocks(b) - &blocks(a)
+}
+
+fn difference(path: &FlistPath, a: Option<&Entry>, b: Option<&Entry>) -> Option<Difference> {
+    let change = match (a, b) {
+        (None, Some(_)) => Change::Added,
+        (Some(_), None) => Change::Removed,
+        (Some(a), Some(b)) => {
+            let what = differing(a, b);
+            if what.is_empty() {
+                return None;
+            }
+            Change::Changed { what }
+        }
+        (None, None) => return None,
+    };
+    Some(Difference { path: path.clone(), change })
+}
+
+fn differing(a: &Entry, b: &Entry) -> Vec<&'static str> {
+    let kind = match (&a.kind, &b.kind) {
+        (Kind::File(a), Kind::File(b)) => (a.fingerprint() != b.fingerprint()).then_some("content"),
+        (Kind::Symlink(a), Kind::Symlink(b)) => (a != b).then_some("target"),
+        (Kind::CharDevice(a), Kind::CharDevice(b)) | (Kind::BlockDevice(a), Kind::BlockDevice(b)) => {
+            (a != b).then_some("device")
+        }
+        (a, b) => (a != b).then_some("kind"),
+    };
+    let mode = (a.meta.mode != b.meta.mode).then_some("mode");
+    let owner = ((a.meta.uid, a.meta.gid) != (b.meta.uid, b.meta.gid)).then_some("owner");
+    let mtime = (a.meta.mtime != b.meta.mtime).then_some("mtime");
+    [kind, mode, owner, mtime].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Meta;
+
+    fn tree(entries: &[(&str, &str, u32)]) -> Tree {
+        let meta = |mode| Meta { mode, uid: 0, gid: 0, mtime: 0 };
+        let mut tree = Tree::new(meta(0o755));
+        for (path, target, mode) in entries {
+            let kind = match *target {
+                "dir" => Kind::Directory,
+                target => Kind::Symlink(target.as_bytes().to_vec()),
+            };
+            tree.insert(path.parse().unwrap(), Entry { meta: meta(*mode), kind }).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_named() {
+        let a =
+            tree(&[("d", "dir", 0o755), ("gone", "x", 0o777), ("link", "x", 0o777), ("same", "x", 0o777)]);
+        let b = tree(&[("d", "x", 0o700), ("link", "y", 0o777), ("new", "x", 0o777), ("same", "x", 0o777)]);
+        let found: Vec<_> = diff(&a, &b).into_iter().map(|d| (d.path.to_string(), d.change)).collect();
+        let changed =
+            |path: &str, what: &[&'static str]| (path.to_owned(), Change::Changed { what: what.to_vec() });
+        assert_eq!(
+            found,
+            [
+                changed("d", &["kind", "mode"]),
+                ("gone".to_owned(), Change::Removed),
+                changed("link", &["target"]),
+                ("new".to_owned(), Change::Added),
+            ]
+        );
+        assert!(diff(&a, &a).is_empty());
+    }
+}

@@ -1,0 +1,113 @@
+//! Several stores as one: each keeps a range of ids, and several may keep the same.
+
+use std::sync::Arc;
+
+use super::{Store, StoreError};
+use crate::block::BlockId;
+use crate::tree::Route;
+
+/// The stores of a flist's routes. Those whose range holds a block's first byte are asked in order:
+/// "missing", corruption and failures move on to the next one, and what went wrong is reported if none
+/// has the block. A block is put into every one of them.
+pub struct Router {
+    routes: Vec<(Route, Arc<dyn Store>)>,
+}
+
+impl Router {
+    /// Uses these stores.
+    pub fn new(routes: Vec<(Route, Arc<dyn Store>)>) -> Self {
+        Self { routes }
+    }
+
+    fn stores(&self, id: &BlockId) -> impl Iterator<Item = &Arc<dyn Store>> {
+        let byte = id.as_bytes()[0];
+        self.routes
+            .iter()
+            .filter(move |(route, _)| (route.first..=route.last).contains(&byte))
+            .map(|(_, s)| s)
+    }
+
+    fn ask<T>(
+        &self,
+        id: &BlockId,
+        ask: impl Fn(&dyn Store) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut failure = None;
+        for store in self.stores(id) {
+            match ask(store.as_ref()) {
+                Ok(Some(answer)) => return Ok(Some(answer)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(block = %id, error = %crate::report(&error), "a store failed, asking the next one");
+                    failure = Some(error);
+                }
+            }
+        }
+        failure.map_or(Ok(None), Err)
+    }
+}
+
+impl Store for Router {
+    fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.ask(id, |store| store.get(id))
+    }
+
+    /// Whether every store that should have the block has it.
+    fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
+        let mut any = false;
+        for store in self.stores(id) {
+            any = true;
+            if !store.has(id)? {
+                return Ok(false);
+            }
+        }
+        Ok(any)
+    }
+
+    fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError> {
+        let mut stores = self.stores(id).peekable();
+        if stores.peek().is_none() {
+            return Err(StoreError::NoRoute { id: *id });
+        }
+        stores.try_for_each(|store| store.put(id, stored))
+    }
+
+    fn url(&self) -> String {
+        let urls: Vec<_> = self.routes.iter().map(|(_, store)| store.url()).collect();
+        urls.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DirStore;
+    use super::*;
+    use crate::block::seal;
+
+    #[test]
+    fn ranges_choose_and_failures_move_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| DirStore::new(dir.path().join(name));
+        let route = |first, last, name: &str| {
+            let url = name.to_owned();
+            (Route { first, last, url }, Arc::new(at(name)) as Arc<dyn Store>)
+        };
+        let sealed = seal(b"content").unwrap();
+        let (id, byte) = (&sealed.id, sealed.id.as_bytes()[0]);
+        let (before, after) = (byte.wrapping_sub(1), byte.wrapping_add(1));
+
+        let both = Router::new(vec![route(byte, byte, "a"), route(0, 255, "b"), route(after, before, "c")]);
+        assert!(!both.has(id).unwrap() && both.get(id).unwrap().is_none());
+        both.put(id, &sealed.stored).unwrap();
+        assert!(both.has(id).unwrap());
+        assert!(at("a").has(id).unwrap() && at("b").has(id).unwrap() && !at("c").has(id).unwrap());
+
+        std::fs::write(at("a").path_of(id), "garbage").unwrap();
+        assert_eq!(both.get(id).unwrap().unwrap(), sealed.stored);
+        at("b").remove(id).unwrap();
+        assert!(matches!(both.get(id), Err(StoreError::Corrupt { .. })));
+
+        let none = Router::new(vec![route(after, before, "c")]);
+        assert!(matches!(none.put(id, &sealed.stored), Err(StoreError::NoRoute { .. })));
+    }
+}
