@@ -223,7 +223,7 @@ fn a_missing_block_names_the_file_the_block_and_the_store() {
     let wanted = format!("cannot get the content of 'bin/app': block {gone} is missing in {}", store.url());
     assert_eq!(error, wanted);
 
-    let unrouted = open_for_reading(&tree.routes, None, None).unwrap();
+    let unrouted = open_for_reading(&tree.routes, &[], None).unwrap();
     let error = unpack_error(&tree, unrouted.as_ref(), &dir.path().join("unrouted"));
     assert!(error.ends_with("is missing in the flist's stores: it names none"), "{error}");
 }
@@ -287,15 +287,15 @@ fn the_cache_serves_only_what_it_can_verify() {
 
 #[test]
 fn routes_that_no_store_is_behind_are_named() {
-    let refused = |url: &str| report(&open_for_reading(&[Route::everything(url)], None, None).err().unwrap());
-    assert!(refused("zdb://hub.example:9900").contains("'zdb://hub.example:9900' is not a store"));
+    let refused = |url: &str| report(&open_for_reading(&[Route::everything(url)], &[], None).err().unwrap());
+    assert!(refused("gopher://hub.example/").contains("'gopher://hub.example/' is not a store"));
     assert!(refused("http://").contains("'http://' is not a store"));
     // The same address in many ranges is opened once, so that a flist cannot make us open thousands.
     let routes: Vec<_> =
         (0..=255).map(|byte| Route { first: byte, last: byte, url: "http://127.0.0.1:1/".into() }).collect();
     let threads = || fs::read_dir("/proc/self/task").unwrap().count();
     let before = threads();
-    let store = open_for_reading(&routes, None, None).unwrap();
+    let store = open_for_reading(&routes, &[], None).unwrap();
     assert!(threads() < before + 100, "one client for each of {} routes", routes.len());
     assert_eq!(store.url(), "http://127.0.0.1:1");
 }
@@ -318,7 +318,7 @@ fn a_flist_packed_elsewhere_is_read_by_its_routes() {
     format::write(&tree, &path).unwrap();
     let read = format::read(&path, &Limits::default()).unwrap();
     assert_eq!(read, tree);
-    let stores = open_for_reading(&read.routes, None, None).unwrap();
+    let stores = open_for_reading(&read.routes, &[], None).unwrap();
     unpack(&read, stores.as_ref(), &dir.path().join("out")).unwrap();
     assert_eq!(observe::digests(&dir.path().join("out")), observe::digests(&dir.path().join("source")));
     assert!(store.url().starts_with("dir://") && !server.asked.lock().unwrap().is_empty());

@@ -36,7 +36,7 @@ use crate::agent::{Problem, ProblemKind};
 /// How often the guardian looks for the commit.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long a guardian may take to be ready.
+/// What the guardian says when it is ready.
 const READY: &str = "ready";
 
 /// The handover that is under way, in the run directory.
@@ -55,6 +55,8 @@ pub struct Handover {
     pub release: ReleaseId,
     /// Seconds until the new daemon must have committed.
     pub seconds: u64,
+    /// Bytes of the release that have been fetched so far.
+    pub fetched: u64,
     /// Where things are.
     places: Places,
 }
@@ -79,7 +81,7 @@ impl Handover {
             zinit_socket: settings.zinit_socket.clone(),
         };
         let seconds = settings.handover_timeout.as_secs();
-        Self { pid: std::process::id(), unit, generation, release, seconds, places }
+        Self { pid: std::process::id(), unit, generation, release, seconds, fetched: 0, places }
     }
 
     /// The handover that is under way, if any.
@@ -97,15 +99,27 @@ impl Handover {
         }
     }
 
+    /// Tells the new daemon how much was fetched before it.
+    ///
+    /// # Errors
+    /// A [`Problem`]; the note is as before.
+    pub fn note_fetched(&self, bytes: u64) -> Result<(), Problem> {
+        Self { fetched: bytes, ..self.clone() }.write()
+    }
+
+    fn write(&self) -> Result<(), Problem> {
+        let json = serde_json::to_vec(self).map_err(|error| local("cannot describe the handover", &error))?;
+        durable::replace(&self.places.run_dir.join(FILE), &json, 0o600)
+            .map_err(|error| local("cannot write down the handover", &error))
+    }
+
     /// Writes it down and starts the guardian, which is ready when this returns.
     ///
     /// # Errors
     /// A [`Problem`]; there is no guardian then, and no note.
     pub fn start_guardian(&self) -> Result<(), Problem> {
         let run_dir = &self.places.run_dir;
-        let json = serde_json::to_vec(self).map_err(|error| local("cannot describe the handover", &error))?;
-        durable::replace(&run_dir.join(FILE), &json, 0o600)
-            .map_err(|error| local("cannot write down the handover", &error))?;
+        self.write()?;
         let started = launch(run_dir);
         if started.is_err() {
             Self::end(run_dir);

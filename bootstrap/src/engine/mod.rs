@@ -172,7 +172,17 @@ impl Engine {
     /// [`EngineError::Transaction`].
     pub async fn recover(&self, _: &EngineLock) -> Result<Recovery, EngineError> {
         let recovered = recover(&self.root, &self.state, &self.identity, &self.zinit).await;
-        recovered.map_err(EngineError::Transaction)
+        let recovered = recovered.map_err(EngineError::Transaction)?;
+        if recovered != Recovery::Clean {
+            self.prune()?;
+        }
+        Ok(recovered)
+    }
+
+    /// Forgets what no generation that counts needs.
+    fn prune(&self) -> Result<(), EngineError> {
+        let current = self.state.current_number().map_err(EngineError::Generation)?.unwrap_or(0);
+        self.state.prune(current).map_err(EngineError::Generation)
     }
 
     /// Commits the self-update that was swapped in and is waiting for it; `false` when it is no longer
@@ -192,7 +202,6 @@ impl Engine {
         }
         self.state.commit(generation).map_err(EngineError::Generation)?;
         self.recover(lock).await?;
-        self.state.prune(generation).map_err(EngineError::Generation)?;
         Ok(true)
     }
 
@@ -268,7 +277,14 @@ impl Engine {
             units: (&prepared.before, &prepared.after),
             observer,
         };
-        transaction::execute(&prepared.plan, &context).await.map_err(EngineError::Transaction)
+        let done = transaction::execute(&prepared.plan, &context).await.map_err(EngineError::Transaction);
+        // A self-update is current only when the new daemon has said so.
+        if (prepared.plan.purpose != Purpose::SelfUpdate || done.is_err())
+            && let Err(error) = self.prune()
+        {
+            tracing::warn!(error = %flist::report(&error), "old generations are still recorded");
+        }
+        done
     }
 
     async fn service_view(

@@ -323,8 +323,7 @@ impl<'r> Run<'r> {
             return Ok(());
         }
         staging::clear(&self.context.root, &self.header.staging).map_err(TransactionError::Root)?;
-        self.journal.end().map_err(TransactionError::Journal)?;
-        self.context.state.prune(self.header.generation).map_err(TransactionError::Generation)
+        self.journal.end().map_err(TransactionError::Journal)
     }
 
     /// Undoes everything in reverse order and gives back what is left of it as an error.

@@ -1,10 +1,10 @@
 //! Plain blocks for readers of a mount.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::block::{BLOCK_SIZE, BlockId};
-use crate::store::{FetchError, Store, fetch_plain};
+use crate::store::{FetchError, KeyLocks, Store, fetch_plain};
 use crate::tree::Content;
 
 /// Plain blocks kept in memory. The kernel asks for at most 1 MiB at a time and reads ahead, so a few
@@ -14,24 +14,20 @@ const KEPT: usize = 32;
 /// Fetches blocks, once for concurrent readers of the same block, and keeps the last few.
 pub(super) struct Blocks {
     store: Arc<dyn Store>,
-    state: Mutex<State>,
-    fetched: Condvar,
+    kept: Mutex<Kept>,
+    locks: KeyLocks,
 }
 
 #[derive(Default)]
-struct State {
-    slots: HashMap<BlockId, Slot>,
+struct Kept {
+    /// Plain bytes, and when they were last used.
+    blocks: HashMap<BlockId, (Arc<Vec<u8>>, u64)>,
     clock: u64,
-}
-
-enum Slot {
-    Fetching,
-    Here { plain: Arc<Vec<u8>>, used: u64 },
 }
 
 impl Blocks {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, state: Mutex::default(), fetched: Condvar::new() }
+        Self { store, kept: Mutex::default(), locks: KeyLocks::default() }
     }
 
     /// Up to `size` bytes of a file from `offset`; fewer at its end.
@@ -54,60 +50,40 @@ impl Blocks {
     }
 
     fn block(&self, content: &Content, index: usize) -> Result<Arc<Vec<u8>>, FetchError> {
-        let id = content.blocks[index].id;
-        let mut state = self.lock();
-        loop {
-            state.clock += 1;
-            let now = state.clock;
-            match state.slots.get_mut(&id) {
-                // A block that two files hold at different lengths would be a lie of the flist.
-                Some(Slot::Here { plain, used }) if plain.len() == content.block_len(index) => {
-                    *used = now;
-                    return Ok(plain.clone());
-                }
-                Some(Slot::Fetching) => {
-                    state = self.fetched.wait(state).unwrap_or_else(|poison| poison.into_inner());
-                }
-                _ => break,
-            }
+        let (id, length) = (content.blocks[index].id, content.block_len(index));
+        if let Some(plain) = self.kept().get(&id, length) {
+            return Ok(plain);
         }
-        state.slots.insert(id, Slot::Fetching);
-        drop(state);
-        let fetched = fetch_plain(self.store.as_ref(), content, index);
-        let mut state = self.lock();
-        let result = match fetched {
-            Ok(plain) => {
-                let (plain, used) = (Arc::new(plain), state.clock);
-                state.slots.insert(id, Slot::Here { plain: plain.clone(), used });
-                state.evict();
-                Ok(plain)
-            }
-            Err(error) => {
-                state.slots.remove(&id);
-                Err(error)
-            }
-        };
-        drop(state);
-        self.fetched.notify_all();
-        result
+        let _one_at_a_time = self.locks.lock(id);
+        // Whoever held the lock before may have fetched it.
+        if let Some(plain) = self.kept().get(&id, length) {
+            return Ok(plain);
+        }
+        let plain = Arc::new(fetch_plain(self.store.as_ref(), content, index)?);
+        self.kept().insert(id, plain.clone());
+        Ok(plain)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poison| poison.into_inner())
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 }
 
-impl State {
-    fn evict(&mut self) {
-        while self.slots.len() > KEPT {
-            let oldest = self.slots.iter().filter_map(|(id, slot)| match slot {
-                Slot::Here { used, .. } => Some((*used, *id)),
-                Slot::Fetching => None,
-            });
-            match oldest.min() {
-                Some((_, id)) => self.slots.remove(&id),
-                None => return,
-            };
+impl Kept {
+    /// A block that two files hold at different lengths would be a lie of the flist, so the length counts.
+    fn get(&mut self, id: &BlockId, length: usize) -> Option<Arc<Vec<u8>>> {
+        self.clock += 1;
+        let (plain, used) = self.blocks.get_mut(id).filter(|(plain, _)| plain.len() == length)?;
+        *used = self.clock;
+        Some(plain.clone())
+    }
+
+    fn insert(&mut self, id: BlockId, plain: Arc<Vec<u8>>) {
+        self.blocks.insert(id, (plain, self.clock));
+        if self.blocks.len() > KEPT
+            && let Some(oldest) = self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
+        {
+            self.blocks.remove(&oldest);
         }
     }
 }
@@ -174,6 +150,6 @@ mod tests {
         let content = Content { size: 1, blocks: vec![missing] };
         let blocks = Blocks::new(Arc::new(Counting { blocks: HashMap::new(), asked: AtomicUsize::new(0) }));
         assert!(matches!(blocks.read(&content, 0, 1), Err(FetchError::Missing { .. })));
-        assert!(blocks.lock().slots.is_empty());
+        assert!(blocks.kept().blocks.is_empty());
     }
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::cache::StoredBlock;
 use super::{Store, StoreError};
 use crate::block::{self, BlockId, MAX_STORED};
 
@@ -36,6 +37,30 @@ impl DirStore {
             Err(source) if source.kind() != ErrorKind::NotFound => Err(failed("remove", &path)(source)),
             _ => Ok(()),
         }
+    }
+
+    /// Every block file in the newer layout; what vanishes meanwhile is left out.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(super) fn list(&self) -> Result<Vec<StoredBlock>, StoreError> {
+        let mut blocks = Vec::new();
+        let directories = match fs::read_dir(&self.root) {
+            Ok(directories) => directories,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(blocks),
+            Err(source) => return Err(failed("list", &self.root)(source)),
+        };
+        for directory in directories.filter_map(Result::ok) {
+            let Ok(files) = fs::read_dir(directory.path()) else { continue };
+            for file in files.filter_map(Result::ok) {
+                if let Ok(metadata) = file.metadata()
+                    && let Ok(modified) = metadata.modified()
+                {
+                    blocks.push(StoredBlock { path: file.path(), bytes: metadata.len(), modified });
+                }
+            }
+        }
+        Ok(blocks)
     }
 
     /// Removes everything.

@@ -1,5 +1,6 @@
 //! Addresses of stores → stores.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -97,13 +98,21 @@ pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(RetryStore::new(remote, RetryPolicy::default())))
 }
 
-/// Opens the stores of these routes as one.
+/// Opens the stores of these routes as one; each address once, however many ranges lead to it.
 ///
 /// # Errors
 /// As [`open`].
 pub fn open_routes(routes: &[Route]) -> Result<Arc<dyn Store>, StoreError> {
-    let open = |route: &Route| Ok((route.clone(), open(&route.url)?));
-    Ok(Arc::new(Router::new(routes.iter().map(open).collect::<Result<_, StoreError>>()?)))
+    let mut opened: HashMap<&str, Arc<dyn Store>> = HashMap::new();
+    let mut stores = Vec::with_capacity(routes.len());
+    for route in routes {
+        let store = match opened.get(route.url.as_str()) {
+            Some(store) => store.clone(),
+            None => opened.entry(&route.url).insert_entry(open(&route.url)?).get().clone(),
+        };
+        stores.push((route.clone(), store));
+    }
+    Ok(Arc::new(Router::new(stores)))
 }
 
 /// Opens what is needed to read a flist: its own routes or, where given, other stores instead of them

@@ -1,5 +1,6 @@
 //! Several stores as one: each keeps a range of ids, and several may keep the same.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Store, StoreError};
@@ -73,8 +74,11 @@ impl Store for Router {
     }
 
     fn url(&self) -> String {
-        let urls: Vec<_> = self.routes.iter().map(|(_, store)| store.url()).collect();
-        urls.join(", ")
+        let urls: BTreeSet<_> = self.routes.iter().map(|(_, store)| store.url()).collect();
+        match urls.is_empty() {
+            true => "the flist's stores: it names none".to_owned(),
+            false => urls.into_iter().collect::<Vec<_>>().join(", "),
+        }
     }
 }
 

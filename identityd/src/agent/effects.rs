@@ -30,6 +30,9 @@ use crate::handover::{self, Handover};
 
 const USER_AGENT: &str = concat!("identityd/", env!("CARGO_PKG_VERSION"));
 
+/// Most bytes of fetched blocks that are kept.
+const CACHE_LIMIT: u64 = 512 << 20;
+
 /// The engine, as the agent sees it.
 pub struct Effects {
     settings: Settings,
@@ -39,6 +42,8 @@ pub struct Effects {
     seen: Option<Seen>,
     /// What the channel offers.
     offered: Option<ReleaseTree>,
+    /// Bytes that the daemon before this one fetched of the same release.
+    carried: u64,
 }
 
 impl Effects {
@@ -49,7 +54,7 @@ impl Effects {
     pub fn new(settings: Settings) -> Result<Self, Problem> {
         let engine = Engine::open(&settings).map_err(|error| local("cannot start", &error))?;
         let hub = HubClient::new(&settings.hub, USER_AGENT).map_err(|error| local("cannot start", &error))?;
-        Ok(Self { settings, engine, hub, seen: None, offered: None })
+        Ok(Self { settings, engine, hub, seen: None, offered: None, carried: 0 })
     }
 
     /// Finishes or undoes what a crash left. In a new daemon it acknowledges the handover: it commits.
@@ -177,10 +182,10 @@ impl Effects {
         let lock = self.lock().await?;
         // Nobody listening is no reason not to upgrade.
         let _ = progress.send(Progress::Stage(Stage::Fetching));
-        let fetched = Arc::new(AtomicU64::new(0));
+        let fetched = Arc::new(AtomicU64::new(std::mem::take(&mut self.carried)));
         let source = self.source(&release, fetched.clone()).await?;
-        let observer = observer(progress, fetched);
-        let applied = self.apply_locked(lock, &release, source.clone(), &observer).await;
+        let observer = observer(progress, fetched.clone());
+        let applied = self.apply_locked(lock, &release, (source.clone(), &fetched), &observer).await;
         drop_on_blocking_thread(source);
         applied
     }
@@ -189,11 +194,11 @@ impl Effects {
         &self,
         lock: EngineLock,
         release: &ReleaseTree,
-        source: Arc<dyn ContentSource>,
+        (source, fetched): (Arc<dyn ContentSource>, &AtomicU64),
         observer: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<Applied, Problem> {
         self.engine.recover(&lock).await.map_err(|error| problem(&error))?;
-        let lock = self.update_self(lock, release, source.clone(), observer).await?;
+        let lock = self.update_self(lock, release, (source.clone(), fetched), observer).await?;
         let prepared = self.engine.prepare(release, Purpose::Upgrade, source.clone(), None).await;
         let prepared = prepared.map_err(|error| problem(&error))?;
         tracing::info!(version = %release.version, plan = %prepared.plan, "installing");
@@ -210,7 +215,7 @@ impl Effects {
         &self,
         lock: EngineLock,
         release: &ReleaseTree,
-        source: Arc<dyn ContentSource>,
+        (source, fetched): (Arc<dyn ContentSource>, &AtomicU64),
         observer: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<EngineLock, Problem> {
         let Some(unit) = self.own_unit().await? else {
@@ -244,6 +249,10 @@ impl Effects {
         if let Some(Ok(command)) = prepared.unit(&unit).map(zinit_client::ServiceUnit::command) {
             arguments = command;
         }
+        // What was fetched so far counts for the release; nobody else can tell the new daemon.
+        if let Err(problem) = handover.note_fetched(fetched.load(Ordering::Relaxed)) {
+            tracing::warn!(%problem, "the new daemon will not know what was fetched");
+        }
         // The lock goes with this image: its file is closed by the exec.
         let failure = handover::exec(&program, &arguments);
         Handover::end(&self.settings.run_dir);
@@ -253,13 +262,14 @@ impl Effects {
     }
 
     /// Commits the self-update that this process came from.
-    async fn acknowledge(&self, lock: &EngineLock, handover: &Handover) -> Result<(), Problem> {
+    async fn acknowledge(&mut self, lock: &EngineLock, handover: &Handover) -> Result<(), Problem> {
         // A daemon that cannot talk to the supervisor cannot do its work.
         let listed = self.engine.zinit().list().await;
         listed.map_err(|error| local("the new identityd cannot reach zinit", &error))?;
         let committed = self.engine.commit_pending(lock, handover.generation).await;
         if committed.map_err(|error| problem(&error))? {
             Handover::end(&self.settings.run_dir);
+            self.carried = handover.fetched;
             // The rest of the release is an attempt of its own.
             let mut releases = Releases::load(&self.engine.state().releases());
             if let Err(error) = releases.excuse(handover.release) {
@@ -354,7 +364,7 @@ impl Effects {
         let opened = tokio::task::spawn_blocking(move || {
             let remote = open_for_reading(&tree.routes, &[], None)?;
             let counted = Arc::new(CountingStore::new(remote, fetched));
-            let store = Arc::new(CachedStore::new(counted, DirStore::new(cache)));
+            let store = Arc::new(CachedStore::new(counted, DirStore::new(cache)).with_limit(CACHE_LIMIT));
             Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(BlockSource { store }))
         });
         let opened = opened.await.map_err(|error| local("opening the stores broke off", &error))?;
