@@ -8,10 +8,11 @@ use flist::hub::{FlistName, HubClient, HubError, Release, Resolution, resolve};
 use flist::mount::{MountError, MountedFlist, Purpose as MountPurpose, detach, mount};
 use flist::store::{DirStore, Store, StoreError, open_for_reading};
 
-use crate::boot_info;
+use crate::boot_info::{self, BootInfoError};
 use crate::durable;
 use crate::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
-use crate::lock::{self, LockError};
+use crate::generation::Generation;
+use crate::lock::{self, EngineLock, LockError};
 use crate::plan::Purpose;
 use crate::settings::Settings;
 use crate::source::{BlockSource, ContentSource, MountSource};
@@ -61,15 +62,18 @@ pub enum BootError {
         #[source]
         source: StoreError,
     },
-    /// The flist cannot be mounted, although FUSE is there.
-    #[error("cannot mount {channel}")]
-    Mount {
-        /// What was to be mounted.
+    /// The flist cannot be unmounted.
+    #[error("cannot unmount {channel}")]
+    Unmount {
+        /// What is mounted.
         channel: FlistName,
         /// The reason.
         #[source]
         source: MountError,
     },
+    /// The boot information cannot be written.
+    #[error("cannot say what this node was booted from")]
+    BootInfo(#[source] BootInfoError),
     /// The mount point cannot be made.
     #[error("cannot prepare the mount point {path}")]
     MountPoint {
@@ -84,50 +88,80 @@ pub enum BootError {
     Broken(#[source] tokio::task::JoinError),
 }
 
-/// Boots the node: returns when the release is installed, recorded and its services are monitored. Done a
-/// second time it changes nothing.
+/// Boots the node: returns when a release is installed, recorded and its services are monitored. A root
+/// that has a generation of the same channel keeps it, without asking the hub: changing it is identityd's
+/// work. So a second run changes nothing.
 ///
 /// # Errors
 /// [`BootError`]; nothing half-installed is left then.
 pub async fn boot(settings: &Settings) -> Result<(), BootError> {
-    let run_dir = settings.run_dir.clone();
-    let lock =
-        blocking(move || lock::take(&run_dir, "bootstrap", LOCK_PATIENCE)).await?.map_err(BootError::Lock)?;
-    clear_stale_mounts(&settings.run_dir);
     let engine = Engine::open(settings).map_err(BootError::State)?;
+    let lock = take_lock(settings).await?;
+    clear_stale_mounts(&settings.run_dir);
     engine.recover(&lock).await.map_err(BootError::State)?;
-
+    let current = engine.current().map_err(BootError::State)?;
+    if let Some(current) = current.filter(|current| current.channel == settings.channel) {
+        return resume(&engine, &lock, settings, &current).await;
+    }
+    // Nobody else has to wait while this one waits for the hub.
+    drop(lock);
     let release = wait_for_release(settings).await?;
-    let channel = || settings.channel.clone();
-    let engine_failed = |source| BootError::Engine { channel: channel(), source };
-    let release = ReleaseTree::read(&release).map_err(engine_failed)?;
-    tracing::info!(channel = %release.channel, version = %release.version, release = %release.id, entries = release.tree.len(), "installing");
+    let lock = take_lock(settings).await?;
+    engine.recover(&lock).await.map_err(BootError::State)?;
+    install(&engine, &lock, settings, &release).await
+}
 
+async fn take_lock(settings: &Settings) -> Result<EngineLock, BootError> {
+    let run_dir = settings.run_dir.clone();
+    blocking(move || lock::take(&run_dir, "bootstrap", LOCK_PATIENCE)).await?.map_err(BootError::Lock)
+}
+
+/// Goes on with what is installed: the boot information, which may lie in RAM, is written again, and
+/// services that the supervisor does not know yet are monitored.
+async fn resume(
+    engine: &Engine,
+    lock: &EngineLock,
+    settings: &Settings,
+    current: &Generation,
+) -> Result<(), BootError> {
+    tracing::info!(channel = %current.channel, version = %current.version, generation = current.number, "installed already");
+    let named = boot_info::read_name(&settings.root).ok().flatten();
+    if named.as_ref() != Some(&current.channel) {
+        boot_info::write(&settings.root, &current.channel, &current.info).map_err(BootError::BootInfo)?;
+    }
+    let started = engine.start_missing(lock, current).await.map_err(BootError::State)?;
+    for unit in started {
+        tracing::info!(service = %unit, "monitored");
+    }
+    Ok(())
+}
+
+async fn install(
+    engine: &Engine,
+    lock: &EngineLock,
+    settings: &Settings,
+    release: &Release,
+) -> Result<(), BootError> {
+    let engine_failed = |source| BootError::Engine { channel: settings.channel.clone(), source };
+    let release = ReleaseTree::read(release).map_err(engine_failed)?;
+    tracing::info!(channel = %release.channel, version = %release.version, release = %release.id, entries = release.tree.len(), "installing");
     let content = Content::open(settings, &release).await?;
     let prepared = engine.prepare(&release, Purpose::Boot, content.source.clone(), None).await;
     let installed = match prepared {
-        Ok(prepared) if prepared.plan.is_empty() && is_recorded(&engine, settings, &release) => {
-            tracing::info!("everything is installed already");
-            Ok(())
+        Ok(prepared) => {
+            let source = content.source.clone();
+            engine.apply(lock, &prepared, source, &report_progress, &|| Ok(())).await
         }
-        Ok(prepared) => engine.apply(&lock, &prepared, content.source.clone(), &report_progress).await,
         Err(error) => Err(error),
     };
     content.close().await?;
     installed.map_err(engine_failed)?;
-    if engine.identity().volatile
+    if engine.identity().map_err(BootError::State)?.volatile
         && let Err(error) = DirStore::new(&settings.cache_dir).clear()
     {
         tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
     }
     Ok(())
-}
-
-/// Whether the current generation and flist.name say what is about to be installed.
-fn is_recorded(engine: &Engine, settings: &Settings, release: &ReleaseTree) -> bool {
-    let current = engine.current().ok().flatten();
-    let named = boot_info::read_name(&settings.root).ok().flatten();
-    current.is_some_and(|current| current.release == release.id) && named.as_ref() == Some(&release.channel)
 }
 
 fn report_progress(progress: Progress) {
@@ -193,11 +227,10 @@ impl Content {
                 let source = Arc::new(MountSource { mount: mount_point.clone() });
                 Ok(Self { source, mounted: Some(mounted), mount_point, channel })
             }
-            Err(error @ MountError::NoFuse(_)) => {
+            Err(error) => {
                 tracing::warn!(reason = %flist::report(&error), "reading blocks directly");
                 Ok(Self { source: Arc::new(BlockSource { store }), mounted: None, mount_point, channel })
             }
-            Err(source) => Err(BootError::Mount { channel, source }),
         }
     }
 
@@ -212,7 +245,7 @@ impl Content {
             unmounted
         })
         .await?
-        .map_err(|source| BootError::Mount { channel, source })
+        .map_err(|source| BootError::Unmount { channel, source })
     }
 }
 

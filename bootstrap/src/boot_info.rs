@@ -61,6 +61,39 @@ pub fn write(root: &Path, channel: &FlistName, info: &str) -> Result<(), BootInf
     replace(&root.join(NAME), &format!("{channel}\n"))
 }
 
+/// The two files as they were, to put them back.
+#[derive(Debug)]
+pub struct BootInfo {
+    name: Option<Vec<u8>>,
+    info: Option<Vec<u8>>,
+}
+
+impl BootInfo {
+    /// Remembers both files; one that cannot be read counts as not there.
+    pub fn read(root: &Path) -> Self {
+        Self { name: std::fs::read(root.join(NAME)).ok(), info: std::fs::read(root.join(INFO)).ok() }
+    }
+
+    /// Puts both files back.
+    ///
+    /// # Errors
+    /// [`BootInfoError::File`].
+    pub fn restore(&self, root: &Path) -> Result<(), BootInfoError> {
+        for (name, bytes) in [(INFO, &self.info), (NAME, &self.name)] {
+            let path = root.join(name);
+            let restored = match bytes {
+                Some(bytes) => durable::replace(&path, bytes, 0o644),
+                None => match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                    _ => Ok(()),
+                },
+            };
+            restored.map_err(|source| BootInfoError::File { action: "restore", path, source })?;
+        }
+        Ok(())
+    }
+}
+
 /// The channel that the node was booted from; `None` when no file names one.
 ///
 /// # Errors

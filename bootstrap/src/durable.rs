@@ -9,7 +9,8 @@ use std::path::Path;
 /// directory is synced.
 ///
 /// # Errors
-/// The system's; the old file is untouched then.
+/// The system's. The file is the old or the new one then, never a mixture: it is the new one when only
+/// syncing the directory failed.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

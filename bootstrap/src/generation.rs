@@ -82,20 +82,50 @@ pub struct Generation {
     pub release: ReleaseId,
     /// The root file system it was installed into.
     pub root: RootIdentity,
+    /// What goes into flist.info.
+    #[serde(default)]
+    pub info: String,
     /// Everything that was installed, at its path without symlinks.
     pub items: Items,
 }
 
-/// Tells whether a root file system is the one that something was installed into.
+/// What the state says about a root file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing of ours is installed in it: this is a first boot.
+    Nothing,
+    /// Something was installed, but the record of it is damaged.
+    Damaged,
+    /// This generation is installed.
+    Installed(Box<Generation>),
+}
+
+impl Standing {
+    /// The generation that is installed, as far as is known.
+    pub fn generation(self) -> Option<Generation> {
+        match self {
+            Self::Installed(generation) => Some(*generation),
+            Self::Nothing | Self::Damaged => None,
+        }
+    }
+}
+
+/// Tells whether a root file system is the one that something was installed into: a random marker is put
+/// into it with the first generation. A root in RAM, a RAM layer above one, and a reformatted disk have
+/// lost it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootIdentity {
-    /// `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: String,
-    /// Device number of the root.
-    pub device: u64,
-    /// It lies in RAM (tmpfs or ramfs) and is gone after a reboot.
+    /// The content of the marker; `None` before the first generation.
+    pub marker: Option<String>,
+    /// The root lies in RAM (tmpfs or ramfs), so what is kept in it costs memory.
     pub volatile: bool,
 }
+
+/// The marker's name.
+const MARKER: &str = ".molt-root";
+
+/// Longest marker, in bytes.
+const MAX_MARKER: usize = 64;
 
 impl RootIdentity {
     /// The identity of a root file system now.
@@ -103,19 +133,42 @@ impl RootIdentity {
     /// # Errors
     /// [`GenerationError::Identity`].
     pub fn of(root: &Root) -> Result<Self, GenerationError> {
-        let errno = |errno: nix::Error| GenerationError::Identity(errno.into());
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-        Ok(Self {
-            boot_id: boot_id.map_err(GenerationError::Identity)?.trim().to_owned(),
-            device: nix::sys::stat::fstat(root.fd()).map_err(errno)?.st_dev,
-            volatile: is_in_ram(fstatfs(root.fd()).map_err(errno)?.filesystem_type()),
-        })
+        let filesystem =
+            fstatfs(root.fd()).map_err(|errno| GenerationError::Identity(errno.into()))?.filesystem_type();
+        let path = MARKER.parse().map_err(|error| GenerationError::Identity(io::Error::other(error)))?;
+        let marker = root.read_small(&path, MAX_MARKER);
+        let marker = marker.map_err(|error| GenerationError::Identity(io::Error::other(error)))?;
+        let marker = marker.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+        Ok(Self { marker: marker.filter(|marker| !marker.is_empty()), volatile: is_in_ram(filesystem) })
+    }
+
+    /// The identity of a root file system, which gets a marker if it has none.
+    ///
+    /// # Errors
+    /// [`GenerationError::Identity`].
+    pub fn marked(root: &Root) -> Result<Self, GenerationError> {
+        let now = Self::of(root)?;
+        if now.marker.is_some() {
+            return Ok(now);
+        }
+        let marker = random_token().map_err(GenerationError::Identity)?;
+        durable::replace(&root.path().join(MARKER), marker.as_bytes(), 0o600)
+            .map_err(GenerationError::Identity)?;
+        Ok(Self { marker: Some(marker), ..now })
     }
 
     /// Whether what was installed into `self` can still be there in `now`.
     pub fn survives_in(&self, now: &Self) -> bool {
-        if self.volatile || now.volatile { self == now } else { true }
+        self.marker.is_some() && self.marker == now.marker
     }
+}
+
+/// A text that nobody has used before.
+///
+/// # Errors
+/// The system's, when /proc is not there.
+pub fn random_token() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
 }
 
 /// `RAMFS_MAGIC` of linux/magic.h, which nix does not name.
@@ -162,29 +215,27 @@ impl StateDir {
         self.generations().join(format!("{number}.json"))
     }
 
-    /// The current generation, if it was installed into this root; `None` before the first boot and when
-    /// the root it was installed into is gone. A damaged state counts as none: what is on disk is then
-    /// compared with the release again.
+    /// What is installed in this root. A damaged record is told apart from none, because then what is on
+    /// disk may be somebody's work.
     ///
     /// # Errors
     /// [`GenerationError::File`] when the disk fails.
-    pub fn current(&self, root: &RootIdentity) -> Result<Option<Generation>, GenerationError> {
+    pub fn standing(&self, root: &RootIdentity) -> Result<Standing, GenerationError> {
         if read(&self.path.join("current"))?.is_none() {
-            return Ok(None);
+            return Ok(Standing::Nothing);
         }
         let generation = match self.current_number()?.map(|number| self.manifest(number)) {
             Some(path) => read(&path)?.and_then(|bytes| serde_json::from_slice::<Generation>(&bytes).ok()),
             None => None,
         };
-        let Some(generation) = generation else {
-            tracing::error!(state = %self.path.display(), "the state is damaged; comparing the whole root with the release instead");
-            return Ok(None);
-        };
-        if !generation.root.survives_in(root) {
-            tracing::info!(generation = generation.number, "its root file system is gone, starting afresh");
-            return Ok(None);
-        }
-        Ok(Some(generation))
+        Ok(match generation {
+            Some(generation) if generation.root.survives_in(root) => {
+                Standing::Installed(Box::new(generation))
+            }
+            Some(_) => Standing::Nothing,
+            None if root.marker.is_none() => Standing::Nothing,
+            None => Standing::Damaged,
+        })
     }
 
     /// The number of the current generation, without reading it; `None` when there is none or the pointer
@@ -261,9 +312,10 @@ pub fn generation(
     cause: Cause,
     (channel, version, release): (FlistName, ReleaseVersion, ReleaseId),
     root: RootIdentity,
+    info: String,
     items: Items,
 ) -> Generation {
-    Generation { schema: SCHEMA, number, cause, channel, version, release, root, items }
+    Generation { schema: SCHEMA, number, cause, channel, version, release, root, info, items }
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, GenerationError> {
@@ -286,46 +338,65 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), GenerationError> {
 mod tests {
     use super::*;
 
-    fn sample(number: u64, boot_id: &str) -> Generation {
-        let root = RootIdentity { boot_id: boot_id.to_owned(), device: 1, volatile: true };
+    fn sample(number: u64, marker: &str) -> Generation {
+        let root = RootIdentity { marker: Some(marker.to_owned()), volatile: true };
         let channel: FlistName = "a/b:v1.0.0.flist".parse().unwrap();
         let version = ReleaseVersion::in_name(&channel);
-        generation(number, Cause::Release, (channel, version, ReleaseId::of([])), root, Items::new())
+        let what = (channel, version, ReleaseId::of([]));
+        generation(number, Cause::Release, what, root, String::new(), Items::new())
+    }
+
+    fn commit(state: &StateDir, generation: &Generation) {
+        state.prepare(generation).unwrap();
+        state.commit(generation.number).unwrap();
+        state.prune(generation.number).unwrap();
     }
 
     #[test]
     fn the_last_committed_one_is_current_and_old_ones_go() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(&dir.path().join("molt")).unwrap();
-        let here = sample(1, "boot").root;
-        assert!(state.current(&here).unwrap().is_none());
+        let here = sample(1, "root").root;
+        assert_eq!(state.standing(&here).unwrap(), Standing::Nothing);
         for number in 1..=4 {
             assert_eq!(state.next_number().unwrap(), number);
-            state.prepare(&sample(number, "boot")).unwrap();
-            state.commit(number).unwrap();
-            state.prune(number).unwrap();
+            commit(&state, &sample(number, "root"));
         }
-        assert_eq!(state.current(&here).unwrap(), Some(sample(4, "boot")));
+        assert_eq!(state.standing(&here).unwrap().generation(), Some(sample(4, "root")));
         assert_eq!(state.numbers().unwrap().len(), 2);
-        assert_eq!(state.current(&sample(1, "another boot").root).unwrap(), None);
+        assert_eq!(state.standing(&sample(1, "another").root).unwrap(), Standing::Nothing);
+        let unmarked = RootIdentity { marker: None, ..here };
+        assert_eq!(state.standing(&unmarked).unwrap(), Standing::Nothing);
     }
 
     #[test]
-    fn a_damaged_state_counts_as_none() {
+    fn a_damaged_state_is_told_apart_from_none() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
-        state.prepare(&sample(1, "boot")).unwrap();
-        state.commit(1).unwrap();
-        let here = sample(1, "boot").root;
+        commit(&state, &sample(1, "root"));
+        let here = sample(1, "root").root;
         for file in ["current", "generations/1.json"] {
             let path = dir.path().join(file);
             let whole = std::fs::read(&path).unwrap();
             for length in 0..whole.len() {
                 std::fs::write(&path, &whole[..length]).unwrap();
-                assert_eq!(state.current(&here).unwrap(), None, "{file} cut to {length} bytes");
+                assert_eq!(state.standing(&here).unwrap(), Standing::Damaged, "{file} cut to {length} bytes");
             }
             std::fs::write(&path, &whole).unwrap();
         }
-        assert!(state.current(&here).unwrap().is_some());
+        assert!(state.standing(&here).unwrap().generation().is_some());
+    }
+
+    #[test]
+    fn a_root_keeps_its_marker() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        assert_eq!(RootIdentity::of(&root).unwrap().marker, None);
+        let marked = RootIdentity::marked(&root).unwrap();
+        assert_eq!(RootIdentity::marked(&root).unwrap(), marked);
+        assert!(marked.survives_in(&RootIdentity::of(&root).unwrap()));
+        let other = tempfile::tempdir().unwrap();
+        let other = RootIdentity::marked(&Root::open(other.path()).unwrap()).unwrap();
+        assert!(!marked.survives_in(&other));
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod boot;
 pub mod boot_info;
+pub mod cli;
 pub mod durable;
 pub mod engine;
 pub mod generation;

@@ -3,25 +3,11 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use bootstrap::settings::{Overrides, Settings};
+use bootstrap::cli::Arguments;
+use bootstrap::settings::{Overrides, Settings, SettingsError};
 use bootstrap::supervise::{self, EXIT_USAGE, Outcome};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
-
-/// Installs the run mode's flist into the root file system and asks zinit to monitor its services.
-///
-/// Run mode, flist and hub come from the kernel command line (`runmode=`, `flist=`, `hub=`), from
-/// /etc/molt/config.yaml, or from the arguments below, the last one winning. Exits with 0 when everything
-/// is installed, 2 when the settings are wrong, 1 when something failed.
-#[derive(Parser)]
-#[command(name = "bootstrap", version)]
-struct Arguments {
-    /// Run the worker again, with growing pauses, until it has committed; for the boot unit
-    #[arg(long)]
-    supervise: bool,
-    #[command(flatten)]
-    overrides: Overrides,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -31,9 +17,8 @@ fn main() -> ExitCode {
 fn run_supervised() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--supervise").collect();
     match supervise::run("/proc/self/exe", &arguments) {
-        Ok(Outcome::Committed) => ExitCode::SUCCESS,
-        Ok(Outcome::Hopeless) => ExitCode::from(EXIT_USAGE),
-        Err(error) => fail(&error, ExitCode::FAILURE),
+        Outcome::Committed => ExitCode::SUCCESS,
+        Outcome::Hopeless => ExitCode::from(EXIT_USAGE),
     }
 }
 
@@ -48,6 +33,8 @@ fn run_worker(overrides: &Overrides) -> ExitCode {
         .init();
     let settings = match Settings::load(overrides) {
         Ok(settings) => settings,
+        // What could not be read may be readable the next time; what is wrong stays wrong.
+        Err(error @ SettingsError::Read { .. }) => return fail(&error, ExitCode::FAILURE),
         Err(error) => return fail(&error, ExitCode::from(EXIT_USAGE)),
     };
     for name in &settings.unknown_params {

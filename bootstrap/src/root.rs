@@ -44,6 +44,11 @@ pub enum RootError {
         #[source]
         source: io::Error,
     },
+    /// Somebody changed something while the upgrade was prepared.
+    #[error(
+        "/{0} was changed by somebody else while the upgrade was prepared; it is looked at again the next time"
+    )]
+    Changed(FlistPath),
     /// A directory of the root leads out of it.
     #[error("the directory /{0} is not beneath the root file system")]
     Outside(FlistPath),
@@ -63,8 +68,28 @@ pub struct Found {
     pub item: Item,
     /// It is a symlink to a directory inside the root.
     pub leads_to_directory: bool,
+    /// Something is mounted here, so it cannot be exchanged.
+    pub mount_point: bool,
+    /// Tells whether it has changed since.
+    pub stamp: Stamp,
+}
+
+/// Changes whenever what is at a path is replaced or written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
     /// Device and inode number.
     pub inode: (u64, u64),
+    /// Time of the last change, in seconds and nanoseconds.
+    pub changed: (i64, i64),
+    /// Length in bytes.
+    pub size: i64,
+}
+
+impl From<&FileStat> for Stamp {
+    fn from(stat: &FileStat) -> Self {
+        let (inode, changed) = ((stat.st_dev, stat.st_ino), (stat.st_ctime, stat.st_ctime_nsec));
+        Self { inode, changed, size: stat.st_size }
+    }
 }
 
 /// A name in an open directory: what the `*at` system calls work on.
@@ -189,12 +214,7 @@ impl Root {
     /// # Errors
     /// [`RootError::At`].
     pub fn observe(&self, path: &FlistPath) -> Result<Option<Found>, RootError> {
-        let Some(place) = self.find(path)? else { return Ok(None) };
-        let stat = match fstatat(&place.dir, place.name(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(place.error("look at")(errno)),
-        };
+        let Some((place, stat)) = self.stat(path)? else { return Ok(None) };
         let what = self.what(&place, &stat)?;
         let leads_to_directory = matches!(what, What::Symlink { .. })
             && self.open_at(path, OFlag::O_PATH | OFlag::O_DIRECTORY).is_ok();
@@ -205,7 +225,8 @@ impl Root {
             mtime: stat.st_mtime,
             what,
         };
-        Ok(Some(Found { item, leads_to_directory, inode: (stat.st_dev, stat.st_ino) }))
+        let mount_point = is_mount_point(&place)?;
+        Ok(Some(Found { item, leads_to_directory, mount_point, stamp: Stamp::from(&stat) }))
     }
 
     fn what(&self, place: &Place, stat: &FileStat) -> Result<What, RootError> {
@@ -231,14 +252,26 @@ impl Root {
         })
     }
 
-    /// Device and inode number of what is at a path; a symlink is not followed.
+    /// The stamp of what is at a path; a symlink is not followed.
     ///
     /// # Errors
     /// [`RootError::At`].
-    pub fn inode(&self, path: &FlistPath) -> Result<Option<(u64, u64)>, RootError> {
+    pub fn stamp(&self, path: &FlistPath) -> Result<Option<Stamp>, RootError> {
+        Ok(self.stat(path)?.map(|(_, stat)| Stamp::from(&stat)))
+    }
+
+    /// The inode number of what is at a path; a symlink is not followed.
+    ///
+    /// # Errors
+    /// [`RootError::At`].
+    pub fn inode(&self, path: &FlistPath) -> Result<Option<u64>, RootError> {
+        Ok(self.stat(path)?.map(|(_, stat)| stat.st_ino))
+    }
+
+    fn stat(&self, path: &FlistPath) -> Result<Option<(Place, FileStat)>, RootError> {
         let Some(place) = self.find(path)? else { return Ok(None) };
         match fstatat(&place.dir, place.name(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+            Ok(stat) => Ok(Some((place, stat))),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(place.error("look at")(errno)),
         }
@@ -280,6 +313,14 @@ impl Root {
         let inside = inside.map_or(&b""[..], |inside| inside.as_os_str().as_bytes());
         FlistPath::from_bytes(inside).map_err(|_| RootError::Outside(path.clone()))
     }
+}
+
+/// Whether something is mounted at a place (statx(2), since Linux 5.8; older kernels do not tell).
+fn is_mount_point(place: &Place) -> Result<bool, RootError> {
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW | rustix::fs::AtFlags::NO_AUTOMOUNT;
+    let answer = rustix::fs::statx(&place.dir, place.name(), flags, rustix::fs::StatxFlags::empty());
+    let answer = answer.map_err(|errno| place.error("look at")(Errno::from_raw(errno.raw_os_error())))?;
+    Ok(answer.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
 }
 
 /// Where the mount with this id is, by the text of `/proc/self/mountinfo` (proc(5)): its first field is

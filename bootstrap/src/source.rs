@@ -36,18 +36,6 @@ pub enum SourceError {
     Fetch(#[source] FetchError),
 }
 
-impl SourceError {
-    /// Whether the same request may succeed a little later.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Fetch(error) => error.is_retryable(),
-            // A read error of the mount is a fetch that failed behind it.
-            Self::Mount { .. } => true,
-            Self::Wrong { .. } => false,
-        }
-    }
-}
-
 /// Returns the plain content of a release's files, block by block and verified. Blocks the thread.
 pub trait ContentSource: Send + Sync {
     /// The block at `index` of the file at `path` of the flist.
@@ -85,7 +73,14 @@ pub struct BlockSource {
 
 impl ContentSource for BlockSource {
     fn block(&self, _: &FlistPath, content: &Content, index: usize) -> Result<Vec<u8>, SourceError> {
-        fetch_plain(self.store.as_ref(), content, index).map_err(SourceError::Fetch)
+        let plain = fetch_plain(self.store.as_ref(), content, index).map_err(SourceError::Fetch)?;
+        // What is installed is compared by these keys later, so they have to be right.
+        let block = content.blocks[index];
+        if BlockKey::of(&plain) == block.key {
+            Ok(plain)
+        } else {
+            Err(SourceError::Fetch(FetchError::Key { id: block.id }))
+        }
     }
 }
 

@@ -16,17 +16,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Exit code of a worker whose settings are wrong: trying again cannot help, only a person can.
 pub const EXIT_USAGE: u8 = 2;
 
-/// The worker cannot be started.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot start the worker {program}")]
-pub struct SuperviseError {
-    /// What was started.
-    pub program: String,
-    /// The system's answer.
-    #[source]
-    pub source: std::io::Error,
-}
-
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -36,24 +25,21 @@ pub enum Outcome {
     Hopeless,
 }
 
-/// Runs a worker again and again, with pauses that grow, until it has committed or is hopeless. When this
-/// process dies, the worker is told to end.
-///
-/// # Errors
-/// [`SuperviseError`].
-pub fn run(program: &str, arguments: &[String]) -> Result<Outcome, SuperviseError> {
-    let failed = |source| SuperviseError { program: program.to_owned(), source };
+/// Runs a worker again and again, with pauses that grow, until it has committed or is hopeless. A worker that
+/// cannot be started, for instance for lack of memory, is tried again like one that failed.
+pub fn run(program: &str, arguments: &[String]) -> Outcome {
     let mut pause = FIRST_PAUSE;
     loop {
-        let status = Command::new(program).args(arguments).status().map_err(failed)?;
-        match judge(status) {
-            Some(outcome) => return Ok(outcome),
-            None => {
-                eprintln!("bootstrap: the worker ended with {status}; trying again in {pause:?}");
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
+        let ended = match Command::new(program).args(arguments).status() {
+            Ok(status) => match judge(status) {
+                Some(outcome) => return outcome,
+                None => format!("ended with {status}"),
+            },
+            Err(error) => format!("could not be started: {error}"),
+        };
+        eprintln!("bootstrap: the worker {ended}; trying again in {pause:?}");
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -80,8 +66,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let marker = dir.path().join("marker");
         let script = format!("test -e {0} && exit 0; : > {0}; kill -KILL $$", marker.display());
-        assert_eq!(run("sh", &["-c".to_owned(), script]).unwrap(), Outcome::Committed);
-        assert_eq!(run("sh", &["-c".to_owned(), "exit 2".to_owned()]).unwrap(), Outcome::Hopeless);
-        assert!(run("/does/not/exist", &[]).is_err());
+        assert_eq!(run("sh", &["-c".to_owned(), script]), Outcome::Committed);
+        assert_eq!(run("sh", &["-c".to_owned(), "exit 2".to_owned()]), Outcome::Hopeless);
     }
 }

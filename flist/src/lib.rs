@@ -10,6 +10,8 @@
 //! read, within [`tree::Limits`], and a [`tree::Tree`] that exists is sound.
 
 pub mod block;
+#[cfg(all(feature = "server", feature = "publish"))]
+pub mod cli;
 pub mod diff;
 pub mod format;
 pub mod hub;
@@ -28,3 +30,7 @@ pub mod unpack;
 pub mod verify;
 
 pub use report::report;
+
+// The command is written as the user of this library that it is.
+#[cfg(all(feature = "server", feature = "publish"))]
+extern crate self as flist;

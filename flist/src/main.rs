@@ -1,8 +1,8 @@
 //! The `flist` command.
 
-mod cli;
-
 use std::process::ExitCode;
+
+use flist::cli;
 
 fn main() -> ExitCode {
     match cli::run() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use semver::Version;
 
 use crate::format::fl;
-use crate::hub::{FlistName, HubClient, HubError, NameError, RunMode};
+use crate::hub::{FlistName, HubClient, HubError, NameError, RunMode, Token};
 use crate::pack::{PackError, PackSummary, pack};
 use crate::store::{HttpStore, StoreError};
 use crate::tree::Route;
@@ -25,6 +25,8 @@ pub struct Publication {
     pub run_mode: Option<RunMode>,
     /// Address of the block store as nodes reach it; `None` is `/store` of the hub.
     pub route: Option<String>,
+    /// What the hub asks for before it takes something; `None` where it trusts its own machine.
+    pub token: Option<Token>,
 }
 
 /// What was published.
@@ -99,7 +101,8 @@ pub fn publish(publication: &Publication, directory: &Path) -> Result<Published,
         .map_err(PublishError::Name)?;
 
     let store_url = format!("{}/store", hub.trim_end_matches('/'));
-    let store = HttpStore::new(&store_url).map_err(PublishError::Store)?;
+    let store =
+        HttpStore::new(&store_url).map_err(PublishError::Store)?.with_token(publication.token.clone());
     let (mut tree, summary) = pack(directory, &store).map_err(PublishError::Pack)?;
     tree.routes = vec![Route::everything(publication.route.clone().unwrap_or(store_url))];
     tree.tags.insert("version".to_owned(), version.to_string());
@@ -109,7 +112,8 @@ pub fn publish(publication: &Publication, directory: &Path) -> Result<Published,
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Runtime)?;
     runtime.block_on(async {
         let client = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))
-            .map_err(PublishError::Client)?;
+            .map_err(PublishError::Client)?
+            .with_token(publication.token.clone());
         let upload_failed = |source| PublishError::Upload { flist: flist.clone(), source };
         client.upload(&flist, bytes).await.map_err(upload_failed)?;
         if let Some(link) = &link {

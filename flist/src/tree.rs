@@ -39,7 +39,7 @@ impl Default for Limits {
             depth: 128,
             path_bytes: 512 << 20,
             target_bytes: 4095,
-            routes: 1024,
+            routes: 64,
         }
     }
 }

@@ -12,7 +12,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,21 +20,28 @@ use std::time::{Duration, Instant};
 
 use bootstrap::durable;
 use bootstrap::engine::{Engine, LOCK_PATIENCE};
+use bootstrap::generation::{StateDir, random_token};
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::releases::Releases;
 use bootstrap::settings::Settings;
-use bootstrap::transaction::services::{monitor, stop_and_forget};
+use bootstrap::transaction::services::{self, monitor, stop_and_forget};
 use flist::hub::ReleaseId;
 use flist::report;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
-use zinit_client::UnitName;
+use zinit_client::{Target, UnitName};
 
 use crate::agent::{Problem, ProblemKind};
 
 /// How often the guardian looks for the commit.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long the guardian waits for the lock before it looks who hangs with it.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// How long a guardian may take to say that it is ready.
+const STARTED: Duration = Duration::from_secs(10);
 
 /// What the guardian says when it is ready.
 const READY: &str = "ready";
@@ -56,7 +63,11 @@ pub struct Handover {
     /// Seconds until the new daemon must have committed.
     pub seconds: u64,
     /// Bytes of the release that have been fetched so far.
+    #[serde(default)]
     pub fetched: u64,
+    /// Tells this handover from any other.
+    #[serde(default)]
+    token: String,
     /// Where things are.
     places: Places,
 }
@@ -73,7 +84,16 @@ struct Places {
 
 impl Handover {
     /// A handover of this process.
-    pub fn new(settings: &Settings, unit: UnitName, generation: u64, release: ReleaseId) -> Self {
+    ///
+    /// # Errors
+    /// A [`Problem`] when /proc is not there.
+    pub fn new(
+        settings: &Settings,
+        unit: UnitName,
+        generation: u64,
+        release: ReleaseId,
+    ) -> Result<Self, Problem> {
+        let token = random_token().map_err(|error| local("cannot begin a handover", &error))?;
         let places = Places {
             root: settings.root.clone(),
             state_dir: settings.state_dir.clone(),
@@ -81,12 +101,14 @@ impl Handover {
             zinit_socket: settings.zinit_socket.clone(),
         };
         let seconds = settings.handover_timeout.as_secs();
-        Self { pid: std::process::id(), unit, generation, release, seconds, fetched: 0, places }
+        Ok(Self { pid: std::process::id(), unit, generation, release, seconds, fetched: 0, token, places })
     }
 
     /// The handover that is under way, if any.
     pub fn read(run_dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(run_dir.join(FILE)).ok()?).ok()
+        let bytes = std::fs::read(run_dir.join(FILE)).ok()?;
+        let read = serde_json::from_slice(&bytes);
+        read.inspect_err(|error| tracing::error!(%error, "the note about the handover is not usable")).ok()
     }
 
     /// It is over, whatever came of it.
@@ -140,12 +162,13 @@ fn launch(run_dir: &Path) -> Result<(), Problem> {
         .spawn()
         .map_err(failed)?;
     let mut line = String::new();
-    let read = launcher.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut line));
+    if let Some(stdout) = launcher.stdout.take().filter(|stdout| is_readable_within(stdout, STARTED)) {
+        BufReader::new(stdout.take(READY.len() as u64 + 1)).read_line(&mut line).map_err(failed)?;
+    }
     let status = launcher.wait().map_err(failed)?;
-    match read.transpose() {
-        Ok(Some(_)) if status.success() && line.trim() == READY => Ok(()),
-        Ok(_) => Err(Problem::new(ProblemKind::Local, format!("the guardian did not start: {status}"))),
-        Err(error) => Err(failed(error)),
+    match status.success() && line.trim() == READY {
+        true => Ok(()),
+        false => Err(Problem::new(ProblemKind::Local, format!("the guardian did not start: {status}"))),
     }
 }
 
@@ -196,7 +219,7 @@ fn guard(run_dir: &Path) -> Result<(), Problem> {
             return Ok(());
         }
         match &process {
-            Some(process) if !ends_within(process, LOOK) => {}
+            Some(process) if !is_readable_within(process, LOOK) => {}
             _ => break "it ended before it had said that it runs".to_owned(),
         }
         if Instant::now() >= deadline {
@@ -211,47 +234,86 @@ fn guard(run_dir: &Path) -> Result<(), Problem> {
 
 /// Whether the new daemon has neither committed nor given up.
 fn is_pending(handover: &Handover) -> bool {
-    let noted =
-        Handover::read(&handover.places.run_dir).is_some_and(|now| now.generation == handover.generation);
-    let state = bootstrap::generation::StateDir::open(&handover.places.state_dir);
+    let noted = Handover::read(&handover.places.run_dir).is_some_and(|now| now.token == handover.token);
+    let state = StateDir::open(&handover.places.state_dir);
     let current = state.ok().and_then(|state| state.current_number().ok()).flatten();
     noted && current != Some(handover.generation)
 }
 
-fn ends_within(process: &impl std::os::fd::AsFd, time: Duration) -> bool {
-    let mut fds = [PollFd::new(process, PollFlags::IN)];
-    let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+/// A pidfd becomes readable when its process ends, a pipe when something is in it or its end is closed.
+fn is_readable_within(fd: &impl std::os::fd::AsFd, time: Duration) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
     matches!(poll(&mut fds, Some(&time)), Ok(1..))
 }
 
+/// Stops the new daemon, undoes the swap, starts the old one; in this order, and each whatever came of the
+/// one before.
 async fn put_back(handover: &Handover, why: &str) -> Result<(), Problem> {
     let Places { root, state_dir, run_dir, zinit_socket } = &handover.places;
-    let lock = lock::take(run_dir, "identityd's guardian", LOCK_PATIENCE);
-    let lock: EngineLock = lock.map_err(|error| local("cannot put the old identityd back", &error))?;
-    if !is_pending(handover) {
+    let unit = &handover.unit;
+    let engine = Engine::open_at(root, state_dir, zinit_socket)
+        .map_err(|error| local("cannot put the old identityd back", &error))?;
+    let take = |patience| lock::take(run_dir, "identityd's guardian", patience);
+    let lock = take(SHORT);
+    if lock.is_ok() && !is_pending(handover) {
         // The new daemon was faster: it has committed.
         return Ok(());
     }
-    let engine = Engine::open_at(root, state_dir, zinit_socket)
-        .map_err(|error| local("cannot put the old identityd back", &error))?;
-    // A failure to stop it is no reason not to put the files back.
-    if let Err(error) = stop_and_forget(engine.zinit(), &handover.unit, None).await {
+    let status = services::status(engine.zinit(), unit).await;
+    let wanted_up = status.is_ok_and(|status| status.is_none_or(|status| status.target == Target::Up));
+    // Stopped before the lock is waited for: it may be this very daemon that holds it and hangs.
+    if let Err(error) = stop_and_forget(engine.zinit(), unit, None).await {
         tracing::error!(error = report(&error), "the new identityd cannot be stopped");
     }
-    let recovered = engine.recover(&lock).await;
-    let mut releases = Releases::load(&engine.state().releases());
-    if let Err(error) = releases.failed(handover.release, &format!("its identityd failed: {why}")) {
-        tracing::error!(error = report(&error), "the failure cannot be remembered");
-    }
-    Handover::end(run_dir);
+    let lock: EngineLock = match lock {
+        Ok(lock) => lock,
+        Err(_) => take(LOCK_PATIENCE).map_err(|error| local("cannot put the old identityd back", &error))?,
+    };
+    let recovered = if is_pending(handover) {
+        let recovered = engine.recover(&lock).await;
+        let mut releases = Releases::load(&engine.state().releases());
+        if let Err(error) = releases.failed(handover.release, &format!("its identityd failed: {why}")) {
+            tracing::error!(error = report(&error), "the failure cannot be remembered");
+        }
+        Handover::end(run_dir);
+        recovered.map(drop)
+    } else {
+        // It has committed while it was being stopped: it is the one to start again.
+        Ok(())
+    };
     drop(lock);
-    let started = monitor(engine.zinit(), &handover.unit).await;
+    if wanted_up {
+        let started = monitor(engine.zinit(), unit).await;
+        started.map_err(|error| local("identityd cannot be started again", &error))?;
+    }
     recovered.map_err(|error| local("the old identityd is not back", &error))?;
-    started.map_err(|error| local("the old identityd is back but not started", &error))?;
-    tracing::warn!(unit = %handover.unit, "the old identityd is back");
+    tracing::warn!(%unit, wanted_up, "the old identityd is back");
     Ok(())
 }
 
 fn local(what: &str, error: &(dyn std::error::Error + 'static)) -> Problem {
     Problem::new(ProblemKind::Local, format!("{what}: {}", report(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two versions of the program share the note, so a newer one must understand an older one's.
+    #[test]
+    fn the_note_of_the_first_version_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = r#"{"pid":7,"unit":"identityd","generation":3,
+            "release":"00000000000000000000000000000000000000000000000000000000000000ff","seconds":30,
+            "places":{"root":"/","state_dir":"/s","run_dir":"/r","zinit_socket":"/z"}}"#;
+        std::fs::write(dir.path().join(FILE), note).unwrap();
+        let handover = Handover::read(dir.path()).unwrap();
+        assert_eq!((handover.pid, handover.generation, handover.fetched), (7, 3, 0));
+        std::fs::write(dir.path().join(FILE), "{").unwrap();
+        assert!(Handover::read(dir.path()).is_none());
+        Handover::end(dir.path());
+        Handover::end(dir.path());
+        assert!(!dir.path().join(FILE).exists());
+    }
 }

@@ -10,10 +10,14 @@
 //! The root file system and the supervisor are touched through `bootstrap` only.
 
 pub mod agent;
+pub mod cli;
 pub mod control;
 pub mod handover;
 pub mod status;
 pub mod timestamp;
+
+// The command is written as the user of this library that it is.
+extern crate self as identityd;
 
 use std::future::Future;
 use std::time::SystemTime;

@@ -1,8 +1,8 @@
 //! The `identityd` command.
 
-mod cli;
-
 use std::process::ExitCode;
+
+use identityd::cli;
 
 fn main() -> ExitCode {
     cli::run()

@@ -71,20 +71,3 @@ pub enum EngineError {
     #[error("looking at the node broke off")]
     Broken(#[source] tokio::task::JoinError),
 }
-
-impl EngineError {
-    /// Whether the same may succeed a little later.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Content { source, .. } => source.is_retryable(),
-            Self::Transaction(error) => error.is_retryable(),
-            Self::Generation(_) | Self::List(_) | Self::Service(_) | Self::Broken(_) => true,
-            Self::Root(_) => true,
-            Self::Flist { .. }
-            | Self::SeveralFlists(_)
-            | Self::Unit { .. }
-            | Self::UnitText(_)
-            | Self::Plan(_) => false,
-        }
-    }
-}

@@ -46,6 +46,13 @@ impl Look {
     /// [`EngineError`].
     pub(super) fn take(mut self, source: &dyn ContentSource) -> Result<View, EngineError> {
         let wanted = self.wanted()?;
+        // A directory may have become a symlink since the last generation was installed: then the same
+        // file has another name now.
+        let mut base = Items::new();
+        for (path, item) in std::mem::take(&mut self.base) {
+            base.insert(self.root.canonical(&path).map_err(EngineError::Root)?, item);
+        }
+        self.base = base;
         if self.only.is_some() {
             self.base.retain(|path, _| wanted.contains_key(path));
         }

@@ -17,19 +17,19 @@ use zinit_client::{Client, ServiceStatus, ServiceUnit, UnitName};
 pub use error::EngineError;
 use look::{Look, View};
 
-use crate::generation::{Cause, Generation, RootIdentity, StateDir, generation};
+use crate::generation::{Cause, Generation, RootIdentity, Standing, StateDir, generation};
 use crate::item::Items;
 use crate::lock::EngineLock;
 use crate::plan::{
     FileChange, Plan, PlanError, Purpose, ServiceView, Wanted, plan_files, plan_services, unit_name,
 };
 use crate::processes;
-use crate::root::{Found, Root};
+use crate::root::{Found, Root, Stamp};
 use crate::settings::Settings;
 use crate::source::ContentSource;
 use crate::transaction::journal::{self, Record};
-use crate::transaction::services::status;
-use crate::transaction::{self, Context, Observer, Recovery, TransactionError, recover};
+use crate::transaction::services::{monitor, status};
+use crate::transaction::{self, BeforeSwap, Context, Observer, Recovery, TransactionError, recover};
 
 /// How long an engine waits for another one to finish.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(60);
@@ -88,6 +88,7 @@ pub struct Prepared {
     /// What will be done.
     pub plan: Plan,
     release: ReleaseTree,
+    seen: BTreeMap<FlistPath, Stamp>,
     generation: Generation,
     before: BTreeMap<UnitName, ServiceUnit>,
     after: BTreeMap<UnitName, ServiceUnit>,
@@ -108,7 +109,6 @@ impl Prepared {
 /// The engine of one node.
 pub struct Engine {
     root: Arc<Root>,
-    identity: RootIdentity,
     state: StateDir,
     zinit: Client,
     protected: BTreeSet<UnitName>,
@@ -130,7 +130,6 @@ impl Engine {
     pub fn open_at(root: &Path, state_dir: &Path, zinit_socket: &Path) -> Result<Self, EngineError> {
         let root = Root::open(root).map_err(EngineError::Root)?;
         Ok(Self {
-            identity: RootIdentity::of(&root).map_err(EngineError::Generation)?,
             root: Arc::new(root),
             state: StateDir::open(state_dir).map_err(EngineError::Generation)?,
             zinit: Client::new(zinit_socket),
@@ -154,16 +153,27 @@ impl Engine {
     }
 
     /// The root file system's identity.
-    pub fn identity(&self) -> &RootIdentity {
-        &self.identity
+    ///
+    /// # Errors
+    /// [`EngineError::Generation`].
+    pub fn identity(&self) -> Result<RootIdentity, EngineError> {
+        RootIdentity::of(&self.root).map_err(EngineError::Generation)
     }
 
-    /// What is installed.
+    /// What the state says about this root.
+    ///
+    /// # Errors
+    /// [`EngineError::Generation`].
+    pub fn standing(&self) -> Result<Standing, EngineError> {
+        self.state.standing(&self.identity()?).map_err(EngineError::Generation)
+    }
+
+    /// What is installed; `None` when nothing is, or nobody knows what.
     ///
     /// # Errors
     /// [`EngineError::Generation`].
     pub fn current(&self) -> Result<Option<Generation>, EngineError> {
-        self.state.current(&self.identity).map_err(EngineError::Generation)
+        Ok(self.standing()?.generation())
     }
 
     /// Finishes or undoes what a crash has left.
@@ -171,7 +181,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Transaction`].
     pub async fn recover(&self, _: &EngineLock) -> Result<Recovery, EngineError> {
-        let recovered = recover(&self.root, &self.state, &self.identity, &self.zinit).await;
+        let recovered = recover(&self.root, &self.state, &self.identity()?, &self.zinit).await;
         let recovered = recovered.map_err(EngineError::Transaction)?;
         if recovered != Recovery::Clean {
             self.prune()?;
@@ -181,8 +191,11 @@ impl Engine {
 
     /// Forgets what no generation that counts needs.
     fn prune(&self) -> Result<(), EngineError> {
-        let current = self.state.current_number().map_err(EngineError::Generation)?.unwrap_or(0);
-        self.state.prune(current).map_err(EngineError::Generation)
+        match self.state.current_number().map_err(EngineError::Generation)? {
+            Some(current) => self.state.prune(current).map_err(EngineError::Generation),
+            // Without a pointer nobody can tell which one counts.
+            None => Ok(()),
+        }
     }
 
     /// Commits the self-update that was swapped in and is waiting for it; `false` when it is no longer
@@ -205,6 +218,29 @@ impl Engine {
         Ok(true)
     }
 
+    /// Makes the supervisor monitor the services of a generation that it does not know; tells which. One
+    /// that cannot be started is reported, and the others are started all the same.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the supervisor does not answer.
+    pub async fn start_missing(
+        &self,
+        _: &EngineLock,
+        generation: &Generation,
+    ) -> Result<Vec<UnitName>, EngineError> {
+        let known = self.services().await?;
+        let mut started = Vec::new();
+        for unit in generation.items.keys().filter_map(unit_name).filter(|unit| !known.contains_key(unit)) {
+            match monitor(&self.zinit, &unit).await {
+                Ok(()) => started.push(unit),
+                Err(error) => {
+                    tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started");
+                }
+            }
+        }
+        Ok(started)
+    }
+
     /// Plans to install a release; touches nothing. With `only`, just these paths of the release are
     /// installed and everything else stays as the current generation has it.
     ///
@@ -217,26 +253,31 @@ impl Engine {
         source: Arc<dyn ContentSource>,
         only: Option<&BTreeSet<FlistPath>>,
     ) -> Result<Prepared, EngineError> {
-        let installed = self.current()?;
+        let standing = self.standing()?;
+        let first_boot = standing == Standing::Nothing;
+        let installed = standing.generation();
         let base = installed.as_ref().map_or_else(Items::new, |installed| installed.items.clone());
         let look = Look { root: self.root.clone(), tree: release.tree.clone(), base, only: only.cloned() };
         let view = tokio::task::spawn_blocking(move || look.take(source.as_ref()));
         let View { wanted, found, units, base } = view.await.map_err(EngineError::Broken)??;
 
-        let files = plan_files(&base, &wanted, &found, installed.is_none()).map_err(EngineError::Plan)?;
+        let files = plan_files(&base, &wanted, &found, first_boot).map_err(EngineError::Plan)?;
         let items = installed_after(installed.as_ref(), &wanted, only.is_some());
         let (after, before) = (units.after(&files.changes), units.before);
         let services = match purpose {
             Purpose::SelfUpdate => Default::default(),
             Purpose::Boot | Purpose::Upgrade => {
-                let view =
+                let mut view =
                     self.service_view(&files.changes, &found, (&base, &items), (&before, &after)).await?;
+                view.starts_missing = purpose == Purpose::Boot;
                 plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Order(error)))?
             }
         };
         let (version, id) = match (&installed, purpose) {
             // After a self-update everything else is still of the release before.
             (Some(installed), Purpose::SelfUpdate) => (installed.version.clone(), installed.release),
+            // Nobody knows which release that is, so it must not pass for the new one.
+            (None, Purpose::SelfUpdate) => (ReleaseVersion::Text("unknown".to_owned()), ReleaseId::of([])),
             _ => (release.version.clone(), release.id),
         };
         let cause = match (purpose, &installed) {
@@ -246,16 +287,21 @@ impl Engine {
         };
         let number = self.state.next_number().map_err(EngineError::Generation)?;
         let what = (release.channel.clone(), version, id);
+        let (identity, info) = (self.identity()?, release.info.clone());
+        let paths = files.changes.iter().map(FileChange::path);
+        let seen = paths.filter_map(|path| Some((path.clone(), found.get(path)?.stamp))).collect();
         Ok(Prepared {
             plan: Plan::new(purpose, files, services),
-            generation: generation(number, cause, what, self.identity.clone(), items),
+            generation: generation(number, cause, what, identity, info, items),
+            seen,
             release: release.clone(),
             before,
             after,
         })
     }
 
-    /// Carries out a plan.
+    /// Carries out a plan. `before_swap` is called when everything is staged, right before the first stop,
+    /// and can still refuse.
     ///
     /// # Errors
     /// [`EngineError::Transaction`].
@@ -265,15 +311,20 @@ impl Engine {
         prepared: &Prepared,
         source: Arc<dyn ContentSource>,
         observer: &Observer<'_>,
+        before_swap: &BeforeSwap<'_>,
     ) -> Result<(), EngineError> {
+        // Only now, because a plan touches nothing.
+        let identity = RootIdentity::marked(&self.root).map_err(EngineError::Generation)?;
+        let generation = Generation { root: identity, ..prepared.generation.clone() };
         let context = Context {
             root: self.root.clone(),
             state: &self.state,
             zinit: &self.zinit,
             tree: prepared.release.tree.clone(),
             source,
-            generation: &prepared.generation,
-            info: &prepared.release.info,
+            generation: &generation,
+            seen: &prepared.seen,
+            before_swap,
             units: (&prepared.before, &prepared.after),
             observer,
         };
@@ -298,7 +349,7 @@ impl Engine {
         let replaced: HashMap<(u64, u64), FlistPath> = changes
             .iter()
             .filter(|change| matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. }))
-            .filter_map(|change| Some((found.get(change.path())?.inode, change.path().clone())))
+            .filter_map(|change| Some((found.get(change.path())?.stamp.inode, change.path().clone())))
             .collect();
         let leaders: BTreeMap<_, _> =
             status.iter().filter_map(|(name, status)| Some((name.clone(), status.pid?))).collect();
@@ -318,6 +369,7 @@ impl Engine {
             executables,
             in_use: in_use.await.map_err(EngineError::Broken)?,
             protected: self.protected.clone(),
+            starts_missing: false,
         })
     }
 

@@ -98,7 +98,8 @@ pub struct FilePlan {
 /// Compares what is installed, what is wanted and what was found, all at paths without symlinks.
 ///
 /// # Errors
-/// [`PlanError::InTheWay`] where the root holds something that must not be replaced.
+/// [`PlanError::InTheWay`] and [`PlanError::MountPoint`] where the root holds something that must not be
+/// replaced.
 pub fn plan_files(
     installed: &Items,
     wanted: &BTreeMap<FlistPath, Wanted>,
@@ -139,7 +140,11 @@ pub fn plan_files(
     puts.sort_by_key(|change: &FileChange| super::is_unit(change.path()));
     removed_directories.reverse();
     plan.changes = [directories, puts, removes, removed_directories].concat();
-    Ok(plan)
+    let mounted = |change: &&FileChange| found.get(change.path()).is_some_and(|found| found.mount_point);
+    match plan.changes.iter().find(mounted) {
+        Some(change) => Err(PlanError::MountPoint(change.path().clone())),
+        None => Ok(plan),
+    }
 }
 
 fn decide(
@@ -213,6 +218,7 @@ fn in_the_way(path: &FlistPath, found: &Item, wanted: &Item) -> PlanError {
 mod tests {
     use super::*;
     use crate::item::What;
+    use crate::root::Stamp;
 
     fn path(text: &str) -> FlistPath {
         text.parse().unwrap()
@@ -236,9 +242,11 @@ mod tests {
         found: &[(&str, &str)],
     ) -> Result<FilePlan, PlanError> {
         let wanted = items(wanted).into_iter().map(|(at, item)| (at.clone(), Wanted { item, from: at }));
-        let found = items(found)
-            .into_iter()
-            .map(|(at, item)| (at, Found { item, leads_to_directory: false, inode: (0, 0) }));
+        let found = items(found).into_iter().map(|(at, item)| {
+            let stamp = Stamp { inode: (0, 0), changed: (0, 0), size: 0 };
+            let mount_point = at == path("mounted");
+            (at, Found { item, leads_to_directory: false, mount_point, stamp })
+        });
         plan_files(&items(installed), &wanted.collect(), &found.collect(), installed.is_empty())
     }
 
@@ -299,5 +307,13 @@ mod tests {
         let error = plan(&[], &[("bin", "usr/bin")], &[("bin", "dir")]).unwrap_err();
         assert!(error.to_string().contains("/bin"), "{error}");
         assert!(plan(&[], &[("bin", "dir")], &[("bin", "1")]).is_err());
+    }
+
+    #[test]
+    fn what_is_mounted_over_stays() {
+        let (old, new) = ([("mounted", "1")], [("mounted", "2")]);
+        assert!(plan(&old, &old, &old).is_ok());
+        assert!(matches!(plan(&old, &new, &old), Err(PlanError::MountPoint(_))));
+        assert!(matches!(plan(&old, &[], &old), Err(PlanError::MountPoint(_))));
     }
 }

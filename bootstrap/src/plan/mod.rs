@@ -35,6 +35,9 @@ pub enum PlanError {
         /// What the release wants.
         wanted: &'static str,
     },
+    /// Something is mounted where the release wants to change something.
+    #[error("something is mounted on /{0}, so the release cannot change it; unmount it first")]
+    MountPoint(FlistPath),
     /// Two paths of the release are one path in the root.
     #[error("'{first}' and '{second}' of the release are the same file /{path} in this root file system")]
     TwoNames {

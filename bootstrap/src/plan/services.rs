@@ -29,6 +29,9 @@ pub struct ServiceView {
     pub in_use: BTreeMap<UnitName, BTreeSet<FlistPath>>,
     /// Services that are never stopped by a plan.
     pub protected: BTreeSet<UnitName>,
+    /// Services that were shipped before and are unknown to the supervisor are started: at boot. Later
+    /// they are down because the administrator made the supervisor forget them.
+    pub starts_missing: bool,
 }
 
 /// What happens to one service, and why.
@@ -92,6 +95,18 @@ pub fn plan_services(view: &ServiceView) -> Result<ServicePlan, OrderError> {
     Ok(ServicePlan { stop: stop_order, start: start_order, notes })
 }
 
+impl ServicePlan {
+    /// Of the services that are stopped, those that ran because somebody wants them to: they are started
+    /// again if the plan is undone.
+    pub fn stopped_and_wanted(&self) -> Vec<UnitName> {
+        let wanted = |name: &&UnitName| {
+            let verdict = self.notes.iter().find(|note| note.name == **name).map(|note| note.verdict);
+            matches!(verdict, Some(Verdict::Restart | Verdict::Remove))
+        };
+        self.stop.iter().filter(wanted).cloned().collect()
+    }
+}
+
 impl ServiceView {
     fn judge(&self, name: &UnitName) -> Option<ServiceNote> {
         let note = |verdict, reason: String| Some(ServiceNote { name: name.clone(), verdict, reason });
@@ -103,13 +118,21 @@ impl ServiceView {
                     Verdict::Keep,
                     "it is no longer in the release, but protected: it runs on".to_owned(),
                 ),
+                Some(status) if status.target == Target::Down => {
+                    note(Verdict::Forget, "it is no longer in the release, and stopped".to_owned())
+                }
                 Some(_) => note(Verdict::Remove, "it is no longer in the release".to_owned()),
                 None => None,
             };
         }
         let Some(status) = status else {
             let known = self.after.contains_key(name) && self.shipped_after.contains(name);
-            return known.then_some(()).and_then(|()| note(Verdict::Start, "it is new".to_owned()));
+            let new = !self.shipped_before.contains(name);
+            return match known && (new || self.starts_missing) {
+                true if new => note(Verdict::Start, "it is new".to_owned()),
+                true => note(Verdict::Start, "it is not monitored yet".to_owned()),
+                false => None,
+            };
         };
         let reason = self.why_affected(name)?;
         if self.protected.contains(name) {
@@ -312,6 +335,11 @@ mod tests {
         let plan = plan_services(&view).unwrap();
         assert_eq!((plan.stop.len(), plan.start.len()), (1, 0));
         assert_eq!(plan.notes[0].verdict, Verdict::Forget);
+        // From then on zinit does not know it, and it stays down all the same.
+        view.status.remove(&name("web"));
+        assert_eq!(verdicts(&view), []);
+        view.starts_missing = true;
+        assert_eq!(verdicts(&view), [("web".to_owned(), Verdict::Start)]);
     }
 
     #[test]

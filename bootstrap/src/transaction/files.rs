@@ -15,13 +15,17 @@ use rustix::fs::{RenameFlags, renameat_with};
 use super::journal::Swap;
 use super::staging::set_meta;
 use crate::plan::FileChange;
-use crate::root::{Place, Root, RootError, failed};
+use crate::root::{Place, Root, RootError, Stamp, failed};
 
-/// Makes one change.
+/// Makes one change. What is taken away must still be what the plan has `seen` there.
 ///
 /// # Errors
 /// [`RootError`]; nothing has changed then.
-pub(super) fn swap(root: &Root, swap: &Swap) -> Result<(), RootError> {
+pub(super) fn swap(root: &Root, swap: &Swap, seen: Option<&Stamp>) -> Result<(), RootError> {
+    let takes_away = matches!(swap.change, FileChange::Replace { .. } | FileChange::Remove { .. });
+    if takes_away && root.stamp(swap.change.path())?.as_ref() != seen {
+        return Err(RootError::Changed(swap.change.path().clone()));
+    }
     match &swap.change {
         FileChange::MakeDirectory { path, item } => {
             let place = root.place(path)?;
@@ -44,7 +48,7 @@ pub(super) fn swap(root: &Root, swap: &Swap) -> Result<(), RootError> {
 /// # Errors
 /// [`RootError`]; the change is still there then.
 pub(super) fn unswap(root: &Root, swap: &Swap) -> Result<(), RootError> {
-    let inode = |path: &FlistPath| Ok(root.inode(path)?.map(|(_, inode)| inode));
+    let inode = |path: &FlistPath| root.inode(path);
     let path = swap.change.path();
     match &swap.change {
         FileChange::MakeDirectory { .. } => match root.find(path)? {

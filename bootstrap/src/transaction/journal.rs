@@ -79,7 +79,8 @@ pub struct Header {
     pub version: ReleaseVersion,
     /// The root file system it works on.
     pub root: RootIdentity,
-    /// Services that are stopped before the swap.
+    /// Services that are stopped before the swap although they are wanted up, in this order; they are
+    /// started again if the transaction is undone.
     pub stop: Vec<UnitName>,
     /// Services that are started after it.
     pub start: Vec<UnitName>,
@@ -215,7 +216,7 @@ mod tests {
             purpose: Purpose::Upgrade,
             release: ReleaseId::of([]),
             version: "1.0.0".to_owned().try_into().unwrap(),
-            root: RootIdentity { boot_id: "b".to_owned(), device: 1, volatile: false },
+            root: RootIdentity { marker: Some("m".to_owned()), volatile: false },
             stop: Vec::new(),
             start: Vec::new(),
             staging: Vec::new(),

@@ -15,17 +15,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flist::hub::FlistName;
 use flist::path::FlistPath;
 use flist::tree::Tree;
+use nix::errno::Errno;
 use zinit_client::{Client, ServiceUnit, UnitName};
 
 pub use recover::{Recovery, recover};
 
-use crate::boot_info::{self, BootInfoError};
+use crate::boot_info::{self, BootInfo, BootInfoError};
 use crate::generation::{Generation, GenerationError, StateDir};
 use crate::plan::{Plan, Purpose, Step};
-use crate::root::{Root, RootError};
+use crate::root::{Root, RootError, Stamp};
 use crate::source::{ContentSource, SourceError};
 use journal::{Header, Journal, JournalError, Record, Swap};
 use services::ServiceError;
@@ -63,6 +63,12 @@ pub enum TransactionError {
     /// A thread of the engine failed.
     #[error("staging broke off")]
     Broken(#[source] tokio::task::JoinError),
+    /// Services had been stopped or files swapped when it failed; all of that was undone.
+    #[error("it failed half-way and was undone")]
+    Undone(#[source] Box<TransactionError>),
+    /// Whoever has to be ready before the swap was not.
+    #[error("the swap could not begin")]
+    NotReady(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Something failed, and not everything could be undone.
     #[error("the node is degraded: {}", .not_undone.join("; "))]
     Degraded {
@@ -74,15 +80,27 @@ pub enum TransactionError {
     },
 }
 
+/// Answers of the system that are about this node's disk and memory, not about the release.
+const NOT_THE_RELEASE: [Errno; 6] =
+    [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::ENOMEM, Errno::EMFILE];
+
 impl TransactionError {
-    /// Whether the same transaction may go through a little later. If not, the release or the node has to
-    /// change first.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Content { source, .. } => source.is_retryable(),
-            Self::Journal(_) | Self::Generation(_) | Self::BootInfo(_) | Self::Broken(_) => true,
-            Self::Root(_) | Self::Service(_) | Self::Degraded { .. } | Self::NotRecovered(_) => false,
+    /// Whether the release is to blame, so that it is bad after some attempts. Whatever fails before the
+    /// first service is stopped costs nothing, and a full or broken disk is nobody's release.
+    pub fn is_the_releases_fault(&self) -> bool {
+        let Self::Undone(error) = self else { return false };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
+        while let Some(error) = cause {
+            let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+            if errno.is_some_and(|errno| NOT_THE_RELEASE.contains(&Errno::from_raw(errno))) {
+                return false;
+            }
+            if matches!(error.downcast_ref::<RootError>(), Some(RootError::Changed(_))) {
+                return false;
+            }
+            cause = error.source();
         }
+        true
     }
 }
 
@@ -114,6 +132,9 @@ pub enum Progress {
 /// Where progress is reported to.
 pub type Observer<'o> = dyn Fn(Progress) + Send + Sync + 'o;
 
+/// Gets ready for the swap, or refuses it.
+pub type BeforeSwap<'b> = dyn Fn() -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'b;
+
 /// Everything a transaction needs besides its plan.
 pub struct Context<'c> {
     /// The root file system.
@@ -128,8 +149,11 @@ pub struct Context<'c> {
     pub source: Arc<dyn ContentSource>,
     /// The generation that the transaction makes.
     pub generation: &'c Generation,
-    /// What goes into flist.info.
-    pub info: &'c str,
+    /// What was seen at the paths that change.
+    pub seen: &'c BTreeMap<FlistPath, Stamp>,
+    /// Called when everything is staged and announced, right before the first stop; an error ends the
+    /// transaction there.
+    pub before_swap: &'c BeforeSwap<'c>,
     /// Units before and after the swap.
     pub units: (&'c BTreeMap<UnitName, ServiceUnit>, &'c BTreeMap<UnitName, ServiceUnit>),
     /// Where progress is reported to.
@@ -149,7 +173,8 @@ pub async fn execute(plan: &Plan, context: &Context<'_>) -> Result<(), Transacti
             return Err(run.undo(error).await);
         }
     }
-    run.finish()
+    run.finish();
+    Ok(())
 }
 
 struct Run<'r> {
@@ -159,10 +184,11 @@ struct Run<'r> {
     header: Header,
     slots: Vec<Option<FlistPath>>,
     swaps: Vec<Swap>,
-    announced: bool,
+    begun: bool,
     swapped: Vec<usize>,
     stopped: BTreeMap<UnitName, Instant>,
     started: Vec<UnitName>,
+    boot_info: Option<BootInfo>,
     committed: bool,
 }
 
@@ -177,7 +203,7 @@ impl<'r> Run<'r> {
             release: generation.release,
             version: generation.version.clone(),
             root: generation.root.clone(),
-            stop: plan.services.stop.clone(),
+            stop: plan.services.stopped_and_wanted(),
             start: plan.services.start.clone(),
             staging: staging::directories_of(&slots),
         };
@@ -197,10 +223,11 @@ impl<'r> Run<'r> {
             header,
             slots,
             swaps: Vec::new(),
-            announced: false,
+            begun: false,
             swapped: Vec::new(),
             stopped: BTreeMap::new(),
             started: Vec::new(),
+            boot_info: None,
             committed: false,
         })
     }
@@ -258,17 +285,11 @@ impl<'r> Run<'r> {
             // Nothing had to be staged, but removals and directories are announced all the same.
             self.stage_all().await?;
         }
-        for directory in &self.header.staging {
-            let place = self.context.root.place(directory).map_err(TransactionError::Root)?;
-            let open = std::fs::File::open(self.context.root.outer(directory));
-            let synced = open.and_then(|open| Ok(rustix::fs::syncfs(&open)?));
-            synced.map_err(|source| {
-                TransactionError::Root(RootError::At { action: "sync", path: place.path, source })
-            })?;
-        }
+        self.sync_mounts()?;
         let record = Record::Staged { swaps: self.swaps.clone() };
         self.journal.append(&record).map_err(TransactionError::Journal)?;
-        self.announced = true;
+        (self.context.before_swap)().map_err(TransactionError::NotReady)?;
+        self.begun = true;
         (self.context.observer)(Progress::Swapping);
         Ok(())
     }
@@ -285,12 +306,15 @@ impl<'r> Run<'r> {
 
     fn swap(&mut self, change: usize) -> Result<(), TransactionError> {
         self.swapped.push(change);
-        files::swap(&self.context.root, &self.swaps[change]).map_err(TransactionError::Root)
+        let swap = &self.swaps[change];
+        let seen = self.context.seen.get(swap.change.path());
+        files::swap(&self.context.root, swap, seen).map_err(TransactionError::Root)
     }
 
     async fn start(&mut self, unit: &UnitName) -> Result<(), TransactionError> {
-        let result = services::monitor(self.context.zinit, unit).await;
-        if let Err(error) = result {
+        // Counted as started from the request on: zinit may obey and its answer be lost.
+        self.started.push(unit.clone());
+        if let Err(error) = services::monitor(self.context.zinit, unit).await {
             if !self.committed {
                 return Err(TransactionError::Service(error));
             }
@@ -298,32 +322,53 @@ impl<'r> Run<'r> {
             tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started");
             return Ok(());
         }
-        self.started.push(unit.clone());
         let down = self.stopped.get(unit).map(Instant::elapsed);
         (self.context.observer)(Progress::Started { unit: unit.clone(), down });
         Ok(())
     }
 
-    fn record(&self) -> Result<(), TransactionError> {
-        let channel: &FlistName = &self.context.generation.channel;
-        boot_info::write(self.context.root.path(), channel, self.context.info)
-            .map_err(TransactionError::BootInfo)
+    fn record(&mut self) -> Result<(), TransactionError> {
+        let (root, generation) = (self.context.root.path(), self.context.generation);
+        self.boot_info = Some(BootInfo::read(root));
+        boot_info::write(root, &generation.channel, &generation.info).map_err(TransactionError::BootInfo)
     }
 
     fn commit(&mut self) -> Result<(), TransactionError> {
+        // The swaps must be on disk before anything says that they are.
+        self.sync_mounts()?;
         let number = self.header.generation;
-        self.context.state.commit(number).map_err(TransactionError::Generation)?;
+        if let Err(error) = self.context.state.commit(number) {
+            // The pointer may have moved although syncing it failed.
+            if self.context.state.current_number().ok().flatten() != Some(number) {
+                return Err(TransactionError::Generation(error));
+            }
+            tracing::warn!(error = %flist::report(&error), "the new generation may not survive a power cut");
+        }
         self.committed = true;
-        let record = Record::Committed { generation: number };
-        self.journal.append(&record).map_err(TransactionError::Journal)
+        if let Err(error) = self.journal.append(&Record::Committed { generation: number }) {
+            tracing::warn!(error = %flist::report(&error), "the commit is not in the journal; the pointer counts");
+        }
+        Ok(())
     }
 
-    fn finish(self) -> Result<(), TransactionError> {
-        if self.plan.purpose == Purpose::SelfUpdate {
-            return Ok(());
+    fn sync_mounts(&self) -> Result<(), TransactionError> {
+        for directory in &self.header.staging {
+            let open = std::fs::File::open(self.context.root.outer(directory));
+            let synced = open.and_then(|open| Ok(rustix::fs::syncfs(&open)?));
+            synced.map_err(|source| {
+                TransactionError::Root(RootError::At { action: "sync", path: directory.clone(), source })
+            })?;
         }
-        staging::clear(&self.context.root, &self.header.staging).map_err(TransactionError::Root)?;
-        self.journal.end().map_err(TransactionError::Journal)
+        Ok(())
+    }
+
+    fn finish(self) {
+        if self.plan.purpose == Purpose::SelfUpdate {
+            return;
+        }
+        if let Err(problem) = clean_up(&self.context.root, &self.header, &self.context.state.journal()) {
+            tracing::warn!(problem, "what was staged is still there; the next start removes it");
+        }
     }
 
     /// Undoes everything in reverse order and gives back what is left of it as an error.
@@ -336,36 +381,32 @@ impl<'r> Run<'r> {
         for unit in self.started.iter().rev() {
             let definition = self.context.units.1.get(unit);
             let stopped = services::stop_and_forget(self.context.zinit, unit, definition).await;
-            not_undone.extend(stopped.err().map(|error| flist::report(&error)));
+            not_undone.extend(problem(stopped));
         }
         for change in self.swapped.iter().rev() {
-            let swap = &self.swaps[*change];
-            not_undone
-                .extend(files::unswap(&self.context.root, swap).err().map(|error| flist::report(&error)));
+            not_undone.extend(problem(files::unswap(&self.context.root, &self.swaps[*change])));
         }
         for unit in self.header.stop.iter().rev().filter(|unit| self.stopped.contains_key(*unit)) {
-            if !self.was_wanted_up(unit) {
-                continue;
-            }
-            let monitored = services::monitor(self.context.zinit, unit).await;
-            not_undone.extend(monitored.err().map(|error| flist::report(&error)));
+            not_undone.extend(problem(services::monitor(self.context.zinit, unit).await));
+        }
+        if let Some(boot_info) = &self.boot_info {
+            not_undone.extend(problem(boot_info.restore(self.context.root.path())));
         }
         if not_undone.is_empty() {
-            not_undone
-                .extend(clean_up(&self.context.root, &self.header, &self.context.state.journal()).err());
+            let cleaned = clean_up(&self.context.root, &self.header, &self.context.state.journal());
+            not_undone.extend(cleaned.err());
         }
-        if not_undone.is_empty() {
-            error
-        } else {
-            TransactionError::Degraded { not_undone, source: error.into() }
+        match (not_undone.is_empty(), self.begun) {
+            (true, false) => error,
+            (true, true) => TransactionError::Undone(error.into()),
+            (false, _) => TransactionError::Degraded { not_undone, source: error.into() },
         }
     }
+}
 
-    /// Services that were only forgotten had been stopped by the administrator and stay so.
-    fn was_wanted_up(&self, unit: &UnitName) -> bool {
-        use crate::plan::Verdict;
-        !self.plan.services.notes.iter().any(|note| note.name == *unit && note.verdict == Verdict::Forget)
-    }
+/// What went wrong, in words.
+fn problem<E: std::error::Error + 'static>(result: Result<(), E>) -> Option<String> {
+    result.err().map(|error| flist::report(&error))
 }
 
 /// Removes what was staged, then the journal.

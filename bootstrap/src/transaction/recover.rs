@@ -6,7 +6,8 @@ use zinit_client::{Client, UnitName};
 
 use super::journal::{self, Header, Record, Swap};
 use super::{TransactionError, clean_up, files, services};
-use crate::generation::{RootIdentity, StateDir};
+use crate::boot_info;
+use crate::generation::{Cause, RootIdentity, StateDir};
 use crate::plan::Purpose;
 use crate::root::Root;
 
@@ -55,10 +56,14 @@ pub async fn recover(
     }
     let generation = header.generation;
     // The pointer is what counts: it may have moved without the record about it.
-    let current = state.current(identity).map_err(TransactionError::Generation)?;
-    if current.is_some_and(|current| current.number == generation) {
+    let current = state.standing(identity).map_err(TransactionError::Generation)?.generation();
+    if let Some(current) = current.filter(|current| current.number == generation) {
         tracing::info!(generation, "finishing what was committed before the engine stopped");
         finish(root, header, &path)?;
+        if current.cause != Cause::SelfUpdate {
+            boot_info::write(root.path(), &current.channel, &current.info)
+                .map_err(TransactionError::BootInfo)?;
+        }
         start_missing(zinit, &header.start).await;
         return Ok(Recovery::Finished { generation });
     }

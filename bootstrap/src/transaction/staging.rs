@@ -152,8 +152,7 @@ impl Stager<'_> {
             None => return Err(TransactionError::Root(failed("find in the release", from)(Errno::ENOENT))),
         }
         set_meta(&place, item).map_err(TransactionError::Root)?;
-        let inode = self.root.inode(slot).map_err(TransactionError::Root)?;
-        swap.staged_inode = inode.map(|(_, inode)| inode);
+        swap.staged_inode = self.root.inode(slot).map_err(TransactionError::Root)?;
         Ok(swap)
     }
 

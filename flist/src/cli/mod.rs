@@ -1,19 +1,25 @@
-//! Subcommands of `flist`: arguments in, output out.
+//! The `flist` command: arguments in, output out.
 
 mod diff;
+mod hub_access;
 mod inspect;
+mod link;
+mod list;
 mod mount;
 mod pack;
+mod promote;
 mod publish;
 mod reading;
+mod rm;
 mod serve;
+mod tag;
 mod unpack;
 mod verify;
 
 use std::error::Error;
 use std::io::IsTerminal;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -36,6 +42,8 @@ const EXAMPLES: &str = "Examples:
   flist mount -m app.fl /mnt/app                         look at it without unpacking
   flist serve --root /srv/hub --listen 127.0.0.1:8080    run a hub
   flist publish --hub http://127.0.0.1:8080 --repo tf-zos --name zos --version 1.0.0 --run-mode dev ./app
+  flist promote --hub http://127.0.0.1:8080 --repo tf-zos --name zos dev test
+  flist list --hub http://127.0.0.1:8080 tf-zos
 
 Set RUST_LOG=debug to see more.";
 
@@ -49,10 +57,23 @@ enum Command {
     Diff(diff::Arguments),
     Serve(serve::Arguments),
     Publish(publish::Arguments),
+    Tag(tag::Arguments),
+    Link(link::Arguments),
+    Promote(promote::Arguments),
+    List(list::Arguments),
+    Rm(rm::Arguments),
 }
 
-/// Parses the command line and runs one subcommand.
-pub(crate) fn run() -> Outcome {
+/// The command line as data, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Parses the command line and runs one subcommand. Wrong usage, `--help` and `--version` end the process.
+///
+/// # Errors
+/// Those of the subcommand.
+pub fn run() -> Outcome {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -69,5 +90,20 @@ pub(crate) fn run() -> Outcome {
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Publish(arguments) => publish::run(arguments),
+        Command::Tag(arguments) => tag::run(arguments),
+        Command::Link(arguments) => link::run(arguments),
+        Command::Promote(arguments) => promote::run(arguments),
+        Command::List(arguments) => list::run(arguments),
+        Command::Rm(arguments) => rm::run(arguments),
+    }
+}
+
+/// Prints data that may be piped into a program that has seen enough before its end.
+fn print(text: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    match std::io::Write::write_all(&mut out, text.as_bytes()).and_then(|()| std::io::Write::flush(&mut out))
+    {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
     }
 }

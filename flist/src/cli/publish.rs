@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use flist::hub::RunMode;
 use flist::publish::{Publication, publish};
 
+use super::hub_access::HubAccess;
+
 /// Pack a directory and publish it on a hub: blocks first, then the versioned flist, then the link that
 /// nodes follow.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Address of the hub
-    #[arg(long, value_name = "URL")]
-    hub: String,
+    #[command(flatten)]
+    access: HubAccess,
     /// Repository on the hub
     #[arg(long)]
     repo: String,
@@ -33,7 +34,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> super::Outcome {
     let publication = Publication {
-        hub: arguments.hub,
+        token: arguments.access.token()?,
+        hub: arguments.access.hub,
         repo: arguments.repo,
         name: arguments.name,
         version: arguments.version,

@@ -88,7 +88,7 @@ impl AnswerHead {
 }
 
 /// The message of an error in the 0-hub's form, `{"status": "error", "message": …}`.
-pub(super) fn message_of(body: &[u8]) -> Option<String> {
+pub(crate) fn message_of(body: &[u8]) -> Option<String> {
     let answer: Map<String, Value> = serde_json::from_slice(body).ok()?;
     answer.get("message").and_then(Value::as_str).map(printable)
 }

@@ -136,7 +136,8 @@ pub fn destination(channel: &FlistName, light: &Light) -> Result<Destination, Ta
     Ok(Destination { flist, version })
 }
 
-fn target_name(repo: &str, target: &str) -> Result<FlistName, TargetError> {
+/// The flist that a link in `repo` leads to, by its target in one of the three accepted forms.
+pub(crate) fn target_name(repo: &str, target: &str) -> Result<FlistName, TargetError> {
     let (sibling, rest) = match target.strip_prefix("../") {
         Some(rest) => (true, rest),
         None => (false, target),

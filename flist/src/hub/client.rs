@@ -1,6 +1,6 @@
 //! The REST client of a hub.
 //!
-//! Sources: the 0-hub's interface for reading; `PUT /api/molt/…` for publishing is the embedded hub's own.
+//! Source: the interface of the 0-hub. What changes a hub is in `publishing`.
 
 use std::time::Duration;
 
@@ -10,16 +10,20 @@ use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Map, Value};
 
 use super::answer::{AnswerHead, Download, Ending, Validators, message_of};
-use super::channel::MAX_FLIST;
 use super::error::HubError;
-use super::model::{Light, ListingEntry, ModelError, parse_light, parse_listing};
+use super::model::{
+    Light, ListingEntry, ModelError, Repository, parse_light, parse_listing, parse_repositories,
+    parse_taglink,
+};
 use super::name::{FlistName, check_component, printable};
+use super::tag::{TagName, TaglinkName};
+use super::token::Token;
 
 /// Longest JSON answer that is read, in bytes.
 const MAX_JSON: u64 = 8 * 1024 * 1024;
 
 /// How much of an error answer is read for its message, in bytes.
-const MAX_REFUSAL: u64 = 4 * 1024;
+const MAX_REFUSAL: u64 = 64 * 1024;
 
 /// How long an idle connection is kept for the next request; less than servers keep theirs.
 const POOL_IDLE: Duration = Duration::from_secs(15);
@@ -63,8 +67,9 @@ pub struct LightAnswer {
 #[derive(Debug, Clone)]
 pub struct HubClient {
     base: Url,
-    http: reqwest::Client,
-    timeouts: Timeouts,
+    pub(super) http: reqwest::Client,
+    pub(super) timeouts: Timeouts,
+    pub(super) token: Option<Token>,
 }
 
 impl HubClient {
@@ -97,7 +102,7 @@ impl HubClient {
         };
         let http =
             http.map_err(|source| HubError::Client { url: base.to_string(), source: source.without_url() })?;
-        Ok(Self { base, http, timeouts })
+        Ok(Self { base, http, timeouts, token: None })
     }
 
     /// The hub's address.
@@ -132,6 +137,42 @@ impl HubClient {
         }
         let (light, raw) = self.answer(&url, response, parse_light).await?;
         Ok(LightAnswer { light, raw })
+    }
+
+    /// Lists the repos.
+    ///
+    /// # Errors
+    /// The hub could not be used.
+    pub async fn repos(&self) -> Result<Vec<Repository>, HubError> {
+        let url = self.address(&["api", "repositories"]);
+        let response = self.get_json(&url).await?;
+        self.answer(&url, response, parse_repositories).await
+    }
+
+    /// Lists a tag.
+    ///
+    /// # Errors
+    /// [`HubError::NotFound`] for an unknown tag, or the hub could not be used.
+    pub async fn tag(&self, tag: &TagName) -> Result<Vec<ListingEntry>, HubError> {
+        let url = self.address(&["api", "flist", tag.repo(), "tags", tag.tag()]);
+        let response = self.get_json(&url).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Err(self.not_found(format!("tag {tag}")));
+        }
+        self.answer(&url, response, parse_listing).await
+    }
+
+    /// The tag that a taglink points to, whether that exists or not.
+    ///
+    /// # Errors
+    /// [`HubError::NotFound`] for what is no taglink, or the hub could not be used.
+    pub async fn taglink(&self, link: &TaglinkName) -> Result<TagName, HubError> {
+        let url = self.address(&["api", "flist", link.repo(), link.name(), "taglink"]);
+        let response = self.get_json(&url).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Err(self.not_found(format!("taglink {link}")));
+        }
+        self.answer(&url, response, parse_taglink).await
     }
 
     /// Lists a repo.
@@ -186,50 +227,6 @@ impl HubClient {
         }
     }
 
-    /// Publishes a flist. A flist of the same content that is already there is left alone; a versioned
-    /// one with other content is refused, see [`HubClient::replace`].
-    ///
-    /// # Errors
-    /// The hub refused ([`HubError::Status`] with its reason) or could not be used.
-    pub async fn upload(&self, name: &FlistName, bytes: Vec<u8>) -> Result<(), HubError> {
-        let url = self.address(&["api", "molt", "flist", name.repo(), name.file()]);
-        self.put_flist(&url, bytes).await
-    }
-
-    /// Publishes a flist in place of a versioned one that is already there.
-    ///
-    /// # Errors
-    /// As [`HubClient::upload`].
-    pub async fn replace(&self, name: &FlistName, bytes: Vec<u8>) -> Result<(), HubError> {
-        let mut url = self.address(&["api", "molt", "flist", name.repo(), name.file()]);
-        url.set_query(Some("replace=1"));
-        self.put_flist(&url, bytes).await
-    }
-
-    /// Lets `link` point to `target_file`, a flist of the same repo, in one step.
-    ///
-    /// # Errors
-    /// As [`HubClient::upload`]; also when the target does not exist.
-    pub async fn link(&self, link: &FlistName, target_file: &str) -> Result<(), HubError> {
-        let url = self.address(&["api", "molt", "link", link.repo(), link.file()]);
-        let body = serde_json::json!({ "target": target_file });
-        let request = self.http.put(url.clone()).json(&body).timeout(self.timeouts.json);
-        self.accepted(&url, request).await
-    }
-
-    async fn put_flist(&self, url: &Url, bytes: Vec<u8>) -> Result<(), HubError> {
-        if bytes.len() as u64 > MAX_FLIST {
-            return Err(HubError::TooLong { url: url.to_string(), limit: MAX_FLIST });
-        }
-        self.accepted(url, self.http.put(url.clone()).body(bytes).timeout(self.timeouts.transfer)).await
-    }
-
-    async fn accepted(&self, url: &Url, request: RequestBuilder) -> Result<(), HubError> {
-        // The stall timeout watches answers; while a body is sent only the whole transfer is bounded.
-        let response = request.send().await.map_err(|source| failed(url, source))?;
-        if response.status().is_success() { Ok(()) } else { Err(self.refusal(url, response).await) }
-    }
-
     async fn get_json(&self, url: &Url) -> Result<Response, HubError> {
         let request = self.http.get(url.clone()).header(ACCEPT, "application/json");
         self.send(url, request.timeout(self.timeouts.json)).await
@@ -255,7 +252,7 @@ impl HubClient {
         }
     }
 
-    async fn refusal(&self, url: &Url, response: Response) -> HubError {
+    pub(super) async fn refusal(&self, url: &Url, response: Response) -> HubError {
         let status = response.status().as_u16();
         // The status is what counts; a message that cannot be read is left out.
         let body = self.read(url, response, MAX_REFUSAL).await.map(|(body, _)| body).unwrap_or_default();
@@ -288,7 +285,7 @@ impl HubClient {
         }
     }
 
-    fn address(&self, segments: &[&str]) -> Url {
+    pub(super) fn address(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();
         // Always possible: `hub_address` accepts no address without a path.
         if let Ok(mut path) = url.path_segments_mut() {
@@ -306,7 +303,7 @@ impl HubClient {
     }
 }
 
-fn failed(url: &Url, source: reqwest::Error) -> HubError {
+pub(super) fn failed(url: &Url, source: reqwest::Error) -> HubError {
     HubError::Request { url: url.to_string(), source: source.without_url() }
 }
 

@@ -121,7 +121,8 @@ impl HubError {
         match self {
             Self::Request { source, .. } => !(source.is_builder() || source.is_redirect()),
             Self::Stalled { .. } => true,
-            Self::Status { status, .. } => *status == 429 || *status >= 500,
+            // 507: the hub is full, and stays so.
+            Self::Status { status, .. } => *status == 429 || (*status >= 500 && *status != 507),
             _ => false,
         }
     }

@@ -13,16 +13,29 @@ mod client;
 mod error;
 mod model;
 mod name;
+mod publishing;
 mod release;
 mod run_mode;
+mod tag;
+mod token;
 
+pub(crate) use answer::message_of;
 pub use answer::{Download, Validators};
+#[cfg(feature = "server")]
+pub(crate) use channel::target_name;
 pub use channel::{Destination, MAX_FLIST, Resolution, Seen, TargetError, destination, resolve};
 pub use client::{HubClient, LightAnswer, Timeouts};
 pub use error::HubError;
 pub use model::{
-    Kind, Light, ListingEntry, ModelError, Repository, parse_light, parse_listing, parse_repositories,
+    Kind, Light, ListingEntry, ModelError, Repository, TaglinkTarget, parse_light, parse_listing,
+    parse_repositories, parse_taglink,
 };
+pub(crate) use name::printable;
 pub use name::{FlistName, MAX_COMPONENT, NameError, check_component};
+pub use publishing::Removal;
 pub use release::{DigestError, Release, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256, VersionError};
 pub use run_mode::{RunMode, RunModeError};
+pub use tag::{TagName, TagNameError, TaglinkName};
+#[cfg(feature = "server")]
+pub(crate) use token::{Grant, read_grants};
+pub use token::{Token, TokenError};

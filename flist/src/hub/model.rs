@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::tag::{TagName, TagNameError};
+
 /// Most entries of a listing that are accepted.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -19,6 +21,9 @@ pub enum ModelError {
         #[source]
         source: serde_json::Error,
     },
+    /// A taglink to something that is no tag.
+    #[error("the taglink does not point to a tag")]
+    Tag(#[source] TagNameError),
     /// A listing with too many entries.
     #[error("the answer lists {found} entries, more than the {MAX_ENTRIES} accepted")]
     TooMany {
@@ -129,6 +134,23 @@ pub fn parse_listing(json: &[u8]) -> Result<Vec<ListingEntry>, ModelError> {
 /// It is not a JSON list of repos, or there are too many of them.
 pub fn parse_repositories(json: &[u8]) -> Result<Vec<Repository>, ModelError> {
     parse_list(json, "a list of repos")
+}
+
+/// Parses where a taglink points to: `{"target": "<repo>/tags/<tag>"}`.
+///
+/// # Errors
+/// It is not such an object.
+pub fn parse_taglink(json: &[u8]) -> Result<TagName, ModelError> {
+    let answer: TaglinkTarget =
+        serde_json::from_slice(json).map_err(|source| ModelError::Shape { what: "a taglink", source })?;
+    answer.target.parse().map_err(ModelError::Tag)
+}
+
+/// Where a taglink points to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaglinkTarget {
+    /// `<repo>/tags/<tag>`.
+    pub target: String,
 }
 
 fn parse_list<T: for<'a> Deserialize<'a>>(json: &[u8], what: &'static str) -> Result<Vec<T>, ModelError> {

@@ -142,7 +142,7 @@ pub fn check_component(text: &str) -> Result<(), &'static str> {
 }
 
 /// A text from outside as it may stand in an error message.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(200).collect()
 }
 

@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::completeness::{Missing, MissingBlock};
 use super::python_json;
 
 /// Why a request gets no answer.
@@ -21,6 +22,8 @@ pub(super) enum Refusal {
         /// The reason, and the remedy where there is one.
         message: String,
     },
+    /// A flist whose blocks are not all here.
+    Incomplete(Missing),
     /// A refusal of the block store.
     Text {
         /// The HTTP status.
@@ -46,6 +49,14 @@ impl Refusal {
         Self::Text { status, message: message.into() }
     }
 
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::json(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        Self::json(StatusCode::CONFLICT, message)
+    }
+
     /// Makes a refusal of a failed action.
     pub(super) fn failed(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
@@ -61,14 +72,24 @@ impl IntoResponse for Refusal {
                 (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
             }
             Self::Json { status, message } => {
-                let body = ErrorBody { status: "error", message: &message };
+                let body = ErrorBody { status: "error", message: &message, missing: &[] };
                 (status, json(&body)).into_response()
+            }
+            Self::Incomplete(missing) => {
+                let (message, missing) = (missing.message(), &missing.first);
+                let body = ErrorBody { status: "error", message: &message, missing };
+                (StatusCode::UNPROCESSABLE_ENTITY, json(&body)).into_response()
             }
             Self::Text { status, message } => (status, message + "\n").into_response(),
             Self::Failed { action, source } => {
                 tracing::error!(error = %source, "cannot {action}");
-                Self::json(StatusCode::INTERNAL_SERVER_ERROR, format!("the hub cannot {action}"))
-                    .into_response()
+                let (status, why) = match source.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        (StatusCode::INSUFFICIENT_STORAGE, ": its disk is full")
+                    }
+                    _ => (StatusCode::INTERNAL_SERVER_ERROR, ""),
+                };
+                Self::json(status, format!("the hub cannot {action}{why}")).into_response()
             }
         }
     }
@@ -102,4 +123,6 @@ pub(super) async fn on_disk<T: Send + 'static>(
 struct ErrorBody<'a> {
     status: &'static str,
     message: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    missing: &'a [MissingBlock],
 }

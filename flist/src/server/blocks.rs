@@ -31,7 +31,8 @@ pub(super) async fn get_under_prefix(
     send(hub, parse_under_prefix(&prefix, &id)?).await
 }
 
-/// `PUT /store/<first 2 digits>/<id>` with the stored bytes: 201 when it was not there, 200 when it was.
+/// `PUT /store/<first 2 digits>/<id>` with the stored bytes: 201 when it was not there, 200 when it was, 507
+/// when the store is full. Blocks are of no repo, so any token will do.
 pub(super) async fn put(
     State(hub): State<Arc<Hub>>,
     Path((prefix, id)): Path<(String, String)>,
@@ -39,7 +40,7 @@ pub(super) async fn put(
 ) -> Result<Response, Refusal> {
     let id = parse_under_prefix(&prefix, &id)?;
     block::verify(&id, &stored).map_err(|error| Refusal::text(StatusCode::BAD_REQUEST, error.to_string()))?;
-    let status = on_disk(move || keep(&hub.layout, &id, &stored).map_err(Refusal::failed("keep a block")));
+    let status = on_disk(move || keep(&hub, &id, &stored));
     Ok((status.await?, format!("{id}\n")).into_response())
 }
 
@@ -76,11 +77,25 @@ fn missing(id: &BlockId) -> Refusal {
 }
 
 /// Keeps a verified block. One that is there is compared, so that a damaged one is repaired.
-fn keep(layout: &Layout, id: &BlockId, stored: &[u8]) -> io::Result<StatusCode> {
-    let present = match layout.open_block(id)? {
-        Some(file) if holds(&file, stored)? => return Ok(StatusCode::OK),
+fn keep(hub: &Hub, id: &BlockId, stored: &[u8]) -> Result<StatusCode, Refusal> {
+    let failed = || Refusal::failed("keep a block");
+    let present = match hub.layout.open_block(id).map_err(failed())? {
+        Some(file) if holds(&file, stored).map_err(failed())? => return Ok(StatusCode::OK),
         present => present.is_some(),
     };
+    let full = |message| Refusal::text(StatusCode::INSUFFICIENT_STORAGE, message);
+    let reserved = hub.quota.reserve(stored.len() as u64).map_err(full)?;
+    let is_new = write(&hub.layout, id, stored, present).map_err(failed())?;
+    if is_new {
+        reserved.used();
+        return Ok(StatusCode::CREATED);
+    }
+    Ok(StatusCode::OK)
+}
+
+/// Whether it is new: another request may have written the same block meanwhile. The bytes of a damaged
+/// block, which is replaced, count as those of the good one.
+fn write(layout: &Layout, id: &BlockId, stored: &[u8], replace: bool) -> io::Result<bool> {
     let directory = layout.block_directory(id);
     if !directory.is_dir() {
         fs::create_dir_all(&directory)?;
@@ -92,9 +107,14 @@ fn keep(layout: &Layout, id: &BlockId, stored: &[u8]) -> io::Result<StatusCode> 
         .tempfile_in(&directory)?;
     temporary.write_all(stored)?;
     temporary.as_file().sync_all()?;
-    temporary.persist(directory.join(id.to_string())).map_err(|error| error.error)?;
+    let path = directory.join(id.to_string());
+    if replace {
+        temporary.persist(path).map_err(|error| error.error)?;
+    } else if let Err(error) = temporary.persist_noclobber(path) {
+        return if error.error.kind() == io::ErrorKind::AlreadyExists { Ok(false) } else { Err(error.error) };
+    }
     sync_directory(&directory)?;
-    Ok(if present { StatusCode::OK } else { StatusCode::CREATED })
+    Ok(!replace)
 }
 
 fn holds(file: &File, stored: &[u8]) -> io::Result<bool> {

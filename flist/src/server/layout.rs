@@ -67,6 +67,16 @@ impl Layout {
         Ok(Self { users_path, store_path, users, store })
     }
 
+    /// The opened directory with all repos.
+    pub(super) fn users(&self) -> &OwnedFd {
+        &self.users
+    }
+
+    /// The directory with all blocks.
+    pub(super) fn store_path(&self) -> &Path {
+        &self.store_path
+    }
+
     /// The directory with all repos.
     pub(super) fn users_path(&self) -> &Path {
         &self.users_path
@@ -125,18 +135,27 @@ impl Layout {
         Ok(self.open_repo(repo)?.is_some())
     }
 
-    /// What a name is, without following it; none when it is not there.
+    /// What a flist's name is, without following it; none when it is not there.
     pub(super) fn entry(&self, name: &FlistName) -> io::Result<Option<Found>> {
-        match self.open_repo(name.repo())? {
-            Some(directory) => look(&directory, name.file().to_owned()),
+        self.name(name.repo(), name.file())
+    }
+
+    /// What a name of a repo is, without following it; none when it is not there.
+    pub(super) fn name(&self, repo: &str, name: &str) -> io::Result<Option<Found>> {
+        match self.open_repo(repo)? {
+            Some(directory) => look(&directory, name.to_owned()),
             None => Ok(None),
         }
     }
 
-    /// Length in bytes and time in seconds since 1970 of what a name of a repo leads to, following
-    /// links inside the hub; none when it leads nowhere.
-    pub(super) fn destination(&self, repo: &str, name: &str) -> io::Result<Option<(u64, i64)>> {
-        let opened = open_beneath(&self.users, &format!("{repo}/{name}"), OFlag::O_PATH)?;
+    /// Length in bytes and time in seconds since 1970 of what a link with this target, stored in this
+    /// directory beneath that of the repos, leads to inside the hub; none when it leads nowhere. To ask by
+    /// the target, not by the link's name, keeps both together while the link moves.
+    pub(super) fn target_destination(&self, directory: &str, target: &str) -> io::Result<Option<(u64, i64)>> {
+        if target.starts_with('/') {
+            return Ok(None);
+        }
+        let opened = open_beneath(&self.users, &format!("{directory}/{target}"), OFlag::O_PATH)?;
         opened.map(|fd| Ok(fstat(fd).map(|stat| (length(&stat), stat.st_mtime))?)).transpose()
     }
 
@@ -153,7 +172,7 @@ fn prefix(id: &BlockId) -> String {
 }
 
 /// Opens a regular file; none when the path leads to nothing, to something else, or out of `base`.
-fn open_file(base: &OwnedFd, path: &str) -> io::Result<Option<File>> {
+pub(super) fn open_file(base: &OwnedFd, path: &str) -> io::Result<Option<File>> {
     // Without O_NONBLOCK, opening a FIFO would wait for its writer.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let Some(fd) = open_beneath(base, path, flags)? else { return Ok(None) };
@@ -161,7 +180,7 @@ fn open_file(base: &OwnedFd, path: &str) -> io::Result<Option<File>> {
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
-fn open_beneath(base: &OwnedFd, path: &str, flags: OFlag) -> io::Result<Option<OwnedFd>> {
+pub(super) fn open_beneath(base: &OwnedFd, path: &str, flags: OFlag) -> io::Result<Option<OwnedFd>> {
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -179,7 +198,7 @@ fn open_beneath(base: &OwnedFd, path: &str, flags: OFlag) -> io::Result<Option<O
     Err(Errno::EAGAIN.into())
 }
 
-fn names(base: &OwnedFd, path: &str) -> io::Result<Vec<String>> {
+pub(super) fn names(base: &OwnedFd, path: &str) -> io::Result<Vec<String>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut names = Vec::new();
     for entry in Dir::openat(base, path, flags, Mode::empty())? {
@@ -195,7 +214,7 @@ fn names(base: &OwnedFd, path: &str) -> io::Result<Vec<String>> {
 }
 
 /// None when the name vanished meanwhile, is not one that can be sent, or is a device and the like.
-fn look(directory: impl AsFd, name: String) -> io::Result<Option<Found>> {
+pub(super) fn look(directory: impl AsFd, name: String) -> io::Result<Option<Found>> {
     let stat = match fstatat(&directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::ENOENT) => return Ok(None),
         stat => stat?,
@@ -307,7 +326,9 @@ mod tests {
         let names: Vec<_> = entries.iter().map(|found| found.name.as_str()).collect();
         assert_eq!(names, [".tag-1.0.0", "link.flist", "real.flist"]);
         assert_eq!(entries[1].object, Object::Link("real.flist".into()));
-        assert_eq!(layout.destination("a", "link.flist").unwrap().unwrap().0, 7);
+        assert_eq!(layout.target_destination("a", "real.flist").unwrap().unwrap().0, 7);
+        assert_eq!(layout.target_destination("a", "gone.flist").unwrap(), None);
+        assert_eq!(layout.target_destination("a", "/a/real.flist").unwrap(), None);
         assert!(layout.entries("nobody").unwrap().is_none());
     }
 }

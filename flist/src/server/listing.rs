@@ -8,10 +8,13 @@ use axum::http::header::ALLOW;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::Hub;
 use super::answer::{Refusal, json, on_disk};
 use super::layout::{Found, Layout, Object, TAG_PREFIX};
-use crate::hub::{FlistName, Kind, Light, ListingEntry, Repository, check_component};
+use super::tags::Tagged;
+use super::{Hub, contents};
+use crate::hub::{
+    FlistName, Kind, Light, ListingEntry, Repository, TagName, TaglinkName, TaglinkTarget, check_component,
+};
 
 /// `GET /api/flist`: every `repo/file`.
 pub(super) async fn all(State(hub): State<Arc<Hub>>) -> Result<Response, Refusal> {
@@ -41,38 +44,79 @@ pub(super) async fn light(
     State(hub): State<Arc<Hub>>,
     Path((repo, flist)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    let file = if flist.ends_with(".flist") { flist } else { flist + ".flist" };
     let light = on_disk(move || {
-        let known = check_component(&repo).is_ok()
-            && hub.layout.has_repo(&repo).map_err(Refusal::failed(format!("open repo {repo}")))?;
-        if !known {
-            return Err(not_found("user not found"));
-        }
-        let name = FlistName::new(&repo, &file).map_err(|_| not_found("source not found"))?;
+        let name = known_flist(&hub, &repo, &flist)?;
         let described = describe(&hub, &name).map_err(Refusal::failed(format!("describe flist {name}")))?;
         described.ok_or_else(|| not_found("source not found"))
     });
     Ok(json(&light.await?))
 }
 
-/// `INFO /api/flist/<repo>/<flist>`: the same as [`light`]. This hub does not open flists, so the full
-/// content that the 0-hub gives to GET is not offered.
+/// `GET /api/flist/<repo>/tags/<tag>`. An unknown tag gets the page for people, as on the 0-hub.
+pub(super) async fn tag(
+    State(hub): State<Arc<Hub>>,
+    Path((repo, tag)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let tag = TagName::new(&repo, &tag).map_err(|_| Refusal::Page)?;
+    let entries = on_disk(move || {
+        let failed = Refusal::failed(format!("list tag {tag}"));
+        hub.layout.tag_entries(&tag).map_err(failed)
+    });
+    let entries = entries.await?.ok_or(Refusal::Page)?;
+    Ok(json(&entries.into_iter().map(tag_entry).collect::<Vec<_>>()))
+}
+
+/// `GET /api/flist/<repo>/<link>/taglink`, whether the tag exists or not.
+pub(super) async fn taglink(
+    State(hub): State<Arc<Hub>>,
+    Path((repo, name)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let name = name.strip_suffix(".flist").unwrap_or(&name).to_owned();
+    let target = on_disk(move || {
+        known_repo(&hub, &repo)?;
+        let link = TaglinkName::new(&repo, &name).map_err(|_| not_found("source not found"))?;
+        let failed = Refusal::failed(format!("read taglink {link}"));
+        match hub.layout.name(link.repo(), link.name()).map_err(failed)?.map(|found| found.object) {
+            Some(Object::Link(target)) if leads_to_tag(&target) => Ok(shown(&target)),
+            _ => Err(not_found("source not found")),
+        }
+    });
+    Ok(json(&TaglinkTarget { target: target.await? }))
+}
+
+/// `INFO /api/flist/<repo>/<flist>`: the same as [`light`]; `GET`: [`contents::full`].
 pub(super) async fn info(
     method: Method,
     state: State<Arc<Hub>>,
     path: Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    if method.as_str() == "INFO" {
-        return light(state, path).await;
+    match method.as_str() {
+        "INFO" => light(state, path).await,
+        "GET" | "HEAD" => contents::full(state, path).await,
+        _ => {
+            let refusal = Refusal::json(StatusCode::METHOD_NOT_ALLOWED, "use GET or INFO");
+            Ok(([(ALLOW, "GET, HEAD, INFO")], refusal).into_response())
+        }
     }
-    let refusal = Refusal::json(StatusCode::METHOD_NOT_ALLOWED, "use INFO, or GET with /light at the end");
-    Ok(([(ALLOW, "INFO")], refusal).into_response())
+}
+
+/// A flist as the REST interface names it, with or without `.flist`; refused when its repo is not there.
+pub(super) fn known_flist(hub: &Hub, repo: &str, flist: &str) -> Result<FlistName, Refusal> {
+    known_repo(hub, repo)?;
+    let file = if flist.ends_with(".flist") { flist.to_owned() } else { format!("{flist}.flist") };
+    FlistName::new(repo, &file).map_err(|_| not_found("source not found"))
+}
+
+fn known_repo(hub: &Hub, repo: &str) -> Result<(), Refusal> {
+    let known = check_component(repo).is_ok()
+        && hub.layout.has_repo(repo).map_err(Refusal::failed(format!("open repo {repo}")))?;
+    if known { Ok(()) } else { Err(not_found("user not found")) }
 }
 
 /// How often a link may move while it is being described.
 const DESCRIBE_ATTEMPTS: usize = 100;
 
-fn not_found(message: &str) -> Refusal {
+pub(super) fn not_found(message: &str) -> Refusal {
     Refusal::json(StatusCode::NOT_FOUND, message)
 }
 
@@ -85,7 +129,7 @@ fn every_name(layout: &Layout) -> io::Result<Vec<String>> {
     Ok(all)
 }
 
-fn describe_repo(layout: &Layout, repo: &str) -> io::Result<Option<Vec<ListingEntry>>> {
+pub(super) fn describe_repo(layout: &Layout, repo: &str) -> io::Result<Option<Vec<ListingEntry>>> {
     let Some(found) = layout.entries(repo)? else { return Ok(None) };
     let entries = found.into_iter().map(|found| listing_entry(layout, repo, found));
     entries.filter_map(Result::transpose).collect::<io::Result<_>>().map(Some)
@@ -109,11 +153,12 @@ fn listing_entry(layout: &Layout, repo: &str, found: Found) -> io::Result<Option
             ..regular(tag.to_owned(), 0, modified)
         }),
         Object::Link(target) => {
-            let (size, updated) = layout.destination(repo, &name)?.unwrap_or((size, modified));
+            // By the target, so that it is the destination's even while the link moves.
+            let (size, updated) = layout.target_destination(repo, &target)?.unwrap_or((size, modified));
             Some(ListingEntry {
                 linktime: Some(modified),
                 kind: if leads_to_tag(&target) { Kind::Taglink } else { Kind::Symlink },
-                target: Some(target.replace("../", "").replace(TAG_PREFIX, "tags/")),
+                target: Some(shown(&target)),
                 ..regular(name, size, updated)
             })
         }
@@ -122,7 +167,7 @@ fn listing_entry(layout: &Layout, repo: &str, found: Found) -> io::Result<Option
 
 /// None for what is neither a flist nor a link to one. A description never mixes two destinations of a
 /// link: it is made again when the link was moved meanwhile.
-fn describe(hub: &Hub, name: &FlistName) -> io::Result<Option<Light>> {
+pub(super) fn describe(hub: &Hub, name: &FlistName) -> io::Result<Option<Light>> {
     let mut found = hub.layout.entry(name)?;
     for _ in 1..DESCRIBE_ATTEMPTS {
         let light = found.clone().map(|found| describe_found(hub, name, found)).transpose()?.flatten();
@@ -162,7 +207,24 @@ fn describe_found(hub: &Hub, name: &FlistName, found: Found) -> io::Result<Optio
     }))
 }
 
-fn leads_to_tag(target: &str) -> bool {
+fn tag_entry(entry: Tagged) -> ListingEntry {
+    let (size, updated) = entry.destination.unwrap_or((entry.link_size, entry.linked));
+    ListingEntry {
+        name: entry.name,
+        size: kilobytes(size),
+        updated,
+        linktime: Some(entry.linked),
+        kind: Kind::Symlink,
+        target: Some(shown(&entry.target)),
+    }
+}
+
+/// A link's target as listings show it: `<repo>/<name>.flist` or `<repo>/tags/<tag>`.
+fn shown(target: &str) -> String {
+    target.replace("../", "").replace(TAG_PREFIX, "tags/")
+}
+
+pub(super) fn leads_to_tag(target: &str) -> bool {
     target.contains("/.tag-")
 }
 

@@ -5,51 +5,81 @@
 //!
 //! ```text
 //! ROOT/public/users/<repo>/<name>.flist              a flist, or a relative link to one
-//! ROOT/public/users/<repo>/.tag-<tag>/<name>.flist   a tag (listed, not served)
+//! ROOT/public/users/<repo>/.tag-<tag>/<name>.flist   an entry of a tag: a link to a flist
+//! ROOT/public/users/<repo>/<taglink>                 a link to a tag
 //! ROOT/store/<first 2 digits>/<64 hex digits>        a block
 //! ```
 //!
-//! Reading is open to all. Writing is accepted only from the same machine, because there are no tokens
-//! yet. Links are followed by the kernel, and never out of `public/users`.
+//! Reading is open to all. Writing is accepted from the same machine only, or from anywhere with a token.
+//! Links are followed by the kernel, and never out of `public/users`. Every change is one rename or one
+//! removal of a name, after what it leads to is on the disk.
 
+mod access;
 mod answer;
 mod blocks;
+mod completeness;
+mod content_cache;
+mod contents;
 mod digests;
 mod download;
 mod layout;
+mod links;
 mod listener;
 mod listing;
+mod names;
+mod pages;
 mod python_json;
+mod quota;
+mod range;
+mod removal;
+mod routes;
+mod tagging;
+mod tags;
+mod tokens;
 mod upload;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, FORWARDED, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use axum::middleware::{self, Next};
-use axum::response::Response;
-use axum::routing::{any, get, put};
+use axum::http::StatusCode;
+use reqwest::Url;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::block::MAX_STORED;
+use access::Access;
 use answer::Refusal;
-use digests::DigestCache;
+use content_cache::ContentCache;
+use contents::Summary;
+use digests::Digests;
 use layout::Layout;
 use listener::{CappedListener, Peer};
+use quota::Quota;
+use tokens::TokenFile;
+
+use crate::hub::TokenError;
+
+/// How many flists are read at one time: a large one takes much memory while it is.
+const PARSED_AT_ONCE: usize = 2;
 
 /// Settings of a hub.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// The directory with everything; made when it is not there.
     pub root: PathBuf,
+    /// Who may publish from anywhere: a file of tokens, see [`crate::hub::Token`]. Without it only programs
+    /// on this machine may.
+    pub token_file: Option<PathBuf>,
+    /// The address that nodes know this hub by, where it is not the one that publishers use.
+    pub public_url: Option<Url>,
+    /// Refuse every flist that has a block which is not in this hub's store, wherever its routes lead.
+    pub strict: bool,
+    /// Most bytes of all blocks.
+    pub quota_bytes: Option<u64>,
+    /// Most names in one repo: flists, links, tags and taglinks.
+    pub max_names: usize,
     /// Most connections at one time; more wait to be accepted.
     pub max_connections: usize,
     /// How long a connection may stay without a byte in either direction before it is closed.
@@ -63,6 +93,11 @@ impl ServerConfig {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
+            token_file: None,
+            public_url: None,
+            strict: false,
+            quota_bytes: None,
+            max_names: 10_000,
             max_connections: 512,
             stall: Duration::from_secs(60),
             grace: Duration::from_secs(10),
@@ -82,6 +117,9 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
+    /// The token file cannot be used.
+    #[error("cannot accept tokens")]
+    Tokens(#[source] TokenError),
     /// Connections can no longer be accepted.
     #[error("the hub stopped serving")]
     Serve {
@@ -95,13 +133,13 @@ pub enum ServerError {
 /// configured grace, and what is not done by then is left to the end of the runtime.
 ///
 /// # Errors
-/// A directory of the hub cannot be made or opened.
+/// A directory of the hub cannot be made or opened, or its token file cannot be used.
 pub async fn serve(
     listener: TcpListener,
     config: ServerConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServerError> {
-    let app = router(Arc::new(Hub::open(&config)?));
+    let app = routes::router(Arc::new(Hub::open(&config)?));
     let listener = CappedListener::new(listener, config.max_connections, config.stall);
     let (stopping, stopped) = oneshot::channel();
     let shutdown = async move {
@@ -125,92 +163,61 @@ pub async fn serve(
 /// What all requests share.
 struct Hub {
     layout: Layout,
-    digests: DigestCache,
+    digests: ContentCache<Digests>,
+    summaries: ContentCache<Arc<Result<Summary, String>>>,
+    access: Access,
+    quota: Quota,
+    max_names: usize,
+    strict: bool,
+    public_url: Option<Url>,
     publishing: Mutex<()>,
+    parsing: Arc<Semaphore>,
 }
 
 impl Hub {
     fn open(config: &ServerConfig) -> Result<Self, ServerError> {
+        let layout = Layout::open(&config.root)?;
+        let quota = Quota::open(layout.store_path(), config.quota_bytes);
+        let quota = quota
+            .map_err(|source| ServerError::Directory { path: layout.store_path().to_owned(), source })?;
+        let access = match &config.token_file {
+            Some(path) => Access::Tokens(TokenFile::open(path.clone()).map_err(ServerError::Tokens)?),
+            None => Access::ThisMachine,
+        };
         Ok(Self {
-            layout: Layout::open(&config.root)?,
-            digests: DigestCache::default(),
+            layout,
+            digests: ContentCache::default(),
+            summaries: ContentCache::default(),
+            access,
+            quota,
+            max_names: config.max_names,
+            strict: config.strict,
+            public_url: config.public_url.clone(),
             publishing: Mutex::new(()),
+            parsing: Arc::new(Semaphore::new(PARSED_AT_ONCE)),
         })
     }
 
-    /// To be held, on a thread that may wait, from looking at what a name holds to changing it.
+    /// One change of names at a time, so that what was looked at is still so when it is acted on.
     fn publishing(&self) -> MutexGuard<'_, ()> {
-        // There is nothing behind the lock that a panic could have left half done.
+        // A panic elsewhere leaves at most a temporary file behind.
         self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn router(hub: Arc<Hub>) -> Router {
-    let blocks = Router::new()
-        .route("/store/{id}", get(blocks::get))
-        .route("/store/{prefix}/{id}", get(blocks::get_under_prefix).put(blocks::put))
-        .layer(DefaultBodyLimit::max(MAX_STORED));
-    let publish = Router::new()
-        .route("/api/molt/flist/{repo}/{file}", put(upload::flist))
-        .route("/api/molt/link/{repo}/{file}", put(upload::link))
-        .layer(DefaultBodyLimit::max(upload::MAX_LINK_BODY));
-    Router::new()
-        .route("/api/flist", get(listing::all))
-        .route("/api/repositories", get(listing::repositories))
-        .route("/api/flist/{repo}", get(listing::repo))
-        .route("/api/flist/{repo}/{flist}", any(listing::info))
-        .route("/api/flist/{repo}/{flist}/light", get(listing::light))
-        .route("/{repo}/{file}", get(download::flist))
-        .merge(blocks)
-        .merge(publish)
-        .fallback(|| async { Refusal::Page })
-        .layer(middleware::from_fn(only_local_writes))
-        .layer(middleware::map_response(finish))
-        .with_state(hub)
-}
-
-/// Refuses requests that change something unless they come from a program on this machine. A proxy on
-/// this machine and a browser on this machine both come from a loopback address, but act for others.
-async fn only_local_writes(request: Request, next: Next) -> Result<Response, Refusal> {
-    let reads = [Method::GET, Method::HEAD, Method::OPTIONS];
-    if reads.contains(request.method()) || request.method().as_str() == "INFO" {
-        return Ok(next.run(request).await);
+    /// Waits until a flist may be read into memory. The turn belongs to the work, which goes on when the
+    /// client has gone.
+    async fn turn_to_parse(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed, so there always is a turn in the end.
+        Arc::clone(&self.parsing).acquire_owned().await.ok()
     }
-    let peer = request.extensions().get::<ConnectInfo<Peer>>();
-    let local = peer.is_some_and(|ConnectInfo(peer)| peer.is_loopback());
-    if !local || acts_for_another(request.headers()) {
-        return Err(Refusal::json(
-            StatusCode::FORBIDDEN,
-            "this hub accepts changes only from programs on its own machine; run the command there",
-        ));
-    }
-    Ok(next.run(request).await)
-}
 
-fn acts_for_another(headers: &HeaderMap) -> bool {
-    [FORWARDED.as_str(), ORIGIN.as_str(), "x-forwarded-for", "x-real-ip"]
-        .into_iter()
-        .any(|name| headers.contains_key(name))
-}
-
-/// Any page may read what the hub serves, as on the 0-hub.
-async fn finish(mut response: Response) -> Result<Response, Infallible> {
-    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    Ok(response)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn proxies_and_browsers_act_for_others() {
-        let header = |name: &'static str| {
-            HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static("x"))])
-        };
-        for name in ["forwarded", "origin", "x-forwarded-for", "x-real-ip"] {
-            assert!(acts_for_another(&header(name)), "{name}");
+    /// Refuses another name in a repo that has as many as it may. To be asked while [`Hub::publishing`].
+    fn room_for_name(&self, repo: &str) -> Result<(), Refusal> {
+        let entries = self.layout.entries(repo).map_err(Refusal::failed(format!("list repo {repo}")))?;
+        if entries.map_or(0, |entries| entries.len()) < self.max_names {
+            return Ok(());
         }
-        assert!(!acts_for_another(&header("user-agent")));
+        let message = format!("repo {repo} has {} names, as many as it may; remove some", self.max_names);
+        Err(Refusal::json(StatusCode::INSUFFICIENT_STORAGE, message))
     }
 }

@@ -13,9 +13,17 @@ use serde_json::ser::Formatter;
 /// The value cannot be JSON, such as a map whose keys are no strings.
 pub(super) fn render<T: Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
     let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut bytes, Python))?;
-    bytes.push(b'\n');
+    write(value, &mut bytes)?;
     String::from_utf8(bytes).map_err(|error| serde_json::Error::io(io::Error::other(error)))
+}
+
+/// Writes a value that may be too large to have it in memory as text.
+///
+/// # Errors
+/// As [`render`], or those of the writer.
+pub(super) fn write<T: Serialize + ?Sized>(value: &T, mut out: impl Write) -> Result<(), serde_json::Error> {
+    value.serialize(&mut Serializer::with_formatter(&mut out, Python))?;
+    out.write_all(b"\n").map_err(serde_json::Error::io)
 }
 
 struct Python;

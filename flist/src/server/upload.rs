@@ -1,4 +1,4 @@
-//! Publishing: flists, and the links that channels are.
+//! Publishing flists.
 //!
 //! A publisher uploads blocks first, then the flist under a versioned name, then moves the link: a
 //! reader sees the old release or the new one, both complete. Names change in one step (`rename`), after
@@ -7,73 +7,73 @@
 use std::fs::Permissions;
 use std::future::poll_fn;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use axum::Extension;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
 
-use super::Hub;
+use super::access::Writer;
 use super::answer::{Refusal, json, on_disk};
 use super::blocks::sync_directory;
+use super::completeness::{self, Wanted};
 use super::layout::Object;
-use crate::hub::{FlistName, MAX_FLIST, ReleaseVersion, Sha256};
+use super::{Hub, contents, names};
+use crate::format::fl;
+use crate::hub::{FlistName, MAX_FLIST, Sha256};
 
-/// Longest body of a request to move a link, in bytes.
-pub(super) const MAX_LINK_BODY: usize = 4 * 1024;
+/// How a classic flist starts: as a gzip archive.
+const CLASSIC: &[u8] = &[0x1f, 0x8b];
 
-/// How a flist starts: as an SQLite database (fl) or as a gzip archive (classic).
-const MAGICS: [&[u8]; 2] = [b"SQLite format 3\0", &[0x1f, 0x8b]];
-
-/// Names that are not repos, because the hub's own addresses start with them.
-const RESERVED: [&str; 2] = ["api", "store"];
+/// How a flist starts.
+const MAGICS: [&[u8]; 2] = [fl::MAGIC, CLASSIC];
 
 /// `PUT /api/molt/flist/<repo>/<name>.flist[?replace=1]` with the flist: 201 when the name is new, 200
-/// when it had the same content or was replaced, 409 when it is a version that has other content.
+/// when it had the same content or was replaced, 409 when it is a version that has other content, 422 when it
+/// is not a usable flist or blocks of it are missing here.
 pub(super) async fn flist(
     State(hub): State<Arc<Hub>>,
+    Extension(writer): Extension<Writer>,
     Path((repo, file)): Path<(String, String)>,
     uri: Uri,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let name = publishable(&repo, &file)?;
-    let replace = match uri.query() {
-        None | Some("") => false,
-        Some("replace=1") => true,
-        Some(_) => return Err(refused("the only parameter is replace=1")),
+    let name = names::flist(&writer, &repo, &file)?;
+    let replace = names::flag(uri.query(), "replace")?;
+    let wanted = match hub.strict {
+        true => Wanted::Every,
+        false => Wanted::by_address(&headers, hub.public_url.as_ref()),
     };
     let incoming = Incoming::receive(&hub, body).await?;
+    let turn = hub.turn_to_parse().await;
     let sha256 = incoming.sha256;
-    let status = on_disk(move || incoming.publish(&hub, &name, replace)).await?;
-    Ok((status, json(&FlistReceipt { status: "success", sha256 })).into_response())
+    let status = on_disk(move || {
+        let _turn = turn;
+        incoming.check(&hub, &wanted)?;
+        incoming.publish(&hub, &name, replace)
+    });
+    Ok((status.await?, json(&FlistReceipt { status: "success", sha256 })).into_response())
 }
 
-/// `PUT /api/molt/link/<repo>/<link>.flist` with `{"target": "<name>.flist"}`: 201 when the link is new,
-/// 200 when it was moved or is there already, 409 when the target is not a flist of the same repo.
-pub(super) async fn link(
-    State(hub): State<Arc<Hub>>,
-    Path((repo, file)): Path<(String, String)>,
-    body: Bytes,
-) -> Result<Response, Refusal> {
-    let link = publishable(&repo, &file)?;
-    let order: LinkOrder =
-        serde_json::from_slice(&body).map_err(|error| refused(format!("the body is no link: {error}")))?;
-    let target = publishable(&repo, &order.target)?;
-    let status = on_disk(move || set_link(&hub, &link, &target)).await?;
-    Ok((status, json(&LinkReceipt { status: "success" })).into_response())
+/// The answer to a change that was made.
+#[derive(Debug, Serialize)]
+pub(super) struct Receipt {
+    status: &'static str,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LinkOrder {
-    target: String,
+impl Default for Receipt {
+    fn default() -> Self {
+        Self { status: "success" }
+    }
 }
 
 #[derive(Serialize)]
@@ -82,15 +82,11 @@ struct FlistReceipt {
     sha256: Sha256,
 }
 
-#[derive(Serialize)]
-struct LinkReceipt {
-    status: &'static str,
-}
-
 /// A flist that was received and synced but has no name yet.
 struct Incoming {
     file: NamedTempFile,
     sha256: Sha256,
+    is_classic: bool,
 }
 
 impl Incoming {
@@ -116,12 +112,33 @@ impl Incoming {
             writer.write_all(&chunk).await.map_err(failed())?;
         }
         if !MAGICS.iter().any(|magic| start.starts_with(magic)) {
-            return Err(refused("this is no flist: it is neither an SQLite database nor a gzip archive"));
+            return Err(Refusal::bad_request(
+                "this is no flist: it is neither an SQLite database nor a gzip archive",
+            ));
         }
         // Writes of tokio's files end in the background; this waits for them, and then for the disk.
         writer.flush().await.map_err(failed())?;
         writer.sync_all().await.map_err(failed())?;
-        Ok(Self { file, sha256: Sha256::finished(sha256.finish()) })
+        let is_classic = start.starts_with(CLASSIC);
+        Ok(Self { file, sha256: Sha256::finished(sha256.finish()), is_classic })
+    }
+
+    /// Refuses what nobody could read.
+    fn check(&self, hub: &Hub, wanted: &Wanted) -> Result<(), Refusal> {
+        let failed = || Refusal::failed("look into an upload");
+        let tree = match contents::read(self.file.as_file()).map_err(failed())? {
+            Ok(tree) => tree,
+            // The blocks of a classic flist are in a store of another kind.
+            Err(_) if self.is_classic && !matches!(wanted, Wanted::Every) => return Ok(()),
+            Err(reason) => {
+                return Err(Refusal::json(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    format!("cannot use it: {reason}"),
+                ));
+            }
+        };
+        let missing = completeness::missing(&hub.layout, &tree, wanted).map_err(failed())?;
+        if missing.count == 0 { Ok(()) } else { Err(Refusal::Incomplete(missing)) }
     }
 
     fn publish(self, hub: &Hub, name: &FlistName, replace: bool) -> Result<StatusCode, Refusal> {
@@ -129,21 +146,21 @@ impl Incoming {
         let _publishing = hub.publishing();
         let present = hub.layout.entry(name).map_err(failed())?;
         match present.as_ref().map(|found| &found.object) {
-            None => {}
+            None => hub.room_for_name(name.repo())?,
             Some(Object::File) if self.is_at(hub, name).map_err(failed())? => return Ok(StatusCode::OK),
-            Some(Object::File) if replace || !is_versioned(name) => {}
+            Some(Object::File) if replace || !names::is_versioned(name) => {}
             Some(Object::File) => {
-                return Err(conflict(format!(
+                return Err(Refusal::conflict(format!(
                     "{name} exists with other content; publish a new version, or replace it with replace=1"
                 )));
             }
             Some(_) => {
-                return Err(conflict(format!(
+                return Err(Refusal::conflict(format!(
                     "{name} is a link; publish under another name and move the link"
                 )));
             }
         }
-        let directory = repo_directory(hub, name).map_err(failed())?;
+        let directory = repo_directory(hub, name.repo()).map_err(failed())?;
         self.file.persist(directory.join(name.file())).map_err(|error| failed()(error.error))?;
         sync_directory(&directory).map_err(failed())?;
         tracing::info!(flist = %name, sha256 = %self.sha256, "published");
@@ -157,35 +174,9 @@ impl Incoming {
     }
 }
 
-fn set_link(hub: &Hub, link: &FlistName, target: &FlistName) -> Result<StatusCode, Refusal> {
-    let failed = || Refusal::failed(format!("move link {link}"));
-    let _publishing = hub.publishing();
-    if is_versioned(link) {
-        return Err(conflict(format!("{link} is the name of a version, and a version does not move")));
-    }
-    if hub.layout.entry(target).map_err(failed())?.is_none_or(|found| found.object != Object::File) {
-        return Err(conflict(format!("{target} is not a flist of this hub; publish it first")));
-    }
-    let present = match hub.layout.entry(link).map_err(failed())?.map(|found| found.object) {
-        None => false,
-        Some(Object::Link(now)) if now == target.file() => return Ok(StatusCode::OK),
-        Some(Object::Link(_)) => true,
-        Some(_) => return Err(conflict(format!("{link} is not a link; choose another name"))),
-    };
-    let directory = repo_directory(hub, link).map_err(failed())?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".link-")
-        .make_in(&directory, |path| symlink(target.file(), path))
-        .map_err(failed())?;
-    temporary.persist(directory.join(link.file())).map_err(|error| failed()(error.error))?;
-    sync_directory(&directory).map_err(failed())?;
-    tracing::info!(%link, %target, "moved");
-    Ok(if present { StatusCode::OK } else { StatusCode::CREATED })
-}
-
-/// The directory of a flist's repo, made when it is not there; never one behind a link.
-fn repo_directory(hub: &Hub, name: &FlistName) -> io::Result<std::path::PathBuf> {
-    let path = hub.layout.repo_path(name.repo());
+/// The directory of a repo, made when it is not there; never one behind a link.
+pub(super) fn repo_directory(hub: &Hub, repo: &str) -> io::Result<std::path::PathBuf> {
+    let path = hub.layout.repo_path(repo);
     match std::fs::symlink_metadata(&path) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(io::Error::new(io::ErrorKind::NotADirectory, "the repo is not a directory")),
@@ -208,31 +199,11 @@ fn temporary(hub: &Hub) -> io::Result<NamedTempFile> {
 
 async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
-        let frame = frame.map_err(|error| refused(format!("the upload broke off: {error}")))?;
+        let frame = frame.map_err(|error| Refusal::bad_request(format!("the upload broke off: {error}")))?;
         // The other kind of frame has trailers, which mean nothing here.
         if let Ok(chunk) = frame.into_data() {
             return Ok(Some(chunk));
         }
     }
     Ok(None)
-}
-
-fn publishable(repo: &str, file: &str) -> Result<FlistName, Refusal> {
-    let name = FlistName::new(repo, file).map_err(|error| refused(error.to_string()))?;
-    if RESERVED.contains(&name.repo()) {
-        return Err(refused(format!("no repo can be called '{repo}': addresses of the hub start with it")));
-    }
-    Ok(name)
-}
-
-fn is_versioned(name: &FlistName) -> bool {
-    ReleaseVersion::in_name(name).semver().is_some()
-}
-
-fn refused(message: impl Into<String>) -> Refusal {
-    Refusal::json(StatusCode::BAD_REQUEST, message)
-}
-
-fn conflict(message: impl Into<String>) -> Refusal {
-    Refusal::json(StatusCode::CONFLICT, message)
 }

@@ -53,7 +53,9 @@ impl DirStore {
         for directory in directories.filter_map(Result::ok) {
             let Ok(files) = fs::read_dir(directory.path()) else { continue };
             for file in files.filter_map(Result::ok) {
-                if let Ok(metadata) = file.metadata()
+                let is_block = file.file_name().to_str().is_some_and(|name| name.parse::<BlockId>().is_ok());
+                if is_block
+                    && let Ok(metadata) = file.metadata()
                     && let Ok(modified) = metadata.modified()
                 {
                     blocks.push(StoredBlock { path: file.path(), bytes: metadata.len(), modified });
@@ -63,15 +65,18 @@ impl DirStore {
         Ok(blocks)
     }
 
-    /// Removes everything.
+    /// Removes all blocks and what only they needed; anything else in the directory stays.
     ///
     /// # Errors
-    /// The directory is there and cannot be removed.
+    /// A block cannot be removed.
     pub fn clear(&self) -> Result<(), StoreError> {
-        match fs::remove_dir_all(&self.root) {
-            Err(source) if source.kind() != ErrorKind::NotFound => Err(failed("remove", &self.root)(source)),
-            _ => Ok(()),
+        for block in self.list()? {
+            fs::remove_file(&block.path).map_err(failed("remove", &block.path))?;
+            // Fails while something is left in it.
+            let _ = block.path.parent().map(fs::remove_dir);
         }
+        let _ = fs::remove_dir(&self.root);
+        Ok(())
     }
 
     fn open(&self, id: &BlockId) -> Result<Option<(File, PathBuf)>, StoreError> {

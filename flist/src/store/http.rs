@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
+use reqwest::header::AUTHORIZATION;
 
 use super::{Store, StoreError};
 use crate::block::{self, BlockId, MAX_STORED};
+use crate::hub::{Token, message_of, printable};
 
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -25,6 +27,8 @@ pub struct HttpStore {
     client: Client,
     /// Longest time from a request to the end of its answer.
     patience: Duration,
+    /// For writing.
+    token: Option<Token>,
 }
 
 impl HttpStore {
@@ -49,7 +53,14 @@ impl HttpStore {
             built => built,
         };
         let client = client.map_err(|source| StoreError::Client { url: url.clone(), source })?;
-        Ok(Self { url, client, patience })
+        Ok(Self { url, client, patience, token: None })
+    }
+
+    /// Writes with this token, as a hub may ask for. It is not sent with reads.
+    #[must_use]
+    pub fn with_token(mut self, token: Option<Token>) -> Self {
+        self.token = token;
+        self
     }
 
     fn addresses(&self, id: &BlockId) -> [String; 2] {
@@ -96,12 +107,12 @@ impl Store for HttpStore {
 
     fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError> {
         let [url, _] = self.addresses(id);
-        let answer = self
-            .client
-            .put(&url)
-            .body(stored.to_vec())
-            .send()
-            .map_err(|source| request_failed(&url, source))?;
+        let request = self.client.put(&url).body(stored.to_vec());
+        let request = match &self.token {
+            Some(token) => request.header(AUTHORIZATION, token.authorization()),
+            None => request,
+        };
+        let answer = request.send().map_err(|source| request_failed(&url, source))?;
         match answer.status() {
             status if status.is_success() => Ok(()),
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::NOT_FOUND => {
@@ -110,7 +121,10 @@ impl Store for HttpStore {
                     remedy: "pack into a dir:// store and copy its files to the web server",
                 })
             }
-            status => Err(StoreError::Status { url, status: status.as_u16() }),
+            status => {
+                let message = reason(answer, Instant::now() + self.patience);
+                Err(StoreError::Refused { url, status: status.as_u16(), message })
+            }
         }
     }
 
@@ -134,6 +148,16 @@ fn read_body(response: Response, deadline: Instant) -> io::Result<Vec<u8>> {
             return Err(io::Error::new(ErrorKind::TimedOut, "it takes too long"));
         }
     }
+}
+
+/// Why a hub refused, in its own words; may be empty.
+fn reason(answer: Response, deadline: Instant) -> String {
+    // The status is what counts; a reason that cannot be read is left out.
+    let body = read_body(answer, deadline).unwrap_or_default();
+    message_of(&body).unwrap_or_else(|| {
+        let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        printable(&String::from_utf8_lossy(line))
+    })
 }
 
 fn request_failed(url: &str, source: reqwest::Error) -> StoreError {

@@ -100,6 +100,16 @@ pub enum StoreError {
         /// The HTTP status code.
         status: u16,
     },
+    /// A server did not take a block.
+    #[error("store refused {url} with status {status}{}{message}", if .message.is_empty() { "" } else { ": " })]
+    Refused {
+        /// The block's address.
+        url: String,
+        /// The HTTP status code.
+        status: u16,
+        /// The server's own words; may be empty.
+        message: String,
+    },
     /// A block longer than the format allows.
     #[error("store sent more than {MAX_STORED} bytes for {url}")]
     TooLong {
@@ -156,6 +166,8 @@ impl StoreError {
             Self::Request { .. } | Self::Answer { .. } => true,
             Self::Redis { source, .. } => source.is_io_error() || source.is_timeout(),
             Self::Status { status, .. } => *status == 429 || *status >= 500,
+            // 507: it is full, and stays so.
+            Self::Refused { status, .. } => *status == 429 || (*status >= 500 && *status != 507),
             _ => false,
         }
     }

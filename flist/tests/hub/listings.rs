@@ -89,9 +89,21 @@ async fn what_is_missing_is_refused_as_by_the_0_hub() {
         assert_eq!(response.headers()["content-type"], "application/json", "{path}");
         assert_eq!(response.text().await.unwrap(), format!("{body}\n"), "{path}");
     }
-    for path in
-        ["/api/flist/nobody", "/nobody/x.flist", "/zos/readme.txt", "/", "/zos/production/zos.flist", "/zos"]
-    {
+    for path in [
+        "/api/flist/nobody",
+        "/nobody",
+        "/nobody/x.flist",
+        "/zos/",
+        "/zos/readme.txt",
+        "/zos/production/zos.flist",
+        "/zos/tags/production/zos.flist",
+        "/zos/.tag-1.0.0/zos.flist",
+        "/zos/tags/1.0.0/zos.flist.md5",
+        "/zos/zos:v1.2.3.flist.json",
+        "/api/flist/zos/tags/2.0.0",
+        "/api/flist/zos/tags/production",
+        "/api/flist/zos/tags/1.0.0/zos.flist/light",
+    ] {
         let response = hub.get(path).await;
         assert_eq!(response.status(), 404, "{path}");
         assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/html"), "{path}");

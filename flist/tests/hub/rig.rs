@@ -6,8 +6,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use flist::block::{Sealed, seal};
+use flist::format::fl;
 use flist::hub::{FlistName, HubClient};
 use flist::server::{ServerConfig, ServerError, serve};
+use flist::tree::{Block, Content, Entry, Kind, Meta, Route, Tree};
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
@@ -15,6 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+const META: Meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: 1_600_000_000 };
 
 pub(crate) struct TestHub {
     pub(crate) url: String,
@@ -112,9 +117,22 @@ pub(crate) fn name(text: &str) -> FlistName {
     text.parse().unwrap()
 }
 
-/// Something that starts as a flist does.
+/// A flist without files that differs from others by `text`.
 pub(crate) fn flist(text: &str) -> Vec<u8> {
-    [b"SQLite format 3\0", text.as_bytes()].concat()
+    let mut tree = Tree::new(META);
+    tree.tags.insert("text".to_owned(), text.to_owned());
+    fl::to_bytes(&tree).unwrap()
+}
+
+/// A flist with one file of `plain` bytes, whose only block is looked for at `route`; and that block.
+pub(crate) fn flist_with_block(plain: &[u8], route: &str) -> (Vec<u8>, Sealed) {
+    let sealed = seal(plain).unwrap();
+    let mut tree = Tree::new(META);
+    let blocks = vec![Block { id: sealed.id, key: sealed.key }];
+    let content = Content { size: plain.len() as u64, blocks };
+    tree.insert("file".parse().unwrap(), Entry { meta: META, kind: Kind::File(content) }).unwrap();
+    tree.routes = vec![Route::everything(route.to_owned())];
+    (fl::to_bytes(&tree).unwrap(), sealed)
 }
 
 /// Polls until a condition holds, for at most a minute.

@@ -1,9 +1,11 @@
 //! What the agent can have done: the engine's calls.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+mod progress;
+mod self_update;
+
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use bootstrap::boot_info;
 use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, Prepared, ReleaseTree};
@@ -15,16 +17,15 @@ use bootstrap::settings::Settings;
 use bootstrap::source::{BlockSource, ContentSource, CountingStore};
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
 use flist::hub::{FlistName, HubClient, Resolution, Seen, resolve};
-use flist::path::FlistPath;
 use flist::report;
 use flist::store::{CachedStore, DirStore, open_for_reading};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
-use zinit_client::UnitName;
 
-use super::model::{
-    Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved, ServiceEvent,
-};
+use super::model::{Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved};
+use progress::observer;
+use self_update::own_path;
+
 use super::stage::Stage;
 use crate::handover::{self, Handover};
 
@@ -36,6 +37,9 @@ const CACHE_LIMIT: u64 = 512 << 20;
 /// The engine, as the agent sees it.
 pub struct Effects {
     settings: Settings,
+    /// Where this program is installed. Asked at the start, because later the file that this process
+    /// executes may have been exchanged and have another name.
+    program: PathBuf,
     engine: Engine,
     hub: HubClient,
     /// What the last poll remembers for the next one.
@@ -54,7 +58,8 @@ impl Effects {
     pub fn new(settings: Settings) -> Result<Self, Problem> {
         let engine = Engine::open(&settings).map_err(|error| local("cannot start", &error))?;
         let hub = HubClient::new(&settings.hub, USER_AGENT).map_err(|error| local("cannot start", &error))?;
-        Ok(Self { settings, engine, hub, seen: None, offered: None, carried: 0 })
+        let program = own_path()?;
+        Ok(Self { settings, program, engine, hub, seen: None, offered: None, carried: 0 })
     }
 
     /// Finishes or undoes what a crash left. In a new daemon it acknowledges the handover: it commits.
@@ -76,7 +81,7 @@ impl Effects {
             Recovery::Undone { purpose: Purpose::SelfUpdate, .. } => {
                 tracing::warn!("an interrupted self-update was undone; going on with what is installed");
                 let arguments: Vec<String> = std::env::args().collect();
-                Err(handover::exec(&own_path()?, &arguments))
+                Err(handover::exec(&self.program, &arguments))
             }
             _ => Ok(()),
         }
@@ -185,101 +190,33 @@ impl Effects {
         let fetched = Arc::new(AtomicU64::new(std::mem::take(&mut self.carried)));
         let source = self.source(&release, fetched.clone()).await?;
         let observer = observer(progress, fetched.clone());
-        let applied = self.apply_locked(lock, &release, (source.clone(), &fetched), &observer).await;
+        let applied = self.apply_locked(&lock, &release, (source.clone(), &fetched), &observer).await;
         drop_on_blocking_thread(source);
         applied
     }
 
     async fn apply_locked(
         &self,
-        lock: EngineLock,
+        lock: &EngineLock,
         release: &ReleaseTree,
         (source, fetched): (Arc<dyn ContentSource>, &AtomicU64),
         observer: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<Applied, Problem> {
-        self.engine.recover(&lock).await.map_err(|error| problem(&error))?;
-        let lock = self.update_self(lock, release, (source.clone(), fetched), observer).await?;
+        self.engine.recover(lock).await.map_err(|error| problem(&error))?;
+        self.update_self(lock, release, (source.clone(), fetched), observer).await?;
         let prepared = self.engine.prepare(release, Purpose::Upgrade, source.clone(), None).await;
         let prepared = prepared.map_err(|error| problem(&error))?;
+        let current = self.current()?.map(|current| current.release);
+        if prepared.plan.is_empty() && current == Some(release.id) {
+            return Ok(Applied::Nothing);
+        }
         tracing::info!(version = %release.version, plan = %prepared.plan, "installing");
-        self.attempt(release)?;
-        match self.engine.apply(&lock, &prepared, source, observer).await {
+        // Counted when the first service is about to stop: what fails before costs nothing.
+        let before_swap = || Ok(self.attempt(release)?);
+        match self.engine.apply(lock, &prepared, source, observer, &before_swap).await {
             Ok(()) => self.succeeded(release, &prepared),
             Err(error) => self.failed(release, &error),
         }
-    }
-
-    /// Replaces this process if the release has another identityd. Gives the lock back if there is nothing
-    /// to replace.
-    async fn update_self(
-        &self,
-        lock: EngineLock,
-        release: &ReleaseTree,
-        (source, fetched): (Arc<dyn ContentSource>, &AtomicU64),
-        observer: &(dyn Fn(Step) + Send + Sync),
-    ) -> Result<EngineLock, Problem> {
-        let Some(unit) = self.own_unit().await? else {
-            tracing::warn!(
-                "identityd is not run by zinit, so nobody could restart it: it does not replace itself"
-            );
-            return Ok(lock);
-        };
-        let program = own_path()?;
-        let Some(paths) = self.own_files(release, &program, &unit)? else { return Ok(lock) };
-        let prepared = self.engine.prepare(release, Purpose::SelfUpdate, source.clone(), Some(&paths)).await;
-        let prepared = prepared.map_err(|error| problem(&error))?;
-        if !prepared
-            .plan
-            .files
-            .changes
-            .iter()
-            .any(|change| self.engine.root().outer(change.path()) == program)
-        {
-            return Ok(lock);
-        }
-        tracing::info!(version = %release.version, "the release has another identityd: handing over to it first");
-        self.attempt(release)?;
-        let handover = Handover::new(&self.settings, unit.clone(), prepared.generation(), release.id);
-        handover.start_guardian()?;
-        if let Err(error) = self.engine.apply(&lock, &prepared, source, observer).await {
-            Handover::end(&self.settings.run_dir);
-            return self.failed(release, &error).and(Err(problem(&error)));
-        }
-        let mut arguments: Vec<String> = std::env::args().collect();
-        if let Some(Ok(command)) = prepared.unit(&unit).map(zinit_client::ServiceUnit::command) {
-            arguments = command;
-        }
-        // What was fetched so far counts for the release; nobody else can tell the new daemon.
-        if let Err(problem) = handover.note_fetched(fetched.load(Ordering::Relaxed)) {
-            tracing::warn!(%problem, "the new daemon will not know what was fetched");
-        }
-        // The lock goes with this image: its file is closed by the exec.
-        let failure = handover::exec(&program, &arguments);
-        Handover::end(&self.settings.run_dir);
-        let recovered = self.engine.recover(&lock).await.map_err(|error| problem(&error));
-        self.remember(release, &failure.message);
-        recovered.and(Err(failure))
-    }
-
-    /// Commits the self-update that this process came from.
-    async fn acknowledge(&mut self, lock: &EngineLock, handover: &Handover) -> Result<(), Problem> {
-        // A daemon that cannot talk to the supervisor cannot do its work.
-        let listed = self.engine.zinit().list().await;
-        listed.map_err(|error| local("the new identityd cannot reach zinit", &error))?;
-        let committed = self.engine.commit_pending(lock, handover.generation).await;
-        if committed.map_err(|error| problem(&error))? {
-            Handover::end(&self.settings.run_dir);
-            self.carried = handover.fetched;
-            // The rest of the release is an attempt of its own.
-            let mut releases = Releases::load(&self.engine.state().releases());
-            if let Err(error) = releases.excuse(handover.release) {
-                tracing::warn!(error = report(&error), "the attempt still counts");
-            }
-            tracing::info!(generation = handover.generation, version = crate::VERSION, "handover complete");
-            return Ok(());
-        }
-        Handover::end(&self.settings.run_dir);
-        Err(Problem::new(ProblemKind::Local, "the handover to this identityd was undone before it was ready"))
     }
 
     fn succeeded(&self, release: &ReleaseTree, prepared: &Prepared) -> Result<Applied, Problem> {
@@ -287,7 +224,7 @@ impl Effects {
         if let Err(error) = releases.succeeded(release.id) {
             tracing::warn!(error = report(&error), "an old note about the release stays");
         }
-        if self.engine.identity().volatile
+        if self.engine.identity().is_ok_and(|identity| identity.volatile)
             && let Err(error) = DirStore::new(&self.settings.cache_dir).clear()
         {
             tracing::warn!(error = report(&error), "the block cache stays in RAM");
@@ -299,10 +236,13 @@ impl Effects {
     fn failed(&self, release: &ReleaseTree, error: &EngineError) -> Result<Applied, Problem> {
         let mut releases = Releases::load(&self.engine.state().releases());
         let problem = problem(error);
-        let blamed = matches!(error, EngineError::Transaction(TransactionError::Service(_)));
+        let undone = matches!(error, EngineError::Transaction(TransactionError::Undone(_)));
+        let blamed = matches!(error, EngineError::Transaction(error) if error.is_the_releases_fault());
         let remembered = match blamed {
             true => releases.failed(release.id, &problem.message),
-            false => releases.excuse(release.id),
+            // Only what was announced was counted.
+            false if undone => releases.excuse(release.id),
+            false => Ok(()),
         };
         if let Err(error) = remembered {
             tracing::error!(error = report(&error), "the failure cannot be remembered");
@@ -370,37 +310,6 @@ impl Effects {
         let opened = opened.await.map_err(|error| local("opening the stores broke off", &error))?;
         opened.map_err(|error| Problem::new(ProblemKind::Refused, report(&error)))
     }
-
-    /// The service that this process is; `None` when zinit did not start it.
-    async fn own_unit(&self) -> Result<Option<UnitName>, Problem> {
-        let services = self.engine.services().await.map_err(|error| problem(&error))?;
-        let own = std::process::id();
-        Ok(services.into_iter().find(|(_, status)| status.pid == Some(own)).map(|(name, _)| name))
-    }
-
-    /// The release's paths of this program and its unit; `None` when the release has no identityd.
-    fn own_files(
-        &self,
-        release: &ReleaseTree,
-        program: &Path,
-        unit: &UnitName,
-    ) -> Result<Option<BTreeSet<FlistPath>>, Problem> {
-        let unit = format!("{}/{unit}.yaml", bootstrap::plan::UNIT_DIRECTORY);
-        let (mut paths, mut found) = (BTreeSet::new(), false);
-        for (path, _, _) in release.tree.files() {
-            let place = self
-                .engine
-                .root()
-                .canonical(path)
-                .map_err(|error| local("cannot find this program", &error))?;
-            let is_program = self.engine.root().outer(&place) == program;
-            found |= is_program;
-            if is_program || place.to_string() == unit {
-                paths.insert(path.clone());
-            }
-        }
-        Ok(found.then_some(paths))
-    }
 }
 
 fn refuse_downgrade(current: &Generation, offered: &ReleaseTree) -> Result<(), Problem> {
@@ -419,50 +328,6 @@ fn bad_release(offered: &ReleaseTree, Note { attempts, reason, .. }: &Note) -> P
         offered.version, offered.id
     );
     Problem::new(ProblemKind::Refused, message)
-}
-
-/// Where this program is installed, also when that file has been replaced since it was started.
-fn own_path() -> Result<PathBuf, Problem> {
-    let link =
-        std::fs::read_link("/proc/self/exe").map_err(|error| local("cannot find this program", &error))?;
-    let text = link.to_string_lossy();
-    Ok(text.strip_suffix(" (deleted)").map_or_else(|| link.clone(), PathBuf::from))
-}
-
-/// The engine's progress in the agent's words.
-fn observer(progress: UnboundedSender<Progress>, fetched: Arc<AtomicU64>) -> impl Fn(Step) + Send + Sync {
-    let last = std::sync::Mutex::new(Stage::Fetching);
-    move |step| {
-        let stage = match &step {
-            Step::Staged { .. } => Some(Stage::Staging),
-            Step::Swapping => Some(Stage::Swapping),
-            Step::Soaking => Some(Stage::Soaking),
-            Step::Stopped(_) | Step::Started { .. } => None,
-        };
-        let mut last = last.lock().unwrap_or_else(|poison| poison.into_inner());
-        // Nobody listening is no reason not to upgrade.
-        if let Some(stage) = stage.filter(|stage| *stage != *last) {
-            *last = stage;
-            let _ = progress.send(Progress::Stage(stage));
-        }
-        let _ = match step {
-            Step::Staged { .. } => {
-                let bytes = fetched.load(Ordering::Relaxed);
-                progress.send(Progress::Fetched { bytes, total: bytes })
-            }
-            Step::Stopped(unit) => {
-                progress.send(Progress::Service { name: unit.to_string(), event: ServiceEvent::Stopped })
-            }
-            Step::Started { unit, down } => {
-                let down_ms = down.map_or(0, |down| u64::try_from(down.as_millis()).unwrap_or(u64::MAX));
-                progress.send(Progress::Service {
-                    name: unit.to_string(),
-                    event: ServiceEvent::Started { down_ms },
-                })
-            }
-            Step::Swapping | Step::Soaking => Ok(()),
-        };
-    }
 }
 
 /// The stores' HTTP client ends a runtime of its own when it is dropped, which must not happen on a thread

@@ -1,4 +1,4 @@
-//! Subcommands of `identityd`: arguments in, output and exit codes out.
+//! The `identityd` command: arguments in, output and exit codes out.
 
 mod apply;
 mod check;
@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use identityd::agent::{Outcome, Verb};
 use identityd::control::{self, AskError, DEFAULT_SOCKET};
 
@@ -67,8 +67,13 @@ enum Failure {
 
 type CommandResult = Result<(), Failure>;
 
-/// Parses the command line and runs one subcommand.
-pub(crate) fn run() -> ExitCode {
+/// The command line as data, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Parses the command line and runs one subcommand. Wrong usage, `--help` and `--version` end the process.
+pub fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => daemon::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
@@ -175,8 +180,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Arguments::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

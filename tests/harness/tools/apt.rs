@@ -36,14 +36,21 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Downloads a package and unpacks it to `to`, which must not exist.
+    /// Downloads a package, `name` or `name=version`, and unpacks it to `to`, which must not exist.
     pub(super) fn fetch(&self, package: &str, to: &Path) -> Result<(), Error> {
         let half = to.with_extension("half");
         if half.exists() {
             fs::remove_dir_all(&half).doing(|| format!("remove {}", half.display()))?;
         }
         fs::create_dir_all(&half).doing(|| format!("make {}", half.display()))?;
-        job::run(self.command("apt-get").args(["--quiet", "download", package]).current_dir(&half), LIMIT)?;
+        match self.download(package, &half) {
+            // What apt would take is what is installed; the archive may have gone on, or back.
+            Err(Error::Command { .. }) if !package.contains('=') => {
+                let version = self.newest_in_archive(package)?;
+                self.download(&format!("{package}={version}"), &half)?;
+            }
+            other => other?,
+        }
         let archive = only_file(&half)?;
         let content = half.join("content");
         job::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&content), LIMIT)?;
@@ -55,6 +62,17 @@ impl Apt {
     pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>, Error> {
         let text = job::run(self.command("apt-cache").args(["depends", "--important", package]), LIMIT)?;
         Ok(parse_depends(&text))
+    }
+
+    fn download(&self, package: &str, to: &Path) -> Result<(), Error> {
+        let mut download = self.command("apt-get");
+        job::run(download.args(["--quiet", "download", package]).current_dir(to), LIMIT).map(drop)
+    }
+
+    fn newest_in_archive(&self, package: &str) -> Result<String, Error> {
+        let text = job::run(self.command("apt-cache").args(["madison", package]), LIMIT)?;
+        let version = first_version(&text);
+        version.ok_or_else(|| Error::Unexpected(format!("the archive has no package {package}")))
     }
 
     fn knows_packages(&self) -> Result<bool, Error> {
@@ -96,6 +114,12 @@ fn parse_depends(text: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
+/// The version in the first line of `name | version | source`, which is the newest.
+fn first_version(text: &str) -> Option<String> {
+    let version = text.lines().next()?.split('|').nth(1)?.trim();
+    (!version.is_empty()).then(|| version.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +129,8 @@ mod tests {
         let text =
             "redis-tools\n |Depends: adduser\n  Depends: libc6\n  Depends: libsystemd0\n    libelogind0\n";
         assert_eq!(parse_depends(text), ["libc6", "libsystemd0"]);
+        let text = " runc | 1.1.5+ds1-1 | http://deb bookworm/main\n runc | 1.0 | http://deb bullseye/main\n";
+        assert_eq!(first_version(text).as_deref(), Some("1.1.5+ds1-1"));
+        assert_eq!(first_version(""), None);
     }
 }

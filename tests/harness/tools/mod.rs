@@ -1,4 +1,5 @@
-//! Programs from Debian that a node needs: a static busybox, and redis with its libraries.
+//! Programs from Debian: what a node needs (a static busybox, and redis with its libraries), and any other
+//! package.
 //!
 //! They are downloaded once, as packages from the machine's own package sources, and unpacked under
 //! `target/tools`. Nothing is installed.
@@ -26,6 +27,15 @@ pub struct Redis {
     pub client: PathBuf,
     /// The libraries that the two need and a node does not have from the start.
     pub libraries: BTreeSet<PathBuf>,
+}
+
+/// An unpacked package.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// The directory that stands for `/`.
+    pub directory: PathBuf,
+    /// Directories with the shared libraries of the package and of those it depends on.
+    pub libraries: Vec<PathBuf>,
 }
 
 /// The directory with everything: `target/tools`.
@@ -76,6 +86,38 @@ pub fn redis(binaries: &Binaries) -> Result<Redis, Error> {
     let redis = Redis { server, client, libraries };
     redis.try_out(&search)?;
     Ok(redis)
+}
+
+/// A package with the libraries that it depends on; what is not there yet is downloaded.
+///
+/// # Errors
+/// When something cannot be downloaded.
+pub fn package(name: &str) -> Result<Package, Error> {
+    let _only_one = place::lock("tools")?;
+    let directory = unpacked(name)?;
+    let mut libraries = library_directories(&directory)?;
+    for library in library_packages(name)? {
+        libraries.extend(library_directories(&unpacked(&library)?)?);
+    }
+    Ok(Package { directory, libraries })
+}
+
+/// The content of a package in the directory `to`; it is downloaded when that is not there yet. `false`
+/// when apt does not offer this version: then it is the one that it does.
+///
+/// # Errors
+/// When it cannot be downloaded at all.
+pub fn content(package: &str, version: &str, to: &Path) -> Result<bool, Error> {
+    let _only_one = place::lock("tools")?;
+    if to.is_dir() {
+        return Ok(true);
+    }
+    let apt = apt::Apt::new(&directory()?)?;
+    match apt.fetch(&format!("{package}={version}"), to) {
+        Ok(()) => Ok(true),
+        Err(Error::Command { .. }) => apt.fetch(package, to).map(|()| false),
+        Err(error) => Err(error),
+    }
 }
 
 impl Redis {

@@ -1,6 +1,8 @@
 //! Project tasks, run as `cargo xtask <task>`.
 
+mod bench;
 mod demo;
+mod dist;
 mod test;
 mod tools;
 
@@ -12,7 +14,7 @@ use clap::{Parser, Subcommand};
 use molt_tests::{Error, interrupt};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Tasks of this project. `demo` and `test` need root, for namespaces and FUSE.
+/// Tasks of this project. `bench`, `demo` and `test` need root, for namespaces and FUSE.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -22,12 +24,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure flist beside `cp -a` and its peers (needs root)
+    Bench(bench::Options),
     /// Watch a node boot from a flist and replace its own programs without a reboot (needs root)
     Demo {
         /// Write the claims, and what was measured, to this file
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Build what is shipped: static programs, manual pages, completions
+    Dist(dist::Options),
     /// Bring what the tests need and run all of them (needs root)
     Test,
     /// Download the programs that a node needs to target/tools; the other tasks do it by themselves
@@ -36,7 +42,9 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = end_on_signals().and_then(|()| match Arguments::parse().task {
+        Task::Bench(options) => bench::run(&options),
         Task::Demo { json } => demo::run(json.as_deref()),
+        Task::Dist(options) => dist::run(&options),
         Task::Test => test::run(),
         Task::Tools => tools::run(),
     });

@@ -45,7 +45,9 @@ impl Arena {
         let none = None::<&str>;
         unshare(CloneFlags::CLONE_NEWNS)
             .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
-            .and_then(|()| mount(Some("bench"), directory.path(), Some("tmpfs"), MsFlags::empty(), Some(SIZE)))
+            .and_then(|()| {
+                mount(Some("bench"), directory.path(), Some("tmpfs"), MsFlags::empty(), Some(SIZE))
+            })
             .map_err(|errno| failed("mount a tmpfs on", directory.path())(errno.into()))?;
         let mut facts = TreeFacts { files: 0, entries: 0, bytes: 0 };
         facts.count(tree)?;

@@ -121,9 +121,8 @@ impl Running {
         let mut command: Command = invocation.command();
         let line = format!("{command:?}");
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
-        let child = command
-            .spawn()
-            .map_err(|source| Error::System { action: format!("run {line}"), source })?;
+        let child =
+            command.spawn().map_err(|source| Error::System { action: format!("run {line}"), source })?;
         Ok(Self { child, line, ended: false })
     }
 
@@ -131,7 +130,8 @@ impl Running {
     fn finish(mut self, usage: &mut Usage) -> Result<(), Error> {
         self.wait()?;
         let failed = |source| Error::System { action: format!("wait for {}", self.line), source };
-        let used = self.child.wait4().map_err(failed)?;
+        let lost = || Error::Unexpected(format!("{} ended and still runs", self.line));
+        let used = self.child.try_wait4().map_err(failed)?.ok_or_else(lost)?;
         self.ended = true;
         usage.add(&used.rusage);
         if used.status.success() {

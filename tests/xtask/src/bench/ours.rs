@@ -87,9 +87,8 @@ impl Input {
             measure::measure(&Case { name, fresh, steps, outcome: Outcome::Packed })
         };
         once(PACK, vec![directory.clone()], pack(flist, &directory, &arena.tree()))?;
-        let serve = Invocation::new(flist)
-            .args(["serve", "--listen", "127.0.0.1:0", "--root"])
-            .arg(&directory);
+        let serve =
+            Invocation::new(flist).args(["serve", "--listen", "127.0.0.1:0", "--root"]).arg(&directory);
         let hub = Daemon::start(&serve)?;
         let address = hub.said.trim().rsplit(' ').next().unwrap_or_default();
         let input = Self {

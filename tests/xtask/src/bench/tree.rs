@@ -19,8 +19,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// What is for people, not for a node.
 const TRIMMED: [&str; 6] = ["doc", "info", "lintian", "locale", "man", "bash-completion"];
 
-/// `(package, version)`, the smaller tree's first. A version that has left the archive is replaced by the
-/// one that apt offers.
+/// `(package, version)`, the smaller tree's first. A version that apt does not offer (any more) is replaced by
+/// the one that it does.
 const PACKAGES: [(&str, &str); 30] = [
     ("libc6", "2.36-9+deb12u14"),
     ("busybox", "1:1.35.0-4+deb12u1+b1"),
@@ -77,7 +77,7 @@ pub(super) fn bring(quick: bool) -> Result<PathBuf, Error> {
     for (package, version) in packages {
         let content = top.join("packages").join(package);
         if !tools::content(package, version, &content)? {
-            println!("  {package} {version} has left the archive; took the version that apt offers");
+            println!("  apt does not offer {package} {version}; took the version that it does");
         }
         let mut copy = Command::new("cp");
         molt_tests::run(copy.arg("-a").arg(content.join(".")).arg(&half), LIMIT)?;

@@ -1,0 +1,161 @@
+//! The daemon's own part of a release: it comes first, and its commit is the handover's acknowledgement.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bootstrap::engine::ReleaseTree;
+use bootstrap::lock::EngineLock;
+use bootstrap::plan::Purpose;
+use bootstrap::releases::Releases;
+use bootstrap::source::ContentSource;
+use bootstrap::transaction::Progress as Step;
+use flist::path::FlistPath;
+use flist::report;
+use zinit_client::{Target, UnitName};
+
+use super::{Effects, local, problem};
+use crate::agent::model::Problem;
+use crate::handover::{self, Handover};
+
+impl Effects {
+    /// Replaces this process if the release has another identityd; returns if there is nothing to replace.
+    pub(super) async fn update_self(
+        &self,
+        lock: &EngineLock,
+        release: &ReleaseTree,
+        (source, fetched): (Arc<dyn ContentSource>, &AtomicU64),
+        observer: &(dyn Fn(Step) + Send + Sync),
+    ) -> Result<(), Problem> {
+        let Some(unit) = self.own_unit().await? else {
+            tracing::warn!(
+                "identityd is not run by zinit, so nobody could restart it: it does not replace itself"
+            );
+            return Ok(());
+        };
+        let program = &self.program;
+        let Some(paths) = self.own_files(release, program, &unit)? else { return Ok(()) };
+        let prepared = self.engine.prepare(release, Purpose::SelfUpdate, source.clone(), Some(&paths)).await;
+        let prepared = prepared.map_err(|error| problem(&error))?;
+        if !prepared
+            .plan
+            .files
+            .changes
+            .iter()
+            .any(|change| self.engine.root().outer(change.path()) == *program)
+        {
+            return Ok(());
+        }
+        tracing::info!(version = %release.version, "the release has another identityd: handing over to it first");
+        let handover = Handover::new(&self.settings, unit.clone(), prepared.generation(), release.id)?;
+        // Its time begins when everything is staged: fetching may take long.
+        let before_swap = || {
+            self.attempt(release)?;
+            Ok(handover.start_guardian()?)
+        };
+        if let Err(error) = self.engine.apply(lock, &prepared, source, observer, &before_swap).await {
+            Handover::end(&self.settings.run_dir);
+            return self.failed(release, &error).and(Err(problem(&error)));
+        }
+        let command = prepared.unit(&unit).and_then(|unit| unit.command().ok());
+        // A unit may start the daemon by way of another program; then the arguments stay as they are.
+        let command =
+            command.filter(|command| command.first().is_some_and(|first| self.is_this_program(first)));
+        let arguments = command.unwrap_or_else(|| std::env::args().collect());
+        // What was fetched so far counts for the release; nobody else can tell the new daemon.
+        if let Err(problem) = handover.note_fetched(fetched.load(Ordering::Relaxed)) {
+            tracing::warn!(%problem, "the new daemon will not know what was fetched");
+        }
+        // The lock goes with this image: its file is closed by the exec.
+        let failure = handover::exec(program, &arguments);
+        Handover::end(&self.settings.run_dir);
+        let recovered = self.engine.recover(lock).await.map_err(|error| problem(&error));
+        self.remember(release, &failure.message);
+        recovered.and(Err(failure))
+    }
+
+    /// Commits the self-update that this process came from.
+    pub(super) async fn acknowledge(
+        &mut self,
+        lock: &EngineLock,
+        handover: &Handover,
+    ) -> Result<(), Problem> {
+        // A daemon that cannot talk to the supervisor cannot do its work.
+        let listed = self.engine.zinit().list().await;
+        listed.map_err(|error| local("the new identityd cannot reach zinit", &error))?;
+        let committed = self.engine.commit_pending(lock, handover.generation).await;
+        if committed.map_err(|error| problem(&error))? {
+            Handover::end(&self.settings.run_dir);
+            self.carried = handover.fetched;
+            // The rest of the release is an attempt of its own.
+            let mut releases = Releases::load(&self.engine.state().releases());
+            if let Err(error) = releases.excuse(handover.release) {
+                tracing::warn!(error = report(&error), "the attempt still counts");
+            }
+            tracing::info!(generation = handover.generation, version = crate::VERSION, "handover complete");
+            self.end_if_unwanted(&handover.unit).await;
+            return Ok(());
+        }
+        Handover::end(&self.settings.run_dir);
+        tracing::error!("the handover to this identityd was undone before it was ready; going back");
+        let arguments: Vec<String> = std::env::args().collect();
+        Err(handover::exec(&self.program, &arguments))
+    }
+
+    /// A stop that was ordered while this process was being replaced went to the old daemon, which finished
+    /// what it had begun; the new one does not know of it.
+    async fn end_if_unwanted(&self, unit: &UnitName) {
+        let status = self.engine.zinit().status(unit).await;
+        if status.is_ok_and(|status| status.target == Target::Down) {
+            tracing::info!("this service was stopped during the handover");
+            // The daemon ends as if it had been asked to now.
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
+        }
+    }
+
+    fn is_this_program(&self, name: &str) -> bool {
+        let path = name.strip_prefix('/').and_then(|path| path.parse::<FlistPath>().ok());
+        let place = path.and_then(|path| self.engine.root().canonical(&path).ok());
+        place.is_some_and(|place| self.engine.root().outer(&place) == self.program)
+    }
+
+    /// The service that this process is; `None` when zinit did not start it.
+    async fn own_unit(&self) -> Result<Option<UnitName>, Problem> {
+        let services = self.engine.services().await.map_err(|error| problem(&error))?;
+        let own = std::process::id();
+        Ok(services.into_iter().find(|(_, status)| status.pid == Some(own)).map(|(name, _)| name))
+    }
+
+    /// The release's paths of this program and its unit; `None` when the release has no identityd.
+    fn own_files(
+        &self,
+        release: &ReleaseTree,
+        program: &Path,
+        unit: &UnitName,
+    ) -> Result<Option<BTreeSet<FlistPath>>, Problem> {
+        let unit = format!("{}/{unit}.yaml", bootstrap::plan::UNIT_DIRECTORY);
+        let (mut paths, mut found) = (BTreeSet::new(), false);
+        for (path, _, _) in release.tree.files() {
+            let place = self
+                .engine
+                .root()
+                .canonical(path)
+                .map_err(|error| local("cannot find this program", &error))?;
+            let is_program = self.engine.root().outer(&place) == program;
+            found |= is_program;
+            if is_program || place.to_string() == unit {
+                paths.insert(path.clone());
+            }
+        }
+        Ok(found.then_some(paths))
+    }
+}
+
+/// Where this program is installed, also when that file has been replaced since it was started.
+pub(super) fn own_path() -> Result<PathBuf, Problem> {
+    let link =
+        std::fs::read_link("/proc/self/exe").map_err(|error| local("cannot find this program", &error))?;
+    let text = link.to_string_lossy();
+    Ok(text.strip_suffix(" (deleted)").map_or_else(|| link.clone(), PathBuf::from))
+}
