@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use molt_tests::{Node, Site, UPGRADE_LIMIT, digest_of, wait_for};
 
-/// Three attempts, each of which may take the whole time that a new identityd has to come up.
+/// Three attempts, each of which may take the whole time that a new identityd has to come up and to end.
 const THREE_ATTEMPTS: Duration = Duration::from_secs(300);
 
 /// Publishes a release whose identityd is this script, and checks that the node goes on as before.
@@ -57,6 +57,11 @@ fn one_that_crashes() {
 #[test]
 fn one_that_hangs() {
     bad_identityd_is_replaced("#!/bin/sh\nexec sleep 4000000\n");
+}
+
+#[test]
+fn one_that_hangs_with_the_engines_lock() {
+    bad_identityd_is_replaced("#!/bin/sh\nexec flock /run/molt/lock sleep 4000000\n");
 }
 
 #[test]

@@ -1,0 +1,234 @@
+//! The engine on a real directory: swaps, undo, recovery. Needs root, because owners are set.
+
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+
+use bootstrap::engine::{Engine, EngineError, ReleaseTree};
+use bootstrap::generation::Standing;
+use bootstrap::lock::{self, EngineLock};
+use bootstrap::plan::{FileChange, Purpose};
+use bootstrap::source::BlockSource;
+use bootstrap::transaction::{Recovery, TransactionError};
+use flist::hub::{FlistName, ReleaseId, ReleaseVersion};
+use flist::pack::pack;
+use flist::store::DirStore;
+use tempfile::TempDir;
+
+/// A root, a state and a store of their own.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this test needs root");
+        let place = Self { dir: tempfile::tempdir().unwrap() };
+        std::fs::create_dir_all(place.root()).unwrap();
+        place
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.dir.path().join("root")
+    }
+
+    fn engine(&self) -> Engine {
+        let at = |name: &str| self.dir.path().join(name);
+        // No plan of these tests has services, so nobody asks zinit.
+        Engine::open_at(&self.root(), &at("state"), &at("no zinit")).unwrap()
+    }
+
+    fn lock(&self) -> EngineLock {
+        lock::take(&self.dir.path().join("run"), "test", std::time::Duration::ZERO).unwrap()
+    }
+
+    fn source(&self) -> Arc<BlockSource> {
+        Arc::new(BlockSource { store: Arc::new(DirStore::new(self.dir.path().join("store"))) })
+    }
+
+    /// A release of these files; a content of `-> x` is a symlink.
+    fn release(&self, version: &str, files: &[(&str, &str)]) -> ReleaseTree {
+        let directory = self.dir.path().join(format!("payload-{version}"));
+        for (path, content) in files {
+            let path = directory.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match content.strip_prefix("-> ") {
+                Some(target) => symlink(target, &path).unwrap(),
+                None => std::fs::write(&path, content).unwrap(),
+            }
+        }
+        let (tree, _) = pack(&directory, &DirStore::new(self.dir.path().join("store"))).unwrap();
+        let channel: FlistName = "test/app:latest.flist".parse().unwrap();
+        ReleaseTree {
+            channel,
+            id: ReleaseId::of([(version, flist::hub::Sha256::of(version.as_bytes()))]),
+            version: ReleaseVersion::Text(version.to_owned()),
+            info: "{}".to_owned(),
+            tree: Arc::new(tree),
+        }
+    }
+
+    async fn apply(&self, release: &ReleaseTree, purpose: Purpose) -> Result<(), EngineError> {
+        let engine = self.engine();
+        let only: BTreeSet<_> = release.tree.iter().map(|(path, _)| path.clone()).collect();
+        let only = (purpose == Purpose::SelfUpdate).then_some(&only);
+        let prepared = engine.prepare(release, purpose, self.source(), only).await?;
+        engine.apply(&self.lock(), &prepared, self.source(), &|_| {}, &|| Ok(())).await
+    }
+
+    /// Every file with its mode and content, but not our own.
+    fn files(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut stack = vec![self.root()];
+        while let Some(directory) = stack.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                let metadata = path.symlink_metadata().unwrap();
+                let name = path.strip_prefix(self.root()).unwrap().display().to_string();
+                if name.starts_with(".molt") || name.starts_with("tmp") {
+                    continue;
+                }
+                if metadata.is_dir() {
+                    stack.push(path);
+                    found.push(format!("{name}/"));
+                } else if metadata.is_symlink() {
+                    found.push(format!("{name} -> {}", std::fs::read_link(&path).unwrap().display()));
+                } else {
+                    let content = std::fs::read_to_string(&path).unwrap();
+                    found.push(format!("{name} {:o} {content}", metadata.mode() & 0o7777));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+const OLD: &[(&str, &str)] =
+    &[("bin/app", "old"), ("bin/link", "-> app"), ("lib/gone/deep", "x"), ("same", "same")];
+const NEW: &[(&str, &str)] =
+    &[("bin/app", "new, and longer"), ("bin/link", "-> other"), ("opt/new/deep", "y"), ("same", "same")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_swapped_and_not_committed_is_undone_by_the_next_start_and_only_once() {
+    let place = Place::new();
+    place.apply(&place.release("1", OLD), Purpose::SelfUpdate).await.unwrap();
+    let engine = place.engine();
+    let generation = match engine.commit_pending(&place.lock(), 1).await.unwrap() {
+        true => engine.current().unwrap().unwrap(),
+        false => panic!("nothing was pending"),
+    };
+    assert_eq!(generation.number, 1);
+    let before = place.files();
+    assert!(before.contains(&"bin/app 644 old".to_owned()), "{before:?}");
+
+    // The engine stops after the swap.
+    place.apply(&place.release("2", NEW), Purpose::SelfUpdate).await.unwrap();
+    let swapped = place.files();
+    assert!(swapped.contains(&"bin/app 644 new, and longer".to_owned()), "{swapped:?}");
+    assert!(swapped.contains(&"opt/new/deep 644 y".to_owned()), "{swapped:?}");
+
+    let undone = Recovery::Undone { purpose: Purpose::SelfUpdate, generation: 2 };
+    assert_eq!(place.engine().recover(&place.lock()).await.unwrap(), undone);
+    assert_eq!(place.files(), before);
+    assert_eq!(place.engine().recover(&place.lock()).await.unwrap(), Recovery::Clean);
+    assert_eq!(place.files(), before);
+    assert!(!place.root().join(".molt").exists());
+    assert!(!place.engine().commit_pending(&place.lock(), 2).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn modes_owners_and_set_uid_bits_are_installed() {
+    let place = Place::new();
+    let release = place.release("1", &[("bin/su", "x"), ("etc/shadow", "y")]);
+    let payload = place.dir.path().join("payload-1");
+    std::fs::set_permissions(payload.join("bin/su"), PermissionsExt::from_mode(0o4755)).unwrap();
+    std::os::unix::fs::chown(payload.join("etc/shadow"), Some(7), Some(42)).unwrap();
+    std::os::unix::fs::chown(payload.join("bin/su"), Some(3), Some(4)).unwrap();
+    std::fs::set_permissions(payload.join("bin/su"), PermissionsExt::from_mode(0o4755)).unwrap();
+    let (tree, _) = pack(&payload, &DirStore::new(place.dir.path().join("store"))).unwrap();
+    place.apply(&ReleaseTree { tree: Arc::new(tree), ..release }, Purpose::SelfUpdate).await.unwrap();
+    let at = |path: &str| place.root().join(path).metadata().unwrap();
+    assert_eq!((at("bin/su").mode() & 0o7777, at("bin/su").uid(), at("bin/su").gid()), (0o4755, 3, 4));
+    assert_eq!((at("etc/shadow").uid(), at("etc/shadow").gid()), (7, 42));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_by_somebody_else_ends_the_upgrade_and_stays() {
+    let place = Place::new();
+    place.apply(&place.release("1", OLD), Purpose::SelfUpdate).await.unwrap();
+    let engine = place.engine();
+    engine.commit_pending(&place.lock(), 1).await.unwrap();
+    let release = place.release("2", NEW);
+    let only: BTreeSet<_> = release.tree.iter().map(|(path, _)| path.clone()).collect();
+    let prepared = engine.prepare(&release, Purpose::SelfUpdate, place.source(), Some(&only)).await.unwrap();
+    let edit = || Ok(std::fs::write(place.root().join("bin/app"), "mine")?);
+    let failed = engine.apply(&place.lock(), &prepared, place.source(), &|_| {}, &edit).await.unwrap_err();
+    assert!(flist::report(&failed).contains("/bin/app was changed by somebody else"), "{failed:?}");
+    assert!(matches!(&failed, EngineError::Transaction(error) if !error.is_the_releases_fault()));
+    let files = place.files();
+    assert!(files.contains(&"bin/app 644 mine".to_owned()), "{files:?}");
+    assert!(files.contains(&"bin/link -> app".to_owned()) && !place.root().join("opt").exists(), "{files:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_not_ready_stops_it_before_anything_is_touched() {
+    let place = Place::new();
+    let engine = place.engine();
+    let release = place.release("1", OLD);
+    let only: BTreeSet<_> = release.tree.iter().map(|(path, _)| path.clone()).collect();
+    let prepared = engine.prepare(&release, Purpose::SelfUpdate, place.source(), Some(&only)).await.unwrap();
+    let refuse = || Err("not today".into());
+    let failed = engine.apply(&place.lock(), &prepared, place.source(), &|_| {}, &refuse).await.unwrap_err();
+    assert!(matches!(failed, EngineError::Transaction(TransactionError::NotReady(_))), "{failed:?}");
+    assert_eq!(place.files(), Vec::<String>::new());
+    assert_eq!(engine.recover(&place.lock()).await.unwrap(), Recovery::Clean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_became_a_symlink_loses_nothing() {
+    let place = Place::new();
+    let files = [("opt/app/f", "x"), ("opt/app/g", "y")];
+    place.apply(&place.release("1", &files), Purpose::SelfUpdate).await.unwrap();
+    place.engine().commit_pending(&place.lock(), 1).await.unwrap();
+    std::fs::create_dir(place.root().join("data")).unwrap();
+    std::fs::rename(place.root().join("opt/app"), place.root().join("data/app")).unwrap();
+    symlink("/data/app", place.root().join("opt/app")).unwrap();
+
+    let again = place.release("2", &files);
+    let only: BTreeSet<_> = again.tree.iter().map(|(path, _)| path.clone()).collect();
+    let engine = place.engine();
+    let prepared = engine.prepare(&again, Purpose::SelfUpdate, place.source(), Some(&only)).await.unwrap();
+    let removed = |change: &&FileChange| matches!(change, FileChange::Remove { .. });
+    assert!(!prepared.plan.files.changes.iter().any(|change| removed(&change)), "{}", prepared.plan);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_lost_state_a_self_update_does_not_pass_for_the_release() {
+    let place = Place::new();
+    place.apply(&place.release("1", OLD), Purpose::SelfUpdate).await.unwrap();
+    place.engine().commit_pending(&place.lock(), 1).await.unwrap();
+    std::fs::write(place.dir.path().join("state/generations/1.json"), "{").unwrap();
+    assert_eq!(place.engine().standing().unwrap(), Standing::Damaged);
+
+    let release = place.release("2", NEW);
+    place.apply(&release, Purpose::SelfUpdate).await.unwrap();
+    place.engine().commit_pending(&place.lock(), 2).await.unwrap();
+    assert_ne!(place.engine().current().unwrap().unwrap().release, release.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_names_of_one_file_are_refused() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.root().join("usr/bin")).unwrap();
+    symlink("usr/bin", place.root().join("bin")).unwrap();
+    let release = place.release("1", &[("bin/sh", "a"), ("usr/bin/sh", "b")]);
+    let only: BTreeSet<_> = release.tree.iter().map(|(path, _)| path.clone()).collect();
+    let refused = place.engine().prepare(&release, Purpose::SelfUpdate, place.source(), Some(&only)).await;
+    let said = flist::report(&refused.err().unwrap());
+    assert!(said.contains("'bin/sh'") && said.contains("'usr/bin/sh'"), "{said}");
+    assert!(Path::new(&place.root().join("usr/bin")).read_dir().unwrap().next().is_none());
+}
