@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use flist::path::FlistPath;
 use flist::tree::{Entry, Fingerprint, Kind, Tree};
+use flist::xattr::{Xattrs, changes_rights};
 use serde::{Deserialize, Serialize};
 
 /// Everything at its path.
@@ -20,6 +21,9 @@ pub struct Item {
     pub gid: u32,
     /// Time of the last modification, in seconds since 1970.
     pub mtime: i64,
+    /// Extended attributes that give rights: capabilities and access control lists.
+    #[serde(default, with = "flist::xattr::as_text", skip_serializing_if = "Xattrs::is_empty")]
+    pub xattrs: Xattrs,
     /// Its kind and content.
     #[serde(flatten)]
     pub what: What,
@@ -65,7 +69,8 @@ impl Item {
     /// permission bits of a symlink.
     pub fn same_as(&self, other: &Self) -> bool {
         let same_mode = self.mode == other.mode || matches!(self.what, What::Symlink { .. });
-        self.what == other.what && same_mode && (self.uid, self.gid) == (other.uid, other.gid)
+        let same_owner = (self.uid, self.gid) == (other.uid, other.gid);
+        self.what == other.what && same_mode && same_owner && self.xattrs == other.xattrs
     }
 
     /// Whether it is a directory.
@@ -94,8 +99,8 @@ impl Item {
     }
 }
 
-impl From<&Entry> for Item {
-    fn from(entry: &Entry) -> Self {
+impl Item {
+    fn new(entry: &Entry, xattrs: Xattrs) -> Self {
         let what = match &entry.kind {
             Kind::Directory => What::Directory,
             Kind::File(content) => What::File { size: content.size, fingerprint: content.fingerprint() },
@@ -106,11 +111,15 @@ impl From<&Entry> for Item {
             Kind::Socket => What::Socket,
         };
         let meta = &entry.meta;
-        Self { mode: meta.mode, uid: meta.uid, gid: meta.gid, mtime: meta.mtime, what }
+        Self { mode: meta.mode, uid: meta.uid, gid: meta.gid, mtime: meta.mtime, xattrs, what }
     }
 }
 
 /// Everything in a tree, at the paths of the tree.
 pub fn items_of(tree: &Tree) -> Items {
-    tree.iter().map(|(path, entry)| (path.clone(), Item::from(entry))).collect()
+    let item = |path, entry| {
+        let xattrs = tree.xattrs(path).into_iter().flatten().filter(|(name, _)| changes_rights(name));
+        Item::new(entry, xattrs.map(|(name, value)| (name.clone(), value.clone())).collect())
+    };
+    tree.iter().map(|(path, entry)| (path.clone(), item(path, entry))).collect()
 }

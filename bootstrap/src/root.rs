@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use flist::path::FlistPath;
 use flist::tree::Fingerprint;
+use flist::xattr::{self, Xattrs};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
@@ -105,6 +106,22 @@ impl Place {
     /// The name in the directory.
     pub fn name(&self) -> &OsStr {
         OsStr::from_bytes(self.path.name())
+    }
+
+    /// The place as a path of this process: through the open directory, so that nobody can move it away.
+    pub fn through_descriptor(&self) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.dir.as_raw_fd().to_string()).join(self.name())
+    }
+
+    /// The extended attributes that give rights.
+    fn rights(&self) -> Result<Xattrs, RootError> {
+        let mut xattrs = xattr::read(&self.through_descriptor()).map_err(|source| RootError::At {
+            action: "read the extended attributes of",
+            path: self.path.clone(),
+            source,
+        })?;
+        xattrs.retain(|name, _| xattr::changes_rights(name));
+        Ok(xattrs)
     }
 
     /// An error that names this place.
@@ -223,6 +240,7 @@ impl Root {
             uid: stat.st_uid,
             gid: stat.st_gid,
             mtime: stat.st_mtime,
+            xattrs: place.rights()?,
             what,
         };
         let mount_point = is_mount_point(&place)?;

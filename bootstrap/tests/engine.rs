@@ -141,7 +141,7 @@ async fn what_was_swapped_and_not_committed_is_undone_by_the_next_start_and_only
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn modes_owners_and_set_uid_bits_are_installed() {
+async fn modes_owners_set_uid_bits_and_capabilities_are_installed() {
     let place = Place::new();
     let release = place.release("1", &[("bin/su", "x"), ("etc/shadow", "y")]);
     let payload = place.dir.path().join("payload-1");
@@ -149,11 +149,16 @@ async fn modes_owners_and_set_uid_bits_are_installed() {
     std::os::unix::fs::chown(payload.join("etc/shadow"), Some(7), Some(42)).unwrap();
     std::os::unix::fs::chown(payload.join("bin/su"), Some(3), Some(4)).unwrap();
     std::fs::set_permissions(payload.join("bin/su"), PermissionsExt::from_mode(0o4755)).unwrap();
+    // cap_net_raw+ep, version 2 (capability.h).
+    let capability = [&[1, 0, 0, 2, 0, 0x20][..], &[0; 14]].concat();
+    let rights = [(b"security.capability".to_vec(), capability)].into();
+    flist::xattr::write(&payload.join("etc/shadow"), &rights).unwrap();
     let (tree, _) = pack(&payload, &DirStore::new(place.dir.path().join("store"))).unwrap();
     place.apply(&ReleaseTree { tree: Arc::new(tree), ..release }, Purpose::SelfUpdate).await.unwrap();
     let at = |path: &str| place.root().join(path).metadata().unwrap();
     assert_eq!((at("bin/su").mode() & 0o7777, at("bin/su").uid(), at("bin/su").gid()), (0o4755, 3, 4));
     assert_eq!((at("etc/shadow").uid(), at("etc/shadow").gid()), (7, 42));
+    assert_eq!(flist::xattr::read(&place.root().join("etc/shadow")).unwrap(), rights);
 }
 
 #[tokio::test(flavor = "multi_thread")]

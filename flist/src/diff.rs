@@ -17,7 +17,7 @@ pub enum Change {
     Removed,
     /// Both have it, with these differences.
     Changed {
-        /// What differs: `kind`, `content`, `target`, `device`, `mode`, `owner`, `mtime`.
+        /// What differs: `kind`, `content`, `target`, `device`, `mode`, `owner`, `mtime`, `xattrs`.
         what: Vec<&'static str>,
     },
 }
@@ -36,8 +36,11 @@ pub struct Difference {
 pub fn diff(a: &Tree, b: &Tree) -> Vec<Difference> {
     let paths: BTreeSet<&FlistPath> = a.iter().chain(b.iter()).map(|(path, _)| path).collect();
     let root = |tree: &Tree| Entry { meta: *tree.root(), kind: Kind::Directory };
-    let at_root = difference(&FlistPath::root(), Some(&root(a)), Some(&root(b)));
-    let below = paths.into_iter().filter_map(|path| difference(path, a.get(path), b.get(path)));
+    let at_root = difference(&FlistPath::root(), Some(&root(a)), Some(&root(b)), true);
+    let below = paths.into_iter().filter_map(|path| {
+        let same_xattrs = a.xattrs(path) == b.xattrs(path);
+        difference(path, a.get(path), b.get(path), same_xattrs)
+    });
     at_root.into_iter().chain(below).collect()
 }
 
@@ -49,12 +52,18 @@ pub fn new_blocks(a: &Tree, b: &Tree) -> BTreeSet<Block> {
     &blocks(b) - &blocks(a)
 }
 
-fn difference(path: &FlistPath, a: Option<&Entry>, b: Option<&Entry>) -> Option<Difference> {
+fn difference(
+    path: &FlistPath,
+    a: Option<&Entry>,
+    b: Option<&Entry>,
+    same_xattrs: bool,
+) -> Option<Difference> {
     let change = match (a, b) {
         (None, Some(_)) => Change::Added,
         (Some(_), None) => Change::Removed,
         (Some(a), Some(b)) => {
-            let what = differing(a, b);
+            let mut what = differing(a, b);
+            what.extend((!same_xattrs).then_some("xattrs"));
             if what.is_empty() {
                 return None;
             }

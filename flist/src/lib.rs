@@ -28,6 +28,7 @@ pub mod store;
 pub mod tree;
 pub mod unpack;
 pub mod verify;
+pub mod xattr;
 
 pub use report::report;
 

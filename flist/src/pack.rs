@@ -14,6 +14,7 @@ use crate::block::{self, BLOCK_SIZE, BlockError, BlockId};
 use crate::path::{FlistPath, PathError};
 use crate::store::{Store, StoreError};
 use crate::tree::{Block, Content, Entry, Kind, Meta, Tree, TreeError};
+use crate::xattr::{self, Xattrs};
 
 /// Why a directory could not be packed.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +101,15 @@ pub fn pack(directory: &Path, store: &dyn Store) -> Result<(Tree, PackSummary), 
     });
     let (blocks, summary) = work.finish()?;
     let mut tree = scan.tree;
+    let xattrs = scan.xattrs;
     for (file, blocks) in scan.files.into_iter().zip(blocks) {
         let entry = Entry { meta: file.meta, kind: Kind::File(Content { size: file.size, blocks }) };
         let failed = |source| PackError::Tree { directory: directory.to_owned(), source };
         tree.insert(file.path, entry).map_err(failed)?;
+    }
+    for (path, xattrs) in xattrs {
+        let failed = |source| PackError::Tree { directory: directory.to_owned(), source };
+        tree.set_xattrs(path, xattrs).map_err(failed)?;
     }
     Ok((tree, summary))
 }
@@ -111,6 +117,7 @@ pub fn pack(directory: &Path, store: &dyn Store) -> Result<(Tree, PackSummary), 
 /// Everything but the content of files.
 struct Scan {
     tree: Tree,
+    xattrs: Vec<(FlistPath, Xattrs)>,
     files: Vec<FoundFile>,
 }
 
@@ -126,7 +133,7 @@ fn scan(directory: &Path) -> Result<Scan, PackError> {
     if !root.is_dir() {
         return Err(PackError::NotADirectory(directory.to_owned()));
     }
-    let mut scan = Scan { tree: Tree::new(meta_of(&root)), files: Vec::new() };
+    let mut scan = Scan { tree: Tree::new(meta_of(&root)), xattrs: Vec::new(), files: Vec::new() };
     let mut stack = vec![FlistPath::root()];
     while let Some(parent) = stack.pop() {
         let at = directory.join(parent.as_path());
@@ -138,6 +145,10 @@ fn scan(directory: &Path) -> Result<Scan, PackError> {
             let on_disk = at.join(&name);
             let metadata = read(&on_disk)?;
             let meta = meta_of(&metadata);
+            let xattrs = xattr::read(&on_disk).map_err(read_failed(&on_disk))?;
+            if !xattrs.is_empty() {
+                scan.xattrs.push((path.clone(), xattrs));
+            }
             if metadata.is_file() {
                 scan.files.push(FoundFile { path, meta, size: metadata.len() });
                 continue;

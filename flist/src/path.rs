@@ -193,7 +193,7 @@ pub fn escape(bytes: &[u8]) -> String {
 }
 
 /// The inverse of [`escape`].
-fn unescape(text: &str) -> Vec<u8> {
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

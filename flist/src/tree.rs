@@ -7,6 +7,7 @@ use blake2::{Blake2b256, Digest};
 
 use crate::block::{BLOCK_SIZE, BlockId, BlockKey};
 use crate::path::FlistPath;
+use crate::xattr::Xattrs;
 
 /// Bounds on what a flist may claim. Everything in a flist comes from outside.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +26,8 @@ pub struct Limits {
     pub path_bytes: usize,
     /// Length of a symlink's target in bytes.
     pub target_bytes: usize,
+    /// Extended attributes of all entries together, names and values, in bytes.
+    pub xattr_bytes: usize,
     /// Routes and tags, each.
     pub routes: usize,
 }
@@ -39,6 +42,7 @@ impl Default for Limits {
             depth: 128,
             path_bytes: 512 << 20,
             target_bytes: 4095,
+            xattr_bytes: 64 << 20,
             routes: 64,
         }
     }
@@ -53,6 +57,9 @@ pub enum TreeError {
     /// The directory of an entry is not in the tree.
     #[error("'{0}' has no parent directory")]
     NoParent(FlistPath),
+    /// Something is said about an entry that is not there.
+    #[error("there is no '{0}'")]
+    NoEntry(FlistPath),
     /// An entry lies beneath something that is no directory.
     #[error("'{entry}' lies beneath '{ancestor}', which is a {kind}, not a directory")]
     BeneathNonDirectory {
@@ -249,6 +256,8 @@ impl Route {
 pub struct Tree {
     root: Meta,
     entries: BTreeMap<FlistPath, Entry>,
+    /// Only of those entries that have any.
+    xattrs: BTreeMap<FlistPath, Xattrs>,
     /// Where the blocks are.
     pub routes: Vec<Route>,
     /// Free notes of the packer.
@@ -258,7 +267,13 @@ pub struct Tree {
 impl Tree {
     /// A tree with nothing but its root directory.
     pub fn new(root: Meta) -> Self {
-        Self { root, entries: BTreeMap::new(), routes: Vec::new(), tags: BTreeMap::new() }
+        Self {
+            root,
+            entries: BTreeMap::new(),
+            xattrs: BTreeMap::new(),
+            routes: Vec::new(),
+            tags: BTreeMap::new(),
+        }
     }
 
     /// Owner, permissions and time of the root directory.
@@ -293,6 +308,26 @@ impl Tree {
         }
         self.entries.insert(path, entry);
         Ok(())
+    }
+
+    /// Sets the extended attributes of an entry that is there, or of the root.
+    ///
+    /// # Errors
+    /// [`TreeError::NoEntry`].
+    pub fn set_xattrs(&mut self, path: FlistPath, xattrs: Xattrs) -> Result<(), TreeError> {
+        if !path.is_root() && !self.entries.contains_key(&path) {
+            return Err(TreeError::NoEntry(path));
+        }
+        match xattrs.is_empty() {
+            true => self.xattrs.remove(&path),
+            false => self.xattrs.insert(path, xattrs),
+        };
+        Ok(())
+    }
+
+    /// The extended attributes of an entry, or of the root; `None` when it has none.
+    pub fn xattrs(&self, path: &FlistPath) -> Option<&Xattrs> {
+        self.xattrs.get(path)
     }
 
     /// The entry at a path; `None` for the root.

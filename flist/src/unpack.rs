@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::num::NonZero;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -22,6 +22,7 @@ use nix::unistd::{Gid, Uid, fchown, fchownat, geteuid, symlinkat};
 use crate::path::FlistPath;
 use crate::store::{FetchError, Store, fetch_plain};
 use crate::tree::{Content, Entry, Kind, Meta, Tree};
+use crate::xattr::{self, Xattrs};
 
 /// Why a tree could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +71,7 @@ pub fn unpack(tree: &Tree, store: &dyn Store, directory: &Path) -> Result<(), Un
     let failed = |source| UnpackError::Destination { path: directory.to_owned(), source };
     std::fs::create_dir_all(directory).map_err(failed)?;
     let root = File::open(directory).map_err(failed)?.into();
-    let target = Target { root, set_owner: geteuid().is_root() };
+    let target = Target { tree, root, set_owner: geteuid().is_root() };
 
     for (path, entry) in tree.iter() {
         target.make_empty(path, entry)?;
@@ -88,7 +89,7 @@ pub fn unpack(tree: &Tree, store: &dyn Store, directory: &Path) -> Result<(), Un
 /// Threads that fetch and write: more than cores, because a store may be far away.
 const MIN_THREADS: usize = 8;
 
-fn fill_files(tree: &Tree, store: &dyn Store, target: &Target) -> Result<(), UnpackError> {
+fn fill_files(tree: &Tree, store: &dyn Store, target: &Target<'_>) -> Result<(), UnpackError> {
     let mut files: Vec<_> = tree.files().collect();
     // The longest first, so that no thread is left alone with one at the end.
     files.sort_by_key(|(_, _, content)| std::cmp::Reverse(content.size));
@@ -112,12 +113,13 @@ fn fill_files(tree: &Tree, store: &dyn Store, target: &Target) -> Result<(), Unp
 }
 
 /// The directory that is written to.
-struct Target {
+struct Target<'t> {
+    tree: &'t Tree,
     root: OwnedFd,
     set_owner: bool,
 }
 
-impl Target {
+impl Target<'_> {
     /// Opens beneath the destination; a symlink anywhere in the path is an error.
     fn open(&self, path: &FlistPath, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
@@ -159,7 +161,13 @@ impl Target {
         self.finish_special(&parent, name, path, entry)
     }
 
-    /// Owner first, then mode, because a change of owner clears set-uid bits; the time last.
+    /// Only root may give rights to files.
+    fn xattrs(&self, path: &FlistPath) -> Option<&Xattrs> {
+        self.tree.xattrs(path).filter(|_| self.set_owner)
+    }
+
+    /// Owner first, then mode and extended attributes, because a change of owner clears set-uid bits and
+    /// capabilities; the time last.
     fn finish_special(
         &self,
         parent: &OwnedFd,
@@ -175,6 +183,10 @@ impl Target {
         if !matches!(entry.kind, Kind::Symlink(_)) {
             fchmodat(parent, name, mode(meta), FchmodatFlags::NoFollowSymlink)
                 .map_err(failed("chmod", path))?;
+        }
+        if let Some(xattrs) = self.xattrs(path) {
+            let at = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
+            xattr::write(&at, xattrs).map_err(xattrs_failed(path))?;
         }
         let time = TimeSpec::new(meta.mtime, 0);
         utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)
@@ -216,9 +228,16 @@ impl Target {
             fchown(&fd, uid, gid).map_err(failed("chown", path))?;
         }
         fchmod(&fd, mode(meta)).map_err(failed("chmod", path))?;
+        if let Some(xattrs) = self.xattrs(path) {
+            xattr::write_open(&fd, xattrs).map_err(xattrs_failed(path))?;
+        }
         let time = TimeSpec::new(meta.mtime, 0);
         futimens(&fd, &time, &time).map_err(failed("set the time of", path))
     }
+}
+
+fn xattrs_failed(path: &FlistPath) -> impl Fn(std::io::Error) -> UnpackError + '_ {
+    move |source| UnpackError::Write { action: "set the extended attributes of", path: path.clone(), source }
 }
 
 fn owner(meta: &Meta) -> (Option<Uid>, Option<Gid>) {

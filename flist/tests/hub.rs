@@ -10,9 +10,17 @@ mod blocks;
 mod channels;
 #[path = "hub/listings.rs"]
 mod listings;
+#[path = "hub/pages.rs"]
+mod pages;
 #[path = "hub/publishing.rs"]
 mod publishing;
+#[path = "hub/releases.rs"]
+mod releases;
+#[path = "hub/rest.rs"]
+mod rest;
 #[path = "hub/rig.rs"]
 mod rig;
 #[path = "hub/serving.rs"]
 mod serving;
+#[path = "hub/tokens.rs"]
+mod tokens;

@@ -46,7 +46,7 @@ mod tests {
 
     fn item(target: &str) -> Item {
         let what = What::Symlink { target: target.as_bytes().to_vec() };
-        Item { mode: 0o777, uid: 0, gid: 0, mtime: 0, what }
+        Item { mode: 0o777, uid: 0, gid: 0, mtime: 0, xattrs: Default::default(), what }
     }
 
     #[test]

@@ -229,7 +229,7 @@ mod tests {
             "dir" => What::Directory,
             other => What::Symlink { target: other.as_bytes().to_vec() },
         };
-        Item { mode: 0o755, uid: 0, gid: 0, mtime: 0, what }
+        Item { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: Default::default(), what }
     }
 
     fn items(list: &[(&str, &str)]) -> Items {

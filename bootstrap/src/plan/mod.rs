@@ -215,7 +215,7 @@ mod tests {
     use crate::item::What;
 
     fn sample() -> (FilePlan, ServicePlan) {
-        let item = Item { mode: 0, uid: 0, gid: 0, mtime: 0, what: What::Fifo };
+        let item = Item { mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: Default::default(), what: What::Fifo };
         let at: FlistPath = "a".parse().unwrap();
         let changes = vec![
             FileChange::Add { path: at.clone(), from: at.clone(), item },

@@ -213,7 +213,7 @@ fn make_special(place: &Place, kind: &Kind) -> Result<(), RootError> {
     made.map_err(place.error("stage"))
 }
 
-/// Sets owner, mode and time of something that was just made.
+/// Sets owner, mode, extended attributes and time of something that was just made.
 ///
 /// # Errors
 /// [`RootError`].
@@ -226,6 +226,11 @@ pub(super) fn set_meta(place: &Place, item: &Item) -> Result<(), RootError> {
         fchmodat(&place.dir, place.name(), mode, FchmodatFlags::FollowSymlink)
             .map_err(place.error("set the mode of"))?;
     }
+    flist::xattr::write(&place.through_descriptor(), &item.xattrs).map_err(|source| RootError::At {
+        action: "set the extended attributes of",
+        path: place.path.clone(),
+        source,
+    })?;
     let time = TimeSpec::new(item.mtime, 0);
     utimensat(&place.dir, place.name(), &time, &time, UtimensatFlags::NoFollowSymlink)
         .map_err(place.error("set the time of"))

@@ -11,6 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Open files besides those of connections.
 const SPARE_FILES: u64 = 64;
 
+/// Threads that wait for the disk. More do not make it faster, but take memory each.
+const DISK_THREADS: usize = 128;
+
 /// Run a hub: flists and pages under /, blocks under /store.
 ///
 /// Reading is open to all. Changes are accepted from this machine only; with --token-file, from anywhere
@@ -64,7 +67,11 @@ pub(super) fn run(arguments: Arguments) -> super::Outcome {
         max_connections: affordable(arguments.max_connections),
         ..ServerConfig::new(arguments.root)
     };
-    tokio::runtime::Runtime::new()?.block_on(async {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(DISK_THREADS)
+        .build()?;
+    runtime.block_on(async {
         let listener =
             TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
         let (mut interrupt, mut terminate) =

@@ -298,7 +298,7 @@ impl HubClient {
         HubError::Stalled { url: url.to_string(), seconds: self.timeouts.stall.as_secs() }
     }
 
-    fn not_found(&self, what: String) -> HubError {
+    pub(super) fn not_found(&self, what: String) -> HubError {
         HubError::NotFound { what, hub: self.base.to_string() }
     }
 }

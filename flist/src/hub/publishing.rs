@@ -112,8 +112,8 @@ impl HubClient {
     /// Takes something off the hub; with `force` also what others point to.
     ///
     /// # Errors
-    /// [`HubError::Status`] 404 when it is not there, 409 naming what points to it; or the hub could not
-    /// be used.
+    /// [`HubError::NotFound`], [`HubError::Status`] 409 naming what points to it, or the hub could not be
+    /// used.
     pub async fn remove(&self, removal: &Removal, force: bool) -> Result<(), HubError> {
         let (kind, repo, name) = match removal {
             Removal::Flist(name) => ("flist", name.repo(), name.file()),
@@ -123,7 +123,13 @@ impl HubClient {
         };
         let mut url = self.address(&["api", "molt", kind, repo, name]);
         url.set_query(force.then_some("force=1"));
-        self.accepted(&url, self.http.delete(url.clone()).timeout(self.timeouts.json)).await
+        match self.accepted(&url, self.http.delete(url.clone()).timeout(self.timeouts.json)).await {
+            // A hub has words for this; anything else does not know the question.
+            Err(HubError::Status { status: 404, message, .. }) if !message.is_empty() => {
+                Err(self.not_found(removal.to_string()))
+            }
+            done => done,
+        }
     }
 
     async fn put_flist(&self, url: &Url, bytes: Vec<u8>) -> Result<(), HubError> {

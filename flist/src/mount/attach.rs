@@ -17,6 +17,9 @@ use nix::unistd::{getgid, getuid};
 
 use super::Purpose;
 
+/// How far the kernel reads ahead of a sequential reader, in KiB: four blocks.
+const READ_AHEAD_KIB: u32 = 2048;
+
 /// What became of a mount that should go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Removal {
@@ -63,6 +66,17 @@ pub(super) fn attach(device: &OwnedFd, path: &Path, purpose: Purpose) -> io::Res
 }
 
 impl Attached {
+    /// Lets the kernel read ahead by some blocks, so that several threads fetch them for one reader. FUSE
+    /// itself can only ask for less than the system's default.
+    ///
+    /// # Errors
+    /// Those of the system, for instance where /sys is read-only.
+    pub(super) fn read_ahead(&self) -> io::Result<()> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let device = device_of(&mounts, self.id).ok_or(ErrorKind::NotFound)?;
+        fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), READ_AHEAD_KIB.to_string())
+    }
+
     /// Takes the mount away; one that is in use is detached.
     ///
     /// # Errors
@@ -92,6 +106,12 @@ impl Attached {
     }
 }
 
+/// `major:minor` of a mount's file system: the third word of its line.
+fn device_of(mountinfo: &str, id: u64) -> Option<&str> {
+    let own = format!("{id} ");
+    mountinfo.lines().find(|line| line.starts_with(&own))?.split(' ').nth(2)
+}
+
 /// The number of the mount one sees at a path. Its file system is not asked, which may not answer.
 fn visible_mount(path: &Path) -> io::Result<u64> {
     let opened = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(path)?;
@@ -100,4 +120,16 @@ fn visible_mount(path: &Path) -> io::Result<u64> {
     number.and_then(|number| number.trim().parse().ok()).ok_or_else(|| {
         io::Error::new(ErrorKind::InvalidData, "the kernel does not tell the number of a mount")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_found_by_its_number() {
+        let mounts = "23 28 0:21 / /proc rw - proc proc rw\n123 28 0:44 / /mnt ro - fuse.flist flist ro\n";
+        assert_eq!(device_of(mounts, 123), Some("0:44"));
+        assert_eq!(device_of(mounts, 12), None);
+    }
 }

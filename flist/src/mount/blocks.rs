@@ -1,14 +1,16 @@
 //! Plain blocks for readers of a mount.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::block::{BLOCK_SIZE, BlockId};
 use crate::store::{FetchError, KeyLocks, Store, fetch_plain};
 use crate::tree::Content;
 
-/// Plain blocks kept in memory. The kernel asks for at most 1 MiB at a time and reads ahead, so a few
-/// blocks for each of its parallel requests are enough; its own page cache keeps the rest.
+/// Plain blocks kept in memory. The kernel asks for at most one block's length at a time and reads ahead,
+/// so a few blocks for each of its parallel requests are enough; its own page cache keeps the rest.
 const KEPT: usize = 32;
 
 /// Fetches blocks, once for concurrent readers of the same block, and keeps the last few.
@@ -34,19 +36,19 @@ impl Blocks {
     ///
     /// # Errors
     /// A block could not be had: no byte is returned then.
-    pub(super) fn read(&self, content: &Content, offset: u64, size: u32) -> Result<Vec<u8>, FetchError> {
+    pub(super) fn read(&self, content: &Content, offset: u64, size: u32) -> Result<Pieces, FetchError> {
         let end = content.size.min(offset.saturating_add(u64::from(size)));
-        let mut bytes = Vec::with_capacity(usize::try_from(end.saturating_sub(offset)).unwrap_or(0));
+        let mut pieces = Pieces(Vec::with_capacity(2));
         let mut at = offset;
         while at < end {
             let index = (at / BLOCK_SIZE as u64) as usize;
             let plain = self.block(content, index)?;
             let start = (at % BLOCK_SIZE as u64) as usize;
             let take = (plain.len() - start).min((end - at) as usize);
-            bytes.extend_from_slice(&plain[start..start + take]);
+            pieces.0.push((plain, start..start + take));
             at += take as u64;
         }
-        Ok(bytes)
+        Ok(pieces)
     }
 
     fn block(&self, content: &Content, index: usize) -> Result<Arc<Vec<u8>>, FetchError> {
@@ -66,6 +68,22 @@ impl Blocks {
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+}
+
+/// What a read gives: parts of blocks, in order.
+pub(super) struct Pieces(Vec<(Arc<Vec<u8>>, Range<usize>)>);
+
+impl Pieces {
+    /// The bytes; they are copied only when they come from more than one block.
+    pub(super) fn bytes(&self) -> Cow<'_, [u8]> {
+        match self.0.as_slice() {
+            [(plain, range)] => Cow::Borrowed(&plain[range.clone()]),
+            pieces => {
+                let slices: Vec<_> = pieces.iter().map(|(plain, range)| &plain[range.clone()]).collect();
+                Cow::Owned(slices.concat())
+            }
+        }
     }
 }
 
@@ -134,11 +152,12 @@ mod tests {
         let blocks = Blocks::new(store.clone());
         for (offset, size) in [(0, 10), (BLOCK_SIZE - 5, 10), (BLOCK_SIZE * 2, 4096), (plain.len(), 10)] {
             let end = plain.len().min(offset + size);
-            assert_eq!(blocks.read(&content, offset as u64, size as u32).unwrap(), plain[offset..end]);
+            let pieces = blocks.read(&content, offset as u64, size as u32).unwrap();
+            assert_eq!(*pieces.bytes(), plain[offset..end]);
         }
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| assert_eq!(blocks.read(&content, 0, 2_000_000).unwrap(), plain));
+                scope.spawn(|| assert_eq!(*blocks.read(&content, 0, 2_000_000).unwrap().bytes(), *plain));
             }
         });
         assert_eq!(store.asked.load(Ordering::Relaxed), 3);

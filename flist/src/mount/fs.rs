@@ -1,30 +1,41 @@
 //! The kernel's questions, answered from the inode table. Nothing is decided here.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry,
-    ReplyOpen, ReplyStatfs, Request,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
 use super::blocks::Blocks;
 use super::inodes::{Inode, InodeTable};
+use crate::block::BLOCK_SIZE;
 use crate::tree::Kind;
 
 /// What is mounted never changes, so the kernel may remember everything for as long as it likes.
 const TTL: Duration = Duration::from_secs(24 * 3600);
 
+/// Most bytes that one read asks for: one block, so that blocks read ahead are fetched by several threads.
+const MAX_READ: u32 = BLOCK_SIZE as u32;
+
 /// `statfs` counts in units of this many bytes.
 const STATFS_UNIT: u32 = 4096;
 
 pub(super) struct FlistFs {
-    pub(super) table: InodeTable,
-    pub(super) blocks: Blocks,
+    table: InodeTable,
+    blocks: Blocks,
+    /// The kernel can do without a message for each open and each close.
+    skips_open: bool,
 }
 
 impl FlistFs {
+    pub(super) fn new(table: InodeTable, blocks: Blocks) -> Self {
+        Self { table, blocks, skips_open: false }
+    }
+
     fn attr(&self, ino: u64, inode: &Inode) -> FileAttr {
         let meta = &inode.entry.meta;
         let (kind, size, rdev) = match &inode.entry.kind {
@@ -76,7 +87,9 @@ impl Filesystem for FlistFs {
         ] {
             let _ = config.add_capabilities(wish);
         }
-        let _ = config.set_max_readahead(1 << 20);
+        self.skips_open = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
+        // Nothing is written, but the largest read is derived from this.
+        let _ = config.set_max_write(MAX_READ);
         let _ = config.set_max_background(64);
         Ok(())
     }
@@ -104,6 +117,10 @@ impl Filesystem for FlistFs {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.skips_open {
+            // The kernel takes this as "always possible, keep the cache" and does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
         reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
     }
 
@@ -125,7 +142,7 @@ impl Filesystem for FlistFs {
         let Some(inode) = self.table.get(ino.into()) else { return reply.error(Errno::ENOENT) };
         let Kind::File(content) = &inode.entry.kind else { return reply.error(Errno::EISDIR) };
         match self.blocks.read(content, offset, size) {
-            Ok(bytes) => reply.data(&bytes),
+            Ok(pieces) => reply.data(&pieces.bytes()),
             Err(error) => {
                 tracing::error!(file = %inode.path, error = %crate::report(&error), "cannot read");
                 reply.error(Errno::EIO);
@@ -161,8 +178,31 @@ impl Filesystem for FlistFs {
         reply.ok();
     }
 
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match self.table.get(ino.into()).map(|inode| inode.xattrs.get(name.as_bytes())) {
+            Some(Some(value)) => reply_sized(value, size, reply),
+            Some(None) => reply.error(Errno::NO_XATTR),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let Some(inode) = self.table.get(ino.into()) else { return reply.error(Errno::ENOENT) };
+        let names: Vec<u8> = inode.xattrs.keys().flat_map(|name| [name, &b"\0"[..]].concat()).collect();
+        reply_sized(&names, size, reply);
+    }
+
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let units = self.table.total_bytes.div_ceil(u64::from(STATFS_UNIT));
         reply.statfs(units, 0, 0, self.table.len() as u64, 0, STATFS_UNIT, 255, STATFS_UNIT);
+    }
+}
+
+/// Size 0 asks how long the answer would be (getxattr(2)).
+fn reply_sized(bytes: &[u8], size: u32, reply: ReplyXattr) {
+    match u32::try_from(bytes.len()) {
+        Ok(length) if size == 0 => reply.size(length),
+        Ok(length) if length <= size => reply.data(bytes),
+        _ => reply.error(Errno::ERANGE),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::path::FlistPath;
 use crate::tree::{Entry, Kind, Tree};
+use crate::xattr::Xattrs;
 
 /// Number of the root directory in FUSE.
 pub(super) const ROOT: u64 = 1;
@@ -15,6 +16,7 @@ pub(super) const ROOT: u64 = 1;
 pub(super) struct Inode {
     pub(super) path: FlistPath,
     pub(super) entry: Entry,
+    pub(super) xattrs: Xattrs,
     /// The directory that holds it; the root holds itself.
     pub(super) parent: u64,
     /// For a directory, what it holds, ordered by name.
@@ -46,6 +48,7 @@ impl InodeTable {
         let inode = |path: &FlistPath, entry: &Entry, parent| Inode {
             path: path.clone(),
             entry: entry.clone(),
+            xattrs: tree.xattrs(path).cloned().unwrap_or_default(),
             parent,
             children: Vec::new(),
             directories: 0,

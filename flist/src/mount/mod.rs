@@ -86,7 +86,7 @@ pub fn mount(
     purpose: Purpose,
 ) -> Result<MountedFlist, MountError> {
     let device = File::options().read(true).write(true).open("/dev/fuse").map_err(MountError::NoFuse)?;
-    let filesystem = fs::FlistFs { table: inodes::InodeTable::new(tree), blocks: blocks::Blocks::new(store) };
+    let filesystem = fs::FlistFs::new(inodes::InodeTable::new(tree), blocks::Blocks::new(store));
     let started = if geteuid().is_root() {
         start(filesystem, device.into(), path, purpose)
     } else {
@@ -169,7 +169,13 @@ fn start(filesystem: fs::FlistFs, device: OwnedFd, path: &Path, purpose: Purpose
     // The kernel waits for the session's first answer from now on.
     let session = Session::from_fd(filesystem, device, SessionACL::All, config(SessionACL::All));
     match session.and_then(Session::spawn) {
-        Ok(session) => Ok((session, Some(attached))),
+        Ok(session) => {
+            // Only the answer that the session has given by now lets the kernel read ahead at all.
+            if let Err(error) = attached.read_ahead() {
+                tracing::debug!(path = %path.display(), %error, "reads ahead no further than by default");
+            }
+            Ok((session, Some(attached)))
+        }
         Err(error) => {
             if let Err(left) = attached.remove() {
                 tracing::warn!(path = %path.display(), error = %left, "a dead mount is left");

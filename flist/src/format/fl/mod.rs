@@ -2,7 +2,8 @@
 //!
 //! Tables: `inode(ino, parent, name, size, uid, gid, mode, rdev, ctime, mtime)` with the root as inode 1
 //! of parent 0; `extra(ino, data)` with the targets of symlinks; `block(ino, id, key)` in the order of the
-//! file; `tag(key, value)`; `route(start, end, url)`.
+//! file; `tag(key, value)`; `route(start, end, url)`. Our own
+//! extension, which rfs does not look at, is `xattr(ino, name, value)`; it is there only if it has rows.
 
 mod read;
 mod rows;
@@ -104,6 +105,12 @@ pub enum FlError {
     /// Blocks that belong to no regular file.
     #[error("there are blocks for inode {ino}, which is not a regular file")]
     StrayBlock {
+        /// The inode.
+        ino: i64,
+    },
+    /// Extended attributes of something that is not in the tree.
+    #[error("there are extended attributes for inode {ino}, which is not in the tree")]
+    StrayXattr {
         /// The inode.
         ino: i64,
     },

@@ -7,6 +7,7 @@ use super::{FlError, ROOT_INO};
 use crate::block::{BlockId, BlockKey};
 use crate::path::{FlistPath, MAX_NAME};
 use crate::tree::{Block, Content, Entry, Kind, Limits, Meta, Route, Tree, TreeError};
+use crate::xattr::{MAX_VALUE, MAX_XATTR_NAME, Xattrs, is_kept};
 
 const S_IFMT: u32 = 0o170_000;
 
@@ -22,11 +23,14 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Tree, FlError> {
     let mut inodes = read_inodes(&database, limits)?;
     let mut blocks = read_blocks(&database, limits)?;
     let targets = read_targets(&database, limits)?;
+    let mut xattrs = read_xattrs(&database, limits)?;
     let root = match inodes.rows.remove(&ROOT_INO) {
         Some(root) if root.parent == 0 && root.mode & S_IFMT == file_type::DIRECTORY => root,
         _ => return Err(FlError::NoRoot),
     };
     let mut tree = Tree::new(root.meta());
+    let of_root = xattrs.remove(&ROOT_INO).unwrap_or_default();
+    tree.set_xattrs(FlistPath::root(), of_root).map_err(FlError::Tree)?;
     let mut stack = vec![(ROOT_INO, FlistPath::root(), 0)];
     let mut path_bytes = 0;
     while let Some((directory, path, depth)) = stack.pop() {
@@ -46,7 +50,10 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Tree, FlError> {
             // Only directories are descended into, so what claims any other parent stays unconnected,
             // except beneath symlinks and files, which deserve the clearer error of `Tree::insert`.
             stack.push((ino, path.clone(), depth + 1));
-            tree.insert(path, Entry { meta: inode.meta(), kind }).map_err(FlError::Tree)?;
+            tree.insert(path.clone(), Entry { meta: inode.meta(), kind }).map_err(FlError::Tree)?;
+            if let Some(xattrs) = xattrs.remove(&ino) {
+                tree.set_xattrs(path, xattrs).map_err(FlError::Tree)?;
+            }
         }
     }
     if let Some((ino, inode)) = inodes.rows.iter().min_by_key(|(ino, _)| **ino) {
@@ -55,6 +62,9 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Tree, FlError> {
     }
     if let Some(ino) = blocks.keys().min() {
         return Err(FlError::StrayBlock { ino: *ino });
+    }
+    if let Some(ino) = xattrs.keys().min() {
+        return Err(FlError::StrayXattr { ino: *ino });
     }
     tree.routes = read_routes(&database, limits)?;
     tree.tags = read_tags(&database, limits)?;
@@ -205,6 +215,35 @@ fn read_targets(database: &Database, limits: &Limits) -> Result<HashMap<i64, Vec
         }
     })?;
     Ok(targets)
+}
+
+fn read_xattrs(database: &Database, limits: &Limits) -> Result<HashMap<i64, Xattrs>, FlError> {
+    let mut xattrs: HashMap<i64, Xattrs> = HashMap::new();
+    if !database.has("xattr")? {
+        return Ok(xattrs);
+    }
+    let mut bytes = 0;
+    database.for_each_row("xattr", "ino, name, value", |field| {
+        let ino = field.integer(0, "ino")?;
+        let field = field.of_inode(ino);
+        let name = field.bytes(1, "name", MAX_XATTR_NAME)?;
+        let value = field.bytes(2, "value", MAX_VALUE)?;
+        // Others would be refused by the system, or belong to another machine.
+        if !is_kept(name) || name.contains(&0) {
+            return Err(
+                field.refuse("name", format!("'{}' is not one that a flist keeps", name.escape_ascii()))
+            );
+        }
+        bytes += name.len() + value.len();
+        if bytes > limits.xattr_bytes {
+            return Err(FlError::TooMany { what: "bytes of extended attributes", limit: limits.xattr_bytes });
+        }
+        match xattrs.entry(ino).or_default().insert(name.to_vec(), value.to_vec()) {
+            Some(_) => Err(field.refuse("name", format!("'{}' is there twice", name.escape_ascii()))),
+            None => Ok(()),
+        }
+    })?;
+    Ok(xattrs)
 }
 
 fn read_routes(database: &Database, limits: &Limits) -> Result<Vec<Route>, FlError> {

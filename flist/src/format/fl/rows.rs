@@ -65,6 +65,16 @@ impl Database {
         Ok(())
     }
 
+    /// Whether there is anything of this name.
+    ///
+    /// # Errors
+    /// [`FlError::Table`].
+    pub(super) fn has(&self, table: &'static str) -> Result<bool, FlError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE)";
+        let found = self.connection.query_row(sql, [table], |row| row.get(0));
+        found.map_err(|source| FlError::Table { table, source })
+    }
+
     /// Neither a view nor virtual, nor with columns that are computed instead of stored.
     fn is_ordinary_table(&self, table: &str) -> rusqlite::Result<bool> {
         // Both hold where there is no such table at all; reading it tells so better.

@@ -25,6 +25,9 @@ CREATE INDEX names ON inode (name);
 CREATE INDEX block_ino ON block (ino);
 ";
 
+/// Our own extension, which rfs does not look at.
+const XATTR_SCHEMA: &str = "CREATE TABLE xattr (ino INTEGER, name VARCHAR(255), value BLOB);";
+
 /// A directory's size, as ext4 and rfs report it.
 const DIRECTORY_SIZE: i64 = 4096;
 
@@ -50,6 +53,7 @@ fn fill(database: &mut Connection, tree: &Tree) -> rusqlite::Result<()> {
         for ((path, entry), ino) in tree.iter().zip(ROOT_INO + 1..) {
             writer.entry(ino, path, entry)?;
         }
+        writer.xattrs(tree)?;
         for route in &tree.routes {
             transaction.execute(
                 "INSERT INTO route (start, end, url) VALUES (?, ?, ?)",
@@ -70,6 +74,24 @@ struct Writer<'d> {
 }
 
 impl Writer<'_> {
+    fn xattrs(&self, tree: &Tree) -> rusqlite::Result<()> {
+        let root = FlistPath::root();
+        let numbered = std::iter::once(&root).chain(tree.iter().map(|(path, _)| path)).zip(ROOT_INO..);
+        let mut with_any = numbered.filter_map(|(path, ino)| Some((ino, tree.xattrs(path)?))).peekable();
+        if with_any.peek().is_some() {
+            self.database.execute_batch(XATTR_SCHEMA)?;
+        }
+        for (ino, xattrs) in with_any {
+            for (name, value) in xattrs {
+                self.database.execute(
+                    "INSERT INTO xattr (ino, name, value) VALUES (?, ?, ?)",
+                    params![ino, text_or_blob(name), value],
+                )?;
+            }
+        }
+        Ok(())
+    }
+
     fn entry(&mut self, ino: i64, path: &FlistPath, entry: &Entry) -> rusqlite::Result<()> {
         let parent = path.parent().and_then(|parent| self.inos.get(&parent)).copied().unwrap_or(ROOT_INO);
         self.inode(ino, parent, text_or_blob(path.name()), entry)?;

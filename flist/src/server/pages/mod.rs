@@ -138,10 +138,12 @@ fn repo_page(repo: &str, entries: Vec<Found>) -> Html {
 
 fn flist_page(name: &FlistName, light: &Light, known: &Known) -> Html {
     let plain = |text: &str| Html::default().text(text);
-    let mut facts = vec![("Version", plain(&ReleaseVersion::in_name(name).to_string()))];
-    if let Some(to) = &light.target {
-        facts.push(("Points to", target("../", name.repo(), to)));
-    }
+    let to = light.target.as_deref();
+    // A link is of the version that it points to.
+    let destination = to.and_then(|to| target_name(name.repo(), to).ok());
+    let version = ReleaseVersion::in_name(destination.as_ref().unwrap_or(name));
+    let mut facts = vec![("Version", plain(&version.to_string()))];
+    facts.extend(to.map(|to| ("Points to", target("../", name.repo(), to))));
     facts.push(("Size", plain(&length(known.size))));
     facts.push(("Changed", plain(&date(known.modified))));
     facts.push(("SHA-256", code(&known.digests.sha256.to_string())));

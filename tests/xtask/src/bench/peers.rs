@@ -79,12 +79,15 @@ pub(super) fn add_cases(arena: &Arena, peers: &Peers, cases: &mut Vec<Case>) -> 
     Ok(missing)
 }
 
+/// From the first directory to the second.
+type Transfer = Box<dyn Fn(&Path, &Path) -> Invocation>;
+
 /// A program by its two directions, from directory to directory.
 struct Peer {
     /// Packs a tree to files in a directory.
-    pack: Box<dyn Fn(&Path, &Path) -> Invocation>,
+    pack: Transfer,
     /// Unpacks from that directory.
-    unpack: Option<Box<dyn Fn(&Path, &Path) -> Invocation>>,
+    unpack: Option<Transfer>,
 }
 
 impl Peers {

@@ -21,7 +21,7 @@ pub(super) const COPY: &str = "cp -a";
 const QUIET: f64 = 0.1;
 
 /// How often at most; the pair with the least disturbance counts.
-const ATTEMPTS: usize = 6;
+const ATTEMPTS: usize = 3;
 
 /// How long comparing two trees may take.
 const COMPARE_LIMIT: Duration = Duration::from_secs(600);

@@ -92,7 +92,10 @@ fn weigh(program: &Program, built: &Path, shipped: &Path) -> Result<bool, Error>
         println!("  {size:.2} MB of at most {limit} MB");
         return Ok(true);
     }
-    println!("  {size:.2} MB: more than {limit} MB by {:.0} %; most of its code is from", (size / limit - 1.0) * 100.0);
+    println!(
+        "  {size:.2} MB: more than {limit} MB by {:.0} %; most of its code is from",
+        (size / limit - 1.0) * 100.0
+    );
     for (crate_name, bytes) in weight::heaviest(built)? {
         println!("    {crate_name:<20} {:.2} MB", bytes as f64 / 1e6);
     }

@@ -32,7 +32,8 @@ fn by_crate(symbols: &str) -> BTreeMap<String, u64> {
     for line in symbols.lines() {
         // address, size, type, name
         let mut words = line.splitn(4, ' ');
-        let (Some(_), Some(size), Some(_), Some(name)) = (words.next(), words.next(), words.next(), words.next())
+        let (Some(_), Some(size), Some(_), Some(name)) =
+            (words.next(), words.next(), words.next(), words.next())
         else {
             continue;
         };

@@ -1,0 +1,166 @@
+//! The commands that publish, as a person uses them, against `flist serve` with tokens.
+#![cfg(all(feature = "server", feature = "publish"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod serving;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serving::{FLIST, Serving};
+
+const SECRET: &str = "a-token-0123456789abcdef";
+
+struct Rig {
+    hub: Serving,
+    directory: tempfile::TempDir,
+}
+
+impl Rig {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let token = directory.path().join("token");
+        fs::write(&token, format!("{SECRET} zos bins # for the test\n")).unwrap();
+        fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
+        let root = directory.path().join("hub");
+        let hub = Serving::start(&root, &["--token-file", token.to_str().unwrap()]);
+        let tree = directory.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("file"), "content").unwrap();
+        Self { hub, directory }
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.directory.path().join("tree")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let (subcommand, rest) = arguments.split_first().unwrap();
+        let mut command = Command::new(FLIST);
+        command.env_remove("FLIST_TOKEN").env_remove("FLIST_HUB").env("RUST_LOG", "warn");
+        command.arg(subcommand).args(["--hub", &self.hub.url]).args(rest);
+        command
+    }
+
+    /// What a command with the token says.
+    fn says(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).env("FLIST_TOKEN", SECRET).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", errors(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Why a command with the token is refused.
+    fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).env("FLIST_TOKEN", SECRET).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?} was not refused");
+        errors(&output)
+    }
+
+    fn publish(&self, repo: &str, name: &str, version: &str, more: &[&str]) -> Vec<String> {
+        let tree = self.tree();
+        let fixed = ["publish", "--repo", repo, "--name", name, "--version", version];
+        fixed.iter().chain(more).map(|text| (*text).to_owned()).chain([tree.display().to_string()]).collect()
+    }
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn words(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn a_release_goes_from_one_run_mode_to_the_next() {
+    let rig = Rig::start();
+    let publish = rig.publish("zos", "zos", "1.0.0", &["--run-mode", "dev"]);
+    let refused = rig.command(&words(&publish)).output().unwrap();
+    assert!(!refused.status.success());
+    let text = errors(&refused);
+    assert!(text.contains("401") && text.contains("--token-file or FLIST_TOKEN"), "{text}");
+    let said = rig.says(&words(&publish));
+    assert!(said.contains("zos/zos:development:latest.flist now points to it"), "{said}");
+
+    let said = rig.says(&["promote", "--repo", "zos", "--name", "zos", "dev", "test"]);
+    assert_eq!(said, "zos/zos:testing:latest.flist now points to zos/zos:v1.0.0.flist\n");
+    let text = rig.refused(&["promote", "--repo", "zos", "--name", "zos", "qa", "prod"]);
+    assert!(text.contains("zos/zos:qa:latest.flist does not exist"), "{text}");
+    let listed = rig.says(&["list", "zos"]);
+    assert!(listed.contains("zos:testing:latest.flist -> zos:v1.0.0.flist\n"), "{listed}");
+    assert!(
+        listed.lines().any(|line| line.starts_with("flist ") && line.ends_with("  zos:v1.0.0.flist")),
+        "{listed}"
+    );
+    let text = rig.refused(&["rm", "zos/zos:v1.0.0.flist"]);
+    assert!(
+        text.contains("still needed by zos/zos:development:latest.flist, zos/zos:testing:latest.flist"),
+        "{text}"
+    );
+    rig.says(&[
+        "rm",
+        "zos/zos:development:latest.flist",
+        "zos/zos:testing:latest.flist",
+        "zos/zos:v1.0.0.flist",
+    ]);
+    assert_eq!(rig.says(&["list", "zos"]), "");
+    let text = rig.refused(&["list", "nobody"]);
+    assert!(text.contains("repo nobody does not exist"), "{text}");
+    assert!(rig.hub.stop(), "the hub did not stop properly");
+}
+
+#[test]
+fn tags_and_taglinks() {
+    let rig = Rig::start();
+    rig.says(&words(&rig.publish("bins", "zos", "1.0.0", &[])));
+    rig.says(&words(&rig.publish("bins", "net", "7.0.0", &[])));
+    let said = rig.says(&["tag", "zos/tags/1.0.0", "bins/zos:v1.0.0.flist", "network=bins/net:v7.0.0.flist"]);
+    assert_eq!(said, "zos/tags/1.0.0 has 2 flists\n");
+    let said = rig.says(&["link", "zos/qa", "zos/tags/1.0.0"]);
+    assert_eq!(said, "zos/qa now points to zos/tags/1.0.0\n");
+    let said = rig.says(&["promote", "--repo", "zos", "qa", "prod"]);
+    assert_eq!(said, "zos/production now points to zos/tags/1.0.0\n");
+    let said = rig.says(&["link", "zos/zos:qa:latest.flist", "bins/zos:v1.0.0.flist"]);
+    assert_eq!(said, "zos/zos:qa:latest.flist now points to bins/zos:v1.0.0.flist\n");
+
+    let json: serde_json::Value =
+        serde_json::from_str(&rig.says(&["list", "--json", "zos/tags/1.0.0"])).unwrap();
+    assert_eq!(json[0]["name"], "network.flist");
+    assert_eq!(json[0]["target"], "bins/net:v7.0.0.flist");
+    assert_eq!(json[1]["name"], "zos.flist");
+    assert_eq!(rig.says(&["list"]), "bins\nzos\n");
+    let listed = rig.says(&["list", "zos"]);
+    assert!(listed.contains("production -> zos/tags/1.0.0\n"), "{listed}");
+
+    let text = rig.refused(&["tag", "zos/tags/1.0.0", "bins/zos:v1.0.0.flist"]);
+    assert!(text.contains("409") && text.contains("exists with other entries"), "{text}");
+    rig.says(&["tag", "--replace", "zos/tags/1.0.0", "bins/zos:v1.0.0.flist"]);
+    let text = rig.refused(&["rm", "zos/tags/1.0.0"]);
+    assert!(text.contains("needed by zos/production, zos/qa"), "{text}");
+    let said = rig.says(&["rm", "zos/qa", "zos/production", "zos/tags/1.0.0"]);
+    assert_eq!(said, "removed taglink zos/qa\nremoved taglink zos/production\nremoved tag zos/tags/1.0.0\n");
+    let text = rig.refused(&["tag", "other/tags/1.0.0", "bins/zos:v1.0.0.flist"]);
+    assert!(text.contains("403") && text.contains("not for repo other"), "{text}");
+}
+
+#[test]
+fn secrets_are_neither_taken_from_open_files_nor_shown() {
+    let rig = Rig::start();
+    let open = rig.directory.path().join("open");
+    fs::write(&open, SECRET).unwrap();
+    fs::set_permissions(&open, PermissionsExt::from_mode(0o644)).unwrap();
+    let with_file = |path: &str| {
+        rig.command(&["rm", "--token-file", path, "zos/qa"]).env("RUST_LOG", "trace").output().unwrap()
+    };
+    let text = errors(&with_file(open.to_str().unwrap()));
+    assert!(text.contains("chmod 600"), "{text}");
+    fs::set_permissions(&open, PermissionsExt::from_mode(0o600)).unwrap();
+    let output = with_file(open.to_str().unwrap());
+    let text = errors(&output) + &String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("taglink zos/qa does not exist") && !text.contains(SECRET), "{text}");
+    let help = Command::new(FLIST).args(["rm", "--help"]).env("FLIST_TOKEN", SECRET).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("Examples:") && !help.contains(SECRET), "{help}");
+}
