@@ -268,24 +268,26 @@ async fn no_reader_ever_sees_a_half_release() {
         point(&client, &world, what, 0).await;
     }
 
-    // Everybody is connected and has read everything once before anything moves.
-    let (warm, go) = (Arc::new(Barrier::new(READERS + 1)), Arc::new(Barrier::new(READERS + 1)));
-    let reader = |hub: Arc<Serving>, world: Arc<World>, warm: Arc<Barrier>, go: Arc<Barrier>| async move {
+    // Everybody is connected, and everybody has read everything at the same time, before anything moves.
+    let phase = Arc::new(Barrier::new(READERS + 1));
+    let reader = |hub: Arc<Serving>, world: Arc<World>, phase: Arc<Barrier>| async move {
         let mut reader = Reader::connect(&hub).await;
+        phase.wait().await;
         reader.round(&world).await;
-        warm.wait().await;
-        go.wait().await;
+        reader.round(&world).await;
+        phase.wait().await;
+        phase.wait().await;
         while !world.enough.load(Ordering::Relaxed) {
             reader.round(&world).await;
         }
     };
-    let mut readers: Vec<_> = (0..READERS)
-        .map(|_| tokio::spawn(reader(hub.clone(), world.clone(), warm.clone(), go.clone())))
-        .collect();
-    warm.wait().await;
+    let mut readers: Vec<_> =
+        (0..READERS).map(|_| tokio::spawn(reader(hub.clone(), world.clone(), phase.clone()))).collect();
+    phase.wait().await;
+    phase.wait().await;
     let (before, files) = (hub.memory("VmHWM"), hub.open_files());
     assert!(files > READERS, "only {files} open files, so not everybody is connected");
-    go.wait().await;
+    phase.wait().await;
     readers.extend((0..CLIENTS).map(|_| tokio::spawn(follow(client.clone(), world.clone()))));
     let movers = (0..3 * MOVERS).map(|mover| keep_moving(client.clone(), world.clone(), mover % 3, mover));
     readers.extend(movers.map(tokio::spawn));

@@ -18,6 +18,9 @@ use super::download::stream;
 use super::layout::Layout;
 use crate::block::{self, BlockId, MAX_STORED};
 
+/// How much of a block is read at once, in bytes.
+const CHUNK: usize = 64 * 1024;
+
 /// `GET /store/<id>`.
 pub(super) async fn get(hub: State<Arc<Hub>>, Path(id): Path<String>) -> Result<Response, Refusal> {
     send(hub, parse(&id)?).await
@@ -57,7 +60,7 @@ async fn send(State(hub): State<Arc<Hub>>, id: BlockId) -> Result<Response, Refu
         (CONTENT_LENGTH, length.to_string()),
         (CACHE_CONTROL, "public, max-age=31536000, immutable".to_owned()),
     ];
-    Ok((headers, stream(file, length)).into_response())
+    Ok((headers, stream(file, length, CHUNK)).into_response())
 }
 
 fn parse(id: &str) -> Result<BlockId, Refusal> {

@@ -14,7 +14,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::answer::{Refusal, json, on_disk};
-use super::download::stream;
+use super::download::{CHUNK, stream};
 use super::listing::{known_flist, not_found};
 use super::{Hub, python_json};
 use crate::format;
@@ -40,7 +40,7 @@ pub(super) async fn full(
     })
     .await?;
     let headers = [(CONTENT_TYPE, "application/json".to_owned()), (CONTENT_LENGTH, length.to_string())];
-    Ok((headers, stream(file, length)).into_response())
+    Ok((headers, stream(file, length, CHUNK)).into_response())
 }
 
 /// `GET /api/flist/<repo>/<flist>/metadata`: the tags in the flist as one JSON object.

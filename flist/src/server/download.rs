@@ -23,8 +23,9 @@ use super::range::{self, Part};
 use super::{Hub, pages};
 use crate::hub::{FlistName, TagName};
 
-/// How much of a file is read at once, in bytes. Up to 16 of these wait for a client that reads slowly.
-const CHUNK: usize = 16 * 1024;
+/// How much of a flist is read at once, in bytes. Small, because many nodes ask for a new release at the same
+/// moment, and each keeps a few of these while it is answered.
+pub(super) const CHUNK: usize = 16 * 1024;
 
 const PLAIN: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
 
@@ -70,9 +71,11 @@ pub(super) async fn tagged(
     send(hub, opened, &method, &headers).await
 }
 
-/// A body of `length` bytes of a file from where it stands, read as they are sent.
-pub(super) fn stream(file: File, length: u64) -> Body {
-    Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(length), CHUNK))
+/// A body of `length` bytes of a file from where it stands, read as they are sent, `chunk` bytes at once.
+pub(super) fn stream(file: File, length: u64, chunk: usize) -> Body {
+    let mut file = tokio::fs::File::from_std(file);
+    file.set_max_buf_size(chunk);
+    Body::from_stream(ReaderStream::with_capacity(file.take(length), chunk))
 }
 
 async fn send(
@@ -109,7 +112,7 @@ async fn send(
     let part =
         if *method == Method::GET { range::requested(headers, length, &etag, modified) } else { Part::Whole };
     match part {
-        Part::Whole => Ok((known, content(length), stream(file, length)).into_response()),
+        Part::Whole => Ok((known, content(length), stream(file, length, CHUNK)).into_response()),
         Part::Bytes { first, last } => {
             file.seek(SeekFrom::Start(first)).map_err(Refusal::failed("read a part of a flist"))?;
             let partial = [
@@ -117,7 +120,7 @@ async fn send(
                 (ACCEPT_RANGES, "bytes".to_owned()),
             ];
             let length = last - first + 1;
-            let body = stream(file, length);
+            let body = stream(file, length, CHUNK);
             Ok((StatusCode::PARTIAL_CONTENT, known, content(length), partial, body).into_response())
         }
         Part::Beyond => {
