@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flist::hub::{FlistName, HubClient, HubError, Release, Resolution, resolve};
 use flist::mount::{MountError, MountedFlist, Purpose as MountPurpose, detach, mount};
-use flist::store::{DirStore, Store, StoreError, open_for_reading};
+use flist::store::{DirStore, Store, StoreError, open_routes};
 
 use crate::boot_info::{self, BootInfoError};
 use crate::durable;
@@ -15,7 +15,7 @@ use crate::generation::Generation;
 use crate::lock::{self, EngineLock, LockError};
 use crate::plan::Purpose;
 use crate::settings::Settings;
-use crate::source::{BlockSource, ContentSource, MountSource};
+use crate::source::{BlockSource, ContentSource, MountSource, cached};
 use crate::transaction::Progress;
 
 /// The longest pause between two attempts to reach the hub.
@@ -215,7 +215,7 @@ impl Content {
 
         let (tree, cache, at) = (release.tree.clone(), settings.cache_dir.clone(), mount_point.clone());
         let opened = blocking(move || {
-            let store = open_for_reading(&tree.routes, &[], Some(&cache))?;
+            let store = cached(open_routes(&tree.routes)?, &cache);
             let mounted = mount(&tree, store.clone(), &at, MountPurpose::Install);
             Ok((store, mounted))
         });

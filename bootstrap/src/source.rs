@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
 use flist::path::FlistPath;
-use flist::store::{FetchError, Store, StoreError, fetch_plain};
+use flist::store::{CachedStore, DirStore, FetchError, Store, StoreError, fetch_plain};
 use flist::tree::Content;
 
 /// Why content could not be had.
@@ -82,6 +82,14 @@ impl ContentSource for BlockSource {
             Err(SourceError::Fetch(FetchError::Key { id: block.id }))
         }
     }
+}
+
+/// Most bytes of fetched blocks that a node keeps.
+const CACHE_LIMIT: u64 = 512 << 20;
+
+/// Puts the node's cache in front of a store.
+pub fn cached(store: Arc<dyn Store>, cache_dir: &Path) -> Arc<dyn Store> {
+    Arc::new(CachedStore::new(store, DirStore::new(cache_dir)).with_limit(CACHE_LIMIT))
 }
 
 /// Counts the stored bytes that come out of a store.

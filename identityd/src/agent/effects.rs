@@ -14,11 +14,11 @@ use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::Purpose;
 use bootstrap::releases::{Note, Releases};
 use bootstrap::settings::Settings;
-use bootstrap::source::{BlockSource, ContentSource, CountingStore};
+use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached};
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
 use flist::hub::{FlistName, HubClient, Resolution, Seen, resolve};
 use flist::report;
-use flist::store::{CachedStore, DirStore, open_for_reading};
+use flist::store::{DirStore, open_routes};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -30,9 +30,6 @@ use super::stage::Stage;
 use crate::handover::{self, Handover};
 
 const USER_AGENT: &str = concat!("identityd/", env!("CARGO_PKG_VERSION"));
-
-/// Most bytes of fetched blocks that are kept.
-const CACHE_LIMIT: u64 = 512 << 20;
 
 /// The engine, as the agent sees it.
 pub struct Effects {
@@ -302,9 +299,8 @@ impl Effects {
     ) -> Result<Arc<dyn ContentSource>, Problem> {
         let (tree, cache) = (release.tree.clone(), self.settings.cache_dir.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let remote = open_for_reading(&tree.routes, &[], None)?;
-            let counted = Arc::new(CountingStore::new(remote, fetched));
-            let store = Arc::new(CachedStore::new(counted, DirStore::new(cache)).with_limit(CACHE_LIMIT));
+            let counted = CountingStore::new(open_routes(&tree.routes)?, fetched);
+            let store = cached(Arc::new(counted), &cache);
             Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(BlockSource { store }))
         });
         let opened = opened.await.map_err(|error| local("opening the stores broke off", &error))?;

@@ -51,8 +51,9 @@ impl Effects {
         let handover = Handover::new(&self.settings, unit.clone(), prepared.generation(), release.id)?;
         // Its time begins when everything is staged: fetching may take long.
         let before_swap = || {
-            self.attempt(release)?;
-            Ok(handover.start_guardian()?)
+            handover.start_guardian()?;
+            // Counted last: a guardian that cannot be started is not the release's fault.
+            Ok(self.attempt(release)?)
         };
         if let Err(error) = self.engine.apply(lock, &prepared, source, observer, &before_swap).await {
             Handover::end(&self.settings.run_dir);
