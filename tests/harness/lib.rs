@@ -12,12 +12,16 @@
 //! under test, found and built by [`Binaries`]. The supervisor is our `molt-supervisor` unless
 //! `MOLT_ZINIT=/path/to/zinit` names a real one. [`Payload`] is what a release consists of.
 //!
-//! All of it needs root, and says so. Every process dies with the thread that keeps its [`NetNs`], so that
+//! [`RedisServer`] and [`BlockServer`] are stores on 127.0.0.1 without a node, and [`FaultProxy`] damages
+//! what they answer.
+//!
+//! All of the node needs root, and says so. Every process dies with the thread that keeps its [`NetNs`], so that
 //! a test that is killed leaves nothing running; temporary files are under the target directory.
 
 mod base;
 mod binaries;
 mod error;
+mod fault_proxy;
 mod http;
 mod hub;
 mod job;
@@ -28,13 +32,16 @@ mod netns;
 mod node;
 mod payload;
 mod place;
+mod port;
 mod site;
+mod store_server;
 pub mod tools;
 mod wait;
 
 pub use base::{BaseFile, Content};
 pub use binaries::{Binaries, Release, SKIP_BUILD, SUPERVISOR};
 pub use error::{Error, require_root};
+pub use fault_proxy::{Fault, FaultProxy};
 pub use http::{Answer, get};
 pub use hub::{CHANNEL_NAME, CHANNEL_REPO, Hub};
 pub use job::{output, run};
@@ -43,7 +50,9 @@ pub use netns::NetNs;
 pub use node::{Census, Node, NodeBuilder, Process, digest_of};
 pub use payload::Payload;
 pub use place::{cargo, lock, profile_dir, scratch, target_dir, workspace};
+pub use port::ReservedPort;
 pub use site::{Site, UPGRADE_LIMIT, WEB, require_installed};
+pub use store_server::{BlockServer, RedisServer};
 pub use wait::{interrupt, wait_for};
 
 /// Answer of every fallible function of the harness.

@@ -29,6 +29,8 @@ pub struct RedisStore {
     client: Client,
     /// Without password.
     url: String,
+    /// Longest silence within an answer.
+    patience: Duration,
     /// Namespace of 0-db or database of Redis, and the namespace's password.
     select: Option<(String, Option<String>)>,
     idle: Mutex<Vec<Connection>>,
@@ -41,6 +43,14 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError::BadUrl`].
     pub fn new(url: &Url) -> Result<Self, StoreError> {
+        Self::with_patience(url, STALL)
+    }
+
+    /// As [`RedisStore::new`], but gives up a server that is silent for `patience`.
+    ///
+    /// # Errors
+    /// As [`RedisStore::new`].
+    pub fn with_patience(url: &Url, patience: Duration) -> Result<Self, StoreError> {
         let shown = without_password(url);
         let refuse = |reason: &str| StoreError::BadUrl { url: shown.clone(), reason: reason.to_owned() };
         let zdb = url.scheme() == "zdb";
@@ -65,7 +75,7 @@ impl RedisStore {
         let client = address.into_connection_info().map(|info| info.set_redis_settings(login));
         let client = client.and_then(Client::open).map_err(|error| refuse(&error.to_string()))?;
         let select = (!name.is_empty()).then(|| (name.to_owned(), password.filter(|_| zdb)));
-        Ok(Self { client, url: shown, select, idle: Mutex::default() })
+        Ok(Self { client, url: shown, patience, select, idle: Mutex::default() })
     }
 
     /// Asks once on a kept or a new connection; a connection that failed is not used again.
@@ -85,9 +95,9 @@ impl RedisStore {
     }
 
     fn connect(&self) -> ::redis::RedisResult<Connection> {
-        let mut connection = self.client.get_connection_with_timeout(CONNECT)?;
-        connection.set_read_timeout(Some(STALL))?;
-        connection.set_write_timeout(Some(STALL))?;
+        let mut connection = self.client.get_connection_with_timeout(CONNECT.min(self.patience))?;
+        connection.set_read_timeout(Some(self.patience))?;
+        connection.set_write_timeout(Some(self.patience))?;
         if let Some((name, password)) = &self.select {
             ::redis::cmd("SELECT").arg(name).arg(password).exec(&mut connection)?;
         }
