@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Deserialize;
 
 use super::access::Writer;
@@ -111,7 +111,7 @@ fn swap_tag(repo: &FilePath, tag: &FilePath, links: &[(&str, String)], present: 
     }
     sync_directory(aside.path())?;
     if present {
-        renameat2(AT_FDCWD, aside.path(), AT_FDCWD, tag, RenameFlags::RENAME_EXCHANGE)?;
+        renameat_with(CWD, aside.path(), CWD, tag, RenameFlags::EXCHANGE)?;
     } else {
         std::fs::rename(aside.path(), tag)?;
     }

@@ -99,7 +99,7 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
 
     use super::*;
 
@@ -126,7 +126,7 @@ mod tests {
         let replace = || {
             for release in ["one", "three"].iter().cycle().take_while(|_| !done.load(Ordering::Relaxed)) {
                 fill(&aside, release);
-                renameat2(AT_FDCWD, &aside, AT_FDCWD, &path, RenameFlags::RENAME_EXCHANGE).unwrap();
+                renameat_with(CWD, &aside, CWD, &path, RenameFlags::EXCHANGE).unwrap();
                 std::fs::remove_dir_all(&aside).unwrap();
             }
         };

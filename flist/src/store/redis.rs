@@ -78,20 +78,22 @@ impl RedisStore {
         Ok(Self { client, url: shown, patience, select, idle: Mutex::default() })
     }
 
-    /// Asks once on a kept or a new connection; a connection that failed is not used again.
-    fn ask<T>(&self, ask: impl Fn(&mut Connection) -> ::redis::RedisResult<T>) -> Result<T, StoreError> {
+    /// Asks once on a kept or a new connection, and returns that too, for [`keep`](Self::keep); a connection
+    /// that failed is not used again.
+    fn ask<T>(
+        &self,
+        ask: impl Fn(&mut Connection) -> ::redis::RedisResult<T>,
+    ) -> Result<(T, Connection), StoreError> {
         let failed = |source| StoreError::Redis { url: self.url.clone(), source };
         if let Some(mut connection) = self.take()
             && let Ok(answer) = ask(&mut connection)
         {
             // One that failed may have been closed by the server while it was idle.
-            self.keep(connection);
-            return Ok(answer);
+            return Ok((answer, connection));
         }
         let mut connection = self.connect().map_err(failed)?;
         let answer = ask(&mut connection).map_err(failed)?;
-        self.keep(connection);
-        Ok(answer)
+        Ok((answer, connection))
     }
 
     fn connect(&self) -> ::redis::RedisResult<Connection> {
@@ -119,16 +121,26 @@ impl RedisStore {
 impl Store for RedisStore {
     fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
         let get = |connection: &mut Connection| ::redis::cmd("GET").arg(id.as_bytes()).query(connection);
-        let Some(stored): Option<Vec<u8>> = self.ask(get)? else { return Ok(None) };
-        if stored.len() > MAX_STORED {
-            return Err(StoreError::TooLong { url: self.url.clone() });
+        let (stored, connection): (Option<Vec<u8>>, _) = self.ask(get)?;
+        // Behind wrong bytes there may be more of them, which the next request would get as its answer: such
+        // a connection is not kept.
+        if let Some(stored) = &stored {
+            if stored.len() > MAX_STORED {
+                return Err(StoreError::TooLong { url: self.url.clone() });
+            }
+            block::verify(id, stored)
+                .map_err(|source| StoreError::Corrupt { url: self.url.clone(), source })?;
         }
-        block::verify(id, &stored).map_err(|source| StoreError::Corrupt { url: self.url.clone(), source })?;
-        Ok(Some(stored))
+        self.keep(connection);
+        Ok(stored)
     }
 
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
-        self.ask(|connection| ::redis::cmd("EXISTS").arg(id.as_bytes()).query(connection))
+        let exists =
+            |connection: &mut Connection| ::redis::cmd("EXISTS").arg(id.as_bytes()).query(connection);
+        let (exists, connection) = self.ask(exists)?;
+        self.keep(connection);
+        Ok(exists)
     }
 
     fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError> {
@@ -136,7 +148,9 @@ impl Store for RedisStore {
         let set = |connection: &mut Connection| {
             ::redis::cmd("SET").arg(id.as_bytes()).arg(stored).query::<Value>(connection)
         };
-        self.ask(set).map(drop)
+        let (_, connection) = self.ask(set)?;
+        self.keep(connection);
+        Ok(())
     }
 
     fn url(&self) -> String {
