@@ -1,4 +1,5 @@
 //! Blocks in real stores, Redis and a hub: whole, in parts, twice, and behind a proxy that damages answers.
+#![allow(clippy::unwrap_used)]
 
 mod packed;
 

@@ -17,10 +17,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let (tree, store) = arguments.reading.open()?;
-    // Blocked before any thread starts, so that all of them leave the signals to the thread below.
+    // Blocked before any thread starts (those of a store too), so that all of them leave the signals to the
+    // thread below.
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block()?;
+    let (tree, store) = arguments.reading.open()?;
     let mounted = mount(&tree, store, &arguments.directory, Purpose::General)?;
     println!("{} is mounted on {}", arguments.reading.meta.display(), arguments.directory.display());
     let directory = arguments.directory.clone();

@@ -13,9 +13,13 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::SFlag;
+use nix::sys::statfs::statfs;
 use nix::unistd::{getgid, getuid};
 
 use super::Purpose;
+
+/// Type of a mounted flist in the kernel's list of mounts.
+const FILE_SYSTEM: &str = "fuse.flist";
 
 /// How far the kernel reads ahead of a sequential reader, in KiB: four blocks.
 const READ_AHEAD_KIB: u32 = 2048;
@@ -55,7 +59,7 @@ pub(super) fn attach(device: &OwnedFd, path: &Path, purpose: Purpose) -> io::Res
         getuid(),
         getgid()
     );
-    nix::mount::mount(Some("flist"), &path, Some("fuse.flist"), flags, Some(options.as_str()))?;
+    nix::mount::mount(Some("flist"), &path, Some(FILE_SYSTEM), flags, Some(options.as_str()))?;
     match visible_mount(&path) {
         Ok(id) => Ok(Attached { path, id }),
         Err(error) => {
@@ -63,6 +67,30 @@ pub(super) fn attach(device: &OwnedFd, path: &Path, purpose: Purpose) -> io::Res
             Err(error)
         }
     }
+}
+
+/// Takes away what sessions that were killed have left at `path`: mounts of flists that one sees there and
+/// that nobody serves any more. Other file systems are not even asked whether they live.
+///
+/// # Errors
+/// Those of the system; EPERM when there is one and the user may not unmount it.
+pub(super) fn clear_dead(path: &Path) -> io::Result<()> {
+    let path = path.canonicalize()?;
+    while is_dead(&path)? {
+        match umount2(&path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH) {
+            Ok(()) => tracing::info!(path = %path.display(), "took away the mount of a process that is gone"),
+            // A directory in a dead mount, not its top: it is in nobody's way.
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+fn is_dead(path: &Path) -> io::Result<bool> {
+    let id = visible_mount(path)?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(type_of(&mounts, id) == Some(FILE_SYSTEM) && statfs(path).is_err_and(|errno| errno == Errno::ENOTCONN))
 }
 
 impl Attached {
@@ -112,6 +140,13 @@ fn device_of(mountinfo: &str, id: u64) -> Option<&str> {
     mountinfo.lines().find(|line| line.starts_with(&own))?.split(' ').nth(2)
 }
 
+/// The type of a mount's file system: the first word after the dash in its line.
+fn type_of(mountinfo: &str, id: u64) -> Option<&str> {
+    let own = format!("{id} ");
+    let line = mountinfo.lines().find(|line| line.starts_with(&own))?;
+    line.split_once(" - ")?.1.split(' ').next()
+}
+
 /// The number of the mount one sees at a path. Its file system is not asked, which may not answer.
 fn visible_mount(path: &Path) -> io::Result<u64> {
     let opened = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(path)?;
@@ -131,5 +166,7 @@ mod tests {
         let mounts = "23 28 0:21 / /proc rw - proc proc rw\n123 28 0:44 / /mnt ro - fuse.flist flist ro\n";
         assert_eq!(device_of(mounts, 123), Some("0:44"));
         assert_eq!(device_of(mounts, 12), None);
+        assert_eq!(type_of(mounts, 23), Some("proc"));
+        assert_eq!(type_of(mounts, 123), Some(FILE_SYSTEM));
     }
 }

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use attach::{Attached, Removal, attach};
+use attach::{Attached, Removal, attach, clear_dead};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::unistd::geteuid;
 
@@ -56,6 +57,17 @@ pub enum MountError {
         #[source]
         source: std::io::Error,
     },
+    /// A process that was killed has left a dead mount there.
+    #[error(
+        "cannot take away the dead mount on {path}; do so with 'umount --lazy' as root, or 'fusermount3 -uz'"
+    )]
+    Dead {
+        /// The mount point.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// The mount could not be removed.
     #[error("cannot unmount {path}")]
     Unmount {
@@ -75,10 +87,12 @@ pub struct MountedFlist {
     path: PathBuf,
 }
 
-/// Mounts a tree on a directory that exists.
+/// Mounts a tree on a directory that exists. Dead mounts of flists there, which processes that were killed
+/// have left, are taken away first.
 ///
 /// # Errors
-/// [`MountError::NoFuse`] where FUSE cannot be used at all, [`MountError::Mount`] otherwise.
+/// [`MountError::NoFuse`] where FUSE cannot be used at all, [`MountError::Dead`] where a dead mount is in the
+/// way, [`MountError::Mount`] otherwise.
 pub fn mount(
     tree: &Tree,
     store: Arc<dyn Store>,
@@ -86,6 +100,10 @@ pub fn mount(
     purpose: Purpose,
 ) -> Result<MountedFlist, MountError> {
     let device = File::options().read(true).write(true).open("/dev/fuse").map_err(MountError::NoFuse)?;
+    clear_dead(path).map_err(|source| match Errno::from_raw(source.raw_os_error().unwrap_or(0)) {
+        Errno::EPERM => MountError::Dead { path: path.to_owned(), source },
+        _ => MountError::Mount { path: path.to_owned(), source },
+    })?;
     let filesystem = fs::FlistFs::new(inodes::InodeTable::new(tree), blocks::Blocks::new(store));
     let started = if geteuid().is_root() {
         start(filesystem, device.into(), path, purpose)

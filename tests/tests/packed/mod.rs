@@ -1,5 +1,7 @@
 //! What the tests of stores pack, and the stores they read it from.
 
+#![allow(clippy::unwrap_used, reason = "all of this is for tests")]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -41,6 +43,7 @@ pub(crate) fn source(at: &Path) {
 }
 
 /// Routes as they are given to `--store`.
+#[allow(dead_code, reason = "not every test program shards")]
 pub(crate) fn routes(texts: &[&str]) -> Vec<Route> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
