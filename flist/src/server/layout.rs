@@ -159,6 +159,15 @@ impl Layout {
         opened.map(|fd| Ok(fstat(fd).map(|stat| (length(&stat), stat.st_mtime))?)).transpose()
     }
 
+    /// The file that a link with this target, stored in this repo, leads to inside the hub; none when it leads
+    /// to no file.
+    pub(super) fn open_target(&self, repo: &str, target: &str) -> io::Result<Option<File>> {
+        if target.starts_with('/') {
+            return Ok(None);
+        }
+        open_file(&self.users, &format!("{repo}/{target}"))
+    }
+
     fn open_repo(&self, repo: &str) -> io::Result<Option<OwnedFd>> {
         open_beneath(&self.users, repo, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
     }

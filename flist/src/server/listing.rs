@@ -113,9 +113,6 @@ fn known_repo(hub: &Hub, repo: &str) -> Result<(), Refusal> {
     if known { Ok(()) } else { Err(not_found("user not found")) }
 }
 
-/// How often a link may move while it is being described.
-const DESCRIBE_ATTEMPTS: usize = 100;
-
 pub(super) fn not_found(message: &str) -> Refusal {
     Refusal::json(StatusCode::NOT_FOUND, message)
 }
@@ -165,19 +162,13 @@ fn listing_entry(layout: &Layout, repo: &str, found: Found) -> io::Result<Option
     })
 }
 
-/// None for what is neither a flist nor a link to one. A description never mixes two destinations of a
-/// link: it is made again when the link was moved meanwhile.
+/// None for what is neither a flist nor a link to one. What is said of a link's destination is asked by the
+/// link's target and not by its name, so that it never mixes two destinations while the link moves.
 pub(super) fn describe(hub: &Hub, name: &FlistName) -> io::Result<Option<Light>> {
-    let mut found = hub.layout.entry(name)?;
-    for _ in 1..DESCRIBE_ATTEMPTS {
-        let light = found.clone().map(|found| describe_found(hub, name, found)).transpose()?.flatten();
-        let now = hub.layout.entry(name)?;
-        if now.as_ref().map(|now| &now.object) == found.as_ref().map(|found| &found.object) {
-            return Ok(light);
-        }
-        found = now;
+    match hub.layout.entry(name)? {
+        Some(found) => describe_found(hub, name, found),
+        None => Ok(None),
     }
-    Err(io::Error::other("the link moves too fast to be described"))
 }
 
 fn describe_found(hub: &Hub, name: &FlistName, found: Found) -> io::Result<Option<Light>> {
@@ -196,7 +187,11 @@ fn describe_found(hub: &Hub, name: &FlistName, found: Found) -> io::Result<Optio
         target,
     };
     // Length, time and digest come from one opened file, so they belong together while names move.
-    let Some(file) = hub.layout.open_flist(name)? else { return Ok(Some(light)) };
+    let file = match &light.target {
+        Some(target) => hub.layout.open_target(name.repo(), target)?,
+        None => hub.layout.open_flist(name)?,
+    };
+    let Some(file) = file else { return Ok(Some(light)) };
     let metadata = file.metadata()?;
     let digests = hub.digests.of(&file, &metadata)?;
     Ok(Some(Light {
