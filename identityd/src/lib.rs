@@ -28,6 +28,7 @@ use agent::effects::Effects;
 use agent::{Agent, AgentError, Problem};
 use bootstrap::settings::Settings;
 use control::{Server, ServerError};
+use handover::Handover;
 use status::{Daemon, Status, StatusError, StatusFile};
 
 /// The version of this program: the one it was built as, else the crate's.
@@ -68,7 +69,9 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     }
     let file = StatusFile::prepare(&settings.run_dir).map_err(RunError::Status)?;
     let server = Server::bind(&settings.run_dir.join(control::SOCKET)).await.map_err(RunError::Control)?;
-    let status = Status::new(daemon, insecure).continued_from(file.read());
+    let handed_over = Handover::read(&settings.run_dir).filter(|handover| handover.pid == daemon.pid);
+    let fetched = handed_over.map(|handover| handover.fetched);
+    let status = Status::new(daemon, insecure).continued_from(file.read(), fetched);
     let poll_interval = settings.poll_interval;
     let effects = Effects::new(settings).map_err(RunError::Engine)?;
 

@@ -127,12 +127,14 @@ impl Status {
         }
     }
 
-    /// Goes on with the sums of the daemon that ran before on this boot.
-    pub fn continued_from(self, earlier: Option<Self>) -> Self {
-        match earlier {
-            Some(earlier) => Self { counters: earlier.counters, services: earlier.services, ..self },
-            None => self,
-        }
+    /// Goes on with the sums of the daemon that ran before on this boot. One that handed over says how many
+    /// bytes it had `fetched` in that upgrade; what it still wrote into its status may be less.
+    pub fn continued_from(self, earlier: Option<Self>, fetched: Option<u64>) -> Self {
+        let Some(earlier) = earlier else { return self };
+        let mut counters = earlier.counters;
+        let written = earlier.fetch.map_or(0, |fetch| fetch.bytes);
+        counters.bytes_fetched += fetched.unwrap_or(0).saturating_sub(written);
+        Self { counters, services: earlier.services, ..self }
     }
 
     /// Shows what the agent decided; `now` dates what is new.

@@ -73,9 +73,18 @@ impl FromStr for Route {
                 Err(bad_url(text, "the range of its route is empty".to_owned()))
             }
             Some(((first, last), url)) => Ok(Self { first, last, url: url.to_owned() }),
+            None if text.split_once('=').is_some_and(|(range, _)| looks_like_a_range(range)) => {
+                let reason = "its range is not two pairs of hexadecimal digits, as in 00-7f; for a path with a '=' write dir://…";
+                Err(bad_url(text, reason.to_owned()))
+            }
             None => Ok(Self::everything(text)),
         }
     }
+}
+
+/// A range with a typing error must not become a directory of that name.
+fn looks_like_a_range(text: &str) -> bool {
+    text.len() == 5 && text.as_bytes()[2] == b'-'
 }
 
 /// `00-80`; anything else before a `=` belongs to the address.
@@ -158,5 +167,6 @@ mod tests {
         assert_eq!(route("http://h/?a=b"), Route::everything("http://h/?a=b"));
         assert_eq!(route("dir:///with=sign"), Route::everything("dir:///with=sign"));
         assert!("80-7f=dir:///a".parse::<Route>().is_err());
+        assert!("zz-7f=blocks".parse::<Route>().is_err());
     }
 }

@@ -43,8 +43,6 @@ pub struct Effects {
     seen: Option<Seen>,
     /// What the channel offers.
     offered: Option<ReleaseTree>,
-    /// Bytes that the daemon before this one fetched of the same release.
-    carried: u64,
 }
 
 impl Effects {
@@ -56,7 +54,7 @@ impl Effects {
         let engine = Engine::open(&settings).map_err(|error| local("cannot start", &error))?;
         let hub = HubClient::new(&settings.hub, USER_AGENT).map_err(|error| local("cannot start", &error))?;
         let program = own_path()?;
-        Ok(Self { settings, program, engine, hub, seen: None, offered: None, carried: 0 })
+        Ok(Self { settings, program, engine, hub, seen: None, offered: None })
     }
 
     /// Finishes or undoes what a crash left. In a new daemon it acknowledges the handover: it commits.
@@ -184,7 +182,7 @@ impl Effects {
         let lock = self.lock().await?;
         // Nobody listening is no reason not to upgrade.
         let _ = progress.send(Progress::Stage(Stage::Fetching));
-        let fetched = Arc::new(AtomicU64::new(std::mem::take(&mut self.carried)));
+        let fetched = Arc::new(AtomicU64::new(0));
         let source = self.source(&release, fetched.clone()).await?;
         let observer = observer(progress, fetched.clone());
         let applied = self.apply_locked(&lock, &release, (source.clone(), &fetched), &observer).await;

@@ -55,8 +55,11 @@ fn the_file_is_private_complete_and_continued() {
     assert_eq!((mode(&directory), mode(&directory.join(FILE))), (0o700, 0o600));
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
 
-    let next = status().continued_from(file.read());
+    let next = status().continued_from(file.read(), None);
     assert_eq!((next.counters, &next.services), (first.counters, &first.services));
+    // The daemon that handed over had fetched 25 bytes and written down 10 of them, or all.
+    let bytes = |fetched| status().continued_from(file.read(), Some(fetched)).counters.bytes_fetched;
+    assert_eq!((bytes(25), bytes(10)), (25, 10));
 }
 
 #[test]

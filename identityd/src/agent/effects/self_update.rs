@@ -88,7 +88,6 @@ impl Effects {
         let committed = self.engine.commit_pending(lock, handover.generation).await;
         if committed.map_err(|error| problem(&error))? {
             Handover::end(&self.settings.run_dir);
-            self.carried = handover.fetched;
             // The rest of the release is an attempt of its own.
             let mut releases = Releases::load(&self.engine.state().releases());
             if let Err(error) = releases.excuse(handover.release) {
