@@ -65,7 +65,8 @@ impl Look {
                 found.insert(path, there);
             }
         }
-        let units = Units { before: self.units_in_root()?, release: self.units_of_release(&wanted, source)? };
+        let units =
+            Units { before: self.units_in_root()?, release: self.units_of_release(&wanted, &found, source)? };
         Ok(View { wanted, found, units, base: self.base })
     }
 
@@ -115,20 +116,28 @@ impl Look {
     fn units_of_release(
         &self,
         wanted: &BTreeMap<FlistPath, Wanted>,
+        found: &BTreeMap<FlistPath, Found>,
         source: &dyn ContentSource,
     ) -> Result<BTreeMap<FlistPath, (UnitName, ServiceUnit)>, EngineError> {
         let mut units = BTreeMap::new();
-        for (path, Wanted { from, .. }) in wanted {
+        for (path, Wanted { from, item }) in wanted {
             let (Some(name), Some(entry)) = (unit_name(path), self.tree.get(from)) else { continue };
             let flist::tree::Kind::File(content) = &entry.kind else { continue };
             if content.size > MAX_UNIT as u64 {
                 return Err(EngineError::UnitText(path.clone()));
             }
-            let mut bytes = Vec::new();
-            for index in 0..content.blocks.len() {
-                let block = source.block(from, content, index);
-                bytes.extend(block.map_err(|source| EngineError::Content { path: path.clone(), source })?);
-            }
+            // What is here already is not fetched.
+            let same = found.get(path).is_some_and(|found| found.item.what == item.what);
+            let local =
+                if same { self.root.read_small(path, MAX_UNIT).map_err(EngineError::Root)? } else { None };
+            let fetch = || {
+                let blocks = (0..content.blocks.len()).map(|index| source.block(from, content, index));
+                blocks.collect::<Result<Vec<_>, _>>().map(|blocks| blocks.concat())
+            };
+            let bytes = match local {
+                Some(bytes) => bytes,
+                None => fetch().map_err(|source| EngineError::Content { path: path.clone(), source })?,
+            };
             let text = String::from_utf8(bytes).map_err(|_| EngineError::UnitText(path.clone()))?;
             let unit = ServiceUnit::parse(&name, &text)
                 .map_err(|source| EngineError::Unit { path: path.clone(), source })?;
