@@ -127,7 +127,7 @@ async fn resume(
     tracing::info!(channel = %current.channel, version = %current.version, generation = current.number, "installed already");
     let named = boot_info::read_name(&settings.root).ok().flatten();
     if named.as_ref() != Some(&current.channel) {
-        boot_info::write(&settings.root, &current.channel, &current.info).map_err(BootError::BootInfo)?;
+        boot_info::write(engine.root(), &current.channel, &current.info).map_err(BootError::BootInfo)?;
     }
     let started = engine.start_missing(lock, current).await.map_err(BootError::State)?;
     for unit in started {

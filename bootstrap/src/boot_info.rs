@@ -10,8 +10,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use flist::hub::{FlistName, NameError};
+use flist::path::FlistPath;
 
-use crate::durable;
+use crate::disk;
+use crate::root::Root;
 
 const NAME: &str = "tmp/flist.name";
 const INFO: &str = "tmp/flist.info";
@@ -56,9 +58,9 @@ pub enum BootInfoError {
 ///
 /// # Errors
 /// [`BootInfoError::File`].
-pub fn write(root: &Path, channel: &FlistName, info: &str) -> Result<(), BootInfoError> {
-    replace(&root.join(INFO), info)?;
-    replace(&root.join(NAME), &format!("{channel}\n"))
+pub fn write(root: &Root, channel: &FlistName, info: &str) -> Result<(), BootInfoError> {
+    replace(root, "write", INFO, info.as_bytes())?;
+    replace(root, "write", NAME, format!("{channel}\n").as_bytes())
 }
 
 /// The two files as they were, to put them back.
@@ -68,27 +70,36 @@ pub struct BootInfo {
     info: Option<Vec<u8>>,
 }
 
+/// Longest info file that is remembered, in bytes.
+const MAX_INFO: usize = 1 << 20;
+
 impl BootInfo {
     /// Remembers both files; one that cannot be read counts as not there.
-    pub fn read(root: &Path) -> Self {
-        Self { name: std::fs::read(root.join(NAME)).ok(), info: std::fs::read(root.join(INFO)).ok() }
+    pub fn read(root: &Root) -> Self {
+        let read = |name: &str| {
+            let path = name.parse().ok()?;
+            disk::read_small(root.disk(), &path, MAX_INFO, false).ok()?
+        };
+        Self { name: read(NAME), info: read(INFO) }
     }
 
     /// Puts both files back.
     ///
     /// # Errors
     /// [`BootInfoError::File`].
-    pub fn restore(&self, root: &Path) -> Result<(), BootInfoError> {
+    pub fn restore(&self, root: &Root) -> Result<(), BootInfoError> {
         for (name, bytes) in [(INFO, &self.info), (NAME, &self.name)] {
-            let path = root.join(name);
-            let restored = match bytes {
-                Some(bytes) => durable::replace(&path, bytes, 0o644),
-                None => match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                    _ => Ok(()),
-                },
-            };
-            restored.map_err(|source| BootInfoError::File { action: "restore", path, source })?;
+            match bytes {
+                Some(bytes) => replace(root, "restore", name, bytes)?,
+                None => {
+                    let failed = |source| failed(root, "restore", name, source);
+                    let path = name.parse().map_err(|error| failed(io::Error::other(error)))?;
+                    match root.disk().remove(&path) {
+                        Err(error) if !disk::is_absent(&error) => return Err(failed(error)),
+                        _ => {}
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -125,10 +136,19 @@ pub fn read_name(root: &Path) -> Result<Option<FlistName>, BootInfoError> {
     Ok(Some(name))
 }
 
-fn replace(path: &Path, text: &str) -> Result<(), BootInfoError> {
-    let failed = |source| BootInfoError::File { action: "write", path: path.to_owned(), source };
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
-    durable::replace(path, text.as_bytes(), 0o644).map_err(failed)
+fn replace(root: &Root, action: &'static str, name: &str, bytes: &[u8]) -> Result<(), BootInfoError> {
+    let failed = |source| failed(root, action, name, source);
+    let path: FlistPath = name.parse().map_err(|error| failed(io::Error::other(error)))?;
+    let directory = path.parent().unwrap_or_default();
+    if root.disk().real_directory(&directory).map_err(failed)?.is_none() {
+        root.disk().make_directory(&directory).map_err(failed)?;
+        root.disk().set_mode(&directory, 0o1777).map_err(failed)?;
+    }
+    disk::replace(root.disk(), &path, bytes, 0o644).map_err(failed)
+}
+
+fn failed(root: &Root, action: &'static str, name: &str, source: io::Error) -> BootInfoError {
+    BootInfoError::File { action, path: root.path().join(name), source }
 }
 
 #[cfg(test)]
@@ -142,7 +162,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let name: FlistName = "tf-zos/zos:development:latest.flist".parse().unwrap();
         assert!(read_name(dir.path()).unwrap().is_none());
-        write(dir.path(), &name, "{}").unwrap();
+        write(&Root::open(dir.path()).unwrap(), &name, "{}").unwrap();
         assert_eq!(read_name(dir.path()).unwrap(), Some(name.clone()));
 
         let path = dir.path().join(NAME);
@@ -151,7 +171,7 @@ mod tests {
         std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
         assert!(matches!(read_name(dir.path()), Err(BootInfoError::NotTrusted { .. })));
-        write(dir.path(), &name, "{}").unwrap();
+        write(&Root::open(dir.path()).unwrap(), &name, "{}").unwrap();
         assert_eq!(read_name(dir.path()).unwrap(), Some(name));
         std::fs::write(&path, "../../x").unwrap();
         assert!(matches!(read_name(dir.path()), Err(BootInfoError::Name { .. })));

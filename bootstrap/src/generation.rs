@@ -8,19 +8,26 @@
 //! └── releases.json             attempts, and releases that failed
 //! ```
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flist::hub::{FlistName, ReleaseId, ReleaseVersion};
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
+use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
 
+use crate::disk::{self, Beneath, Disk, is_absent};
 use crate::durable;
 use crate::item::Items;
 use crate::root::Root;
+use crate::transaction::journal::JournalPlace;
 
 /// Generations kept besides the current one.
 const PREVIOUS_KEPT: u64 = 1;
+
+/// Directory of the records, and the file with the number of the current one.
+const GENERATIONS: &str = "generations";
+const CURRENT: &str = "current";
 
 /// Version of the file's layout.
 const SCHEMA: u32 = 1;
@@ -133,13 +140,12 @@ impl RootIdentity {
     /// # Errors
     /// [`GenerationError::Identity`].
     pub fn of(root: &Root) -> Result<Self, GenerationError> {
-        let filesystem =
-            fstatfs(root.fd()).map_err(|errno| GenerationError::Identity(errno.into()))?.filesystem_type();
-        let path = MARKER.parse().map_err(|error| GenerationError::Identity(io::Error::other(error)))?;
+        let filesystem = root.disk().filesystem(&FlistPath::root()).map_err(GenerationError::Identity)?;
+        let path = marker_path()?;
         let marker = root.read_small(&path, MAX_MARKER);
         let marker = marker.map_err(|error| GenerationError::Identity(io::Error::other(error)))?;
         let marker = marker.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
-        Ok(Self { marker: marker.filter(|marker| !marker.is_empty()), volatile: is_in_ram(filesystem) })
+        Ok(Self { marker: marker.filter(|marker| !marker.is_empty()), volatile: filesystem.in_ram })
     }
 
     /// The identity of a root file system, which gets a marker if it has none.
@@ -152,7 +158,7 @@ impl RootIdentity {
             return Ok(now);
         }
         let marker = random_token().map_err(GenerationError::Identity)?;
-        durable::replace(&root.path().join(MARKER), marker.as_bytes(), 0o600)
+        disk::replace(root.disk(), &marker_path()?, marker.as_bytes(), 0o600)
             .map_err(GenerationError::Identity)?;
         Ok(Self { marker: Some(marker), ..now })
     }
@@ -171,16 +177,17 @@ pub fn random_token() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
 }
 
-/// `RAMFS_MAGIC` of linux/magic.h, which nix does not name.
-const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
-
-fn is_in_ram(kind: FsType) -> bool {
-    kind == TMPFS_MAGIC || kind == RAMFS_MAGIC
+fn marker_path() -> Result<FlistPath, GenerationError> {
+    MARKER.parse().map_err(|error| GenerationError::Identity(io::Error::other(error)))
 }
+
+/// Largest record of a generation that is read, in bytes.
+const MAX_MANIFEST: usize = 256 << 20;
 
 /// The directory with everything that must survive.
 #[derive(Debug, Clone)]
 pub struct StateDir {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
 }
 
@@ -190,16 +197,33 @@ impl StateDir {
     /// # Errors
     /// [`GenerationError::File`].
     pub fn open(path: &Path) -> Result<Self, GenerationError> {
-        let state = Self { path: path.to_owned() };
         let failed = |source| GenerationError::File { action: "create", path: path.to_owned(), source };
         durable::private_directory(path).map_err(failed)?;
-        std::fs::create_dir_all(state.generations()).map_err(failed)?;
-        Ok(state)
+        Self::on(Arc::new(Beneath::open(path).map_err(failed)?), path)
+    }
+
+    /// The state at the top of another disk; `path` is what it is called in messages.
+    ///
+    /// # Errors
+    /// [`GenerationError::File`].
+    pub fn on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, GenerationError> {
+        let state = Self { disk, path: path.to_owned() };
+        let generations = state.at(GENERATIONS)?;
+        match state.disk.make_directory(&generations) {
+            Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EEXIST as i32) => {
+                Err(state.failed("create", &generations, error))
+            }
+            _ => Ok(state),
+        }
     }
 
     /// Where the journal of the transaction under way is.
-    pub fn journal(&self) -> PathBuf {
-        self.path.join("journal")
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn journal(&self) -> Result<JournalPlace, GenerationError> {
+        let at = self.at("journal")?;
+        Ok(JournalPlace { disk: self.disk.clone(), shown: self.path.join(at.as_path()), at })
     }
 
     /// Where attempts and failures of releases are remembered.
@@ -207,12 +231,26 @@ impl StateDir {
         self.path.join("releases.json")
     }
 
-    fn generations(&self) -> PathBuf {
-        self.path.join("generations")
+    fn at(&self, name: &str) -> Result<FlistPath, GenerationError> {
+        name.parse().map_err(|error| GenerationError::Identity(io::Error::other(error)))
     }
 
-    fn manifest(&self, number: u64) -> PathBuf {
-        self.generations().join(format!("{number}.json"))
+    fn manifest(&self, number: u64) -> Result<FlistPath, GenerationError> {
+        self.at(&format!("{GENERATIONS}/{number}.json"))
+    }
+
+    fn failed(&self, action: &'static str, at: &FlistPath, source: io::Error) -> GenerationError {
+        GenerationError::File { action, path: self.path.join(at.as_path()), source }
+    }
+
+    fn read(&self, at: &FlistPath) -> Result<Option<Vec<u8>>, GenerationError> {
+        let bytes = disk::read_small(self.disk.as_ref(), at, MAX_MANIFEST, false);
+        bytes.map_err(|source| self.failed("read", at, source))
+    }
+
+    fn write(&self, at: &FlistPath, bytes: &[u8]) -> Result<(), GenerationError> {
+        let written = disk::replace(self.disk.as_ref(), at, bytes, 0o600);
+        written.map_err(|source| self.failed("write", at, source))
     }
 
     /// What is installed in this root. A damaged record is told apart from none, because then what is on
@@ -221,11 +259,11 @@ impl StateDir {
     /// # Errors
     /// [`GenerationError::File`] when the disk fails.
     pub fn standing(&self, root: &RootIdentity) -> Result<Standing, GenerationError> {
-        if read(&self.path.join("current"))?.is_none() {
+        if self.read(&self.at(CURRENT)?)?.is_none() {
             return Ok(Standing::Nothing);
         }
-        let generation = match self.current_number()?.map(|number| self.manifest(number)) {
-            Some(path) => read(&path)?.and_then(|bytes| serde_json::from_slice::<Generation>(&bytes).ok()),
+        let generation = match self.current_number()? {
+            Some(number) => self.recorded(number)?,
             None => None,
         };
         Ok(match generation {
@@ -238,13 +276,22 @@ impl StateDir {
         })
     }
 
+    /// What is recorded of a generation; `None` when nothing is, or it is damaged.
+    ///
+    /// # Errors
+    /// [`GenerationError::File`] when the disk fails.
+    pub fn recorded(&self, number: u64) -> Result<Option<Generation>, GenerationError> {
+        let bytes = self.read(&self.manifest(number)?)?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
     /// The number of the current generation, without reading it; `None` when there is none or the pointer
     /// is damaged.
     ///
     /// # Errors
     /// [`GenerationError::File`] when the disk fails.
     pub fn current_number(&self) -> Result<Option<u64>, GenerationError> {
-        let pointer = read(&self.path.join("current"))?;
+        let pointer = self.read(&self.at(CURRENT)?)?;
         Ok(pointer.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok()))
     }
 
@@ -264,7 +311,7 @@ impl StateDir {
         let number = generation.number;
         let json =
             serde_json::to_vec(generation).map_err(|source| GenerationError::Encode { number, source })?;
-        write(&self.manifest(number), &json)
+        self.write(&self.manifest(number)?, &json)
     }
 
     /// Makes a prepared generation the current one.
@@ -272,7 +319,7 @@ impl StateDir {
     /// # Errors
     /// [`GenerationError::File`]; the old one is current then.
     pub fn commit(&self, number: u64) -> Result<(), GenerationError> {
-        write(&self.path.join("current"), number.to_string().as_bytes())
+        self.write(&self.at(CURRENT)?, number.to_string().as_bytes())
     }
 
     /// Forgets generations that are neither current nor kept for going back.
@@ -282,26 +329,26 @@ impl StateDir {
     pub fn prune(&self, current: u64) -> Result<(), GenerationError> {
         for number in self.numbers()? {
             if number + PREVIOUS_KEPT < current || number > current {
-                let path = self.manifest(number);
-                std::fs::remove_file(&path).map_err(|source| GenerationError::File {
-                    action: "remove",
-                    path,
-                    source,
-                })?;
+                let at = self.manifest(number)?;
+                match self.disk.remove(&at) {
+                    Err(error) if !is_absent(&error) => return Err(self.failed("remove", &at, error)),
+                    _ => {}
+                }
             }
         }
         Ok(())
     }
 
-    fn numbers(&self) -> Result<Vec<u64>, GenerationError> {
-        let path = self.generations();
-        let failed = |source| GenerationError::File { action: "list", path: path.clone(), source };
-        let mut numbers = Vec::new();
-        for entry in std::fs::read_dir(&path).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::parse::<u64>);
-            numbers.extend(number.and_then(Result::ok));
-        }
+    /// The numbers of all generations that are recorded, the current one or not, in order.
+    ///
+    /// # Errors
+    /// [`GenerationError::File`].
+    pub fn numbers(&self) -> Result<Vec<u64>, GenerationError> {
+        let at = self.at(GENERATIONS)?;
+        let names = self.disk.list(&at).map_err(|source| self.failed("list", &at, source))?;
+        let number = |name: Vec<u8>| std::str::from_utf8(&name).ok()?.strip_suffix(".json")?.parse().ok();
+        let mut numbers: Vec<u64> = names.into_iter().filter_map(number).collect();
+        numbers.sort_unstable();
         Ok(numbers)
     }
 }
@@ -316,22 +363,6 @@ pub fn generation(
     items: Items,
 ) -> Generation {
     Generation { schema: SCHEMA, number, cause, channel, version, release, root, info, items }
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, GenerationError> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(GenerationError::File { action: "read", path: path.to_owned(), source }),
-    }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), GenerationError> {
-    durable::replace(path, bytes, 0o600).map_err(|source| GenerationError::File {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
 }
 
 #[cfg(test)]

@@ -10,9 +10,11 @@
 pub mod boot;
 pub mod boot_info;
 pub mod cli;
+pub mod disk;
 pub mod durable;
 pub mod engine;
 pub mod generation;
+pub mod health;
 pub mod item;
 pub mod kernel_params;
 pub mod lock;
@@ -23,4 +25,5 @@ pub mod root;
 pub mod settings;
 pub mod source;
 pub mod supervise;
+pub mod supervisor;
 pub mod transaction;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use flist::hub::{FlistName, NameError, RunMode};
 use serde::Deserialize;
 
+use crate::health::HealthLimits;
 use crate::kernel_params::{self, KernelParams, KernelParamsError};
 
 const DEFAULT_HUB: &str = "https://hub.grid.tf";
@@ -14,6 +15,7 @@ const DEFAULT_POLL: Duration = Duration::from_secs(600);
 const MAX_POLL_SECONDS: u64 = 7 * 24 * 3600;
 const DEFAULT_HANDOVER: Duration = Duration::from_secs(30);
 const MAX_HANDOVER_SECONDS: u64 = 600;
+const MAX_HEALTH_SECONDS: u64 = 3600;
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
@@ -69,6 +71,8 @@ struct ConfigFile {
     flist: Option<FlistName>,
     poll_interval: Option<u64>,
     handover_timeout: Option<u64>,
+    start_timeout: Option<u64>,
+    health_window: Option<u64>,
     channel: ChannelNames,
 }
 
@@ -137,6 +141,8 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// How long a new identityd may take to say that it runs.
     pub handover_timeout: Duration,
+    /// How long services are watched after an upgrade.
+    pub health: HealthLimits,
     /// Generations, journal, releases that failed (0700).
     pub state_dir: PathBuf,
     /// Lock, status, control socket (0700).
@@ -170,6 +176,11 @@ impl Settings {
         let poll_interval = seconds("poll_interval", file.poll_interval, DEFAULT_POLL, MAX_POLL_SECONDS)?;
         let handover_timeout =
             seconds("handover_timeout", file.handover_timeout, DEFAULT_HANDOVER, MAX_HANDOVER_SECONDS)?;
+        let HealthLimits { start_timeout, window } = HealthLimits::default();
+        let health = HealthLimits {
+            start_timeout: seconds("start_timeout", file.start_timeout, start_timeout, MAX_HEALTH_SECONDS)?,
+            window: seconds("health_window", file.health_window, window, MAX_HEALTH_SECONDS)?,
+        };
         Ok(Self {
             root: overrides.root.clone(),
             zinit_socket: overrides.zinit_socket.clone(),
@@ -178,6 +189,7 @@ impl Settings {
             channel,
             poll_interval,
             handover_timeout,
+            health,
             state_dir: overrides.state_dir.clone(),
             run_dir: overrides.run_dir.clone(),
             cache_dir: overrides.cache_dir.clone(),

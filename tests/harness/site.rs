@@ -76,7 +76,7 @@ impl Site {
         Node::builder(&self.netns)
             .command_line(format!("console=ttyS0 runmode=dev hub={}", self.hub.url()))
             .boot_units()
-            .config("poll_interval: 1\nhandover_timeout: 5\n")
+            .config("poll_interval: 1\nhandover_timeout: 5\nhealth_window: 1\n")
     }
 
     /// Publishes `payload` as `version` for `dev`.

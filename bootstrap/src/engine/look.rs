@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use flist::path::FlistPath;
 use flist::tree::Tree;
-use nix::fcntl::OFlag;
 use zinit_client::{ServiceUnit, UnitName};
 
 use super::{EngineError, MAX_SERVICES, MAX_UNIT};
+use crate::disk::is_absent;
 use crate::item::{Items, items_of};
 use crate::plan::files::{beside, is_configuration};
 use crate::plan::{FileChange, PlanError, UNIT_DIRECTORY, Wanted, unit_name};
-use crate::root::{Found, Root};
+use crate::root::{Found, Root, failed};
 use crate::source::ContentSource;
 
 /// A look at the node; blocks the thread, because it reads and identifies every installed file.
@@ -96,13 +96,13 @@ impl Look {
         let directory: FlistPath =
             UNIT_DIRECTORY.parse().map_err(|error| EngineError::Plan(PlanError::Path(error)))?;
         let mut units = BTreeMap::new();
-        let Ok(fd) = self.root.open_at(&directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY) else {
-            return Ok(units);
+        let names = match self.root.disk().list(&directory) {
+            Ok(names) => names,
+            Err(error) if is_absent(&error) => return Ok(units),
+            Err(error) => return Err(EngineError::Root(failed("list", &directory)(error))),
         };
-        let listing = nix::dir::Dir::from_fd(fd)
-            .map_err(|errno| EngineError::Root(crate::root::failed("list", &directory)(errno)))?;
-        for entry in listing.into_iter().filter_map(Result::ok).take(MAX_SERVICES) {
-            let Ok(path) = directory.join(entry.file_name().to_bytes()) else { continue };
+        for name in names.into_iter().take(MAX_SERVICES) {
+            let Ok(path) = directory.join(&name) else { continue };
             let Some(name) = unit_name(&path) else { continue };
             let Ok(Some(bytes)) = self.root.read_small(&path, MAX_UNIT) else { continue };
             // zinit ignores units that do not parse, and so does the order of services.

@@ -18,16 +18,17 @@ pub use error::EngineError;
 use look::{Look, View};
 
 use crate::generation::{Cause, Generation, RootIdentity, Standing, StateDir, generation};
+use crate::health::HealthLimits;
 use crate::item::Items;
 use crate::lock::EngineLock;
 use crate::plan::{
     FileChange, Plan, PlanError, Purpose, ServiceView, Wanted, plan_files, plan_services, unit_name,
 };
-use crate::processes;
 use crate::root::{Found, Root, Stamp};
 use crate::settings::Settings;
 use crate::source::ContentSource;
-use crate::transaction::journal::{self, Record};
+use crate::supervisor::Supervisor;
+use crate::transaction::journal::Record;
 use crate::transaction::services::{monitor, status};
 use crate::transaction::{self, BeforeSwap, Context, Observer, Recovery, TransactionError, recover};
 
@@ -110,7 +111,8 @@ impl Prepared {
 pub struct Engine {
     root: Arc<Root>,
     state: StateDir,
-    zinit: Client,
+    zinit: Arc<dyn Supervisor>,
+    health: HealthLimits,
     protected: BTreeSet<UnitName>,
 }
 
@@ -120,7 +122,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub fn open(settings: &Settings) -> Result<Self, EngineError> {
-        Self::open_at(&settings.root, &settings.state_dir, &settings.zinit_socket)
+        let engine = Self::open_at(&settings.root, &settings.state_dir, &settings.zinit_socket)?;
+        Ok(engine.with_health(settings.health))
     }
 
     /// As [`Engine::open`], for who has no settings.
@@ -129,12 +132,21 @@ impl Engine {
     /// [`EngineError`].
     pub fn open_at(root: &Path, state_dir: &Path, zinit_socket: &Path) -> Result<Self, EngineError> {
         let root = Root::open(root).map_err(EngineError::Root)?;
-        Ok(Self {
-            root: Arc::new(root),
-            state: StateDir::open(state_dir).map_err(EngineError::Generation)?,
-            zinit: Client::new(zinit_socket),
-            protected: PROTECTED.iter().filter_map(|name| name.parse().ok()).collect(),
-        })
+        let state = StateDir::open(state_dir).map_err(EngineError::Generation)?;
+        Ok(Self::on(root, state, Arc::new(Client::new(zinit_socket))))
+    }
+
+    /// An engine on this root, this state and this supervisor.
+    pub fn on(root: Root, state: StateDir, zinit: Arc<dyn Supervisor>) -> Self {
+        let protected = PROTECTED.iter().filter_map(|name| name.parse().ok()).collect();
+        Self { root: Arc::new(root), state, zinit, health: HealthLimits::default(), protected }
+    }
+
+    /// The same engine with other limits for the services it starts.
+    #[must_use]
+    pub fn with_health(mut self, health: HealthLimits) -> Self {
+        self.health = health;
+        self
     }
 
     /// The root file system.
@@ -148,8 +160,8 @@ impl Engine {
     }
 
     /// The supervisor.
-    pub fn zinit(&self) -> &Client {
-        &self.zinit
+    pub fn zinit(&self) -> &dyn Supervisor {
+        self.zinit.as_ref()
     }
 
     /// The root file system's identity.
@@ -181,7 +193,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Transaction`].
     pub async fn recover(&self, _: &EngineLock) -> Result<Recovery, EngineError> {
-        let recovered = recover(&self.root, &self.state, &self.identity()?, &self.zinit).await;
+        let recovered = recover(&self.root, &self.state, &self.identity()?, self.zinit()).await;
         let recovered = recovered.map_err(EngineError::Transaction)?;
         if recovered != Recovery::Clean {
             self.prune()?;
@@ -204,8 +216,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub async fn commit_pending(&self, lock: &EngineLock, generation: u64) -> Result<bool, EngineError> {
-        let records = journal::read(&self.state.journal())
-            .map_err(|error| EngineError::Transaction(TransactionError::Journal(error)))?;
+        let records = self.state.journal().map_err(EngineError::Generation)?.read();
+        let records = records.map_err(|error| EngineError::Transaction(TransactionError::Journal(error)))?;
         let waiting = records.iter().any(|record| match record {
             Record::Begin(header) => header.purpose == Purpose::SelfUpdate && header.generation == generation,
             _ => false,
@@ -231,7 +243,7 @@ impl Engine {
         let known = self.services().await?;
         let mut started = Vec::new();
         for unit in generation.items.keys().filter_map(unit_name).filter(|unit| !known.contains_key(unit)) {
-            match monitor(&self.zinit, &unit).await {
+            match monitor(self.zinit(), &unit).await {
                 Ok(()) => started.push(unit),
                 Err(error) => {
                     tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started");
@@ -319,7 +331,8 @@ impl Engine {
         let context = Context {
             root: self.root.clone(),
             state: &self.state,
-            zinit: &self.zinit,
+            zinit: self.zinit(),
+            health: self.health,
             tree: prepared.release.tree.clone(),
             source,
             generation: &generation,
@@ -356,7 +369,8 @@ impl Engine {
         let executables =
             after.iter().filter_map(|(name, unit)| Some((name.clone(), self.executable(unit)?))).collect();
         let changed_files = replaced.values().cloned().collect();
-        let in_use = tokio::task::spawn_blocking(move || processes::in_use(&replaced, &leaders));
+        let zinit = self.zinit.clone();
+        let in_use = tokio::task::spawn_blocking(move || zinit.in_use(&replaced, &leaders));
         let shipped = |items: &Items| items.keys().filter_map(unit_name).collect();
         Ok(ServiceView {
             before: before.clone(),
@@ -381,8 +395,8 @@ impl Engine {
         let listed = self.zinit.list().await.map_err(EngineError::List)?;
         let mut all = BTreeMap::new();
         // A name that cannot be a unit's is nothing that a release could have shipped.
-        for name in listed.keys().filter_map(|name| name.parse::<UnitName>().ok()).take(MAX_SERVICES) {
-            if let Some(status) = status(&self.zinit, &name).await.map_err(EngineError::Service)? {
+        for name in listed.iter().filter_map(|name| name.parse::<UnitName>().ok()).take(MAX_SERVICES) {
+            if let Some(status) = status(self.zinit(), &name).await.map_err(EngineError::Service)? {
                 all.insert(name, status);
             }
         }

@@ -1,7 +1,7 @@
 //! The plan: what an installation will do, decided before anything is touched. Pure and deterministic.
 //!
-//! Order of the steps of an upgrade: stage all → sync once → stop affected (dependents first) → swap →
-//! start (dependencies first) → await → record → commit. On a first boot there is nothing to go back to,
+//! Order of the steps of an upgrade: reserve space → stage all → sync once → stop affected (dependents
+//! first) → swap → start (dependencies first) → soak → record → commit. On a first boot there is nothing to go back to,
 //! so what is installed is recorded and committed before the first service starts (contract, item 2).
 
 mod etc_merge;
@@ -83,6 +83,8 @@ pub enum Purpose {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
+    /// Take space for everything that will be staged, before a byte of it is fetched.
+    Reserve,
     /// Put the new content of change number `change` beside its destination, verified.
     Stage {
         /// Index in [`Plan::changes`].
@@ -105,11 +107,8 @@ pub enum Step {
         /// The service.
         unit: UnitName,
     },
-    /// Wait until a service that was started is up.
-    Await {
-        /// The service.
-        unit: UnitName,
-    },
+    /// Watch whether the services that were started come up and stay up.
+    Soak,
     /// Write flist.name and flist.info.
     Record,
     /// Make the new generation the current one.
@@ -149,18 +148,17 @@ impl Plan {
 
 fn steps(purpose: Purpose, files: &FilePlan, services: &ServicePlan) -> Vec<Step> {
     let changes = || files.changes.iter().enumerate();
-    let mut steps: Vec<Step> = changes()
-        .filter(|(_, change)| change.staged().is_some())
-        .map(|(change, _)| Step::Stage { change })
-        .collect();
+    let staged = changes().filter(|(_, change)| change.staged().is_some());
+    let mut steps = vec![Step::Reserve];
+    steps.extend(staged.map(|(change, _)| Step::Stage { change }));
     steps.push(Step::Sync);
     steps.extend(services.stop.iter().cloned().map(|unit| Step::Stop { unit }));
     steps.extend(changes().map(|(change, _)| Step::Swap { change }));
     let start = services.start.iter().cloned().map(|unit| Step::Start { unit });
-    let wait = services.start.iter().cloned().map(|unit| Step::Await { unit });
+    let soak = (!services.start.is_empty()).then_some(Step::Soak);
     match purpose {
         Purpose::Boot => steps.extend([Step::Record, Step::Commit].into_iter().chain(start)),
-        Purpose::Upgrade => steps.extend(start.chain(wait).chain([Step::Record, Step::Commit])),
+        Purpose::Upgrade => steps.extend(start.chain(soak).chain([Step::Record, Step::Commit])),
         // The rest is done by the new program.
         Purpose::SelfUpdate => {}
     }
@@ -229,12 +227,13 @@ mod tests {
     fn shape(purpose: Purpose) -> String {
         let (files, services) = sample();
         let letters = Plan::new(purpose, files, services).steps.into_iter().map(|step| match step {
+            Step::Reserve => "reserve",
             Step::Stage { .. } => "stage",
             Step::Sync => "sync",
             Step::Stop { .. } => "stop",
             Step::Swap { .. } => "swap",
             Step::Start { .. } => "start",
-            Step::Await { .. } => "await",
+            Step::Soak => "soak",
             Step::Record => "record",
             Step::Commit => "commit",
         });
@@ -243,9 +242,9 @@ mod tests {
 
     #[test]
     fn the_order_of_steps() {
-        assert_eq!(shape(Purpose::Upgrade), "stage sync stop swap swap start await record commit");
-        assert_eq!(shape(Purpose::Boot), "stage sync stop swap swap record commit start");
-        assert_eq!(shape(Purpose::SelfUpdate), "stage sync stop swap swap");
+        assert_eq!(shape(Purpose::Upgrade), "reserve stage sync stop swap swap start soak record commit");
+        assert_eq!(shape(Purpose::Boot), "reserve stage sync stop swap swap record commit start");
+        assert_eq!(shape(Purpose::SelfUpdate), "reserve stage sync stop swap swap");
     }
 
     #[test]

@@ -1,21 +1,19 @@
 //! Swapping one change in, and out again.
 //!
-//! A file is replaced by `renameat2(RENAME_EXCHANGE)`: its path is never missing, the old content lies in
-//! the slot afterwards, and the same exchange goes back. Whether a swap has happened is told by the inode
+//! A file is replaced by exchanging it with what was staged: its path is never missing, the old content lies
+//! in the slot afterwards, and the same exchange goes back. Whether a swap has happened is told by the inode
 //! numbers, so undoing twice, or undoing what never happened, does nothing.
 
-use std::os::fd::OwnedFd;
+use std::io;
 
 use flist::path::FlistPath;
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
-use rustix::fs::{RenameFlags, renameat_with};
 
 use super::journal::Swap;
 use super::staging::set_meta;
+use crate::disk::{Disk, Rename, is_absent};
 use crate::plan::FileChange;
-use crate::root::{Place, Root, RootError, Stamp, failed};
+use crate::root::{Root, RootError, Stamp, failed};
 
 /// Makes one change. What is taken away must still be what the plan has `seen` there.
 ///
@@ -26,20 +24,20 @@ pub(super) fn swap(root: &Root, swap: &Swap, seen: Option<&Stamp>) -> Result<(),
     if takes_away && root.stamp(swap.change.path())?.as_ref() != seen {
         return Err(RootError::Changed(swap.change.path().clone()));
     }
+    let disk = root.disk();
     match &swap.change {
         FileChange::MakeDirectory { path, item } => {
-            let place = root.place(path)?;
-            mkdirat(&place.dir, place.name(), Mode::S_IRWXU).map_err(place.error("create directory"))?;
-            set_meta(&place, item)
+            disk.make_directory(path).map_err(failed("create directory", path))?;
+            set_meta(root, path, item)
         }
-        FileChange::RemoveDirectory { path, .. } => remove_if_empty(&root.place(path)?),
+        FileChange::RemoveDirectory { path, .. } => remove_if_empty(root, path),
         FileChange::Add { path, .. } => {
-            rename(&slot(root, swap)?, &root.place(path)?, RenameFlags::NOREPLACE)
+            disk.rename(slot(swap)?, path, Rename::NoReplace).map_err(failed("swap", path))
         }
-        FileChange::Replace { path, .. } => {
-            rename(&slot(root, swap)?, &root.place(path)?, RenameFlags::EXCHANGE)
+        FileChange::Replace { path, .. } => exchange(disk, slot(swap)?, path).map_err(failed("swap", path)),
+        FileChange::Remove { path } => {
+            disk.rename(path, slot(swap)?, Rename::NoReplace).map_err(failed("swap", path))
         }
-        FileChange::Remove { path } => rename(&root.place(path)?, &slot(root, swap)?, RenameFlags::NOREPLACE),
     }
 }
 
@@ -48,52 +46,77 @@ pub(super) fn swap(root: &Root, swap: &Swap, seen: Option<&Stamp>) -> Result<(),
 /// # Errors
 /// [`RootError`]; the change is still there then.
 pub(super) fn unswap(root: &Root, swap: &Swap) -> Result<(), RootError> {
-    let inode = |path: &FlistPath| root.inode(path);
-    let path = swap.change.path();
+    let (disk, path) = (root.disk(), swap.change.path());
+    let happened = || Ok(swap.staged_inode.is_some() && root.inode(path)? == swap.staged_inode);
     match &swap.change {
-        FileChange::MakeDirectory { .. } => match root.find(path)? {
-            Some(place) => remove_if_empty(&place),
+        FileChange::MakeDirectory { .. } => match root.stat(path)? {
+            Some(_) => remove_if_empty(root, path),
             None => Ok(()),
         },
-        FileChange::RemoveDirectory { item, .. } => {
-            let place = root.place(path)?;
-            match mkdirat(&place.dir, place.name(), Mode::S_IRWXU) {
-                Ok(()) => set_meta(&place, item),
-                Err(Errno::EEXIST) => Ok(()),
-                Err(errno) => Err(place.error("create directory")(errno)),
+        FileChange::RemoveDirectory { item, .. } => match disk.make_directory(path) {
+            Ok(()) => set_meta(root, path, item),
+            Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => Ok(()),
+            Err(error) => Err(failed("create directory", path)(error)),
+        },
+        FileChange::Add { .. } if happened()? => {
+            disk.rename(path, slot(swap)?, Rename::NoReplace).map_err(failed("swap back", path))
+        }
+        FileChange::Replace { .. } if happened()? => {
+            let slot = slot(swap)?;
+            // The second way of exchanging may have been interrupted before its last step.
+            if root.stat(slot)?.is_none() {
+                let aside = aside(slot).map_err(failed("swap back", path))?;
+                disk.rename(&aside, slot, Rename::NoReplace).map_err(failed("swap back", path))?;
             }
+            exchange(disk, slot, path).map_err(failed("swap back", path))
         }
-        FileChange::Add { .. } if swap.staged_inode.is_some() && inode(path)? == swap.staged_inode => {
-            rename(&root.place(path)?, &slot(root, swap)?, RenameFlags::NOREPLACE)
-        }
-        FileChange::Replace { .. } if swap.staged_inode.is_some() && inode(path)? == swap.staged_inode => {
-            rename(&slot(root, swap)?, &root.place(path)?, RenameFlags::EXCHANGE)
-        }
-        FileChange::Remove { .. } if inode(slot_path(swap)?)?.is_some() => {
-            rename(&slot(root, swap)?, &root.place(path)?, RenameFlags::NOREPLACE)
+        FileChange::Remove { .. } if root.inode(slot(swap)?)?.is_some() => {
+            disk.rename(slot(swap)?, path, Rename::NoReplace).map_err(failed("swap back", path))
         }
         FileChange::Add { .. } | FileChange::Replace { .. } | FileChange::Remove { .. } => Ok(()),
     }
 }
 
-fn slot_path(swap: &Swap) -> Result<&FlistPath, RootError> {
-    swap.slot.as_ref().ok_or_else(|| failed("find what was staged for", swap.change.path())(Errno::ENOENT))
+fn slot(swap: &Swap) -> Result<&FlistPath, RootError> {
+    let missing = || failed("find what was staged for", swap.change.path())(Errno::ENOENT.into());
+    swap.slot.as_ref().ok_or_else(missing)
 }
 
-fn slot(root: &Root, swap: &Swap) -> Result<Place, RootError> {
-    root.place(slot_path(swap)?)
+/// Exchanges a slot with a path. Where the file system cannot do it at once, the old file gets a second name
+/// beside the slot, the staged one is renamed over it, and the old one gets the slot's name: the path is
+/// never missing either way.
+fn exchange(disk: &dyn Disk, slot: &FlistPath, path: &FlistPath) -> io::Result<()> {
+    match disk.rename(slot, path, Rename::Exchange) {
+        Err(error) if cannot_exchange(&error) => {}
+        other => return other,
+    }
+    let aside = aside(slot)?;
+    match disk.remove(&aside) {
+        Err(error) if !is_absent(&error) => return Err(error),
+        _ => {}
+    }
+    disk.link(path, &aside)?;
+    disk.rename(slot, path, Rename::Replace)?;
+    disk.rename(&aside, slot, Rename::NoReplace)
 }
 
-fn rename(from: &Place, to: &Place, flags: RenameFlags) -> Result<(), RootError> {
-    let (old, new): (&OwnedFd, &OwnedFd) = (&from.dir, &to.dir);
-    renameat_with(old, from.name(), new, to.name(), flags)
-        .map_err(|errno| to.error("swap")(Errno::from_raw(errno.raw_os_error())))
+fn cannot_exchange(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP))
+}
+
+fn aside(slot: &FlistPath) -> io::Result<FlistPath> {
+    let name = [slot.name(), b".old"].concat();
+    slot.parent().unwrap_or_default().join(&name).map_err(|_| Errno::ENAMETOOLONG.into())
 }
 
 /// A directory that somebody has put something into stays.
-fn remove_if_empty(place: &Place) -> Result<(), RootError> {
-    match unlinkat(&place.dir, place.name(), UnlinkatFlags::RemoveDir) {
-        Ok(()) | Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOENT | Errno::EBUSY) => Ok(()),
-        Err(errno) => Err(place.error("remove directory")(errno)),
+fn remove_if_empty(root: &Root, path: &FlistPath) -> Result<(), RootError> {
+    let expected = [Errno::ENOTEMPTY, Errno::EEXIST, Errno::ENOENT, Errno::EBUSY];
+    match root.disk().remove_directory(path) {
+        Err(error) if !expected.iter().any(|errno| error.raw_os_error() == Some(*errno as i32)) => {
+            Err(failed("remove directory", path)(error))
+        }
+        _ => Ok(()),
     }
 }

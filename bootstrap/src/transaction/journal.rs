@@ -4,17 +4,18 @@
 //! JSON. Records are appended and synced. A torn last line, as a power cut leaves it, is ignored: what it
 //! would have announced has not begun.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use flist::block::BlockKey;
 use flist::hub::{ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use zinit_client::UnitName;
 
+use crate::disk::{self, Disk, is_absent};
 use crate::generation::RootIdentity;
 use crate::plan::{FileChange, Purpose};
 
@@ -99,37 +100,61 @@ pub struct Swap {
     pub staged_inode: Option<u64>,
 }
 
+/// Longest journal that is read, in bytes: a hundred thousand changes of some hundred bytes each.
+const MAX_JOURNAL: usize = 64 << 20;
+
+/// Where a journal is.
+#[derive(Debug, Clone)]
+pub struct JournalPlace {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The file on it.
+    pub at: FlistPath,
+    /// What it is called in messages.
+    pub shown: PathBuf,
+}
+
 /// The journal of a transaction that is under way.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
-    path: PathBuf,
+    place: JournalPlace,
 }
 
 impl Journal {
     /// Begins one.
     ///
     /// # Errors
-    /// [`JournalError::Exists`] while another transaction has not been recovered.
-    pub fn begin(path: &Path, header: Header) -> Result<Self, JournalError> {
-        let open = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
-        let file = open.map_err(|source| match source.kind() {
-            ErrorKind::AlreadyExists => JournalError::Exists(path.to_owned()),
-            _ => failed("create", path)(source),
-        })?;
-        let mut journal = Self { file, path: path.to_owned() };
-        journal.append(&Record::Begin(header))?;
-        sync_directory(path)?;
-        Ok(journal)
+    /// [`JournalError::Exists`] while another transaction has not been recovered. Otherwise nothing is left.
+    pub fn begin(place: JournalPlace, header: Header) -> Result<Self, JournalError> {
+        match place.disk.create(&place.at) {
+            Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {
+                return Err(JournalError::Exists(place.shown));
+            }
+            created => created.map_err(|source| place.failed("create", source))?,
+        }
+        let mut journal = Self { place };
+        let begun = journal.append(&Record::Begin(header)).and_then(|()| journal.place.sync_directory());
+        match begun {
+            Ok(()) => Ok(journal),
+            Err(error) => {
+                // Nothing has begun, so a journal that stays is one that recovery removes.
+                let _ = journal.place.remove();
+                Err(error)
+            }
+        }
     }
 
-    /// Goes on with the one that is there.
+    /// Takes space for records to come, in bytes; a file system that cannot is none the worse.
     ///
     /// # Errors
     /// [`JournalError::File`].
-    pub fn reopen(path: &Path) -> Result<Self, JournalError> {
-        let file = OpenOptions::new().append(true).open(path).map_err(failed("open", path))?;
-        Ok(Self { file, path: path.to_owned() })
+    pub fn reserve(&self, bytes: u64) -> Result<(), JournalError> {
+        match self.place.disk.reserve(&self.place.at, bytes) {
+            Err(error) if error.raw_os_error() != Some(Errno::EOPNOTSUPP as i32) => {
+                Err(self.place.failed("take space for", error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Appends a record and waits until it is on disk.
@@ -139,8 +164,9 @@ impl Journal {
     pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
         let json = serde_json::to_string(record).map_err(JournalError::Encode)?;
         let line = format!("{} {json}\n", checksum(&json));
-        self.file.write_all(line.as_bytes()).map_err(failed("write", &self.path))?;
-        self.file.sync_data().map_err(failed("write", &self.path))
+        let JournalPlace { disk, at, .. } = &self.place;
+        let appended = disk.append(at, line.as_bytes()).and_then(|()| disk.sync_file(at));
+        appended.map_err(|source| self.place.failed("write", source))
     }
 
     /// Ends it: nothing is left to finish or to undo.
@@ -148,40 +174,50 @@ impl Journal {
     /// # Errors
     /// [`JournalError::File`].
     pub fn end(self) -> Result<(), JournalError> {
-        remove(&self.path)
+        self.place.remove()
     }
 }
 
-/// The records of the transaction that was under way, if any.
-///
-/// # Errors
-/// [`JournalError`]; a torn last line is none.
-pub fn read(path: &Path) -> Result<Vec<Record>, JournalError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(failed("read", path)(source)),
-    };
-    let lines: Vec<_> = bytes.split(|byte| *byte == b'\n').collect();
-    let mut records = Vec::new();
-    for (number, line) in lines.iter().enumerate() {
-        match parse(line) {
-            Some(record) => records.push(record),
-            None if number + 1 >= lines.len().saturating_sub(1) => break,
-            None => return Err(JournalError::Damaged { path: path.to_owned(), line: number + 1 }),
+impl JournalPlace {
+    /// The records of the transaction that was under way, if any.
+    ///
+    /// # Errors
+    /// [`JournalError`]; a torn last line is none.
+    pub fn read(&self) -> Result<Vec<Record>, JournalError> {
+        let bytes = disk::read_small(self.disk.as_ref(), &self.at, MAX_JOURNAL, false);
+        let bytes = bytes.map_err(|source| self.failed("read", source))?.unwrap_or_default();
+        let lines: Vec<_> = bytes.split(|byte| *byte == b'\n').collect();
+        let mut records = Vec::new();
+        for (number, line) in lines.iter().enumerate() {
+            match parse(line) {
+                Some(record) => records.push(record),
+                None if number + 1 >= lines.len().saturating_sub(1) => break,
+                None => {
+                    return Err(JournalError::Damaged { path: self.shown.clone(), line: number + 1 });
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Removes the journal; one that is not there is fine.
+    ///
+    /// # Errors
+    /// [`JournalError::File`].
+    pub fn remove(&self) -> Result<(), JournalError> {
+        match self.disk.remove(&self.at) {
+            Err(error) if !is_absent(&error) => Err(self.failed("remove", error)),
+            _ => self.sync_directory(),
         }
     }
-    Ok(records)
-}
 
-/// Removes the journal.
-///
-/// # Errors
-/// [`JournalError::File`].
-pub fn remove(path: &Path) -> Result<(), JournalError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path)(error)),
-        _ => sync_directory(path),
+    fn sync_directory(&self) -> Result<(), JournalError> {
+        let directory = self.at.parent().unwrap_or_default();
+        self.disk.sync_directory(&directory).map_err(|source| self.failed("sync", source))
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> JournalError {
+        JournalError::File { action, path: self.shown.clone(), source }
     }
 }
 
@@ -195,15 +231,6 @@ fn parse(line: &[u8]) -> Option<Record> {
 
 fn checksum(json: &str) -> String {
     hex::encode(&BlockKey::of(json.as_bytes()).as_bytes()[..8])
-}
-
-fn sync_directory(path: &Path) -> Result<(), JournalError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("sync", path))
-}
-
-fn failed<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> JournalError + 'p {
-    move |source| JournalError::File { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -227,24 +254,26 @@ mod tests {
     fn torn_ends_are_ignored_and_damage_in_the_middle_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        assert!(read(&path).unwrap().is_empty());
-        let mut journal = Journal::begin(&path, header()).unwrap();
-        assert!(matches!(Journal::begin(&path, header()), Err(JournalError::Exists(_))));
+        let disk = Arc::new(disk::Beneath::open(dir.path()).unwrap());
+        let place = JournalPlace { disk, at: "journal".parse().unwrap(), shown: path.clone() };
+        assert!(place.read().unwrap().is_empty());
+        let mut journal = Journal::begin(place.clone(), header()).unwrap();
+        assert!(matches!(Journal::begin(place.clone(), header()), Err(JournalError::Exists(_))));
         journal.append(&Record::Staged { swaps: Vec::new() }).unwrap();
         journal.append(&Record::Committed { generation: 7 }).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        assert_eq!(read(&path).unwrap().len(), 3);
+        assert_eq!(place.read().unwrap().len(), 3);
 
         let ends: Vec<_> = whole.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at).collect();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
             // A record counts from its last byte on, with or without the line end.
             let complete = ends.iter().filter(|end| **end <= length).count();
-            assert_eq!(read(&path).unwrap().len(), complete, "cut to {length} bytes");
+            assert_eq!(place.read().unwrap().len(), complete, "cut to {length} bytes");
         }
         let mut damaged = whole.clone();
         damaged[ends[0] + 30] ^= 1;
         std::fs::write(&path, &damaged).unwrap();
-        assert!(matches!(read(&path), Err(JournalError::Damaged { line: 2, .. })));
+        assert!(matches!(place.read(), Err(JournalError::Damaged { line: 2, .. })));
     }
 }

@@ -11,23 +11,24 @@ pub mod services;
 mod staging;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flist::path::FlistPath;
 use flist::tree::Tree;
 use nix::errno::Errno;
-use zinit_client::{Client, ServiceUnit, UnitName};
+use zinit_client::{ServiceUnit, UnitName};
 
 pub use recover::{Recovery, recover};
 
 use crate::boot_info::{self, BootInfo, BootInfoError};
 use crate::generation::{Generation, GenerationError, StateDir};
+use crate::health::{HealthLimits, HealthWatch};
 use crate::plan::{Plan, Purpose, Step};
-use crate::root::{Root, RootError, Stamp};
+use crate::root::{Root, RootError, Stamp, failed};
 use crate::source::{ContentSource, SourceError};
-use journal::{Header, Journal, JournalError, Record, Swap};
+use crate::supervisor::Supervisor;
+use journal::{Header, Journal, JournalError, JournalPlace, Record, Swap};
 use services::ServiceError;
 
 /// Why a transaction did not go through.
@@ -79,6 +80,9 @@ pub enum TransactionError {
         source: Box<TransactionError>,
     },
 }
+
+/// Longest health window that a unit can ask for.
+const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
 
 /// Answers of the system that are about this node's disk and memory, not about the release.
 const NOT_THE_RELEASE: [Errno; 6] =
@@ -142,7 +146,9 @@ pub struct Context<'c> {
     /// Where generations and the journal are.
     pub state: &'c StateDir,
     /// The supervisor.
-    pub zinit: &'c Client,
+    pub zinit: &'c dyn Supervisor,
+    /// How long started services are watched.
+    pub health: HealthLimits,
     /// The tree of the release.
     pub tree: Arc<Tree>,
     /// Its content.
@@ -181,6 +187,7 @@ struct Run<'r> {
     plan: &'r Plan,
     context: &'r Context<'r>,
     journal: Journal,
+    place: JournalPlace,
     header: Header,
     slots: Vec<Option<FlistPath>>,
     swaps: Vec<Swap>,
@@ -208,7 +215,8 @@ impl<'r> Run<'r> {
             staging: staging::directories_of(&slots),
         };
         state.prepare(generation).map_err(TransactionError::Generation)?;
-        let journal = Journal::begin(&state.journal(), header.clone()).map_err(TransactionError::Journal)?;
+        let place = state.journal().map_err(TransactionError::Generation)?;
+        let journal = Journal::begin(place.clone(), header.clone()).map_err(TransactionError::Journal)?;
         // What an earlier life left there is no longer described by any journal.
         let staged = staging::clear(root, &header.staging)
             .and_then(|()| staging::make_directories(root, &header.staging));
@@ -220,6 +228,7 @@ impl<'r> Run<'r> {
             plan,
             context,
             journal,
+            place,
             header,
             slots,
             swaps: Vec::new(),
@@ -234,21 +243,46 @@ impl<'r> Run<'r> {
 
     async fn step(&mut self, step: &Step) -> Result<(), TransactionError> {
         match step {
+            Step::Reserve => self.reserve().await,
             // All are staged together: see `stage_all`.
             Step::Stage { .. } => self.stage_all().await,
             Step::Sync => self.sync().await,
             Step::Stop { unit } => self.stop(unit).await,
             Step::Swap { change } => self.swap(*change),
             Step::Start { unit } => self.start(unit).await,
-            Step::Await { unit } => {
-                (self.context.observer)(Progress::Soaking);
-                let oneshot = self.context.units.1.get(unit).is_some_and(|unit| unit.oneshot);
-                let up = services::until_up(self.context.zinit, unit, oneshot).await;
-                up.map_err(TransactionError::Service)
-            }
+            Step::Soak => self.soak().await,
             Step::Record => self.record(),
             Step::Commit => self.commit(),
         }
+    }
+
+    async fn soak(&self) -> Result<(), TransactionError> {
+        (self.context.observer)(Progress::Soaking);
+        let units = &self.context.units.1;
+        let started = || self.plan.services.start.iter().map(|name| (name, units.get(name)));
+        let asked = |unit: Option<&ServiceUnit>| unit?.molt.health_window.map(Duration::from_secs);
+        let default = self.context.health.window;
+        let windows = started().map(|(_, unit)| asked(unit).unwrap_or(default).min(MAX_HEALTH_WINDOW));
+        let window = windows.max().unwrap_or(default);
+        let limits = HealthLimits { window, ..self.context.health };
+        let services = started().map(|(name, unit)| (name.clone(), unit.is_some_and(|unit| unit.oneshot)));
+        let soaked = services::soak(self.context.zinit, HealthWatch::new(limits, services)).await;
+        soaked.map_err(TransactionError::Service)
+    }
+
+    /// Takes space for all that will be staged.
+    async fn reserve(&mut self) -> Result<(), TransactionError> {
+        let (root, tree) = (self.context.root.clone(), self.context.tree.clone());
+        let source = self.context.source.clone();
+        let (changes, slots) = (self.plan.files.changes.clone(), self.slots.clone());
+        // A change in the journal takes its JSON and some words about where it lies.
+        let journal = changes.iter().map(|change| 300 + 2 * change.path().as_bytes().len() as u64).sum();
+        self.journal.reserve(journal).map_err(TransactionError::Journal)?;
+        let work = tokio::task::spawn_blocking(move || {
+            let stager = staging::Stager { root: &root, tree: &tree, source: source.as_ref() };
+            changes.iter().zip(&slots).try_for_each(|(change, slot)| stager.reserve(change, slot.as_ref()))
+        });
+        work.await.map_err(TransactionError::Broken)?
     }
 
     /// Stages every change, on threads that may block, at the first of the stage steps.
@@ -328,7 +362,7 @@ impl<'r> Run<'r> {
     }
 
     fn record(&mut self) -> Result<(), TransactionError> {
-        let (root, generation) = (self.context.root.path(), self.context.generation);
+        let (root, generation) = (&self.context.root, self.context.generation);
         self.boot_info = Some(BootInfo::read(root));
         boot_info::write(root, &generation.channel, &generation.info).map_err(TransactionError::BootInfo)
     }
@@ -353,11 +387,8 @@ impl<'r> Run<'r> {
 
     fn sync_mounts(&self) -> Result<(), TransactionError> {
         for directory in &self.header.staging {
-            let open = std::fs::File::open(self.context.root.outer(directory));
-            let synced = open.and_then(|open| Ok(rustix::fs::syncfs(&open)?));
-            synced.map_err(|source| {
-                TransactionError::Root(RootError::At { action: "sync", path: directory.clone(), source })
-            })?;
+            let synced = self.context.root.disk().sync_filesystem(directory);
+            synced.map_err(failed("sync", directory)).map_err(TransactionError::Root)?;
         }
         Ok(())
     }
@@ -366,7 +397,7 @@ impl<'r> Run<'r> {
         if self.plan.purpose == Purpose::SelfUpdate {
             return;
         }
-        if let Err(problem) = clean_up(&self.context.root, &self.header, &self.context.state.journal()) {
+        if let Err(problem) = clean_up(&self.context.root, &self.header, &self.place) {
             tracing::warn!(problem, "what was staged is still there; the next start removes it");
         }
     }
@@ -390,10 +421,10 @@ impl<'r> Run<'r> {
             not_undone.extend(problem(services::monitor(self.context.zinit, unit).await));
         }
         if let Some(boot_info) = &self.boot_info {
-            not_undone.extend(problem(boot_info.restore(self.context.root.path())));
+            not_undone.extend(problem(boot_info.restore(&self.context.root)));
         }
         if not_undone.is_empty() {
-            let cleaned = clean_up(&self.context.root, &self.header, &self.context.state.journal());
+            let cleaned = clean_up(&self.context.root, &self.header, &self.place);
             not_undone.extend(cleaned.err());
         }
         match (not_undone.is_empty(), self.begun) {
@@ -410,7 +441,7 @@ fn problem<E: std::error::Error + 'static>(result: Result<(), E>) -> Option<Stri
 }
 
 /// Removes what was staged, then the journal.
-fn clean_up(root: &Root, header: &Header, journal: &Path) -> Result<(), String> {
+fn clean_up(root: &Root, header: &Header, journal: &JournalPlace) -> Result<(), String> {
     staging::clear(root, &header.staging).map_err(|error| flist::report(&error))?;
-    journal::remove(journal).map_err(|error| flist::report(&error))
+    journal.remove().map_err(|error| flist::report(&error))
 }

@@ -1,15 +1,14 @@
 //! Deciding after a crash: finish what was committed, undo what was not.
 
-use std::path::Path;
+use zinit_client::UnitName;
 
-use zinit_client::{Client, UnitName};
-
-use super::journal::{self, Header, Record, Swap};
+use super::journal::{Header, JournalPlace, Record, Swap};
 use super::{TransactionError, clean_up, files, services};
 use crate::boot_info;
 use crate::generation::{Cause, RootIdentity, StateDir};
 use crate::plan::Purpose;
 use crate::root::Root;
+use crate::supervisor::Supervisor;
 
 /// What was found and done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,16 +41,16 @@ pub async fn recover(
     root: &Root,
     state: &StateDir,
     identity: &RootIdentity,
-    zinit: &Client,
+    zinit: &dyn Supervisor,
 ) -> Result<Recovery, TransactionError> {
-    let path = state.journal();
-    let records = journal::read(&path).map_err(TransactionError::Journal)?;
+    let journal = state.journal().map_err(TransactionError::Generation)?;
+    let records = journal.read().map_err(TransactionError::Journal)?;
     let Some(header) = records.iter().find_map(as_header) else {
-        journal::remove(&path).map_err(TransactionError::Journal)?;
+        journal.remove().map_err(TransactionError::Journal)?;
         return Ok(Recovery::Clean);
     };
     if !header.root.survives_in(identity) {
-        journal::remove(&path).map_err(TransactionError::Journal)?;
+        journal.remove().map_err(TransactionError::Journal)?;
         return Ok(Recovery::Discarded);
     }
     let generation = header.generation;
@@ -59,16 +58,15 @@ pub async fn recover(
     let current = state.standing(identity).map_err(TransactionError::Generation)?.generation();
     if let Some(current) = current.filter(|current| current.number == generation) {
         tracing::info!(generation, "finishing what was committed before the engine stopped");
-        finish(root, header, &path)?;
+        finish(root, header, &journal)?;
         if current.cause != Cause::SelfUpdate {
-            boot_info::write(root.path(), &current.channel, &current.info)
-                .map_err(TransactionError::BootInfo)?;
+            boot_info::write(root, &current.channel, &current.info).map_err(TransactionError::BootInfo)?;
         }
         start_missing(zinit, &header.start).await;
         return Ok(Recovery::Finished { generation });
     }
     tracing::warn!(generation, version = %header.version, "undoing what was not committed when the engine stopped");
-    undo(root, header, records.iter().find_map(as_swaps).unwrap_or_default(), zinit, &path).await?;
+    undo(root, header, records.iter().find_map(as_swaps).unwrap_or_default(), zinit, &journal).await?;
     Ok(Recovery::Undone { purpose: header.purpose, generation })
 }
 
@@ -86,17 +84,17 @@ fn as_swaps(record: &Record) -> Option<&[Swap]> {
     }
 }
 
-fn finish(root: &Root, header: &Header, path: &Path) -> Result<(), TransactionError> {
+fn finish(root: &Root, header: &Header, journal: &JournalPlace) -> Result<(), TransactionError> {
     super::staging::clear(root, &header.staging).map_err(TransactionError::Root)?;
-    journal::remove(path).map_err(TransactionError::Journal)
+    journal.remove().map_err(TransactionError::Journal)
 }
 
 async fn undo(
     root: &Root,
     header: &Header,
     swaps: &[Swap],
-    zinit: &Client,
-    path: &Path,
+    zinit: &dyn Supervisor,
+    journal: &JournalPlace,
 ) -> Result<(), TransactionError> {
     let mut not_undone = Vec::new();
     if !swaps.is_empty() {
@@ -113,7 +111,7 @@ async fn undo(
         start_missing(zinit, &header.stop.iter().rev().cloned().collect::<Vec<_>>()).await;
     }
     if not_undone.is_empty() {
-        not_undone.extend(clean_up(root, header, path).err());
+        not_undone.extend(clean_up(root, header, journal).err());
     }
     if not_undone.is_empty() {
         return Ok(());
@@ -123,7 +121,7 @@ async fn undo(
 
 /// Services that the supervisor does not know are monitored again. One that cannot be is reported; the
 /// others matter more.
-async fn start_missing(zinit: &Client, units: &[UnitName]) {
+async fn start_missing(zinit: &dyn Supervisor, units: &[UnitName]) {
     for unit in units {
         let started = match services::status(zinit, unit).await {
             Ok(None) => services::monitor(zinit, unit).await,

@@ -1,15 +1,13 @@
 //! Stopping and starting services for real: what the supervisor says is checked against the process.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::time::{Instant, sleep};
-use zinit_client::{Client, Error as ZinitError, Refusal, ServiceStatus, ServiceUnit, UnitName};
+use zinit_client::{Error as ZinitError, Refusal, ServiceStatus, ServiceUnit, UnitName};
+
+use crate::health::{HealthWatch, Judgement};
+use crate::supervisor::{HeldProcess, Supervisor};
 
 /// How often the supervisor is asked whether something has happened.
 const POLL: Duration = Duration::from_millis(10);
@@ -23,8 +21,11 @@ const NOTICED: Duration = Duration::from_secs(10);
 /// How long members of the process group may outlive their leader.
 const GROUP: Duration = Duration::from_secs(1);
 
-/// How long a service may take to come up after its start.
-const UP: Duration = Duration::from_secs(30);
+/// How often the supervisor is asked during the health window.
+const WATCH: Duration = Duration::from_millis(50);
+
+/// How long the supervisor may be silent during the health window.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Why a service could not be stopped or started.
 #[derive(Debug, thiserror::Error)]
@@ -58,14 +59,21 @@ pub enum ServiceError {
         /// How long it was waited for.
         after: Duration,
     },
-    /// The service did not come up.
-    #[error("{unit} did not come up: {why}")]
-    NotUp {
+    /// The service did not come up, or did not stay up.
+    #[error("{unit} is not well: {why}")]
+    NotWell {
         /// The service.
         unit: UnitName,
-        /// Its last state.
+        /// What is wrong with it.
         why: String,
     },
+}
+
+impl ServiceError {
+    /// Whether asking again may help.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::Zinit { source, .. } if source.is_retryable())
+    }
 }
 
 fn failed(action: &'static str, unit: &UnitName) -> impl FnOnce(ZinitError) -> ServiceError {
@@ -77,7 +85,7 @@ fn failed(action: &'static str, unit: &UnitName) -> impl FnOnce(ZinitError) -> S
 ///
 /// # Errors
 /// [`ServiceError::Zinit`].
-pub async fn status(zinit: &Client, unit: &UnitName) -> Result<Option<ServiceStatus>, ServiceError> {
+pub async fn status(zinit: &dyn Supervisor, unit: &UnitName) -> Result<Option<ServiceStatus>, ServiceError> {
     match zinit.status(unit).await {
         Ok(status) => Ok(Some(status)),
         Err(error) if matches!(error.refusal(), Some(Refusal::UnknownService { .. })) => Ok(None),
@@ -91,17 +99,17 @@ pub async fn status(zinit: &Client, unit: &UnitName) -> Result<Option<ServiceSta
 /// # Errors
 /// [`ServiceError`].
 pub async fn stop_and_forget(
-    zinit: &Client,
+    zinit: &dyn Supervisor,
     unit: &UnitName,
     definition: Option<&ServiceUnit>,
 ) -> Result<(), ServiceError> {
     let Some(before) = status(zinit, unit).await? else { return Ok(()) };
     // Taken before the stop: from here on the number cannot come to mean another process unnoticed.
-    let process = before.pid.map(Process::open);
+    let process = before.pid.map(|pid| (pid, zinit.hold(pid)));
     zinit.stop(unit).await.map_err(failed("stop", unit))?;
-    if let Some(process) = process {
+    if let Some((pid, process)) = process {
         let patience = definition.map_or(Duration::from_secs(10), ServiceUnit::stop_timeout);
-        process.end(unit, patience).await?;
+        end(process.as_ref(), unit, pid, patience).await?;
     }
     until_noticed(zinit, unit).await?;
     match zinit.forget(unit).await {
@@ -116,7 +124,7 @@ pub async fn stop_and_forget(
 ///
 /// # Errors
 /// [`ServiceError::Zinit`].
-pub async fn monitor(zinit: &Client, unit: &UnitName) -> Result<(), ServiceError> {
+pub async fn monitor(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
     match zinit.monitor(unit).await {
         Err(error) if matches!(error.refusal(), Some(Refusal::AlreadyMonitored { .. })) => {
             zinit.start(unit).await.map_err(failed("start", unit))
@@ -125,32 +133,45 @@ pub async fn monitor(zinit: &Client, unit: &UnitName) -> Result<(), ServiceError
     }
 }
 
-/// Waits until a service that was just started is up: its process runs and its test passes, or a oneshot
-/// has done its work. The first failure counts.
+/// Watches services that were just started until they can be kept.
 ///
 /// # Errors
-/// [`ServiceError::NotUp`].
-pub async fn until_up(zinit: &Client, unit: &UnitName, oneshot: bool) -> Result<(), ServiceError> {
+/// [`ServiceError::NotWell`].
+pub async fn soak(zinit: &dyn Supervisor, mut watch: HealthWatch) -> Result<(), ServiceError> {
     let started = Instant::now();
+    let mut answered = started;
     loop {
-        let Some(status) = status(zinit, unit).await? else {
-            return Err(ServiceError::NotUp { unit: unit.clone(), why: "zinit does not know it".to_owned() });
-        };
-        if status.has_failed() {
-            return Err(ServiceError::NotUp { unit: unit.clone(), why: status.state.to_string() });
+        match statuses(zinit, &watch).await {
+            Ok(seen) => {
+                answered = Instant::now();
+                match watch.judge(&seen, started.elapsed()) {
+                    Judgement::Keep => return Ok(()),
+                    Judgement::Wait => {}
+                    Judgement::RollBack { unit, why } => return Err(ServiceError::NotWell { unit, why }),
+                }
+            }
+            // A supervisor that is busy for a moment says nothing about the release.
+            Err(error) if error.is_passing() && answered.elapsed() < SILENCE => {}
+            Err(error) => return Err(error),
         }
-        if status.is_settled(oneshot) {
-            return Ok(());
-        }
-        if started.elapsed() > UP {
-            let why = format!("still {} after {UP:?}", status.state);
-            return Err(ServiceError::NotUp { unit: unit.clone(), why });
-        }
-        sleep(POLL).await;
+        sleep(WATCH).await;
     }
 }
 
-async fn until_noticed(zinit: &Client, unit: &UnitName) -> Result<(), ServiceError> {
+async fn statuses(
+    zinit: &dyn Supervisor,
+    watch: &HealthWatch,
+) -> Result<BTreeMap<UnitName, ServiceStatus>, ServiceError> {
+    let mut seen = BTreeMap::new();
+    for unit in watch.units() {
+        if let Some(status) = status(zinit, unit).await? {
+            seen.insert(unit.clone(), status);
+        }
+    }
+    Ok(seen)
+}
+
+async fn until_noticed(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
     let started = Instant::now();
     while status(zinit, unit).await?.is_some_and(|status| status.pid.is_some()) {
         if started.elapsed() > NOTICED {
@@ -161,76 +182,28 @@ async fn until_noticed(zinit: &Client, unit: &UnitName) -> Result<(), ServiceErr
     Ok(())
 }
 
-/// The leader of a service's process group.
-struct Process {
+/// Waits for the end that has been asked for, and enforces it.
+async fn end(
+    process: &dyn HeldProcess,
+    unit: &UnitName,
     pid: u32,
-    /// `None` when it had ended already.
-    fd: Option<Arc<OwnedFd>>,
-}
-
-impl Process {
-    fn open(pid: u32) -> Self {
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let fd = raw.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        Self { pid, fd: fd.map(Arc::new) }
-    }
-
-    /// Waits for the end that has been asked for, and enforces it.
-    async fn end(&self, unit: &UnitName, patience: Duration) -> Result<(), ServiceError> {
-        if !self.ended_within(patience).await {
-            tracing::warn!(service = %unit, pid = self.pid, ?patience, "it does not end, killing its process group");
-            self.signal_group(Signal::SIGKILL);
-            if !self.ended_within(KILLED).await {
-                return Err(ServiceError::Immortal { unit: unit.clone(), pid: self.pid, after: KILLED });
-            }
-        }
-        let started = Instant::now();
-        while self.group_lives() {
-            if started.elapsed() > GROUP {
-                tracing::warn!(service = %unit, group = self.pid, "members of its process group outlive it, killing them");
-                self.signal_group(Signal::SIGKILL);
-                break;
-            }
-            sleep(POLL).await;
-        }
-        Ok(())
-    }
-
-    async fn ended_within(&self, patience: Duration) -> bool {
-        match self.fd.clone() {
-            Some(fd) => {
-                tokio::task::spawn_blocking(move || wait_readable(&fd, patience)).await.unwrap_or(false)
-            }
-            None => true,
+    patience: Duration,
+) -> Result<(), ServiceError> {
+    if !process.ended_within(patience).await {
+        tracing::warn!(service = %unit, pid, ?patience, "it does not end, killing its process group");
+        process.kill_group();
+        if !process.ended_within(KILLED).await {
+            return Err(ServiceError::Immortal { unit: unit.clone(), pid, after: KILLED });
         }
     }
-
-    fn group(&self) -> nix::unistd::Pid {
-        nix::unistd::Pid::from_raw(self.pid.cast_signed())
-    }
-
-    /// A process group keeps its number as long as it has a member, so it cannot be somebody else's.
-    fn group_lives(&self) -> bool {
-        killpg(self.group(), None) != Err(Errno::ESRCH)
-    }
-
-    fn signal_group(&self, signal: Signal) {
-        // Whoever is gone needs no signal.
-        let _ = killpg(self.group(), signal);
-    }
-}
-
-/// A pidfd becomes readable when its process ends (pidfd_open(2)).
-fn wait_readable(fd: &OwnedFd, patience: Duration) -> bool {
-    let deadline = std::time::Instant::now() + patience;
-    loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) if left.is_zero() => return false,
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return true,
-            Err(_) => return false,
+    let started = Instant::now();
+    while process.group_lives() {
+        if started.elapsed() > GROUP {
+            tracing::warn!(service = %unit, group = pid, "members of its process group outlive it, killing them");
+            process.kill_group();
+            break;
         }
+        sleep(POLL).await;
     }
+    Ok(())
 }

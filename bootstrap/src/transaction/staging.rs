@@ -4,27 +4,19 @@
 //! in, because only there it can be exchanged with what is at the destination.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 
 use flist::block::{BLOCK_SIZE, BlockKey};
 use flist::path::FlistPath;
 use flist::tree::{Content, Kind, Tree};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, mknodat, utimensat,
-};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, symlinkat, unlinkat};
+use nix::unistd::geteuid;
 
 use super::TransactionError;
 use super::journal::Swap;
-use crate::item::Item;
+use crate::disk::{self, OpenFile, Special, is_absent};
+use crate::item::{Item, What};
 use crate::plan::FileChange;
-use crate::root::{Place, Root, RootError, failed};
+use crate::root::{Root, RootError, failed};
 use crate::source::ContentSource;
 
 /// The directory at the top of each mount.
@@ -57,14 +49,14 @@ pub(super) fn directories_of(slots: &[Option<FlistPath>]) -> Vec<FlistPath> {
 
 fn staging_directory(root: &Root, path: &FlistPath, generation: u64) -> Result<FlistPath, RootError> {
     // The directory may be one that this very transaction makes: its nearest ancestor is in its mount.
-    let mut at = path.clone();
-    let place = loop {
-        match root.find(&at)? {
-            Some(place) => break place,
+    let mut at = path.parent().unwrap_or_default();
+    let directory = loop {
+        match root.disk().real_directory(&at).map_err(failed("find the directory of", path))? {
+            Some(directory) => break directory,
             None => at = at.parent().unwrap_or_default(),
         }
     };
-    let top = root.mount_top(&place.dir, path)?;
+    let top = root.disk().mount_top(&directory).map_err(failed("find the mount of", path))?;
     join(&join(&top, DIRECTORY)?, generation.to_string().as_bytes())
 }
 
@@ -80,16 +72,17 @@ pub(super) fn make_directories(root: &Root, directories: &[FlistPath]) -> Result
     for directory in directories {
         let top = directory.parent().unwrap_or_default();
         for path in [&top, directory] {
-            let place = root.place(path)?;
-            match mkdirat(&place.dir, place.name(), Mode::S_IRWXU) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(place.error("create")(errno)),
+            match root.disk().make_directory(path) {
+                Err(error) if error.raw_os_error() != Some(Errno::EEXIST as i32) => {
+                    return Err(failed("create", path)(error));
+                }
+                _ => {}
             }
-            let stat = fstatat(&place.dir, place.name(), AtFlags::AT_SYMLINK_NOFOLLOW)
-                .map_err(place.error("look at"))?;
-            let is_directory = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
-            if !is_directory || stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-                return Err(place.error("stage in")(Errno::EPERM));
+            let private = root.stat(path)?.is_some_and(|stat| {
+                stat.kind == disk::Kind::Directory && stat.uid == geteuid().as_raw() && stat.mode & 0o077 == 0
+            });
+            if !private {
+                return Err(failed("stage in", path)(Errno::EPERM.into()));
             }
         }
     }
@@ -100,26 +93,25 @@ pub(super) fn make_directories(root: &Root, directories: &[FlistPath]) -> Result
 ///
 /// # Errors
 /// [`RootError`].
-pub(super) fn clear(root: &Root, directories: &[FlistPath]) -> Result<(), RootError> {
+pub(crate) fn clear(root: &Root, directories: &[FlistPath]) -> Result<(), RootError> {
+    let disk = root.disk();
     for directory in directories {
-        let Some(place) = root.find(directory)? else { continue };
-        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let mut open = match nix::dir::Dir::openat(&place.dir, place.name(), flags, Mode::empty()) {
-            Ok(open) => open,
-            Err(Errno::ENOENT) => continue,
-            Err(errno) => return Err(place.error("open")(errno)),
-        };
-        let names: Vec<_> =
-            open.iter().filter_map(Result::ok).map(|entry| entry.file_name().to_owned()).collect();
-        for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
-            unlinkat(&open, name.as_c_str(), UnlinkatFlags::NoRemoveDir).map_err(place.error("empty"))?;
+        match root.stat(directory)? {
+            Some(stat) if stat.kind == disk::Kind::Directory => {}
+            Some(_) => return Err(failed("open", directory)(Errno::ENOTDIR.into())),
+            None => continue,
         }
-        unlinkat(&place.dir, place.name(), UnlinkatFlags::RemoveDir).map_err(place.error("remove"))?;
+        for name in disk.list(directory).map_err(failed("list", directory))? {
+            let path = join(directory, &name)?;
+            match disk.remove(&path) {
+                Err(error) if !is_absent(&error) => return Err(failed("remove", &path)(error)),
+                _ => {}
+            }
+        }
+        disk.remove_directory(directory).map_err(failed("remove", directory))?;
         // The one above goes too, unless another generation has something in it.
-        if let Some(top) = directory.parent()
-            && let Some(place) = root.find(&top)?
-        {
-            let _ = unlinkat(&place.dir, place.name(), UnlinkatFlags::RemoveDir);
+        if let Some(top) = directory.parent() {
+            let _ = disk.remove_directory(&top);
         }
     }
     Ok(())
@@ -133,6 +125,30 @@ pub(super) struct Stager<'s> {
 }
 
 impl Stager<'_> {
+    /// Takes space for the new content of one change, before a byte of it is fetched.
+    ///
+    /// # Errors
+    /// [`TransactionError`].
+    pub(super) fn reserve(
+        &self,
+        change: &FileChange,
+        slot: Option<&FlistPath>,
+    ) -> Result<(), TransactionError> {
+        let (Some(slot), Some((_, item))) = (slot, change.staged()) else { return Ok(()) };
+        if !matches!(item.what, What::File { .. }) {
+            return Ok(());
+        }
+        let disk = self.root.disk();
+        disk.create(slot).map_err(failed("create", slot)).map_err(TransactionError::Root)?;
+        match disk.reserve(slot, item.size()) {
+            // The file system cannot; its free space was looked at before.
+            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) && item.size() == 0 => Ok(()),
+            Err(error) => Err(TransactionError::Root(failed("take space for", change.path())(error))),
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// Stages one change: content, owner, mode, time, in this order, because a change of owner clears
     /// set-uid bits.
     ///
@@ -145,93 +161,76 @@ impl Stager<'_> {
     ) -> Result<Swap, TransactionError> {
         let mut swap = Swap { change: change.clone(), slot: slot.cloned(), staged_inode: None };
         let (Some(slot), Some((from, item))) = (slot, change.staged()) else { return Ok(swap) };
-        let place = self.root.place(slot).map_err(TransactionError::Root)?;
         match self.tree.get(from).map(|entry| &entry.kind) {
-            Some(Kind::File(content)) => self.file(&place, change.path(), from, content)?,
-            Some(other) => make_special(&place, other).map_err(TransactionError::Root)?,
-            None => return Err(TransactionError::Root(failed("find in the release", from)(Errno::ENOENT))),
+            Some(Kind::File(content)) => self.file(slot, change.path(), from, content)?,
+            Some(other) => make_special(self.root, slot, other).map_err(TransactionError::Root)?,
+            None => {
+                return Err(TransactionError::Root(failed("find in the release", from)(
+                    Errno::ENOENT.into(),
+                )));
+            }
         }
-        set_meta(&place, item).map_err(TransactionError::Root)?;
+        set_meta(self.root, slot, item).map_err(TransactionError::Root)?;
         swap.staged_inode = self.root.inode(slot).map_err(TransactionError::Root)?;
         Ok(swap)
     }
 
     fn file(
         &self,
-        place: &Place,
+        slot: &FlistPath,
         destination: &FlistPath,
         from: &FlistPath,
         content: &Content,
     ) -> Result<(), TransactionError> {
-        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        let file = openat(&place.dir, place.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
-        let mut file = File::from(file.map_err(place.error("create")).map_err(TransactionError::Root)?);
-        let old = self.old_file(destination);
+        // Some of its blocks may be the new ones.
+        let old = self.root.disk().open(destination, false).ok();
         for index in 0..content.blocks.len() {
-            let plain = match old.as_ref().and_then(|old| reusable_block(old, content, index)) {
+            let plain = match old.as_deref().and_then(|old| reusable_block(old, content, index)) {
                 Some(plain) => plain,
                 None => self
                     .source
                     .block(from, content, index)
                     .map_err(|source| TransactionError::Content { path: destination.clone(), source })?,
             };
-            file.write_all(&plain).map_err(|source| {
-                TransactionError::Root(RootError::At { action: "stage", path: destination.clone(), source })
-            })?;
+            let appended = self.root.disk().append(slot, &plain);
+            appended.map_err(failed("stage", destination)).map_err(TransactionError::Root)?;
         }
         Ok(())
-    }
-
-    /// What is at the destination now, if it is a file: some of its blocks may be the new ones.
-    fn old_file(&self, destination: &FlistPath) -> Option<File> {
-        let place = self.root.find(destination).ok()??;
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = File::from(openat(&place.dir, place.name(), flags, Mode::empty()).ok()?);
-        file.metadata().ok()?.is_file().then_some(file)
     }
 }
 
 /// A block of the old file that is the same in the new one need not be fetched.
-fn reusable_block(old: &File, content: &Content, index: usize) -> Option<Vec<u8>> {
+fn reusable_block(old: &dyn OpenFile, content: &Content, index: usize) -> Option<Vec<u8>> {
     let mut plain = vec![0; content.block_len(index)];
-    let read: io::Result<()> = old.read_exact_at(&mut plain, index as u64 * BLOCK_SIZE as u64);
-    (read.is_ok() && BlockKey::of(&plain) == content.blocks[index].key).then_some(plain)
+    let read = old.read_at(&mut plain, index as u64 * BLOCK_SIZE as u64).ok()?;
+    (read == plain.len() && BlockKey::of(&plain) == content.blocks[index].key).then_some(plain)
 }
 
-fn make_special(place: &Place, kind: &Kind) -> Result<(), RootError> {
-    let (dir, name): (&OwnedFd, _) = (&place.dir, place.name());
-    let node = |kind, rdev| mknodat(dir, name, kind, Mode::S_IRUSR, rdev);
-    let made = match kind {
-        Kind::Symlink(target) => symlinkat(target.as_slice(), dir, name),
-        Kind::CharDevice(rdev) => node(SFlag::S_IFCHR, *rdev),
-        Kind::BlockDevice(rdev) => node(SFlag::S_IFBLK, *rdev),
-        Kind::Fifo => node(SFlag::S_IFIFO, 0),
-        Kind::Socket => node(SFlag::S_IFSOCK, 0),
+fn make_special(root: &Root, slot: &FlistPath, kind: &Kind) -> Result<(), RootError> {
+    let special = match kind {
+        Kind::Symlink(target) => Special::Symlink(target),
+        Kind::CharDevice(rdev) => Special::CharDevice(*rdev),
+        Kind::BlockDevice(rdev) => Special::BlockDevice(*rdev),
+        Kind::Fifo => Special::Fifo,
+        Kind::Socket => Special::Socket,
         // Directories are made in place and files are written by the stager.
-        Kind::Directory | Kind::File(_) => Ok(()),
+        Kind::Directory | Kind::File(_) => return Ok(()),
     };
-    made.map_err(place.error("stage"))
+    root.disk().make_special(slot, special).map_err(failed("stage", slot))
 }
 
 /// Sets owner, mode, extended attributes and time of something that was just made.
 ///
 /// # Errors
 /// [`RootError`].
-pub(super) fn set_meta(place: &Place, item: &Item) -> Result<(), RootError> {
-    let (uid, gid) = (Some(Uid::from_raw(item.uid)), Some(Gid::from_raw(item.gid)));
-    fchownat(&place.dir, place.name(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
-        .map_err(place.error("set the owner of"))?;
-    if !matches!(item.what, crate::item::What::Symlink { .. }) {
-        let mode = Mode::from_bits_truncate(item.mode);
-        fchmodat(&place.dir, place.name(), mode, FchmodatFlags::FollowSymlink)
-            .map_err(place.error("set the mode of"))?;
+pub(super) fn set_meta(root: &Root, path: &FlistPath, item: &Item) -> Result<(), RootError> {
+    let disk = root.disk();
+    disk.set_owner(path, item.uid, item.gid).map_err(failed("set the owner of", path))?;
+    if !matches!(item.what, What::Symlink { .. }) {
+        disk.set_mode(path, item.mode).map_err(failed("set the mode of", path))?;
     }
-    flist::xattr::write(&place.through_descriptor(), &item.xattrs).map_err(|source| RootError::At {
-        action: "set the extended attributes of",
-        path: place.path.clone(),
-        source,
-    })?;
-    let time = TimeSpec::new(item.mtime, 0);
-    utimensat(&place.dir, place.name(), &time, &time, UtimensatFlags::NoFollowSymlink)
-        .map_err(place.error("set the time of"))
+    if !item.xattrs.is_empty() {
+        disk.set_xattrs(path, &item.xattrs).map_err(failed("set the extended attributes of", path))?;
+    }
+    disk.set_mtime(path, item.mtime).map_err(failed("set the time of", path))
 }

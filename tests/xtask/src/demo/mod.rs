@@ -24,7 +24,7 @@ use timeline::Timeline;
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// So that nobody has to wait ten minutes for the node to look for a new release.
-const CONFIG: &str = "poll_interval: 2\n";
+const CONFIG: &str = "poll_interval: 2\nhealth_window: 1\n";
 
 /// Runs the demo; `true` when every claim holds.
 pub(crate) fn run(json: Option<&Path>) -> Result<bool, Error> {
