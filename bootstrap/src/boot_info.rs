@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use flist::hub::{FlistName, NameError};
 use flist::path::FlistPath;
+use serde::{Deserialize, Serialize};
 
 use crate::disk;
 use crate::root::Root;
@@ -64,30 +65,56 @@ pub fn write(root: &Root, channel: &FlistName, info: &str) -> Result<(), BootInf
 }
 
 /// The two files as they were, to put them back.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootInfo {
+    #[serde(default, with = "as_hex", skip_serializing_if = "Option::is_none")]
     name: Option<Vec<u8>>,
+    #[serde(default, with = "as_hex", skip_serializing_if = "Option::is_none")]
     info: Option<Vec<u8>>,
+}
+
+/// Bytes of files that somebody else may have written, in JSON.
+mod as_hex {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&hex::encode(bytes.as_deref().unwrap_or_default()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
+        let text = String::deserialize(from)?;
+        hex::decode(text).map(Some).map_err(serde::de::Error::custom)
+    }
 }
 
 /// Longest info file that is remembered, in bytes.
 const MAX_INFO: usize = 1 << 20;
 
 impl BootInfo {
-    /// Remembers both files; one that cannot be read counts as not there.
-    pub fn read(root: &Root) -> Self {
+    /// Remembers both files. Something that is no file, or is too long to be ours, counts as not there.
+    ///
+    /// # Errors
+    /// [`BootInfoError::File`]: what cannot be read could not be put back.
+    pub fn read(root: &Root) -> Result<Self, BootInfoError> {
         let read = |name: &str| {
-            let path = name.parse().ok()?;
-            disk::read_small(root.disk(), &path, MAX_INFO, false).ok()?
+            let failed = |source| failed(root, "read", name, source);
+            let path = name.parse().map_err(|error| failed(io::Error::other(error)))?;
+            match disk::read_small(root.disk(), &path, MAX_INFO, false) {
+                Err(error) if disk::is_no_plain_file(&error) => Ok(None),
+                other => other.map_err(failed),
+            }
         };
-        Self { name: read(NAME), info: read(INFO) }
+        Ok(Self { name: read(NAME)?, info: read(INFO)? })
     }
 
-    /// Puts both files back.
+    /// Puts both files back, if they are not as they were.
     ///
     /// # Errors
     /// [`BootInfoError::File`].
     pub fn restore(&self, root: &Root) -> Result<(), BootInfoError> {
+        if Self::read(root)? == *self {
+            return Ok(());
+        }
         for (name, bytes) in [(INFO, &self.info), (NAME, &self.name)] {
             match bytes {
                 Some(bytes) => replace(root, "restore", name, bytes)?,

@@ -145,8 +145,12 @@ impl Root {
     pub fn observe(&self, path: &FlistPath) -> Result<Option<Found>, RootError> {
         let Some(stat) = self.stat(path)? else { return Ok(None) };
         let what = self.what(path, &stat)?;
-        let leads_to_directory =
-            matches!(what, What::Symlink { .. }) && matches!(self.disk.real_directory(path), Ok(Some(_)));
+        let leads_to_directory = matches!(what, What::Symlink { .. })
+            && match self.disk.real_directory(path) {
+                Ok(directory) => directory.is_some(),
+                Err(error) if disk::is_no_plain_file(&error) => false,
+                Err(error) => return Err(failed("follow", path)(error)),
+            };
         let mut xattrs = self.disk.xattrs(path).map_err(failed("read the extended attributes of", path))?;
         xattrs.retain(|name, _| xattr::changes_rights(name));
         let Stat { mode, uid, gid, mtime, mount_point, .. } = stat;

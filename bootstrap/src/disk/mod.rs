@@ -300,6 +300,13 @@ pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOENT | Errno::ENOTDIR))
 }
 
+/// Whether an error says that there is something else than a regular file of a bearable length.
+pub fn is_no_plain_file(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ELOOP | Errno::EINVAL | Errno::EFBIG | Errno::ENXIO | Errno::ENODEV))
+}
+
 /// Replaces (or makes) a file all or nothing: a temporary file beside it is written, synced and renamed, and
 /// the directory is synced. One writer at a time.
 ///

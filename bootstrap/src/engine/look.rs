@@ -8,7 +8,7 @@ use flist::tree::Tree;
 use zinit_client::{ServiceUnit, UnitName};
 
 use super::{EngineError, MAX_SERVICES, MAX_UNIT};
-use crate::disk::is_absent;
+use crate::disk::{self, is_absent};
 use crate::item::{Items, items_of};
 use crate::plan::files::{beside, is_configuration};
 use crate::plan::{FileChange, PlanError, UNIT_DIRECTORY, Wanted, unit_name};
@@ -104,7 +104,13 @@ impl Look {
         for name in names.into_iter().take(MAX_SERVICES) {
             let Ok(path) = directory.join(&name) else { continue };
             let Some(name) = unit_name(&path) else { continue };
-            let Ok(Some(bytes)) = self.root.read_small(&path, MAX_UNIT) else { continue };
+            // What is no file or too long is no unit. What cannot be read may be one, so nothing is decided.
+            let bytes = match disk::read_small(self.root.disk(), &path, MAX_UNIT, true) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(error) if disk::is_no_plain_file(&error) => continue,
+                Err(error) => return Err(EngineError::Root(failed("read", &path)(error))),
+            };
             // zinit ignores units that do not parse, and so does the order of services.
             if let Ok(unit) = ServiceUnit::parse(&name, &String::from_utf8_lossy(&bytes)) {
                 units.insert(name, unit);

@@ -366,8 +366,12 @@ impl Engine {
             .collect();
         let leaders: BTreeMap<_, _> =
             status.iter().filter_map(|(name, status)| Some((name.clone(), status.pid?))).collect();
-        let executables =
-            after.iter().filter_map(|(name, unit)| Some((name.clone(), self.executable(unit)?))).collect();
+        let mut executables = BTreeMap::new();
+        for (name, unit) in after {
+            if let Some(path) = self.executable(unit)? {
+                executables.insert(name.clone(), path);
+            }
+        }
         let changed_files = replaced.values().cloned().collect();
         let zinit = self.zinit.clone();
         let in_use = tokio::task::spawn_blocking(move || zinit.in_use(&replaced, &leaders));
@@ -403,17 +407,24 @@ impl Engine {
         Ok(all)
     }
 
-    /// The path of a unit's executable, without symlinks in its directories.
-    fn executable(&self, unit: &ServiceUnit) -> Option<FlistPath> {
-        let command = unit.command().ok()?;
-        let program = command.first()?;
+    /// The path of a unit's executable, without symlinks in its directories; `None` when nobody can tell.
+    fn executable(&self, unit: &ServiceUnit) -> Result<Option<FlistPath>, EngineError> {
+        let Some(program) = unit.command().ok().and_then(|command| command.into_iter().next()) else {
+            return Ok(None);
+        };
         let candidates: Vec<FlistPath> = match program.strip_prefix('/') {
             Some(path) => path.parse().into_iter().collect(),
             None => SEARCH_PATH.iter().filter_map(|dir| format!("{dir}/{program}").parse().ok()).collect(),
         };
-        let paths: Vec<_> = candidates.iter().filter_map(|path| self.root.canonical(path).ok()).collect();
-        let there = paths.iter().find(|path| matches!(self.root.inode(path), Ok(Some(_))));
-        there.or(paths.first()).cloned()
+        let mut first = None;
+        for candidate in &candidates {
+            let path = self.root.canonical(candidate).map_err(EngineError::Root)?;
+            if self.root.inode(&path).map_err(EngineError::Root)?.is_some() {
+                return Ok(Some(path));
+            }
+            first = first.or(Some(path));
+        }
+        Ok(first)
     }
 }
 

@@ -41,13 +41,26 @@ pub(super) fn swap(root: &Root, swap: &Swap, seen: Option<&Stamp>) -> Result<(),
     }
 }
 
+/// Whether a change of a file has happened. Directories are not asked about: nobody runs from them.
+///
+/// # Errors
+/// [`RootError`].
+pub(super) fn has_happened(root: &Root, swap: &Swap) -> Result<bool, RootError> {
+    match &swap.change {
+        FileChange::Add { path, .. } | FileChange::Replace { path, .. } => {
+            Ok(swap.staged_inode.is_some() && root.inode(path)? == swap.staged_inode)
+        }
+        FileChange::Remove { .. } => Ok(root.inode(slot(swap)?)?.is_some()),
+        FileChange::MakeDirectory { .. } | FileChange::RemoveDirectory { .. } => Ok(false),
+    }
+}
+
 /// Undoes one change if it has happened.
 ///
 /// # Errors
 /// [`RootError`]; the change is still there then.
 pub(super) fn unswap(root: &Root, swap: &Swap) -> Result<(), RootError> {
     let (disk, path) = (root.disk(), swap.change.path());
-    let happened = || Ok(swap.staged_inode.is_some() && root.inode(path)? == swap.staged_inode);
     match &swap.change {
         FileChange::MakeDirectory { .. } => match root.stat(path)? {
             Some(_) => remove_if_empty(root, path),
@@ -58,10 +71,10 @@ pub(super) fn unswap(root: &Root, swap: &Swap) -> Result<(), RootError> {
             Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => Ok(()),
             Err(error) => Err(failed("create directory", path)(error)),
         },
-        FileChange::Add { .. } if happened()? => {
+        FileChange::Add { .. } if has_happened(root, swap)? => {
             disk.rename(path, slot(swap)?, Rename::NoReplace).map_err(failed("swap back", path))
         }
-        FileChange::Replace { .. } if happened()? => {
+        FileChange::Replace { .. } if has_happened(root, swap)? => {
             let slot = slot(swap)?;
             // The second way of exchanging may have been interrupted before its last step.
             if root.stat(slot)?.is_none() {
@@ -70,7 +83,7 @@ pub(super) fn unswap(root: &Root, swap: &Swap) -> Result<(), RootError> {
             }
             exchange(disk, slot, path).map_err(failed("swap back", path))
         }
-        FileChange::Remove { .. } if root.inode(slot(swap)?)?.is_some() => {
+        FileChange::Remove { .. } if has_happened(root, swap)? => {
             disk.rename(slot(swap)?, path, Rename::NoReplace).map_err(failed("swap back", path))
         }
         FileChange::Add { .. } | FileChange::Replace { .. } | FileChange::Remove { .. } => Ok(()),

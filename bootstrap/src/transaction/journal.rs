@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use zinit_client::UnitName;
 
+use crate::boot_info::BootInfo;
 use crate::disk::{self, Disk, is_absent};
 use crate::generation::RootIdentity;
 use crate::plan::{FileChange, Purpose};
@@ -54,17 +55,25 @@ pub enum JournalError {
 #[serde(tag = "record", rename_all = "kebab-case")]
 pub enum Record {
     /// The transaction begins: nothing but staging has been done.
-    Begin(Header),
+    Begin(Box<Header>),
     /// Everything is staged; stops and swaps come next.
     Staged {
         /// What lies where, in the order of the changes.
         swaps: Vec<Swap>,
+    },
+    /// Undoing could not end these services; they may run what the files no longer are.
+    Unstopped {
+        /// Them.
+        units: Vec<UnitName>,
     },
     /// The new generation is current: what is left is to clean up.
     Committed {
         /// Its number.
         generation: u64,
     },
+    /// Something that a newer version wrote. Whatever is needed to go back is in the records above.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a transaction is.
@@ -87,6 +96,9 @@ pub struct Header {
     pub start: Vec<UnitName>,
     /// Staging directories, one for each mount.
     pub staging: Vec<FlistPath>,
+    /// flist.name and flist.info before it.
+    #[serde(default)]
+    pub boot_info: BootInfo,
 }
 
 /// One change and where its other half lies.
@@ -133,7 +145,7 @@ impl Journal {
             created => created.map_err(|source| place.failed("create", source))?,
         }
         let mut journal = Self { place };
-        let begun = journal.append(&Record::Begin(header)).and_then(|()| journal.place.sync_directory());
+        let begun = journal.append(&Record::Begin(Box::new(header))).and_then(|()| journal.place.sync_directory());
         match begun {
             Ok(()) => Ok(journal),
             Err(error) => {
@@ -247,6 +259,7 @@ mod tests {
             stop: Vec::new(),
             start: Vec::new(),
             staging: Vec::new(),
+            boot_info: BootInfo::default(),
         }
     }
 

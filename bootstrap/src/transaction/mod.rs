@@ -195,7 +195,6 @@ struct Run<'r> {
     swapped: Vec<usize>,
     stopped: BTreeMap<UnitName, Instant>,
     started: Vec<UnitName>,
-    boot_info: Option<BootInfo>,
     committed: bool,
 }
 
@@ -213,6 +212,7 @@ impl<'r> Run<'r> {
             stop: plan.services.stopped_and_wanted(),
             start: plan.services.start.clone(),
             staging: staging::directories_of(&slots),
+            boot_info: BootInfo::read(root).map_err(TransactionError::BootInfo)?,
         };
         state.prepare(generation).map_err(TransactionError::Generation)?;
         let place = state.journal().map_err(TransactionError::Generation)?;
@@ -236,7 +236,6 @@ impl<'r> Run<'r> {
             swapped: Vec::new(),
             stopped: BTreeMap::new(),
             started: Vec::new(),
-            boot_info: None,
             committed: false,
         })
     }
@@ -363,7 +362,6 @@ impl<'r> Run<'r> {
 
     fn record(&mut self) -> Result<(), TransactionError> {
         let (root, generation) = (&self.context.root, self.context.generation);
-        self.boot_info = Some(BootInfo::read(root));
         boot_info::write(root, &generation.channel, &generation.info).map_err(TransactionError::BootInfo)
     }
 
@@ -397,32 +395,44 @@ impl<'r> Run<'r> {
         if self.plan.purpose == Purpose::SelfUpdate {
             return;
         }
-        if let Err(problem) = clean_up(&self.context.root, &self.header, &self.place) {
-            tracing::warn!(problem, "what was staged is still there; the next start removes it");
+        let cleared =
+            staging::clear(&self.context.root, &self.header.staging).map_err(TransactionError::Root);
+        let ended = cleared.and_then(|()| self.journal.end().map_err(TransactionError::Journal));
+        if let Err(error) = ended {
+            tracing::warn!(error = %flist::report(&error), "what was staged is still there; the next start removes it");
         }
     }
 
+    /// Ends what runs of the new generation; tells what could not be ended.
+    async fn end_started(&mut self) -> Vec<String> {
+        let (mut problems, mut units) = (Vec::new(), Vec::new());
+        for unit in self.started.iter().rev() {
+            let definition = self.context.units.1.get(unit);
+            if let Err(error) = services::stop_and_forget(self.context.zinit, unit, definition).await {
+                problems.push(flist::report(&error));
+                units.push(unit.clone());
+            }
+        }
+        if !units.is_empty() {
+            problems.extend(problem(self.journal.append(&Record::Unstopped { units })));
+        }
+        problems
+    }
+
     /// Undoes everything in reverse order and gives back what is left of it as an error.
-    async fn undo(self, error: TransactionError) -> TransactionError {
+    async fn undo(mut self, error: TransactionError) -> TransactionError {
         tracing::error!(error = %flist::report(&error), "the transaction failed, undoing it");
         if self.committed {
             return error;
         }
-        let mut not_undone = Vec::new();
-        for unit in self.started.iter().rev() {
-            let definition = self.context.units.1.get(unit);
-            let stopped = services::stop_and_forget(self.context.zinit, unit, definition).await;
-            not_undone.extend(problem(stopped));
-        }
+        let mut not_undone = self.end_started().await;
         for change in self.swapped.iter().rev() {
             not_undone.extend(problem(files::unswap(&self.context.root, &self.swaps[*change])));
         }
         for unit in self.header.stop.iter().rev().filter(|unit| self.stopped.contains_key(*unit)) {
             not_undone.extend(problem(services::monitor(self.context.zinit, unit).await));
         }
-        if let Some(boot_info) = &self.boot_info {
-            not_undone.extend(problem(boot_info.restore(&self.context.root)));
-        }
+        not_undone.extend(problem(self.header.boot_info.restore(&self.context.root)));
         if not_undone.is_empty() {
             let cleaned = clean_up(&self.context.root, &self.header, &self.place);
             not_undone.extend(cleaned.err());
@@ -440,8 +450,13 @@ fn problem<E: std::error::Error + 'static>(result: Result<(), E>) -> Option<Stri
     result.err().map(|error| flist::report(&error))
 }
 
-/// Removes what was staged, then the journal.
+/// Ends what was undone: everything must be on disk before the journal goes, or a power cut could bring a
+/// part of the swap back without anybody knowing. Then what was staged is removed.
 fn clean_up(root: &Root, header: &Header, journal: &JournalPlace) -> Result<(), String> {
+    for top in header.staging.iter().filter_map(|directory| directory.parent()?.parent()) {
+        let synced = root.disk().sync_filesystem(&top).map_err(failed("sync", &top));
+        synced.map_err(|error| flist::report(&error))?;
+    }
     staging::clear(root, &header.staging).map_err(|error| flist::report(&error))?;
     journal.remove().map_err(|error| flist::report(&error))
 }

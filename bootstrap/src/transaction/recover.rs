@@ -1,9 +1,12 @@
 //! Deciding after a crash: finish what was committed, undo what was not.
 
-use zinit_client::UnitName;
+use std::collections::BTreeSet;
+
+use zinit_client::{Target, UnitName};
 
 use super::journal::{Header, JournalPlace, Record, Swap};
-use super::{TransactionError, clean_up, files, services};
+use super::services::{self, ServiceError};
+use super::{TransactionError, clean_up, files};
 use crate::boot_info;
 use crate::generation::{Cause, RootIdentity, StateDir};
 use crate::plan::Purpose;
@@ -62,11 +65,17 @@ pub async fn recover(
         if current.cause != Cause::SelfUpdate {
             boot_info::write(root, &current.channel, &current.info).map_err(TransactionError::BootInfo)?;
         }
-        start_missing(zinit, &header.start).await;
+        for unit in &header.start {
+            if let Err(error) = bring_up(zinit, unit).await {
+                tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started");
+            }
+        }
         return Ok(Recovery::Finished { generation });
     }
     tracing::warn!(generation, version = %header.version, "undoing what was not committed when the engine stopped");
-    undo(root, header, records.iter().find_map(as_swaps).unwrap_or_default(), zinit, &journal).await?;
+    let unstopped = records.iter().filter_map(as_unstopped).flatten().collect::<BTreeSet<_>>();
+    let swaps = records.iter().find_map(as_swaps).unwrap_or_default();
+    undo(root, header, swaps, &unstopped, zinit, &journal).await?;
     Ok(Recovery::Undone { purpose: header.purpose, generation })
 }
 
@@ -84,6 +93,13 @@ fn as_swaps(record: &Record) -> Option<&[Swap]> {
     }
 }
 
+fn as_unstopped(record: &Record) -> Option<&[UnitName]> {
+    match record {
+        Record::Unstopped { units } => Some(units),
+        _ => None,
+    }
+}
+
 fn finish(root: &Root, header: &Header, journal: &JournalPlace) -> Result<(), TransactionError> {
     super::staging::clear(root, &header.staging).map_err(TransactionError::Root)?;
     journal.remove().map_err(TransactionError::Journal)
@@ -93,22 +109,45 @@ async fn undo(
     root: &Root,
     header: &Header,
     swaps: &[Swap],
+    unstopped: &BTreeSet<&UnitName>,
     zinit: &dyn Supervisor,
     journal: &JournalPlace,
 ) -> Result<(), TransactionError> {
     let mut not_undone = Vec::new();
-    if !swaps.is_empty() {
-        // What runs of the new generation ends before its files go.
-        for unit in header.start.iter().rev() {
-            let stopped = services::stop_and_forget(zinit, unit, None).await;
-            not_undone.extend(stopped.err().map(|error| flist::report(&error)));
+    let note = |not_undone: &mut Vec<String>, error: &(dyn std::error::Error + 'static)| {
+        not_undone.push(flist::report(error));
+    };
+    let mut swapped = false;
+    for swap in swaps {
+        match files::has_happened(root, swap) {
+            Ok(happened) => swapped |= happened,
+            Err(error) => note(&mut not_undone, &error),
+        }
+    }
+    // What runs of the new generation ends before its files go. After a restart of the machine that can be
+    // any of these services: the supervisor found the root in the middle of the swap.
+    let ends = |unit: &&UnitName| swapped || unstopped.contains(unit);
+    for unit in header.start.iter().chain(&header.stop).rev().filter(ends) {
+        if let Err(error) = services::stop_and_forget(zinit, unit, None).await {
+            note(&mut not_undone, &error);
         }
     }
     for swap in swaps.iter().rev() {
-        not_undone.extend(files::unswap(root, swap).err().map(|error| flist::report(&error)));
+        if let Err(error) = files::unswap(root, swap) {
+            note(&mut not_undone, &error);
+        }
     }
-    if !swaps.is_empty() {
-        start_missing(zinit, &header.stop.iter().rev().cloned().collect::<Vec<_>>()).await;
+    if let Err(error) = header.boot_info.restore(root) {
+        note(&mut not_undone, &error);
+    }
+    for unit in header.stop.iter().rev().filter(|_| !swaps.is_empty()) {
+        if let Err(error) = bring_up(zinit, unit).await {
+            tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started again");
+            // What the supervisor refuses it will refuse again; the files matter more.
+            if error.is_passing() {
+                note(&mut not_undone, &error);
+            }
+        }
     }
     if not_undone.is_empty() {
         not_undone.extend(clean_up(root, header, journal).err());
@@ -119,17 +158,11 @@ async fn undo(
     Err(TransactionError::NotRecovered(not_undone))
 }
 
-/// Services that the supervisor does not know are monitored again. One that cannot be is reported; the
-/// others matter more.
-async fn start_missing(zinit: &dyn Supervisor, units: &[UnitName]) {
-    for unit in units {
-        let started = match services::status(zinit, unit).await {
-            Ok(None) => services::monitor(zinit, unit).await,
-            Ok(Some(_)) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = started {
-            tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started again");
-        }
+/// Makes a service run that was wanted up: one that the supervisor does not know is monitored, one that it
+/// was told to stop is started.
+async fn bring_up(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
+    match services::status(zinit, unit).await? {
+        Some(status) if status.target == Target::Up => Ok(()),
+        _ => services::monitor(zinit, unit).await,
     }
 }

@@ -71,7 +71,7 @@ pub enum ServiceError {
 
 impl ServiceError {
     /// Whether asking again may help.
-    fn is_passing(&self) -> bool {
+    pub fn is_passing(&self) -> bool {
         matches!(self, Self::Zinit { source, .. } if source.is_retryable())
     }
 }
@@ -120,16 +120,32 @@ pub async fn stop_and_forget(
     }
 }
 
-/// Makes the supervisor monitor a service; that starts it. One that is monitored already is started.
+/// How often an order is given again when the supervisor did not answer.
+const REPEATS: u32 = 3;
+
+/// How long to wait before that.
+const REPEAT_AFTER: Duration = Duration::from_millis(200);
+
+/// Makes the supervisor monitor a service; that starts it. One that is monitored already is started. When
+/// the supervisor does not answer, it is asked again some times: the order may have been lost, or only the
+/// answer to it.
 ///
 /// # Errors
 /// [`ServiceError::Zinit`].
 pub async fn monitor(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
-    match zinit.monitor(unit).await {
-        Err(error) if matches!(error.refusal(), Some(Refusal::AlreadyMonitored { .. })) => {
-            zinit.start(unit).await.map_err(failed("start", unit))
+    let mut repeats = 0;
+    loop {
+        let answer = match zinit.monitor(unit).await {
+            Err(error) if matches!(error.refusal(), Some(Refusal::AlreadyMonitored { .. })) => {
+                zinit.start(unit).await.map_err(failed("start", unit))
+            }
+            other => other.map_err(failed("monitor", unit)),
+        };
+        match answer {
+            Err(error) if error.is_passing() && repeats < REPEATS => repeats += 1,
+            other => return other,
         }
-        other => other.map_err(failed("monitor", unit)),
+        sleep(REPEAT_AFTER).await;
     }
 }
 

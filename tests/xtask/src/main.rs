@@ -5,6 +5,7 @@ mod demo;
 mod dist;
 mod test;
 mod tools;
+mod torture;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Task {
     Test,
     /// Download the programs that a node needs to target/tools; the other tasks do it by themselves
     Tools,
+    /// Fail the engine at every single effect, in a model of a node
+    Torture(torture::Options),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Dist(options) => dist::run(&options),
         Task::Test => test::run(),
         Task::Tools => tools::run(),
+        Task::Torture(options) => torture::run(&options),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,0 +1,247 @@
+//! Every fault at every effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bootstrap::lock::{self, EngineLock};
+
+use crate::fault::{FAULTS, Fault, Operation, Planned};
+use crate::machine::Machine;
+use crate::scenario::{Act, Scenario, SetUpError, Stage};
+use crate::verdict::{Ending, Observed, judge};
+
+/// Faults that can last.
+const LASTING: [Fault; 3] = [Fault::Eio, Fault::Enospc, Fault::Erofs];
+
+/// First faults of pairs, and what can then hit the recovery.
+const KILLS: [Fault; 5] =
+    [Fault::KillBefore, Fault::KillAfter, Fault::PowerCut(0), Fault::PowerCut(16), Fault::PowerCut(u8::MAX)];
+const IN_RECOVERY: [Fault; 7] = [
+    Fault::Eio,
+    Fault::Enospc,
+    Fault::KillBefore,
+    Fault::KillAfter,
+    Fault::PowerCut(0),
+    Fault::PowerCut(16),
+    Fault::PowerCut(u8::MAX),
+];
+
+/// Problems that are told in full.
+const TOLD: usize = 20;
+
+/// How much is tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// Of the operations of a scenario, every so many-th gets its faults (1: all).
+    pub stride: usize,
+    /// Of the operations of a recovery, every so many-th gets a second fault (1: all); 0 for none.
+    pub second_stride: usize,
+}
+
+/// What happened in one scenario.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Operations without any fault.
+    pub operations: usize,
+    /// Distinct cases.
+    pub cases: usize,
+    /// How they ended.
+    pub endings: BTreeMap<Ending, usize>,
+    /// What went wrong: case and reason.
+    pub problems: Vec<String>,
+    /// How many went wrong.
+    pub failed: usize,
+}
+
+/// One case: a fault, and one during the recovery from it.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    first: Planned,
+    second: Option<Planned>,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = |f: &mut fmt::Formatter<'_>, planned: &Planned| {
+            let lasting = if planned.lasting { " for good" } else { "" };
+            write!(f, "{}{lasting} at {}", planned.fault, planned.at)
+        };
+        one(f, &self.first)?;
+        if let Some(second) = &self.second {
+            f.write_str(", then ")?;
+            one(f, second)?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that the cases of one scenario need.
+struct Trial<'t> {
+    stage: Stage,
+    old: Observed,
+    new: Observed,
+    operations: Vec<Operation>,
+    lock: &'t EngineLock,
+}
+
+/// Runs all cases of a scenario on one thread.
+///
+/// # Errors
+/// The scenario does not work without any fault.
+pub fn run(scenario: Scenario, extent: Extent, directory: &Path) -> Result<Tally, SetUpError> {
+    let lock = lock::take(directory, "the campaign", Duration::ZERO)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    runtime.block_on(async {
+        let trial = Trial::begin(scenario, &lock).await?;
+        let mut tally = Tally { operations: trial.operations.len(), ..Tally::default() };
+        for at in (0..trial.operations.len()).step_by(extent.stride.max(1)) {
+            trial.at(at, extent, &mut tally).await;
+        }
+        Ok(tally)
+    })
+}
+
+/// Runs scenarios on several threads; tells each result as it comes.
+///
+/// # Errors
+/// The first scenario that does not work without any fault.
+pub fn run_all(
+    scenarios: Vec<Scenario>,
+    extent: Extent,
+    threads: usize,
+    directory: &Path,
+    tell: &(dyn Fn(&str, &Tally) + Sync),
+) -> Result<BTreeMap<&'static str, Tally>, SetUpError> {
+    let next = AtomicUsize::new(0);
+    let results = std::sync::Mutex::new(BTreeMap::new());
+    let work = |number: usize| -> Result<(), SetUpError> {
+        let directory = directory.join(number.to_string());
+        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let tally = run(scenario.clone(), extent, &directory)?;
+            tell(scenario.name, &tally);
+            results.lock().unwrap_or_else(|poison| poison.into_inner()).insert(scenario.name, tally);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1)).map(|number| scope.spawn(move || work(number))).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    Ok(results.into_inner().unwrap_or_else(|poison| poison.into_inner()))
+}
+
+impl<'t> Trial<'t> {
+    async fn begin(scenario: Scenario, lock: &'t EngineLock) -> Result<Self, SetUpError> {
+        let may_fail = scenario.undoes_itself();
+        let stage = scenario.set_up(lock).await?;
+        let recovers = stage.scenario.act == Act::Recover;
+        let whole = Arc::new(stage.machine.copy());
+        whole.plan(None);
+        let done = stage.act(&whole, lock).await;
+        let operations = whole.operations();
+        match done {
+            Err(error) if !may_fail => return Err(flist::report(&error).into()),
+            _ => {}
+        }
+        let after = Observed::of(&whole);
+        // What is cut off has no presentable state before; recovery leads to the old or the new one.
+        let (old, new) = match recovers {
+            true => {
+                let again = Arc::new(whole.copy());
+                stage.try_again(&again, lock).await.map_err(|error| flist::report(&error))?;
+                (after, Observed::of(&again))
+            }
+            false => (Observed::of(&stage.machine), after),
+        };
+        Ok(Self { stage, old, new, operations, lock })
+    }
+
+    async fn at(&self, at: usize, extent: Extent, tally: &mut Tally) {
+        let operation = self.operations[at];
+        for fault in FAULTS.into_iter().filter(|fault| fault.applies_to(operation)) {
+            let first = Planned { at, fault, lasting: false };
+            let recovery = self.count(Case { first, second: None }, tally).await;
+            if extent.second_stride > 0 && KILLS.contains(&fault) {
+                for (second_at, operation) in recovery.into_iter().enumerate().step_by(extent.second_stride) {
+                    for fault in IN_RECOVERY.into_iter().filter(|fault| fault.applies_to(operation)) {
+                        let second = Some(Planned { at: second_at, fault, lasting: false });
+                        self.count(Case { first, second }, tally).await;
+                    }
+                }
+            }
+        }
+        for fault in LASTING.into_iter().filter(|fault| fault.applies_to(operation)) {
+            let first = Planned { at, fault, lasting: true };
+            self.count(Case { first, second: None }, tally).await;
+        }
+    }
+
+    /// Runs one case and returns the operations of its recovery.
+    async fn count(&self, case: Case, tally: &mut Tally) -> Vec<Operation> {
+        tally.cases += 1;
+        let machine = Arc::new(self.stage.machine.copy());
+        let (ended, recovery) = self.run(&machine, case).await;
+        match ended {
+            Ok(ending) => *tally.endings.entry(ending).or_default() += 1,
+            Err(problem) => {
+                tally.failed += 1;
+                if tally.problems.len() < TOLD {
+                    tally.problems.push(format!("{case}: {problem}"));
+                }
+            }
+        }
+        recovery
+    }
+
+    async fn run(&self, machine: &Arc<Machine>, case: Case) -> (Result<Ending, String>, Vec<Operation>) {
+        let ignored = self.stage.ignored();
+        let verdict = || judge(machine, (&self.old, &self.new), &ignored);
+        machine.plan(Some(case.first));
+        let done = self.stage.act(machine, self.lock).await;
+        let mut restarted = false;
+        if case.first.lasting {
+            let lost = self.old.lost_in(machine);
+            let is_new = Observed::of(machine) == self.new;
+            if done.is_err() && !is_new && !lost.is_empty() && self.stage.scenario.act != Act::Recover {
+                return (Err(lost.join("; ")), Vec::new());
+            }
+        } else if !case.first.fault.kills()
+            && !matches!(self.stage.scenario.act, Act::SelfUpdate | Act::Recover)
+            && !self.stage.scenario.undoes_itself()
+            && let Err(problem) = verdict()
+        {
+            // One fault that passes is dealt with at once, without any recovery.
+            return (Err(format!("right after it: {problem}")), Vec::new());
+        }
+        if let Fault::PowerCut(_) = case.first.fault {
+            machine.power_on();
+            restarted = true;
+        }
+        machine.plan(case.second);
+        let _first_recovery = self.stage.recover(machine, self.lock, restarted).await;
+        let recovery = machine.operations();
+        if let Some(Planned { fault: Fault::PowerCut(_), .. }) = case.second {
+            machine.power_on();
+            restarted = true;
+        }
+        machine.plan(None);
+        if let Err(error) = self.stage.recover(machine, self.lock, restarted).await {
+            return (Err(format!("it does not recover: {}", flist::report(&error))), recovery);
+        }
+        let ended = verdict();
+        (ended, recovery)
+    }
+}
+
+/// The names of all endings that must occur, or the campaign has not bitten.
+pub fn missing_endings(tallies: &BTreeMap<&'static str, Tally>) -> BTreeSet<Ending> {
+    let seen: BTreeSet<Ending> = tallies.values().flat_map(|tally| tally.endings.keys().copied()).collect();
+    [Ending::Old, Ending::New].into_iter().filter(|ending| !seen.contains(ending)).collect()
+}

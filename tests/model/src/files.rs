@@ -1,0 +1,520 @@
+//! One file system: inodes, names, and what of them is on the medium.
+
+use std::collections::BTreeMap;
+
+use bootstrap::disk::{Filesystem, Kind, Rename, Special, Stat};
+use flist::path::FlistPath;
+use flist::xattr::Xattrs;
+use nix::errno::Errno;
+
+type Answer<T> = Result<T, Errno>;
+
+/// Most symlinks in one look-up (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+const ROOT: u64 = 1;
+
+/// A file system.
+#[derive(Debug, Clone)]
+pub struct Files {
+    inodes: BTreeMap<u64, Inode>,
+    next: u64,
+    clock: i64,
+    device: u64,
+    /// Whether it lies in RAM.
+    pub in_ram: bool,
+    /// Whether it can exchange two names.
+    pub can_exchange: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Inode {
+    node: Node,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: i64,
+    changed: i64,
+    xattrs: Xattrs,
+    /// The content of a file that is on the medium.
+    synced: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Node {
+    Directory(BTreeMap<Vec<u8>, u64>),
+    File(Vec<u8>),
+    Symlink(Vec<u8>),
+    CharDevice(u64),
+    BlockDevice(u64),
+    Fifo,
+    Socket,
+}
+
+/// A name in a directory.
+struct Place {
+    directory: u64,
+    name: Vec<u8>,
+}
+
+impl Files {
+    /// An empty file system.
+    pub fn new(device: u64) -> Self {
+        let root = Inode::new(Node::Directory(BTreeMap::new()), 0o755, 0);
+        let inodes = BTreeMap::from([(ROOT, root)]);
+        Self { inodes, next: ROOT + 1, clock: 1, device, in_ram: false, can_exchange: true }
+    }
+
+    /// What the medium holds when the power goes: names as they are here, content as far as it was synced.
+    #[must_use]
+    pub fn after_power_cut(mut self) -> Self {
+        for inode in self.inodes.values_mut() {
+            if let Node::File(content) = &mut inode.node {
+                content.clone_from(&inode.synced);
+            }
+        }
+        self
+    }
+
+    /// Everything, in words, by path: what a comparison byte for byte needs.
+    pub fn listing(&self) -> BTreeMap<FlistPath, String> {
+        let mut all = BTreeMap::new();
+        self.list_into(ROOT, &FlistPath::root(), &mut all);
+        all
+    }
+
+    fn list_into(&self, directory: u64, at: &FlistPath, all: &mut BTreeMap<FlistPath, String>) {
+        let Some(Node::Directory(names)) = self.inodes.get(&directory).map(|inode| &inode.node) else {
+            return;
+        };
+        for (name, number) in names {
+            let (Ok(path), Some(inode)) = (at.join(name), self.inodes.get(number)) else { continue };
+            let Inode { node, mode, uid, gid, xattrs, .. } = inode;
+            let what = match node {
+                Node::Directory(_) => "directory".to_owned(),
+                Node::File(content) => format!("{:?}", String::from_utf8_lossy(content)),
+                other => format!("{other:?}"),
+            };
+            all.insert(path.clone(), format!("{mode:o} {uid}:{gid} {xattrs:?} {what}"));
+            self.list_into(*number, &path, all);
+        }
+    }
+
+    /// The content of a file, links followed.
+    pub fn content(&self, path: &FlistPath) -> Option<&[u8]> {
+        match &self.inodes[&self.walk(path, true).ok()?.1].node {
+            Node::File(content) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// The inode number of what is at a path, links followed.
+    pub fn inode_of(&self, path: &FlistPath) -> Option<(u64, u64)> {
+        Some((self.device, self.walk(path, true).ok()?.1))
+    }
+
+    /// Real names and inode of a path.
+    fn walk(&self, path: &FlistPath, follow_last: bool) -> Answer<(Vec<Vec<u8>>, u64)> {
+        let mut todo: Vec<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
+        todo.reverse();
+        let mut at: Vec<(Vec<u8>, u64)> = Vec::new();
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            let here = at.last().map_or(ROOT, |(_, number)| *number);
+            let Node::Directory(names) = &self.inodes[&here].node else { return Err(Errno::ENOTDIR) };
+            match name.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    at.pop();
+                    continue;
+                }
+                _ => {}
+            }
+            let number = *names.get(&name).ok_or(Errno::ENOENT)?;
+            match &self.inodes[&number].node {
+                Node::Symlink(target) if follow_last || !todo.is_empty() => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::ELOOP);
+                    }
+                    if target.first() == Some(&b'/') {
+                        at.clear();
+                    }
+                    todo.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+                }
+                _ => at.push((name, number)),
+            }
+        }
+        let number = at.last().map_or(ROOT, |(_, number)| *number);
+        Ok((at.into_iter().map(|(name, _)| name).collect(), number))
+    }
+
+    fn directory(&self, path: &FlistPath) -> Answer<u64> {
+        let number = self.walk(path, true)?.1;
+        match self.inodes[&number].node {
+            Node::Directory(_) => Ok(number),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    fn place(&self, path: &FlistPath) -> Answer<Place> {
+        let directory = self.directory(&path.parent().unwrap_or_default())?;
+        Ok(Place { directory, name: path.name().to_vec() })
+    }
+
+    fn names(&self, directory: u64) -> Answer<&BTreeMap<Vec<u8>, u64>> {
+        match &self.inodes[&directory].node {
+            Node::Directory(names) => Ok(names),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    fn names_mut(&mut self, directory: u64) -> Answer<&mut BTreeMap<Vec<u8>, u64>> {
+        match self.inodes.get_mut(&directory).map(|inode| &mut inode.node) {
+            Some(Node::Directory(names)) => Ok(names),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    fn at(&self, place: &Place) -> Answer<Option<u64>> {
+        Ok(self.names(place.directory)?.get(&place.name).copied())
+    }
+
+    fn inode(&self, path: &FlistPath) -> Answer<u64> {
+        if path.is_root() {
+            return Ok(ROOT);
+        }
+        self.at(&self.place(path)?)?.ok_or(Errno::ENOENT)
+    }
+
+    fn inode_mut(&mut self, path: &FlistPath) -> Answer<&mut Inode> {
+        let number = self.inode(path)?;
+        self.clock += 1;
+        let inode = self.inodes.get_mut(&number).ok_or(Errno::ENOENT)?;
+        inode.changed = self.clock;
+        Ok(inode)
+    }
+
+    fn add(&mut self, path: &FlistPath, node: Node, mode: u32) -> Answer<()> {
+        let place = self.place(path)?;
+        if self.at(&place)?.is_some() || place.name.is_empty() {
+            return Err(Errno::EEXIST);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.clock += 1;
+        let mut inode = Inode::new(node, mode, self.clock);
+        // A set-gid directory gives its group to what is made in it (inode(7)).
+        if let Some(above) = self.inodes.get(&place.directory).filter(|above| above.mode & 0o2000 != 0) {
+            inode.gid = above.gid;
+            inode.mode |= if matches!(inode.node, Node::Directory(_)) { 0o2000 } else { 0 };
+        }
+        self.inodes.insert(number, inode);
+        self.names_mut(place.directory)?.insert(place.name, number);
+        Ok(())
+    }
+
+    /// Inodes without a name are gone. Nobody keeps one open across operations here.
+    fn collect(&mut self) {
+        let mut named = std::collections::BTreeSet::from([ROOT]);
+        for inode in self.inodes.values() {
+            if let Node::Directory(names) = &inode.node {
+                named.extend(names.values());
+            }
+        }
+        self.inodes.retain(|number, _| named.contains(number));
+    }
+}
+
+/// The operations of `bootstrap::disk::Disk`.
+impl Files {
+    pub(crate) fn stat(&self, path: &FlistPath) -> Answer<Option<Stat>> {
+        let number = match self.inode(path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            other => other?,
+        };
+        let inode = &self.inodes[&number];
+        let (kind, size, rdev) = match &inode.node {
+            Node::Directory(_) => (Kind::Directory, 4096, 0),
+            Node::File(content) => (Kind::File, content.len() as u64, 0),
+            Node::Symlink(target) => (Kind::Symlink, target.len() as u64, 0),
+            Node::CharDevice(rdev) => (Kind::CharDevice, 0, *rdev),
+            Node::BlockDevice(rdev) => (Kind::BlockDevice, 0, *rdev),
+            Node::Fifo => (Kind::Fifo, 0, 0),
+            Node::Socket => (Kind::Socket, 0, 0),
+        };
+        let Inode { mode, uid, gid, mtime, changed, .. } = *inode;
+        let inode = (self.device, number);
+        let changed = (changed, 0);
+        Ok(Some(Stat { kind, mode, uid, gid, mtime, size, rdev, inode, changed, mount_point: false }))
+    }
+
+    pub(crate) fn real_directory(&self, path: &FlistPath) -> Answer<Option<FlistPath>> {
+        match self.walk(path, true) {
+            Ok((names, number)) if matches!(self.inodes[&number].node, Node::Directory(_)) => {
+                let path = FlistPath::from_bytes(&names.join(&b'/')).map_err(|_| Errno::ENAMETOOLONG)?;
+                Ok(Some(path))
+            }
+            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    pub(crate) fn filesystem(&self, directory: &FlistPath) -> Answer<Filesystem> {
+        self.directory(directory)?;
+        Ok(Filesystem { device: self.device, in_ram: self.in_ram, available: Some(1 << 40) })
+    }
+
+    pub(crate) fn read_link(&self, path: &FlistPath) -> Answer<Vec<u8>> {
+        match &self.inodes[&self.inode(path)?].node {
+            Node::Symlink(target) => Ok(target.clone()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    pub(crate) fn xattrs(&self, path: &FlistPath) -> Answer<Xattrs> {
+        Ok(self.inodes[&self.inode(path)?].xattrs.clone())
+    }
+
+    pub(crate) fn list(&self, path: &FlistPath) -> Answer<Vec<Vec<u8>>> {
+        Ok(self.names(self.directory(path)?)?.keys().cloned().collect())
+    }
+
+    pub(crate) fn open(&self, path: &FlistPath, follow: bool) -> Answer<Vec<u8>> {
+        let number = if follow { self.walk(path, true)?.1 } else { self.inode(path)? };
+        match &self.inodes[&number].node {
+            Node::File(content) => Ok(content.clone()),
+            Node::Symlink(_) => Err(Errno::ELOOP),
+            Node::Socket | Node::CharDevice(_) | Node::BlockDevice(_) => Err(Errno::ENXIO),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    pub(crate) fn make_directory(&mut self, path: &FlistPath) -> Answer<()> {
+        self.add(path, Node::Directory(BTreeMap::new()), 0o700)
+    }
+
+    pub(crate) fn create(&mut self, path: &FlistPath) -> Answer<()> {
+        self.add(path, Node::File(Vec::new()), 0o600)
+    }
+
+    pub(crate) fn reserve(&mut self, path: &FlistPath, bytes: u64) -> Answer<()> {
+        let now = self.clock + 1;
+        let inode = self.inode_mut(path)?;
+        match &inode.node {
+            Node::File(_) if bytes > 0 => {
+                inode.xattrs.remove(&b"security.capability"[..]);
+                inode.mtime = now;
+                Ok(())
+            }
+            Node::File(_) => Err(Errno::EINVAL),
+            Node::Symlink(_) => Err(Errno::ELOOP),
+            Node::Directory(_) => Err(Errno::EISDIR),
+            _ => Err(Errno::ENXIO),
+        }
+    }
+
+    pub(crate) fn append(&mut self, path: &FlistPath, bytes: &[u8]) -> Answer<()> {
+        let now = self.clock + 1;
+        let inode = self.inode_mut(path)?;
+        match &mut inode.node {
+            Node::File(content) => {
+                content.extend_from_slice(bytes);
+                if !bytes.is_empty() {
+                    // The kernel takes capabilities away from what is written to (capabilities(7)).
+                    inode.xattrs.remove(&b"security.capability"[..]);
+                    inode.mtime = now;
+                }
+                Ok(())
+            }
+            Node::Symlink(_) => Err(Errno::ELOOP),
+            Node::Directory(_) => Err(Errno::EISDIR),
+            _ => Err(Errno::ENXIO),
+        }
+    }
+
+    pub(crate) fn make_special(&mut self, path: &FlistPath, special: Special<'_>) -> Answer<()> {
+        let (node, mode) = match special {
+            Special::Symlink(target) => (Node::Symlink(target.to_vec()), 0o777),
+            Special::CharDevice(rdev) => (Node::CharDevice(rdev), 0o400),
+            Special::BlockDevice(rdev) => (Node::BlockDevice(rdev), 0o400),
+            Special::Fifo => (Node::Fifo, 0o400),
+            Special::Socket => (Node::Socket, 0o400),
+        };
+        self.add(path, node, mode)
+    }
+
+    pub(crate) fn set_owner(&mut self, path: &FlistPath, uid: u32, gid: u32) -> Answer<()> {
+        let inode = self.inode_mut(path)?;
+        (inode.uid, inode.gid) = (uid, gid);
+        // chown(2): the kernel treats root like other users here.
+        if !matches!(inode.node, Node::Directory(_) | Node::Symlink(_)) {
+            let group_executes = inode.mode & 0o010 != 0;
+            inode.mode &= if group_executes { !0o6000 } else { !0o4000 };
+            inode.xattrs.remove(&b"security.capability"[..]);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_mode(&mut self, path: &FlistPath, mode: u32) -> Answer<()> {
+        let inode = self.inode_mut(path)?;
+        if matches!(inode.node, Node::Symlink(_)) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        inode.mode = mode & 0o7777;
+        Ok(())
+    }
+
+    pub(crate) fn set_xattrs(&mut self, path: &FlistPath, xattrs: &Xattrs) -> Answer<()> {
+        self.inode_mut(path)?.xattrs.extend(xattrs.clone());
+        Ok(())
+    }
+
+    pub(crate) fn set_mtime(&mut self, path: &FlistPath, seconds: i64) -> Answer<()> {
+        self.inode_mut(path)?.mtime = seconds;
+        Ok(())
+    }
+
+    pub(crate) fn link(&mut self, from: &FlistPath, to: &FlistPath) -> Answer<()> {
+        let (from, place) = (self.place(from)?, self.place(to)?);
+        let number = self.at(&from)?.ok_or(Errno::ENOENT)?;
+        if self.at(&place)?.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if matches!(self.inodes[&number].node, Node::Directory(_)) {
+            return Err(Errno::EPERM);
+        }
+        self.names_mut(place.directory)?.insert(place.name, number);
+        Ok(())
+    }
+
+    pub(crate) fn rename(&mut self, from: &FlistPath, to: &FlistPath, how: Rename) -> Answer<()> {
+        if how == Rename::Exchange && !self.can_exchange {
+            return Err(Errno::EINVAL);
+        }
+        let (old, new) = (self.place(from)?, self.place(to)?);
+        let moved = self.at(&old)?.ok_or(Errno::ENOENT)?;
+        let there = self.at(&new)?;
+        match (how, there) {
+            (Rename::NoReplace, Some(_)) => return Err(Errno::EEXIST),
+            (Rename::Exchange, None) => return Err(Errno::ENOENT),
+            _ => self.refuse_cycle(from, to, moved, there, how)?,
+        }
+        match (how, there) {
+            (Rename::Exchange, Some(there)) => {
+                self.names_mut(old.directory)?.insert(old.name, there);
+                self.names_mut(new.directory)?.insert(new.name, moved);
+            }
+            (_, Some(there)) if there == moved => {}
+            (_, there) => {
+                if let Some(there) = there {
+                    self.may_vanish(there, moved)?;
+                }
+                self.names_mut(old.directory)?.remove(&old.name);
+                self.names_mut(new.directory)?.insert(new.name, moved);
+                self.collect();
+            }
+        }
+        self.clock += 1;
+        for number in [Some(moved), there.filter(|_| how == Rename::Exchange)].into_iter().flatten() {
+            if let Some(inode) = self.inodes.get_mut(&number) {
+                inode.changed = self.clock;
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory cannot become its own descendant.
+    fn refuse_cycle(
+        &self,
+        from: &FlistPath,
+        to: &FlistPath,
+        moved: u64,
+        there: Option<u64>,
+        how: Rename,
+    ) -> Answer<()> {
+        let real = |path: &FlistPath| self.walk(&path.parent().unwrap_or_default(), true);
+        let is_directory = |number: u64| matches!(self.inodes[&number].node, Node::Directory(_));
+        let beneath = |path: &FlistPath, top: u64, top_path: &FlistPath| -> Answer<bool> {
+            let (names, number) = real(path)?;
+            let mut top_names = real(top_path)?.0;
+            top_names.push(top_path.name().to_vec());
+            Ok(is_directory(top) && (number == top || names.starts_with(&top_names)))
+        };
+        if beneath(to, moved, from)? {
+            return Err(Errno::EINVAL);
+        }
+        match there {
+            Some(there) if beneath(from, there, to)? => {
+                Err(if how == Rename::Exchange { Errno::EINVAL } else { Errno::ENOTEMPTY })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn may_vanish(&self, there: u64, moved: u64) -> Answer<()> {
+        let moves_directory = matches!(self.inodes[&moved].node, Node::Directory(_));
+        match (&self.inodes[&there].node, moves_directory) {
+            (Node::Directory(_), false) => Err(Errno::EISDIR),
+            (Node::Directory(names), true) if !names.is_empty() => Err(Errno::ENOTEMPTY),
+            (Node::Directory(_), true) => Ok(()),
+            (_, true) => Err(Errno::ENOTDIR),
+            (_, false) => Ok(()),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, path: &FlistPath) -> Answer<()> {
+        let place = self.place(path)?;
+        let number = self.at(&place)?.ok_or(Errno::ENOENT)?;
+        if matches!(self.inodes[&number].node, Node::Directory(_)) {
+            return Err(Errno::EISDIR);
+        }
+        self.names_mut(place.directory)?.remove(&place.name);
+        self.collect();
+        Ok(())
+    }
+
+    pub(crate) fn remove_directory(&mut self, path: &FlistPath) -> Answer<()> {
+        let place = self.place(path)?;
+        let number = self.at(&place)?.ok_or(Errno::ENOENT)?;
+        match &self.inodes[&number].node {
+            Node::Directory(names) if names.is_empty() => {}
+            Node::Directory(_) => return Err(Errno::ENOTEMPTY),
+            _ => return Err(Errno::ENOTDIR),
+        }
+        self.names_mut(place.directory)?.remove(&place.name);
+        self.collect();
+        Ok(())
+    }
+
+    pub(crate) fn sync_file(&mut self, path: &FlistPath) -> Answer<()> {
+        let number = self.inode(path)?;
+        match self.inodes.get_mut(&number) {
+            Some(Inode { node: Node::File(content), synced, .. }) => synced.clone_from(content),
+            Some(Inode { node: Node::Symlink(_), .. }) => return Err(Errno::ELOOP),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sync_directory(&mut self, path: &FlistPath) -> Answer<()> {
+        self.directory(path).map(drop)
+    }
+
+    pub(crate) fn sync_filesystem(&mut self, path: &FlistPath) -> Answer<()> {
+        self.directory(path)?;
+        for inode in self.inodes.values_mut() {
+            if let Node::File(content) = &inode.node {
+                inode.synced.clone_from(content);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inode {
+    fn new(node: Node, mode: u32, clock: i64) -> Self {
+        let (xattrs, synced) = (Xattrs::new(), Vec::new());
+        Self { node, mode, uid: 0, gid: 0, mtime: clock, changed: clock, xattrs, synced }
+    }
+}

@@ -1,0 +1,24 @@
+//! A node in memory, to fail the engine at every single effect.
+//!
+//! ```text
+//! Scenario ─► Machine (files, services) ◄─ Disk, Supervisor ◄─ the real engine
+//!                │  Injector: fails effect n │
+//!                ▼                           ▼
+//!             Verdict: the old or the new generation, and all services run
+//! ```
+//! The engine under test is the real one, with nothing but its two traits replaced. That the model's files
+//! behave like real ones is what `tests/differential.rs` shows.
+
+pub mod campaign;
+mod disk;
+pub mod fault;
+mod files;
+mod machine;
+pub mod scenario;
+mod services;
+mod verdict;
+
+pub use disk::ModelDisk;
+pub use files::Files;
+pub use machine::{Machine, Volume};
+pub use verdict::{Ending, Observed};

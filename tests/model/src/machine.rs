@@ -1,0 +1,168 @@
+//! The whole machine: two file systems, services, and what goes wrong.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard};
+
+use flist::path::FlistPath;
+use nix::errno::Errno;
+
+use crate::fault::{Fate, Injector, Operation, Planned};
+use crate::files::Files;
+use crate::services::Services;
+
+/// One of the machine's file systems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Volume {
+    /// The root file system.
+    Root,
+    /// The disk with `/var/lib/molt`.
+    State,
+}
+
+/// A machine in memory.
+#[derive(Debug)]
+pub struct Machine {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) root: Files,
+    pub(crate) state: Files,
+    pub(crate) services: Services,
+    pub(crate) injector: Injector,
+    /// Root and state as their media have them, once a power cut is near.
+    media: Option<(Files, Files)>,
+}
+
+impl Machine {
+    /// A machine with these file systems, everything on them synced, and no services.
+    pub fn new(mut root: Files, mut state: Files) -> Self {
+        for files in [&mut root, &mut state] {
+            // The top is always there.
+            let _ = files.sync_filesystem(&FlistPath::root());
+        }
+        let (services, injector) = (Services::default(), Injector::default());
+        Self { inner: Mutex::new(Inner { root, state, services, injector, media: None }) }
+    }
+
+    /// A machine in the same state, without faults.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let inner = self.lock();
+        let (root, state, services) = (inner.root.clone(), inner.state.clone(), inner.services.clone());
+        Self {
+            inner: Mutex::new(Inner { root, state, services, injector: Injector::default(), media: None }),
+        }
+    }
+
+    /// What goes wrong from here on; operations are counted from 0 again.
+    pub fn plan(&self, planned: Option<Planned>) {
+        let mut inner = self.lock();
+        inner.media = None;
+        inner.injector.plan(planned);
+    }
+
+    /// The operations since the last [`Machine::plan`].
+    pub fn operations(&self) -> Vec<Operation> {
+        self.lock().injector.seen.clone()
+    }
+
+    /// Whether the engine was killed, or the power went.
+    pub fn is_dead(&self) -> bool {
+        self.lock().injector.dead
+    }
+
+    /// The machine starts again after a power cut: what was not on the media is lost, and the supervisor
+    /// starts every unit that it finds.
+    pub fn power_on(&self) {
+        let mut inner = self.lock();
+        if let Some((root, state)) = inner.media.take() {
+            inner.root = root.after_power_cut();
+            inner.state = state.after_power_cut();
+        }
+        let Inner { root, services, .. } = &mut *inner;
+        *services = Services::default();
+        services.boot(root);
+    }
+
+    /// Looks at the machine, or changes it, outside of any fault.
+    pub fn with<T>(&self, look: impl FnOnce(&mut Files, &mut Files, &mut Services) -> T) -> T {
+        let mut inner = self.lock();
+        let Inner { root, state, services, .. } = &mut *inner;
+        look(root, state, services)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// One operation on files. `half` is what is left of it when it breaks off in the middle.
+    pub(crate) fn on_files<T>(
+        &self,
+        volume: Volume,
+        operation: Operation,
+        whole: impl FnOnce(&mut Files) -> Result<T, Errno>,
+        half: impl FnOnce(&mut Files),
+    ) -> io::Result<T> {
+        let mut inner = self.lock();
+        inner.remember();
+        let fate = inner.injector.fate(operation);
+        let files = match volume {
+            Volume::Root => &mut inner.root,
+            Volume::State => &mut inner.state,
+        };
+        let answer = match fate {
+            Fate::Happen => whole(files).map_err(io::Error::from),
+            Fate::Fail(errno) => return Err(errno.into()),
+            Fate::HappenAndFail(errno) => whole(files).and(Err(errno)).map_err(io::Error::from),
+            Fate::Half => {
+                half(files);
+                return Err(Errno::ENOSPC.into());
+            }
+        };
+        if operation == Operation::Sync && fate == Fate::Happen {
+            inner.reached_the_medium(volume);
+        }
+        answer
+    }
+
+    /// One operation on services.
+    pub(crate) fn on_services<T>(
+        &self,
+        operation: Operation,
+        whole: impl FnOnce(&mut Services, &Files) -> T,
+        failed: impl FnOnce() -> T,
+    ) -> T {
+        let mut inner = self.lock();
+        inner.remember();
+        let fate = inner.injector.fate(operation);
+        let Inner { root, services, .. } = &mut *inner;
+        match fate {
+            Fate::Happen | Fate::Half => whole(services, root),
+            Fate::Fail(_) => failed(),
+            Fate::HappenAndFail(_) => {
+                whole(services, root);
+                failed()
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn remember(&mut self) {
+        let near = self.injector.remembers_from().is_some_and(|from| self.injector.next() >= from);
+        if near && self.media.is_none() && !self.injector.dead {
+            self.media = Some((self.root.clone(), self.state.clone()));
+        }
+    }
+
+    /// As on a journaling file system: a sync of anything brings all earlier changes of names with it.
+    fn reached_the_medium(&mut self, volume: Volume) {
+        match (&mut self.media, volume) {
+            (Some((root, _)), Volume::Root) => root.clone_from(&self.root),
+            (Some((_, state)), Volume::State) => state.clone_from(&self.state),
+            (None, _) => {}
+        }
+    }
+}

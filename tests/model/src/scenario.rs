@@ -1,0 +1,397 @@
+//! What the engine is made to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bootstrap::engine::{Engine, EngineError, ReleaseTree};
+use bootstrap::generation::{Standing, StateDir};
+use bootstrap::health::HealthLimits;
+use bootstrap::lock::EngineLock;
+use bootstrap::plan::Purpose;
+use bootstrap::root::Root;
+use bootstrap::source::{ContentSource, SourceError};
+use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
+use flist::hub::{FlistName, ReleaseId, ReleaseVersion, Sha256};
+use flist::path::FlistPath;
+use flist::tree::{Block, Content, Entry, Kind, Meta, Tree};
+use zinit_client::UnitName;
+
+use crate::disk::ModelDisk;
+use crate::files::Files;
+use crate::machine::{Machine, Volume};
+use crate::services::{DIES, EXITS, ModelSupervisor};
+
+/// A file of a release: path, permission bits, content; `-> x` as content is a symlink.
+pub type FileSpec = (&'static str, u32, &'static str);
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// bootstrap installs the release.
+    Boot,
+    /// identityd upgrades to the release.
+    Upgrade,
+    /// identityd replaces itself and says that it runs.
+    SelfUpdate,
+    /// An upgrade that was cut off right before its commit is recovered.
+    Recover,
+}
+
+/// One scenario.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What is done.
+    pub act: Act,
+    /// What the base image holds.
+    pub base: Vec<FileSpec>,
+    /// The release that is installed before.
+    pub installed: Option<Vec<FileSpec>>,
+    /// What somebody changed after that.
+    pub edited: Vec<FileSpec>,
+    /// The release that is installed.
+    pub release: Vec<FileSpec>,
+    /// The root file system cannot exchange names.
+    pub no_exchange: bool,
+}
+
+/// A scenario that is about to begin.
+#[derive(Debug)]
+pub struct Stage {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// The machine before it.
+    pub machine: Arc<Machine>,
+    release: Release,
+}
+
+/// A release and its content.
+#[derive(Debug, Clone)]
+struct Release {
+    tree: ReleaseTree,
+    content: Arc<BTreeMap<FlistPath, Vec<u8>>>,
+}
+
+impl ContentSource for Release {
+    fn block(&self, path: &FlistPath, _: &Content, index: usize) -> Result<Vec<u8>, SourceError> {
+        let content = self.content.get(path).map(Vec::as_slice).unwrap_or_default();
+        Ok(content.chunks(BLOCK_SIZE).nth(index).unwrap_or_default().to_vec())
+    }
+}
+
+/// Why a scenario cannot be set up.
+pub type SetUpError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Scenario {
+    /// The release is bad, so that what a fault hits may be the undoing.
+    pub fn undoes_itself(&self) -> bool {
+        let bad = |file: &FileSpec| [EXITS, DIES].iter().any(|bad| file.2.starts_with(bad));
+        self.release.iter().any(bad)
+    }
+
+    /// Makes the machine, with the release before installed and its services running.
+    ///
+    /// # Errors
+    /// The scenario makes no sense.
+    pub async fn set_up(self, lock: &EngineLock) -> Result<Stage, SetUpError> {
+        let mut root = Files::new(1);
+        put_all(&mut root, &self.base)?;
+        let machine = Arc::new(Machine::new(root, Files::new(2)));
+        machine.with(|root, _, _| root.can_exchange = !self.no_exchange);
+        machine.with(|root, _, services| services.boot(root));
+        if let Some(installed) = &self.installed {
+            let installed = release("1.0.0", installed)?;
+            carry_out(&machine, &installed, Act::Boot, lock).await?;
+            machine.with(|root, _, _| put_all(root, &self.edited))?;
+        }
+        let release = release("2.0.0", &self.release)?;
+        if self.act == Act::Recover {
+            let broken = crate::fault::Planned {
+                at: commit_of(&machine, &release, lock).await?,
+                fault: crate::fault::Fault::KillBefore,
+                lasting: false,
+            };
+            machine.plan(Some(broken));
+            // It is meant to be cut off.
+            let _ = carry_out(&machine, &release, Act::Upgrade, lock).await;
+            machine.plan(None);
+        }
+        machine.with(|root, state, _| {
+            let _ = root.sync_filesystem(&FlistPath::root());
+            let _ = state.sync_filesystem(&FlistPath::root());
+        });
+        Ok(Stage { scenario: self, machine, release })
+    }
+}
+
+/// The operation after which the release is the current generation; right before it all is swapped.
+async fn commit_of(machine: &Machine, release: &Release, lock: &EngineLock) -> Result<usize, SetUpError> {
+    let copy = Arc::new(machine.copy());
+    copy.plan(None);
+    carry_out(&copy, release, Act::Upgrade, lock).await?;
+    // The pointer is the last file that is renamed into place.
+    let operations = copy.operations();
+    let last = operations.iter().rposition(|operation| *operation == crate::fault::Operation::Allocate);
+    Ok(last.unwrap_or_default().saturating_sub(4))
+}
+
+impl Stage {
+    /// Does it on a machine.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn act(&self, machine: &Arc<Machine>, lock: &EngineLock) -> Result<(), EngineError> {
+        carry_out(machine, &self.release, self.scenario.act, lock).await
+    }
+
+    /// Installs the release as the next attempt would.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn try_again(&self, machine: &Arc<Machine>, lock: &EngineLock) -> Result<(), EngineError> {
+        let act = match self.scenario.act {
+            Act::Recover => Act::Upgrade,
+            other => other,
+        };
+        carry_out(machine, &self.release, act, lock).await
+    }
+
+    /// What whoever starts next does first. After a power cut, or for bootstrap, services that the
+    /// supervisor does not know are monitored.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn recover(
+        &self,
+        machine: &Arc<Machine>,
+        lock: &EngineLock,
+        restarted: bool,
+    ) -> Result<(), EngineError> {
+        let engine = engine(machine)?;
+        engine.recover(lock).await?;
+        if let Standing::Installed(current) = engine.standing()?
+            && (restarted || self.scenario.act == Act::Boot)
+        {
+            engine.start_missing(lock, &current).await?;
+        }
+        Ok(())
+    }
+
+    /// Services that are not judged: identityd goes on as the process that it is.
+    pub fn ignored(&self) -> BTreeSet<UnitName> {
+        "identityd".parse().into_iter().collect()
+    }
+}
+
+fn engine(machine: &Arc<Machine>) -> Result<Engine, EngineError> {
+    let disk = |volume| Arc::new(ModelDisk::new(machine.clone(), volume));
+    let state =
+        StateDir::on(disk(Volume::State), Path::new("/var/lib/molt")).map_err(EngineError::Generation)?;
+    let root = Root::on(disk(Volume::Root), Path::new("/"));
+    let health = HealthLimits { start_timeout: Duration::from_secs(10), window: Duration::from_secs(1) };
+    let supervisor = Arc::new(ModelSupervisor { machine: machine.clone() });
+    Ok(Engine::on(root, state, supervisor).with_health(health))
+}
+
+async fn carry_out(
+    machine: &Arc<Machine>,
+    release: &Release,
+    act: Act,
+    lock: &EngineLock,
+) -> Result<(), EngineError> {
+    let engine = engine(machine)?;
+    let (purpose, only) = match act {
+        Act::Boot => (Purpose::Boot, None),
+        Act::Upgrade => (Purpose::Upgrade, None),
+        Act::SelfUpdate => {
+            let own = |path: &&FlistPath| {
+                path.as_bytes().ends_with(b"identityd") || path.as_bytes().ends_with(b"identityd.yaml")
+            };
+            let paths = release.tree.tree.iter().map(|(path, _)| path);
+            (Purpose::SelfUpdate, Some(paths.filter(own).cloned().collect::<BTreeSet<_>>()))
+        }
+        Act::Recover => return engine.recover(lock).await.map(drop),
+    };
+    let source = Arc::new(release.clone());
+    let prepared = engine.prepare(&release.tree, purpose, source.clone(), only.as_ref()).await?;
+    engine.apply(lock, &prepared, source, &|_| {}, &|| Ok(())).await?;
+    if act == Act::SelfUpdate {
+        engine.commit_pending(lock, prepared.generation()).await?;
+    }
+    Ok(())
+}
+
+fn release(version: &str, files: &[FileSpec]) -> Result<Release, SetUpError> {
+    let meta = |mode| Meta { mode, uid: 0, gid: 0, mtime: 1_700_000_000 };
+    let mut tree = Tree::new(meta(0o755));
+    let mut content = BTreeMap::new();
+    let mut directories = BTreeSet::new();
+    for (path, mode, text) in files {
+        let path: FlistPath = path.parse()?;
+        let mut above = Vec::new();
+        let mut at = path.parent().unwrap_or_default();
+        while !at.is_root() {
+            above.push(at.clone());
+            at = at.parent().unwrap_or_default();
+        }
+        for directory in above.into_iter().rev() {
+            if directories.insert(directory.clone()) {
+                tree.insert(directory, Entry { meta: meta(0o755), kind: Kind::Directory })?;
+            }
+        }
+        let kind = match text.strip_prefix("-> ") {
+            Some(target) => Kind::Symlink(target.as_bytes().to_vec()),
+            None => {
+                let block = |piece: &[u8]| Block { id: BlockId::of(piece), key: BlockKey::of(piece) };
+                let blocks = text.as_bytes().chunks(BLOCK_SIZE).map(block).collect();
+                content.insert(path.clone(), text.as_bytes().to_vec());
+                Kind::File(Content { size: text.len() as u64, blocks })
+            }
+        };
+        tree.insert(path, Entry { meta: meta(*mode), kind })?;
+    }
+    let channel: FlistName = "tf-zos/zos:development:latest.flist".parse()?;
+    let tree = ReleaseTree {
+        channel,
+        id: ReleaseId::of([("zos", Sha256::of(version.as_bytes()))]),
+        version: ReleaseVersion::Text(version.to_owned()),
+        info: format!("{{\"version\":\"{version}\"}}"),
+        tree: Arc::new(tree),
+    };
+    Ok(Release { tree, content: Arc::new(content) })
+}
+
+fn put_all(root: &mut Files, files: &[FileSpec]) -> Result<(), SetUpError> {
+    for (path, mode, text) in files {
+        let path: FlistPath = path.parse()?;
+        let mut above = Vec::new();
+        let mut at = path.parent().unwrap_or_default();
+        while !at.is_root() && root.real_directory(&at)?.is_none() {
+            above.push(at.clone());
+            at = at.parent().unwrap_or_default();
+        }
+        for directory in above.iter().rev() {
+            root.make_directory(directory)?;
+            root.set_mode(directory, 0o755)?;
+        }
+        if root.stat(&path)?.is_some() {
+            root.remove(&path)?;
+        }
+        match text.strip_prefix("-> ") {
+            Some(target) => root.make_special(&path, bootstrap::disk::Special::Symlink(target.as_bytes()))?,
+            None => {
+                root.create(&path)?;
+                root.set_mode(&path, *mode)?;
+                root.append(&path, text.as_bytes())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+const WEB: &str = "exec: /bin/web\n";
+const DB: &str = "exec: /bin/db\n";
+
+fn small() -> Vec<FileSpec> {
+    vec![
+        ("bin/web", 0o755, "web 1"),
+        ("bin/db", 0o755, "db 1"),
+        ("bin/helper", 0o4755, "set-uid 1"),
+        ("etc/web.conf", 0o644, "port 1"),
+        ("etc/zinit/web.yaml", 0o644, "exec: /bin/web\nafter: [db]\n"),
+        ("etc/zinit/db.yaml", 0o644, DB),
+        ("lib/libx.so", 0o644, "-> libx.so.1"),
+        ("lib/libx.so.1", 0o644, "x 1"),
+    ]
+}
+
+fn small_but(changes: &[FileSpec]) -> Vec<FileSpec> {
+    let mut files = small();
+    for change in changes {
+        files.retain(|file| file.0 != change.0);
+        files.push(*change);
+    }
+    files.sort_by_key(|file| file.0);
+    files
+}
+
+fn without(mut files: Vec<FileSpec>, paths: &[&str]) -> Vec<FileSpec> {
+    files.retain(|file| !paths.contains(&file.0));
+    files
+}
+
+/// All scenarios.
+pub fn all() -> Vec<Scenario> {
+    let base =
+        || vec![("bin/sh", 0o755, "busybox"), ("etc/hosts", 0o644, "localhost"), ("tmp/keep", 0o600, "k")];
+    let scenario = |name, act, installed: Option<Vec<FileSpec>>, release| Scenario {
+        name,
+        act,
+        base: base(),
+        installed,
+        edited: Vec::new(),
+        release,
+        no_exchange: false,
+    };
+    let upgrade = |name, release| scenario(name, Act::Upgrade, Some(small()), release);
+    let changed = || {
+        small_but(&[
+            ("bin/web", 0o755, "web 2"),
+            ("lib/libx.so", 0o644, "-> libx.so.2"),
+            ("lib/libx.so.2", 0o644, "x 2"),
+        ])
+    };
+    let identityd = |version| ("bin/identityd", 0o755, version);
+    let identityd_unit = ("etc/zinit/identityd.yaml", 0o644, "exec: /bin/identityd\n");
+    let with_identityd = |version| small_but(&[identityd(version), identityd_unit]);
+    vec![
+        scenario("first boot", Act::Boot, None, small()),
+        upgrade("small upgrade", changed()),
+        upgrade(
+            "service added",
+            small_but(&[
+                ("bin/new", 0o755, "new 1"),
+                ("etc/zinit/new.yaml", 0o644, "exec: /bin/new\nafter: [web]\n"),
+            ]),
+        ),
+        upgrade("service removed", without(small(), &["bin/web", "etc/zinit/web.yaml", "etc/web.conf"])),
+        upgrade(
+            "unit changed",
+            small_but(&[("etc/zinit/web.yaml", 0o644, "exec: /bin/web --two\nafter: [db]\n")]),
+        ),
+        Scenario {
+            edited: vec![("etc/web.conf", 0o600, "port 9"), ("etc/zinit/db.yaml", 0o644, DB)],
+            ..upgrade(
+                "/etc conflict",
+                small_but(&[
+                    ("etc/web.conf", 0o644, "port 2"),
+                    ("bin/db", 0o755, "db 2"),
+                    ("etc/zinit/db.yaml", 0o644, DB),
+                ]),
+            )
+        },
+        scenario(
+            "self-update",
+            Act::SelfUpdate,
+            Some(with_identityd("identityd 1")),
+            with_identityd("identityd 2"),
+        ),
+        upgrade("bad release", small_but(&[("bin/web", 0o755, "exits 2"), ("bin/db", 0o755, "db 2")])),
+        upgrade(
+            "dying release",
+            small_but(&[("bin/web", 0o755, "dies 2"), ("etc/zinit/web.yaml", 0o644, WEB)]),
+        ),
+        Scenario { no_exchange: true, ..upgrade("upgrade without exchange", changed()) },
+        scenario("recovery", Act::Recover, Some(small()), changed()),
+        upgrade(
+            "directories come and go",
+            without(
+                small_but(&[("opt/a/b/c", 0o644, "deep"), ("opt/a/d", 0o755, "-> b")]),
+                &["lib/libx.so", "lib/libx.so.1"],
+            ),
+        ),
+    ]
+}

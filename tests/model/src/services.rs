@@ -1,0 +1,286 @@
+//! The supervisor and its services.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bootstrap::plan::unit_name;
+use bootstrap::supervisor::{HeldProcess, Supervisor};
+use flist::path::FlistPath;
+use zinit_client::{Error, ExitCause, Refusal, ServiceStatus, ServiceUnit, State, Target, UnitName};
+
+use crate::fault::Operation;
+use crate::files::Files;
+use crate::machine::Machine;
+
+const UNITS: &str = "etc/zinit";
+
+/// A program that begins with this exits with an error at once.
+pub(crate) const EXITS: &str = "exits";
+
+/// A program that begins with this dies after it was asked about some times.
+pub(crate) const DIES: &str = "dies";
+
+const ANSWERS_BEFORE_DEATH: u32 = 3;
+
+/// What the supervisor monitors.
+#[derive(Debug, Clone, Default)]
+pub struct Services {
+    table: BTreeMap<UnitName, Service>,
+    last_pid: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Service {
+    target: Target,
+    state: State,
+    process: Option<Process>,
+    /// The unit that it was monitored with.
+    unit: ServiceUnit,
+    text: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+struct Process {
+    pid: u32,
+    program: Vec<u8>,
+    inode: (u64, u64),
+    asked: u32,
+}
+
+impl Services {
+    /// Monitors every unit that is there, as at the start of a machine.
+    pub fn boot(&mut self, files: &Files) {
+        for unit in units_in(files) {
+            // What cannot be loaded is skipped, as zinit does.
+            let _ = self.monitor(files, &unit);
+        }
+    }
+
+    /// What is wrong with the services, in words: every unit that is there must run, as it is there.
+    pub fn problems(&self, files: &Files, ignored: &BTreeSet<UnitName>) -> Vec<String> {
+        let there = units_in(files);
+        let mut problems = Vec::new();
+        for name in there.iter().filter(|name| !ignored.contains(*name)) {
+            let Some(service) = self.table.get(name) else {
+                problems.push(format!("{name} is not monitored"));
+                continue;
+            };
+            let text = unit_path(name).and_then(|path| files.content(&path)).unwrap_or_default();
+            if service.text != text {
+                problems.push(format!("{name} runs with another unit"));
+            }
+            match &service.process {
+                _ if service.unit.oneshot && service.state == State::Success => {}
+                Some(process) => {
+                    let program = program_of(&service.unit).and_then(|path| files.content(&path));
+                    if program != Some(process.program.as_slice()) {
+                        problems.push(format!("{name} runs another program"));
+                    }
+                }
+                None => problems.push(format!("{name} does not run: {}", service.state)),
+            }
+        }
+        let gone = self.table.keys().filter(|name| !there.contains(*name) && !ignored.contains(*name));
+        problems.extend(gone.map(|name| format!("{name} is monitored and has no unit")));
+        problems
+    }
+
+    fn monitor(&mut self, files: &Files, name: &UnitName) -> Result<(), Refusal> {
+        if self.table.contains_key(name) {
+            return Err(Refusal::AlreadyMonitored { name: name.to_string() });
+        }
+        let text = unit_path(name).and_then(|path| files.content(&path)).ok_or(Refusal::ConfigLoad)?.to_vec();
+        let unit =
+            ServiceUnit::parse(name, &String::from_utf8_lossy(&text)).map_err(|_| Refusal::ConfigLoad)?;
+        let service = Service { target: Target::Up, state: State::Unknown, process: None, unit, text };
+        self.table.insert(name.clone(), service);
+        self.spawn(files, name);
+        Ok(())
+    }
+
+    fn spawn(&mut self, files: &Files, name: &UnitName) {
+        self.last_pid += 1;
+        let pid = self.last_pid;
+        let Some(service) = self.table.get_mut(name) else { return };
+        let found = program_of(&service.unit)
+            .and_then(|path| Some((files.content(&path)?.to_vec(), files.inode_of(&path)?)));
+        service.state = match found {
+            None => State::Failure,
+            Some((program, _)) if program.starts_with(EXITS.as_bytes()) => {
+                State::Error(ExitCause::Exited { pid, code: 1 })
+            }
+            Some(_) if service.unit.oneshot => State::Success,
+            Some((program, inode)) => {
+                service.process = Some(Process { pid, program, inode, asked: 0 });
+                State::Running
+            }
+        };
+    }
+
+    fn known(&mut self, name: &UnitName) -> Result<&mut Service, Refusal> {
+        self.table.get_mut(name).ok_or_else(|| Refusal::UnknownService { name: name.to_string() })
+    }
+
+    fn status(&mut self, name: &UnitName) -> Result<ServiceStatus, Refusal> {
+        let service = self.known(name)?;
+        if let Some(process) = &mut service.process {
+            process.asked += 1;
+            if process.asked > ANSWERS_BEFORE_DEATH && process.program.starts_with(DIES.as_bytes()) {
+                service.state = State::Error(ExitCause::Exited { pid: process.pid, code: 2 });
+                service.process = None;
+            }
+        }
+        let Service { target, state, process, .. } = service.clone();
+        let pid = process.map(|process| process.pid);
+        Ok(ServiceStatus { name: name.clone(), pid, state, target, after: BTreeMap::new() })
+    }
+
+    fn start(&mut self, files: &Files, name: &UnitName) -> Result<(), Refusal> {
+        let service = self.known(name)?;
+        service.target = Target::Up;
+        if service.process.is_none() {
+            self.spawn(files, name);
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, name: &UnitName) -> Result<(), Refusal> {
+        let service = self.known(name)?;
+        service.target = Target::Down;
+        service.process = None;
+        service.state = State::Success;
+        Ok(())
+    }
+
+    fn forget(&mut self, name: &UnitName) -> Result<(), Refusal> {
+        let service = self.known(name)?;
+        if service.target == Target::Up || service.process.is_some() {
+            return Err(Refusal::IsUp { name: name.to_string() });
+        }
+        self.table.remove(name);
+        Ok(())
+    }
+
+    fn has_process(&self, pid: u32) -> bool {
+        self.table.values().any(|service| service.process.as_ref().is_some_and(|process| process.pid == pid))
+    }
+}
+
+fn units_in(files: &Files) -> BTreeSet<UnitName> {
+    let Ok(directory) = UNITS.parse::<FlistPath>() else { return BTreeSet::new() };
+    let names = files.list(&directory).unwrap_or_default();
+    names.iter().filter_map(|name| unit_name(&directory.join(name).ok()?)).collect()
+}
+
+fn unit_path(name: &UnitName) -> Option<FlistPath> {
+    format!("{UNITS}/{name}.yaml").parse().ok()
+}
+
+fn program_of(unit: &ServiceUnit) -> Option<FlistPath> {
+    unit.command().ok()?.first()?.trim_start_matches('/').parse().ok()
+}
+
+/// The engine's view of the supervisor.
+#[derive(Debug)]
+pub(crate) struct ModelSupervisor {
+    pub(crate) machine: Arc<Machine>,
+}
+
+impl ModelSupervisor {
+    fn answer<T>(
+        &self,
+        operation: Operation,
+        command: &str,
+        whole: impl FnOnce(&mut Services, &Files) -> Result<T, Refusal>,
+    ) -> Result<T, Error> {
+        let refused = |reason| Error::Refused { command: command.to_owned(), reason };
+        let broken = || Err(Error::BrokenOff { command: command.to_owned(), received: 0, source: None });
+        self.machine.on_services(operation, |services, files| whole(services, files).map_err(refused), broken)
+    }
+}
+
+#[async_trait]
+impl Supervisor for ModelSupervisor {
+    async fn list(&self) -> Result<Vec<String>, Error> {
+        self.answer(Operation::Ask, "list", |services, _| {
+            Ok(services.table.keys().map(ToString::to_string).collect())
+        })
+    }
+
+    async fn status(&self, unit: &UnitName) -> Result<ServiceStatus, Error> {
+        self.answer(Operation::Ask, "status", |services, _| services.status(unit))
+    }
+
+    async fn monitor(&self, unit: &UnitName) -> Result<(), Error> {
+        self.answer(Operation::Order, "monitor", |services, files| services.monitor(files, unit))
+    }
+
+    async fn start(&self, unit: &UnitName) -> Result<(), Error> {
+        self.answer(Operation::Order, "start", |services, files| services.start(files, unit))
+    }
+
+    async fn stop(&self, unit: &UnitName) -> Result<(), Error> {
+        self.answer(Operation::Order, "stop", |services, _| services.stop(unit))
+    }
+
+    async fn forget(&self, unit: &UnitName) -> Result<(), Error> {
+        self.answer(Operation::Order, "forget", |services, _| services.forget(unit))
+    }
+
+    fn hold(&self, pid: u32) -> Box<dyn HeldProcess> {
+        Box::new(Held { pid, machine: self.machine.clone() })
+    }
+
+    fn in_use(
+        &self,
+        wanted: &HashMap<(u64, u64), FlistPath>,
+        leaders: &BTreeMap<UnitName, u32>,
+    ) -> BTreeMap<UnitName, BTreeSet<FlistPath>> {
+        self.machine.with(|_, _, services| {
+            let of = |name: &UnitName| {
+                let inode = services.table.get(name)?.process.as_ref()?.inode;
+                Some((name.clone(), BTreeSet::from([wanted.get(&inode)?.clone()])))
+            };
+            leaders.keys().filter_map(of).collect()
+        })
+    }
+}
+
+struct Held {
+    pid: u32,
+    machine: Arc<Machine>,
+}
+
+#[async_trait]
+impl HeldProcess for Held {
+    async fn ended_within(&self, patience: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + patience;
+        while self.group_lives() {
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        true
+    }
+
+    fn group_lives(&self) -> bool {
+        self.machine.with(|_, _, services| services.has_process(self.pid))
+    }
+
+    fn kill_group(&self) {
+        self.machine.on_services(
+            Operation::Order,
+            |services, _| {
+                for service in services.table.values_mut() {
+                    if service.process.as_ref().is_some_and(|process| process.pid == self.pid) {
+                        service.process = None;
+                    }
+                }
+            },
+            || {},
+        );
+    }
+}

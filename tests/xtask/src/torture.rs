@@ -1,0 +1,80 @@
+//! `cargo xtask torture`: every fault at every effect of the engine, in a model of a node.
+
+use std::collections::BTreeMap;
+
+use molt_model::campaign::{Extent, Tally, missing_endings, run_all};
+use molt_model::scenario;
+use molt_tests::Error;
+
+/// Distinct cases that a whole campaign aims for.
+const GOAL: usize = 100_000;
+
+/// How much is tried.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// A fixed part of some minutes, as CI runs it
+    #[arg(long)]
+    quick: bool,
+    /// Only scenarios whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    scenario: Option<String>,
+    /// Second faults at every so many-th effect of a recovery; 0 for none
+    #[arg(long, value_name = "N")]
+    second_stride: Option<usize>,
+}
+
+/// Runs the campaign and prints a table; `false` when a case went wrong.
+///
+/// # Errors
+/// A scenario does not work even without a fault.
+pub(crate) fn run(options: &Options) -> Result<bool, Error> {
+    let stride = if options.quick { 3 } else { 1 };
+    let second_stride = options.second_stride.unwrap_or(if options.quick { 0 } else { 16 });
+    let extent = Extent { stride, second_stride };
+    let mut scenarios = scenario::all();
+    scenarios.retain(|scenario| options.scenario.as_ref().is_none_or(|text| scenario.name.contains(text)));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let directory = tempfile::tempdir()
+        .map_err(|source| Error::System { action: "make a directory".to_owned(), source })?;
+    let tell = |name: &str, tally: &Tally| eprintln!("{name}: {} cases, {} wrong", tally.cases, tally.failed);
+    let tallies = run_all(scenarios, extent, threads, directory.path(), &tell).map_err(|error| {
+        Error::System { action: "set up a scenario".to_owned(), source: std::io::Error::other(error) }
+    })?;
+    print_table(&tallies);
+    let cases: usize = tallies.values().map(|tally| tally.cases).sum();
+    let failed: usize = tallies.values().map(|tally| tally.failed).sum();
+    let missing = missing_endings(&tallies);
+    for ending in &missing {
+        println!("no case ended with {ending:?}: the campaign did not bite");
+    }
+    if !options.quick && cases < GOAL {
+        println!("{cases} distinct cases are fewer than the {GOAL} aimed for");
+    }
+    Ok(failed == 0 && (missing.is_empty() || options.scenario.is_some()))
+}
+
+fn print_table(tallies: &BTreeMap<&'static str, Tally>) {
+    println!("| scenario | effects | distinct cases | old | new | wrong |");
+    println!("|---|---:|---:|---:|---:|---:|");
+    let mut total = Tally::default();
+    let row = |name: &str, tally: &Tally| {
+        let ended = |ending| tally.endings.get(&ending).copied().unwrap_or_default();
+        let (old, new) = (ended(molt_model::Ending::Old), ended(molt_model::Ending::New));
+        println!("| {name} | {} | {} | {old} | {new} | {} |", tally.operations, tally.cases, tally.failed);
+    };
+    for (name, tally) in tallies {
+        row(name, tally);
+        total.operations += tally.operations;
+        total.cases += tally.cases;
+        total.failed += tally.failed;
+        for (ending, count) in &tally.endings {
+            *total.endings.entry(*ending).or_default() += count;
+        }
+    }
+    row("all", &total);
+    for (name, tally) in tallies {
+        for problem in &tally.problems {
+            println!("{name}: {problem}");
+        }
+    }
+}
