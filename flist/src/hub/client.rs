@@ -9,7 +9,7 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Map, Value};
 
-use super::answer::{AnswerHead, Download, Ending, Validators, message_of};
+use super::answer::{AnswerHead, Download, Ending, Validators, is_overridable, message_of};
 use super::error::HubError;
 use super::model::{
     Light, ListingEntry, ModelError, Repository, parse_light, parse_listing, parse_repositories,
@@ -103,6 +103,17 @@ impl HubClient {
         let http =
             http.map_err(|source| HubError::Client { url: base.to_string(), source: source.without_url() })?;
         Ok(Self { base, http, timeouts, token: None })
+    }
+
+    /// Whether a text is an address that a hub may have, without asking anybody.
+    ///
+    /// # Errors
+    /// [`HubError::BadUrl`].
+    pub fn check_address(url: &str) -> Result<(), HubError> {
+        match hub_address(url) {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(HubError::BadUrl { url: printable(url), reason }),
+        }
     }
 
     /// The hub's address.
@@ -256,7 +267,12 @@ impl HubClient {
         let status = response.status().as_u16();
         // The status is what counts; a message that cannot be read is left out.
         let body = self.read(url, response, MAX_REFUSAL).await.map(|(body, _)| body).unwrap_or_default();
-        HubError::Status { url: url.to_string(), status, message: message_of(&body).unwrap_or_default() }
+        HubError::Status {
+            url: url.to_string(),
+            status,
+            message: message_of(&body).unwrap_or_default(),
+            overridable: is_overridable(&body),
+        }
     }
 
     async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Response, HubError> {
@@ -353,6 +369,7 @@ mod tests {
         for url in
             ["", "hub", "ftp://hub", "http://u:p@hub", "http://hub/?a=1", "http://hub/#x", "mailto:a@b"]
         {
+            assert!(HubClient::check_address(url).is_err(), "{url}");
             let error = HubClient::new(url, "test").unwrap_err();
             assert!(matches!(error, HubError::BadUrl { .. }) && !error.is_retryable(), "{url}: {error}");
         }
