@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::ErrorReport;
-use crate::hub::HubError;
+use crate::hub::{HubError, TokenError};
 use crate::report::causes;
 use crate::store::{FetchError, StoreError};
 
@@ -46,7 +46,9 @@ impl Exit {
             .find_map(|error| {
                 let hub = error.downcast_ref().map(of_hub);
                 let store = || error.downcast_ref().map(of_store);
-                hub.or_else(store).or_else(|| error.downcast_ref().map(of_fetch)).flatten()
+                let fetch = || error.downcast_ref().map(of_fetch);
+                let token = || error.is::<TokenError>().then_some(Some(Self::Usage));
+                hub.or_else(store).or_else(fetch).or_else(token).flatten()
             })
             .unwrap_or(Self::Failed)
     }

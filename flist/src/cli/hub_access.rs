@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use flist::exit::Exit;
 use flist::hub::{FlistName, HubClient, TagName, TaglinkName, Token};
 
 use super::failure::Failure;
@@ -23,9 +22,7 @@ impl TokenAccess {
     pub(super) fn token(&self) -> Result<Option<Token>, Failure> {
         let wrong = |error: String| Failure::usage(format!("{TOKEN_VARIABLE}: {error}"));
         if let Some(path) = &self.token_file {
-            return Ok(Some(
-                Token::read(path).map_err(|error| Failure { exit: Exit::Usage, ..error.into() })?,
-            ));
+            return Ok(Some(Token::read(path)?));
         }
         match std::env::var(TOKEN_VARIABLE) {
             Ok(text) if text.is_empty() => Ok(None),
@@ -73,17 +70,18 @@ impl std::str::FromStr for HubName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.ends_with(".flist") {
+        const FORMS: &str =
+            "<repo>/<name>.flist (a flist or a link), <repo>/<name> (a taglink) or <repo>/tags/<tag>";
+        if !text.contains('/') {
+            Err(format!("it names no repo; expected {FORMS}"))
+        } else if text.ends_with(".flist") {
             text.parse().map(Self::Flist).map_err(|error: flist::hub::NameError| error.to_string())
         } else if text.contains("/tags/") {
             text.parse().map(Self::Tag).map_err(|error: flist::hub::TagNameError| error.to_string())
         } else {
-            text.parse().map(Self::Taglink).map_err(|error: flist::hub::TagNameError| {
-                format!(
-                    "{}: {}; expected <repo>/<name>.flist (a flist or a link), <repo>/<name> (a taglink) or <repo>/tags/<tag>",
-                    error.text, error.reason
-                )
-            })
+            text.parse()
+                .map(Self::Taglink)
+                .map_err(|error: flist::hub::TagNameError| format!("{}; expected {FORMS}", error.reason))
         }
     }
 }

@@ -157,6 +157,10 @@ impl HubClient {
     pub async fn repos(&self) -> Result<Vec<Repository>, HubError> {
         let url = self.address(&["api", "repositories"]);
         let response = self.get_json(&url).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            // Every hub knows this question.
+            return Err(AnswerHead::of(&url, &response).not_a_hub());
+        }
         self.answer(&url, response, parse_repositories).await
     }
 
@@ -324,10 +328,11 @@ pub(super) fn failed(url: &Url, source: reqwest::Error) -> HubError {
 }
 
 fn hub_address(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
-    if !matches!(url.scheme(), "http" | "https") {
+    let url = Url::parse(text);
+    if !url.as_ref().map_or(text.contains("://"), |url| matches!(url.scheme(), "http" | "https")) {
         return Err("it must start with http:// or https://".to_owned());
     }
+    let url = url.map_err(|error| error.to_string())?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("it must not contain a user name or a password".to_owned());
     }
