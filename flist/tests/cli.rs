@@ -38,8 +38,10 @@ impl Place {
         self.at.path().join(name)
     }
 
+    /// Runs a command; one that should be refused and is not would stay, so it is ended in the end.
     fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(FLIST);
+        let mut command = Command::new("timeout");
+        command.args(["60", FLIST]);
         command.env_remove("FLIST_TOKEN").env_remove("FLIST_HUB").env("RUST_LOG", "warn");
         command.current_dir(self.at.path()).args(arguments).stdin(Stdio::null()).output().unwrap()
     }

@@ -140,7 +140,8 @@ mod tests {
     /// The lines of a help text that show a command, without the remark that may follow.
     fn examples(help: &str) -> Vec<Vec<String>> {
         let lines = help.lines().map(str::trim).filter(|line| line.starts_with("flist "));
-        let commands = lines.map(|line| line.split("   ").next().unwrap().split(" && ").next().unwrap());
+        let commands = lines.map(|line| line.split(" #").next().unwrap().split("   ").next().unwrap());
+        let commands = commands.map(|line| line.split(" && ").next().unwrap().trim_end_matches(" &"));
         commands.map(|command| shlex::split(command).unwrap()).collect()
     }
 
@@ -152,11 +153,28 @@ mod tests {
             let examples = examples(&help.get_after_help().unwrap_or_default().to_string());
             assert!(examples.len() >= 2, "{name} has too few examples: {examples:?}");
             assert!(name == "flist" || examples.iter().any(|example| example[1] == name), "{name}");
-            for example in examples {
-                if let Err(error) = Arguments::try_parse_from(&example) {
-                    panic!("{example:?}: {error}");
-                }
+            examples.iter().for_each(|example| assert_parses(example));
+        }
+    }
+
+    #[test]
+    fn every_command_in_the_readme_is_a_good_command_line() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        let examples = examples(&readme);
+        assert!(examples.len() >= 10, "{examples:?}");
+        let of_hub = ["list", "promote", "link", "tag", "rm"];
+        for mut example in examples {
+            // The variable FLIST_HUB is set there.
+            if of_hub.contains(&example[1].as_str()) {
+                example.extend(["--hub".to_owned(), "http://127.0.0.1:8080".to_owned()]);
             }
+            assert_parses(&example);
+        }
+    }
+
+    fn assert_parses(example: &[String]) {
+        if let Err(error) = Arguments::try_parse_from(example) {
+            panic!("{example:?}: {error}");
         }
     }
 }
