@@ -119,7 +119,7 @@ fn for_people(line: &str) -> String {
             }
         }
     }
-    if told.is_empty() { message } else { format!("{message} ({})", told.join(", ")) }
+    if told.is_empty() { message } else { format!("{message} ({})", told.join(", ").replace('"', "")) }
 }
 
 /// Digests tell people nothing beyond their first digits.
