@@ -4,14 +4,19 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use bootstrap::cli::Arguments;
-use bootstrap::settings::{Overrides, Settings, SettingsError};
+use bootstrap::settings::{Settings, SettingsError};
 use bootstrap::supervise::{self, EXIT_USAGE, Outcome};
 use clap::Parser;
+use flist::exit::Exit;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    if arguments.supervise { run_supervised() } else { run_worker(&arguments.overrides) }
+    let words: Vec<_> = std::env::args_os().collect();
+    match Arguments::try_parse_from(&words) {
+        Ok(arguments) if arguments.supervise => run_supervised(),
+        Ok(arguments) => run_worker(&arguments),
+        Err(error) => flist::exit::end_of_parsing(&error, &words),
+    }
 }
 
 fn run_supervised() -> ExitCode {
@@ -22,9 +27,10 @@ fn run_supervised() -> ExitCode {
     }
 }
 
-fn run_worker(overrides: &Overrides) -> ExitCode {
+fn run_worker(Arguments { overrides, quiet, .. }: &Arguments) -> ExitCode {
     supervise::die_with_parent();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let level = if *quiet { "error" } else { "info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -34,23 +40,27 @@ fn run_worker(overrides: &Overrides) -> ExitCode {
     let settings = match Settings::load(overrides) {
         Ok(settings) => settings,
         // What could not be read may be readable the next time; what is wrong stays wrong.
-        Err(error @ SettingsError::Read { .. }) => return fail(&error, ExitCode::FAILURE),
-        Err(error) => return fail(&error, ExitCode::from(EXIT_USAGE)),
+        Err(error @ SettingsError::Read { .. }) => return fail(&error, Exit::Failed),
+        Err(error) => return fail(&error, Exit::Usage),
     };
     for name in &settings.unknown_params {
         tracing::warn!(name, "unknown kernel parameter");
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&error, ExitCode::FAILURE),
+        Err(error) => return fail(&error, Exit::Failed),
     };
     match runtime.block_on(bootstrap::boot::boot(&settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, ExitCode::FAILURE),
+        Err(error) => match Exit::of(&error) {
+            // The settings are good: what is wrong in a release can be right in the next one.
+            Exit::Usage => fail(&error, Exit::Failed),
+            exit => fail(&error, exit),
+        },
     }
 }
 
-fn fail(error: &(dyn std::error::Error + 'static), code: ExitCode) -> ExitCode {
+fn fail(error: &(dyn std::error::Error + 'static), exit: Exit) -> ExitCode {
     eprintln!("bootstrap: {}", flist::report(error));
-    code
+    exit.into()
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flist::hub::{FlistName, NameError, RunMode};
+use flist::hub::{FlistName, HubClient, HubError, NameError, RunMode};
 use serde::Deserialize;
 
 use crate::health::HealthLimits;
@@ -56,6 +56,9 @@ pub enum SettingsError {
     /// The kernel command line is not usable.
     #[error("the kernel command line asks for something that cannot be")]
     KernelParams(#[source] KernelParamsError),
+    /// The hub's address is none.
+    #[error("the address of the hub is not usable")]
+    Hub(#[source] HubError),
     /// The channel's names do not form the name of a flist.
     #[error("the channel has no usable name")]
     Channel(#[source] NameError),
@@ -172,6 +175,8 @@ impl Settings {
             None => FlistName::channel_link(&file.channel.repo, &file.channel.name, run_mode.hub_name())
                 .map_err(SettingsError::Channel)?,
         };
+        let hub = overrides.hub.clone().or(params.hub).or(file.hub).unwrap_or_else(|| DEFAULT_HUB.to_owned());
+        HubClient::check_address(&hub).map_err(SettingsError::Hub)?;
         let seconds = |key, value, default, max| seconds_within(&overrides.config, key, value, default, max);
         let poll_interval = seconds("poll_interval", file.poll_interval, DEFAULT_POLL, MAX_POLL_SECONDS)?;
         let handover_timeout =
@@ -184,7 +189,7 @@ impl Settings {
         Ok(Self {
             root: overrides.root.clone(),
             zinit_socket: overrides.zinit_socket.clone(),
-            hub: overrides.hub.clone().or(params.hub).or(file.hub).unwrap_or_else(|| DEFAULT_HUB.to_owned()),
+            hub,
             run_mode,
             channel,
             poll_interval,

@@ -5,6 +5,7 @@
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use flist::exit::Exit;
 use nix::sys::signal::Signal;
 
 /// The first pause after a worker that failed.
@@ -14,7 +15,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Exit code of a worker whose settings are wrong: trying again cannot help, only a person can.
-pub const EXIT_USAGE: u8 = 2;
+pub const EXIT_USAGE: u8 = Exit::Usage.code();
 
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

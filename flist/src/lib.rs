@@ -13,12 +13,14 @@ pub mod block;
 #[cfg(all(feature = "server", feature = "publish"))]
 pub mod cli;
 pub mod diff;
+pub mod exit;
 pub mod format;
 pub mod hub;
 pub mod mount;
 #[cfg(feature = "publish")]
 pub mod pack;
 pub mod path;
+pub mod progress;
 #[cfg(feature = "publish")]
 pub mod publish;
 mod report;
@@ -30,7 +32,7 @@ pub mod unpack;
 pub mod verify;
 pub mod xattr;
 
-pub use report::report;
+pub use report::{ErrorReport, causes, report};
 
 // The command is written as the user of this library that it is.
 #[cfg(all(feature = "server", feature = "publish"))]

@@ -2,14 +2,6 @@
 
 use std::process::ExitCode;
 
-use flist::cli;
-
 fn main() -> ExitCode {
-    match cli::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("flist: {}", flist::report(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
+    flist::cli::run(std::env::args_os())
 }

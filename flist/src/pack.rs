@@ -12,6 +12,7 @@ use std::thread;
 
 use crate::block::{self, BLOCK_SIZE, BlockError, BlockId};
 use crate::path::{FlistPath, PathError};
+use crate::progress::Observer;
 use crate::store::{Store, StoreError};
 use crate::tree::{Block, Content, Entry, Kind, Meta, Tree, TreeError};
 use crate::xattr::{self, Xattrs};
@@ -91,8 +92,21 @@ pub struct PackSummary {
 /// # Errors
 /// [`PackError`] naming the entry. Blocks stored before the error stay in the store.
 pub fn pack(directory: &Path, store: &dyn Store) -> Result<(Tree, PackSummary), PackError> {
+    pack_observed(directory, store, &())
+}
+
+/// As [`pack`], and tells somebody how far it is.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_observed(
+    directory: &Path,
+    store: &dyn Store,
+    observer: &dyn Observer,
+) -> Result<(Tree, PackSummary), PackError> {
     let scan = scan(directory)?;
-    let work = Work::new(&scan.files);
+    observer.total(scan.files.iter().map(|file| file.size).sum());
+    let work = Work::new(&scan.files, observer);
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -193,6 +207,7 @@ fn read_failed(path: &Path) -> impl Fn(std::io::Error) -> PackError + '_ {
 /// The blocks of all files as one list that the threads work off.
 struct Work<'f> {
     files: &'f [FoundFile],
+    observer: &'f dyn Observer,
     /// `(file, block)` for every block.
     items: Vec<(usize, usize)>,
     next: AtomicUsize,
@@ -206,7 +221,7 @@ struct Work<'f> {
 }
 
 impl<'f> Work<'f> {
-    fn new(files: &'f [FoundFile]) -> Self {
+    fn new(files: &'f [FoundFile], observer: &'f dyn Observer) -> Self {
         let blocks_of = |file: &FoundFile| file.size.div_ceil(BLOCK_SIZE as u64) as usize;
         let items = files
             .iter()
@@ -215,6 +230,7 @@ impl<'f> Work<'f> {
             .collect();
         Self {
             files,
+            observer,
             items,
             next: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
@@ -274,6 +290,7 @@ impl<'f> Work<'f> {
             self.new_blocks.fetch_add(1, Ordering::Relaxed);
             self.new_bytes.fetch_add(sealed.stored.len() as u64, Ordering::Relaxed);
         }
+        self.observer.advance(plain.len() as u64);
         Ok(Block { id: sealed.id, key: sealed.key })
     }
 

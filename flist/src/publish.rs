@@ -1,14 +1,17 @@
 //! Publishing a directory on a hub.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use semver::Version;
 
 use crate::format::fl;
 use crate::hub::{FlistName, HubClient, HubError, NameError, RunMode, Token};
-use crate::pack::{PackError, PackSummary, pack};
+use crate::pack::{PackError, PackSummary, pack_observed};
+use crate::progress::Observer;
 use crate::store::{HttpStore, StoreError};
 use crate::tree::Route;
+
+const USER_AGENT: &str = concat!("flist/", env!("CARGO_PKG_VERSION"));
 
 /// What to publish where.
 #[derive(Debug, Clone)]
@@ -25,6 +28,8 @@ pub struct Publication {
     pub run_mode: Option<RunMode>,
     /// Address of the block store as nodes reach it; `None` is `/store` of the hub.
     pub route: Option<String>,
+    /// Whether a version that is there with other content gets this one.
+    pub replace: bool,
     /// What the hub asks for before it takes something; `None` where it trusts its own machine.
     pub token: Option<Token>,
 }
@@ -48,12 +53,30 @@ pub enum PublishError {
     /// The names do not form the name of a flist.
     #[error("cannot publish under this name")]
     Name(#[source] NameError),
+    /// The hub does not answer as a hub does; nothing was packed.
+    #[error("cannot publish on hub {hub}")]
+    Hub {
+        /// The hub.
+        hub: String,
+        /// The reason.
+        #[source]
+        source: HubError,
+    },
     /// The hub's block store cannot be used.
     #[error("cannot use the block store of the hub")]
     Store(#[source] StoreError),
     /// The directory could not be packed.
     #[error("cannot pack the directory")]
     Pack(#[source] PackError),
+    /// The hub did not take a block.
+    #[error("the hub did not take a block of {path}")]
+    Block {
+        /// The file that the block is of.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: StoreError,
+    },
     /// The flist could not be made.
     #[error("cannot make the flist")]
     Format(#[source] fl::FlError),
@@ -77,21 +100,22 @@ pub enum PublishError {
         #[source]
         source: HubError,
     },
-    /// The HTTP client could not be set up.
-    #[error("cannot set up the HTTP client")]
-    Client(#[source] HubError),
     /// No runtime for network requests.
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
 }
 
 /// Packs a directory and publishes it: missing blocks first, then the versioned flist, then the link that
-/// nodes follow. A reader of the hub never sees a link to something that is not there yet. Must not be
-/// called from within an async runtime.
+/// nodes follow. A reader of the hub never sees a link to something that is not there yet. The hub is asked
+/// before anything is packed. Must not be called from within an async runtime.
 ///
 /// # Errors
 /// [`PublishError`]; what it says is what was done until then.
-pub fn publish(publication: &Publication, directory: &Path) -> Result<Published, PublishError> {
+pub fn publish(
+    publication: &Publication,
+    directory: &Path,
+    observer: &dyn Observer,
+) -> Result<Published, PublishError> {
     let Publication { hub, repo, name, version, .. } = publication;
     let flist = FlistName::versioned(repo, name, version).map_err(PublishError::Name)?;
     let link = publication
@@ -99,23 +123,20 @@ pub fn publish(publication: &Publication, directory: &Path) -> Result<Published,
         .map(|mode| FlistName::channel_link(repo, name, mode.hub_name()))
         .transpose()
         .map_err(PublishError::Name)?;
-
-    let store_url = format!("{}/store", hub.trim_end_matches('/'));
-    let store =
-        HttpStore::new(&store_url).map_err(PublishError::Store)?.with_token(publication.token.clone());
-    let (mut tree, summary) = pack(directory, &store).map_err(PublishError::Pack)?;
-    tree.routes = vec![Route::everything(publication.route.clone().unwrap_or(store_url))];
-    tree.tags.insert("version".to_owned(), version.to_string());
-    let bytes = fl::to_bytes(&tree).map_err(PublishError::Format)?;
-
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Runtime)?;
+    let unusable = |source| PublishError::Hub { hub: hub.clone(), source };
+    let client = HubClient::new(hub, USER_AGENT).map_err(unusable)?.with_token(publication.token.clone());
+    runtime.block_on(client.repos()).map_err(unusable)?;
+
+    let (bytes, entries, summary) = packed(publication, directory, observer)?;
     runtime.block_on(async {
-        let client = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))
-            .map_err(PublishError::Client)?
-            .with_token(publication.token.clone());
         let upload_failed = |source| PublishError::Upload { flist: flist.clone(), source };
-        client.upload(&flist, bytes).await.map_err(upload_failed)?;
+        let uploaded = match publication.replace {
+            true => client.replace(&flist, bytes).await,
+            false => client.upload(&flist, bytes).await,
+        };
+        uploaded.map_err(upload_failed)?;
         if let Some(link) = &link {
             let link_failed =
                 |source| PublishError::Link { flist: flist.clone(), link: link.clone(), source };
@@ -123,5 +144,24 @@ pub fn publish(publication: &Publication, directory: &Path) -> Result<Published,
         }
         Ok(())
     })?;
-    Ok(Published { flist, link, entries: tree.len(), summary })
+    Ok(Published { flist, link, entries, summary })
+}
+
+/// The flist of a directory, how many entries it has, and what its blocks were; they are on the hub now.
+fn packed(
+    publication: &Publication,
+    directory: &Path,
+    observer: &dyn Observer,
+) -> Result<(Vec<u8>, usize, PackSummary), PublishError> {
+    let store_url = format!("{}/store", publication.hub.trim_end_matches('/'));
+    let store =
+        HttpStore::new(&store_url).map_err(PublishError::Store)?.with_token(publication.token.clone());
+    let (mut tree, summary) = pack_observed(directory, &store, observer).map_err(|error| match error {
+        PackError::Store { path, source } => PublishError::Block { path, source },
+        error => PublishError::Pack(error),
+    })?;
+    tree.routes = vec![Route::everything(publication.route.clone().unwrap_or(store_url))];
+    tree.tags.insert("version".to_owned(), publication.version.to_string());
+    let bytes = fl::to_bytes(&tree).map_err(PublishError::Format)?;
+    Ok((bytes, tree.len(), summary))
 }

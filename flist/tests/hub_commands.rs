@@ -99,6 +99,7 @@ fn a_release_goes_from_one_run_mode_to_the_next() {
         text.contains("still needed by zos/zos:development:latest.flist, zos/zos:testing:latest.flist"),
         "{text}"
     );
+    assert!(text.contains("use --force") && !text.contains("force=1"), "{text}");
     rig.says(&[
         "rm",
         "zos/zos:development:latest.flist",
@@ -109,6 +110,39 @@ fn a_release_goes_from_one_run_mode_to_the_next() {
     let text = rig.refused(&["list", "nobody"]);
     assert!(text.contains("repo nobody does not exist"), "{text}");
     assert!(rig.hub.stop(), "the hub did not stop properly");
+}
+
+#[test]
+fn a_version_is_replaced_on_purpose_only() {
+    let rig = Rig::start();
+    rig.says(&words(&rig.publish("zos", "zos", "1.0.0", &[])));
+    fs::write(rig.tree().join("file"), "other").unwrap();
+    let text = rig.refused(&words(&rig.publish("zos", "zos", "1.0.0", &[])));
+    assert!(text.contains("use --replace") && !text.contains("replace=1"), "{text}");
+    rig.says(&words(&rig.publish("zos", "zos", "1.0.0", &["--replace"])));
+    let link = ["link", "zos/zos:v2.flist", "zos/zos:v1.0.0.flist"];
+    let said = rig.says(&[&link[..1], &["--json"], &link[1..]].concat());
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(json["target"], "zos/zos:v1.0.0.flist");
+}
+
+#[test]
+fn blocks_are_packed_into_the_store_of_a_hub_with_its_token() {
+    let rig = Rig::start();
+    let (tree, flist) = (rig.tree(), rig.directory.path().join("app.fl"));
+    let pack = |arguments: &[&str]| {
+        let mut command = Command::new(FLIST);
+        command.env_remove("FLIST_TOKEN").env("RUST_LOG", "warn").args(["pack", "-m"]).arg(&flist);
+        command.args(["-s", &format!("{}/store", rig.hub.url)]).args(arguments).arg(&tree).output().unwrap()
+    };
+    let refused = pack(&[]);
+    assert_eq!(refused.status.code(), Some(5), "{refused:?}");
+    assert!(errors(&refused).contains("--token-file or FLIST_TOKEN"), "{refused:?}");
+    assert!(!flist.exists());
+    let token = rig.directory.path().join("token");
+    let packed = pack(&["--token-file", token.to_str().unwrap()]);
+    assert!(packed.status.success(), "{packed:?}");
+    assert!(String::from_utf8(packed.stdout).unwrap().contains("new to the store: 1"));
 }
 
 #[test]
@@ -136,6 +170,7 @@ fn tags_and_taglinks() {
 
     let text = rig.refused(&["tag", "zos/tags/1.0.0", "bins/zos:v1.0.0.flist"]);
     assert!(text.contains("409") && text.contains("exists with other entries"), "{text}");
+    assert!(text.contains("use --replace") && !text.contains("replace=1"), "{text}");
     rig.says(&["tag", "--replace", "zos/tags/1.0.0", "bins/zos:v1.0.0.flist"]);
     let text = rig.refused(&["rm", "zos/tags/1.0.0"]);
     assert!(text.contains("needed by zos/production, zos/qa"), "{text}");

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use identityd::cli;
-
 fn main() -> ExitCode {
-    cli::run()
+    identityd::cli::run(std::env::args_os())
 }

@@ -117,6 +117,11 @@ fn without_a_daemon_asking_is_exit_code_3_and_says_how_to_start() {
         assert_eq!(output.status.code(), Some(3), "{verb}");
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains("control.sock") && text.contains("identityd run"), "{text}");
+        let output = node.ask(&[verb, "--json"]);
+        assert_eq!(output.status.code(), Some(3), "{verb}");
+        let report = json(&output);
+        assert_eq!(report["exit_code"], 3, "{report}");
+        assert!(report["error"].as_str().unwrap().contains("control.sock"), "{report}");
     }
     assert_eq!(node.ask(&["reboot"]).status.code(), Some(2));
 }
@@ -133,7 +138,7 @@ fn without_flist_name_it_says_so_and_installs_nothing() {
     for verb in ["check", "plan", "apply"] {
         let output = node.ask(&[verb, "--json"]);
         assert_eq!(output.status.code(), Some(1), "{verb}");
-        assert_eq!(json(&output)["error"]["kind"], "Local", "{verb}");
+        assert_eq!(json(&output)["kind"], "Local", "{verb}");
         assert!(String::from_utf8(output.stderr).unwrap().contains("flist.name"), "{verb}");
     }
     let mode = |name| std::fs::metadata(node.path(name)).unwrap().permissions().mode() & 0o777;
@@ -172,7 +177,7 @@ fn a_bad_configuration_is_named() {
     let node = Node::new();
     std::fs::write(node.path("config.yaml"), "poll_intervall: 5\n").unwrap();
     let output = node.run().args(["--log-format", "json"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("config.yaml") && text.contains("poll_intervall"), "{text}");
 }

@@ -1,40 +1,52 @@
 //! `flist diff`
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
-use flist::diff::{Change, diff, new_blocks};
+use flist::diff::{Change, Difference, diff, new_blocks};
+use flist::exit::Exit;
 use flist::format;
 use flist::tree::Limits;
 use serde_json::json;
 
+use super::output::{Output, counted};
+
 /// Show what differs between two flists: + added, - removed, ~ changed.
+///
+/// Exits with 0 when nothing differs and with 6 when something does. No blocks are read.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
     /// The first flist
     a: PathBuf,
     /// The second flist
     b: PathBuf,
 }
 
-pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+const EXAMPLES: &str = "Examples:
+  flist diff old.fl new.fl
+  flist diff --json old.fl new.fl
+  flist diff old.fl new.fl && echo 'the same'";
+
+pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
     let limits = Limits::default();
     let (a, b) = (format::read(&arguments.a, &limits)?, format::read(&arguments.b, &limits)?);
     let (differences, blocks) = (diff(&a, &b), new_blocks(&a, &b).len());
-    if arguments.json {
-        println!("{:#}", json!({"differences": differences, "new_blocks": blocks}));
-        return Ok(());
+    output.data(&json!({"differences": differences, "new_blocks": blocks}), || lines(&differences))?;
+    let sum = counted(differences.len() as u64, "difference");
+    output.note(&format!("{sum}; {} of the second are not in the first", counted(blocks as u64, "block")));
+    Ok(if differences.is_empty() { Exit::Done } else { Exit::Differs })
+}
+
+fn lines(differences: &[Difference]) -> String {
+    let mut text = String::new();
+    for Difference { path, change } in differences {
+        // Writing to a String cannot fail.
+        let _infallible = match change {
+            Change::Added => writeln!(text, "+ /{path}"),
+            Change::Removed => writeln!(text, "- /{path}"),
+            Change::Changed { what } => writeln!(text, "~ /{path} ({})", what.join(", ")),
+        };
     }
-    for difference in &differences {
-        let path = &difference.path;
-        match &difference.change {
-            Change::Added => println!("+ /{path}"),
-            Change::Removed => println!("- /{path}"),
-            Change::Changed { what } => println!("~ /{path} ({})", what.join(", ")),
-        }
-    }
-    println!("{} differences; {blocks} blocks of the second are not in the first", differences.len());
-    Ok(())
+    text
 }

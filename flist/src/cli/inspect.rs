@@ -3,25 +3,34 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use flist::exit::Exit;
 use flist::format;
 use flist::path::{FlistPath, escape};
 use flist::tree::{Entry, Kind, Limits, Tree};
 use serde_json::{Value, json};
 
-/// Show what is in a flist.
+use super::output::Output;
+use super::reading::Meta;
+
+/// Show what is in a flist: one line an entry, with --json also the blocks.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// As JSON, with blocks
-    #[arg(long)]
-    json: bool,
-    /// The flist to read
-    flist: PathBuf,
+    #[command(flatten)]
+    meta: Meta,
+    /// The flist, unless -m names it
+    flist: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let tree = format::read(&arguments.flist, &Limits::default())?;
+const EXAMPLES: &str = "Examples:
+  flist inspect app.fl
+  flist inspect --json -m app.fl";
+
+pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
+    let flist = arguments.meta.only(arguments.flist.as_deref())?;
+    let tree = format::read(&flist, &Limits::default())?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let written = if arguments.json {
+    let written = if output.json {
         serde_json::to_writer_pretty(&mut out, &as_json(&tree))
             .map_err(Into::into)
             .and_then(|()| writeln!(out))
@@ -30,8 +39,8 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     };
     match written.and_then(|()| out.flush()) {
         // Somebody who pipes into `head` has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Exit::Done),
     }
 }
 

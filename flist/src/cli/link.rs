@@ -1,8 +1,11 @@
 //! `flist link`
 
 use flist::hub::{FlistName, TagName};
+use serde_json::json;
 
+use super::failure::Failure;
 use super::hub_access::{HubAccess, HubName};
+use super::output::Output;
 
 /// Point a link to a flist, or a taglink to a tag. Readers see the old destination or the new one.
 #[derive(clap::Args)]
@@ -20,22 +23,26 @@ const EXAMPLES: &str = "Examples:
   flist link --hub http://127.0.0.1:8080 tf-zos/zos:testing:latest.flist tf-zos/zos:v1.0.0.flist
   flist link --hub http://127.0.0.1:8080 tf-zos/testing tf-zos/tags/1.0.0";
 
-pub(super) fn run(arguments: Arguments) -> super::Outcome {
+pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     let Arguments { access, link, target } = arguments;
-    match link {
+    let (link, target) = match link {
         HubName::Flist(link) => {
-            let flist: FlistName = target.parse()?;
+            let flist: FlistName = target.parse().map_err(|error| wrong_target("link", &error))?;
             access.run(async |client| Ok(client.link_to(&link, &flist).await?))?;
-            println!("{link} now points to {flist}");
+            (link.to_string(), flist.to_string())
         }
         HubName::Taglink(link) => {
-            let tag: TagName = target.parse()?;
+            let tag: TagName = target.parse().map_err(|error| wrong_target("taglink", &error))?;
             access.run(async |client| Ok(client.put_taglink(&link, &tag).await?))?;
-            println!("{link} now points to {tag}");
+            (link.to_string(), tag.to_string())
         }
         HubName::Tag(tag) => {
-            return Err(format!("{tag} is a tag; its entries are set by: flist tag").into());
+            return Err(Failure::usage(format!("{tag} is a tag; its entries are set by: flist tag")));
         }
-    }
-    Ok(())
+    };
+    output.done(&json!({"link": link, "target": target}), || format!("{link} now points to {target}"))
+}
+
+fn wrong_target(what: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::usage(format!("a {what} cannot point there: {error}"))
 }

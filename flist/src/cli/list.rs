@@ -1,18 +1,18 @@
 //! `flist list`
 
+use flist::exit::Exit;
 use flist::hub::{Kind, ListingEntry, TagName};
 
+use super::failure::Failure;
 use super::hub_access::HubAccess;
+use super::output::Output;
 
-/// List what a hub has: its repos, what is in a repo, or in a tag.
+/// List what a hub has: its repos, what is in a repo, or in a tag. With --json in the hub's own form.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
     access: HubAccess,
-    /// As JSON, in the hub's own form
-    #[arg(long)]
-    json: bool,
     /// A repo, or a tag: <repo>/tags/<tag>; without it the repos
     place: Option<String>,
 }
@@ -22,23 +22,29 @@ const EXAMPLES: &str = "Examples:
   flist list --hub http://127.0.0.1:8080 tf-zos
   flist list --hub http://127.0.0.1:8080 --json tf-zos/tags/1.0.0";
 
-pub(super) fn run(arguments: Arguments) -> super::Outcome {
-    let Arguments { access, json, place } = arguments;
-    let text = access.run(async |client| {
-        let Some(place) = &place else {
-            let repos = client.repos().await?;
-            return match json {
-                true => as_json(&repos),
-                false => Ok(repos.into_iter().map(|repo| repo.name + "\n").collect()),
-            };
-        };
-        let entries = match place.contains('/') {
-            true => client.tag(&place.parse::<TagName>()?).await?,
-            false => client.list(place).await?,
-        };
-        if json { as_json(&entries) } else { Ok(entries.iter().map(line).collect()) }
-    })?;
-    super::print(&text)
+pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
+    let Arguments { access, place } = arguments;
+    let Some(place) = place else {
+        let repos = access.run(async |client| Ok(client.repos().await?))?;
+        if repos.is_empty() {
+            output.note(&format!("hub {} has no repos yet; flist publish makes one", access.hub));
+        }
+        return output.data(&repos, || repos.iter().map(|repo| shown(&repo.name)).collect());
+    };
+    let place = place.trim_end_matches('/');
+    let entries = match place.contains('/') {
+        true => {
+            let tag: TagName = place.parse().map_err(|error: flist::hub::TagNameError| {
+                Failure::new(Exit::Usage, format!("only repos and tags can be listed: {error}"))
+            })?;
+            access.run(async |client| Ok(client.tag(&tag).await?))?
+        }
+        false => access.run(async |client| Ok(client.list(place).await?))?,
+    };
+    if entries.is_empty() {
+        output.note(&format!("there is nothing in {place}"));
+    }
+    output.data(&entries, || entries.iter().map(line).collect())
 }
 
 /// One line: kind, size, name, and where a link points to.
@@ -51,11 +57,10 @@ fn line(entry: &ListingEntry) -> String {
         Kind::Other => "other",
     };
     let target = entry.target.as_ref().map(|target| format!(" -> {target}")).unwrap_or_default();
-    let shown = format!("{kind:<8}{:>12}  {}{target}", entry.size, entry.name);
-    // Names come from the hub; a terminal must not obey them.
-    shown.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).chain(['\n']).collect()
+    shown(&format!("{kind:<8}{:>12}  {}{target}", entry.size, entry.name))
 }
 
-fn as_json<T: serde::Serialize>(value: &T) -> Result<String, Box<dyn std::error::Error>> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
+/// A line of what comes from the hub; a terminal must not obey it.
+fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).chain(['\n']).collect()
 }

@@ -1,12 +1,16 @@
 //! The `flist` command: arguments in, output out.
 
+mod destination;
 mod diff;
+mod failure;
 mod hub_access;
 mod inspect;
 mod link;
 mod list;
 mod mount;
+mod output;
 mod pack;
+mod progress;
 mod promote;
 mod publish;
 mod reading;
@@ -16,21 +20,28 @@ mod tag;
 mod unpack;
 mod verify;
 
-use std::error::Error;
+use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use flist::exit::{EXIT_CODES, Exit};
 use tracing_subscriber::EnvFilter;
 
-type Outcome = Result<(), Box<dyn Error>>;
+use failure::Failure;
+use output::{Output, OutputOptions};
+
+type Outcome = Result<Exit, Failure>;
 
 /// Read, write, mount, publish and serve flists.
 ///
 /// A flist describes a file tree; the content of the files lies in a store as compressed, encrypted
 /// blocks that many flists share.
 #[derive(Parser)]
-#[command(name = "flist", version, after_help = EXAMPLES)]
+#[command(name = "flist", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
+    #[command(flatten)]
+    output: OutputOptions,
     #[command(subcommand)]
     command: Command,
 }
@@ -38,8 +49,8 @@ struct Arguments {
 const EXAMPLES: &str = "Examples:
   flist pack -m app.fl -s dir:///srv/blocks ./app        make a flist of a directory
   flist inspect app.fl                                   show what is in it
-  flist unpack -m app.fl /tmp/app                        make the directory again
-  flist mount -m app.fl /mnt/app                         look at it without unpacking
+  flist unpack app.fl /tmp/app                           make the directory again
+  flist mount app.fl /mnt/app                            look at it without unpacking
   flist serve --root /srv/hub --listen 127.0.0.1:8080    run a hub
   flist publish --hub http://127.0.0.1:8080 --repo tf-zos --name zos --version 1.0.0 --run-mode dev ./app
   flist promote --hub http://127.0.0.1:8080 --repo tf-zos --name zos dev test
@@ -69,41 +80,101 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// Parses the command line and runs one subcommand. Wrong usage, `--help` and `--version` end the process.
-///
-/// # Errors
-/// Those of the subcommand.
-pub fn run() -> Outcome {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    match Arguments::parse().command {
-        Command::Pack(arguments) => pack::run(&arguments),
-        Command::Unpack(arguments) => unpack::run(&arguments),
-        Command::Mount(arguments) => mount::run(&arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Verify(arguments) => verify::run(&arguments),
-        Command::Diff(arguments) => diff::run(&arguments),
-        Command::Serve(arguments) => serve::run(arguments),
-        Command::Publish(arguments) => publish::run(arguments),
-        Command::Tag(arguments) => tag::run(arguments),
-        Command::Link(arguments) => link::run(arguments),
-        Command::Promote(arguments) => promote::run(arguments),
-        Command::List(arguments) => list::run(arguments),
-        Command::Rm(arguments) => rm::run(arguments),
+/// Runs one subcommand and says how it ended. The first argument is the program's own name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let words: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&words) {
+        Ok(arguments) => arguments,
+        Err(error) => return flist::exit::end_of_parsing(&error, &words),
+    };
+    let output = Output::new(&arguments.output);
+    start_log(&output);
+    match run_command(arguments.command, &output) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output.failed(&failure);
+            failure.exit.into()
+        }
     }
 }
 
-/// Prints data that may be piped into a program that has seen enough before its end.
-fn print(text: &str) -> Outcome {
-    let mut out = std::io::stdout().lock();
-    match std::io::Write::write_all(&mut out, text.as_bytes()).and_then(|()| std::io::Write::flush(&mut out))
-    {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+fn start_log(output: &Output) {
+    let level = if output.quiet { "error" } else { "info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let writer = output.log();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(move || writer.clone())
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+fn run_command(command: Command, output: &Output) -> Outcome {
+    match command {
+        Command::Pack(arguments) => pack::run(&arguments, output),
+        Command::Unpack(arguments) => unpack::run(&arguments, output),
+        Command::Mount(arguments) => mount::run(&arguments, output),
+        Command::Inspect(arguments) => inspect::run(&arguments, output),
+        Command::Verify(arguments) => verify::run(&arguments, output),
+        Command::Diff(arguments) => diff::run(&arguments, output),
+        Command::Serve(arguments) => serve::run(arguments, output),
+        Command::Publish(arguments) => publish::run(arguments, output),
+        Command::Tag(arguments) => tag::run(arguments, output),
+        Command::Link(arguments) => link::run(arguments, output),
+        Command::Promote(arguments) => promote::run(arguments, output),
+        Command::List(arguments) => list::run(arguments, output),
+        Command::Rm(arguments) => rm::run(arguments, output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    /// The lines of a help text that show a command, without the remark that may follow.
+    fn examples(help: &str) -> Vec<Vec<String>> {
+        let lines = help.lines().map(str::trim).filter(|line| line.starts_with("flist "));
+        let commands = lines.map(|line| line.split(" #").next().unwrap().split("   ").next().unwrap());
+        let commands = commands.map(|line| line.split(" && ").next().unwrap().trim_end_matches(" &"));
+        commands.map(|command| shlex::split(command).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_example_in_the_help_is_a_good_command_line() {
+        let command = command();
+        for help in command.get_subcommands().chain([&command]) {
+            let name = help.get_name();
+            let examples = examples(&help.get_after_help().unwrap_or_default().to_string());
+            assert!(examples.len() >= 2, "{name} has too few examples: {examples:?}");
+            assert!(name == "flist" || examples.iter().any(|example| example[1] == name), "{name}");
+            examples.iter().for_each(|example| assert_parses(example));
+        }
+    }
+
+    #[test]
+    fn every_command_in_the_readme_is_a_good_command_line() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        let examples = examples(&readme);
+        assert!(examples.len() >= 10, "{examples:?}");
+        let of_hub = ["list", "promote", "link", "tag", "rm"];
+        for mut example in examples {
+            // The variable FLIST_HUB is set there.
+            if of_hub.contains(&example[1].as_str()) {
+                example.extend(["--hub".to_owned(), "http://127.0.0.1:8080".to_owned()]);
+            }
+            assert_parses(&example);
+        }
+    }
+
+    fn assert_parses(example: &[String]) {
+        if let Err(error) = Arguments::try_parse_from(example) {
+            panic!("{example:?}: {error}");
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! `flist promote`
 
+use flist::exit::Exit;
 use flist::hub::{FlistName, HubClient, RunMode, TaglinkName, destination};
+use serde_json::json;
 
+use super::failure::Failure;
 use super::hub_access::HubAccess;
+use super::output::Output;
 
 /// Give the nodes of one run mode what those of another have.
 ///
@@ -29,20 +33,19 @@ const EXAMPLES: &str = "Examples:
   flist promote --hub http://127.0.0.1:8080 --repo tf-zos --name zos dev test
   flist promote --hub https://hub.example --token-file ~/.hub-token --repo tf-zos qa prod";
 
-pub(super) fn run(arguments: Arguments) -> super::Outcome {
+pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     let Arguments { access, repo, name, from, to } = arguments;
     if from == to {
-        return Err(format!("both run modes are {from}; name two").into());
+        return Err(Failure::usage(format!("both run modes are {from}; name two")));
     }
     let (channel, target) = access.run(async |client| match &name {
         Some(name) => promote_link(&client, &repo, name, from, to).await,
         None => promote_taglink(&client, &repo, from, to).await,
     })?;
-    println!("{channel} now points to {target}");
-    Ok(())
+    output.done(&json!({"link": channel, "target": target}), || format!("{channel} now points to {target}"))
 }
 
-type Promoted = Result<(String, String), Box<dyn std::error::Error>>;
+type Promoted = Result<(String, String), Failure>;
 
 async fn promote_link(client: &HubClient, repo: &str, name: &str, from: RunMode, to: RunMode) -> Promoted {
     let (from, to) = (
@@ -52,7 +55,8 @@ async fn promote_link(client: &HubClient, repo: &str, name: &str, from: RunMode,
     let light = client.light(&from).await?.light;
     let target = destination(&from, &light)?.flist;
     if target == from {
-        return Err(format!("{from} is a flist, not a link; publish a version and link to it").into());
+        let message = format!("{from} is a flist, not a link; publish a version and link to it");
+        return Err(Failure::new(Exit::Failed, message));
     }
     client.link_to(&to, &target).await?;
     Ok((to.to_string(), target.to_string()))

@@ -1,8 +1,12 @@
 //! `flist rm`
 
+use flist::exit::Exit;
 use flist::hub::{FlistName, HubClient, HubError, Kind, Removal};
+use serde_json::json;
 
+use super::failure::Failure;
 use super::hub_access::{HubAccess, HubName};
+use super::output::Output;
 
 /// Take flists, links, tags or taglinks off a hub. What others point to stays, unless it is forced.
 ///
@@ -22,22 +26,45 @@ pub(super) struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   flist rm --hub http://127.0.0.1:8080 tf-zos/zos:v0.9.0.flist
-  flist rm --hub http://127.0.0.1:8080 tf-zos/testing tf-zos/tags/0.9.0";
+  flist rm --hub http://127.0.0.1:8080 tf-zos/testing tf-zos/tags/0.9.0
+  flist rm --hub http://127.0.0.1:8080 --force tf-zos/zos:v0.9.0.flist";
 
-pub(super) fn run(arguments: Arguments) -> super::Outcome {
+pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     let Arguments { access, force, names } = arguments;
-    access.run(async |client| {
+    let mut removed = Vec::new();
+    let done = access.run(async |client| {
         for name in names {
             let removal = match name {
                 HubName::Flist(name) => flist_or_link(&client, name).await?,
                 HubName::Tag(name) => Removal::Tag(name),
                 HubName::Taglink(name) => Removal::Taglink(name),
             };
-            client.remove(&removal, force).await?;
-            println!("removed {removal}");
+            let failed = |error| Failure::from(error).or_insist("to remove it all the same, use --force");
+            client.remove(&removal, force).await.map_err(failed)?;
+            if !output.json {
+                output.done(&(), || format!("removed {removal}"))?;
+            }
+            removed.push(removal.to_string());
         }
         Ok(())
-    })
+    });
+    match done {
+        Err(failure) if output.json && !removed.is_empty() => {
+            let stopped = Stopped { removed: removed.join(", "), source: failure.error };
+            Err(Failure { error: Box::new(stopped), ..failure })
+        }
+        Err(failure) => Err(failure),
+        Ok(()) if output.json => output.done(&json!({"removed": removed}), String::new),
+        Ok(()) => Ok(Exit::Done),
+    }
+}
+
+/// What had been removed by then, for those who only read the error.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped after {removed} had been removed")]
+struct Stopped {
+    removed: String,
+    source: Box<dyn std::error::Error>,
 }
 
 /// A flist and a link have the same form of name; the hub knows which it is.

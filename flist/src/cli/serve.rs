@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use flist::server::{ServerConfig, serve};
+use flist::exit::Exit;
+use flist::server::{Server, ServerConfig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+use super::output::Output;
 
 /// Open files besides those of connections.
 const SPARE_FILES: u64 = 64;
@@ -55,9 +59,9 @@ const EXAMPLES: &str = "Examples:
 Behind a reverse proxy: let it pass the path on without its own prefix, and keep the Host header. A proxy
 acts for others, so publishing through it needs a token.";
 
-pub(super) fn run(arguments: Arguments) -> super::Outcome {
+pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     let listen = arguments.listen;
-    let root = arguments.root.display().to_string();
+    let root = arguments.root.clone();
     let config = ServerConfig {
         token_file: arguments.token_file,
         public_url: arguments.public_url,
@@ -72,8 +76,8 @@ pub(super) fn run(arguments: Arguments) -> super::Outcome {
         .max_blocking_threads(DISK_THREADS)
         .build()?;
     runtime.block_on(async {
-        let listener =
-            TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+        let server = Server::open(&config)?;
+        let listener = TcpListener::bind(listen).await.map_err(|source| ListenError { listen, source })?;
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let shutdown = async move {
@@ -82,10 +86,19 @@ pub(super) fn run(arguments: Arguments) -> super::Outcome {
                 _ = terminate.recv() => {}
             }
         };
-        println!("serving {root} on http://{}", listener.local_addr()?);
-        serve(listener, config, shutdown).await?;
-        Ok(())
+        let url = format!("http://{}", listener.local_addr()?);
+        output.done(&json!({"root": root, "url": url}), || format!("serving {} on {url}", root.display()))?;
+        server.serve(listener, shutdown).await?;
+        Ok(Exit::Done)
     })
+}
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {listen}; use another address with --listen")]
+struct ListenError {
+    listen: SocketAddr,
+    source: std::io::Error,
 }
 
 /// As many connections as there may be open files for: each has a socket and, while it is answered, a file.

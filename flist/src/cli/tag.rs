@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use flist::hub::{FlistName, TagName};
+use serde_json::json;
 
+use super::failure::Failure;
 use super::hub_access::HubAccess;
+use super::output::{Output, counted};
 
 /// Make a tag: a named set of flists that belong together, such as one version of everything a node needs.
 ///
@@ -52,18 +55,19 @@ impl std::str::FromStr for TagEntry {
     }
 }
 
-pub(super) fn run(arguments: Arguments) -> super::Outcome {
+pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     let Arguments { access, replace, tag, entries } = arguments;
     let mut named = BTreeMap::new();
     for TagEntry { file, flist } in entries {
         if let Some(other) = named.insert(file.clone(), flist) {
-            return Err(format!(
+            return Err(Failure::usage(format!(
                 "two flists would be {file} in the tag, one of them {other}; name them with ENTRY=FLIST"
-            )
-            .into());
+            )));
         }
     }
-    access.run(async |client| Ok(client.put_tag(&tag, &named, replace).await?))?;
-    println!("{tag} has {} flists", named.len());
-    Ok(())
+    let failed =
+        |error| Failure::from(error).or_insist("to give it these entries all the same, use --replace");
+    access.run(async |client| client.put_tag(&tag, &named, replace).await.map_err(failed))?;
+    let said = json!({"tag": tag.to_string(), "entries": named});
+    output.done(&said, || format!("{tag} has {}", counted(named.len() as u64, "flist")))
 }

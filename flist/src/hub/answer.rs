@@ -93,6 +93,11 @@ pub(crate) fn message_of(body: &[u8]) -> Option<String> {
     answer.get("message").and_then(Value::as_str).map(printable)
 }
 
+/// Whether a refusal says how to insist on what was asked for.
+pub(super) fn is_overridable(body: &[u8]) -> bool {
+    serde_json::from_slice::<Map<String, Value>>(body).is_ok_and(|answer| answer.contains_key("override"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -111,7 +111,8 @@ pub async fn resolve(
         (Download::NotModified, Some(seen)) => Ok(Resolution::Unchanged(seen.clone())),
         // `download` never gives this answer unless it was given validators.
         (Download::NotModified, None) => {
-            Err(HubError::Status { url: client.url().to_owned(), status: 304, message: String::new() })
+            let (url, message) = (client.url().to_owned(), String::new());
+            Err(HubError::Status { url, status: 304, message, overridable: false })
         }
     }
 }

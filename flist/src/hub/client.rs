@@ -9,7 +9,7 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Map, Value};
 
-use super::answer::{AnswerHead, Download, Ending, Validators, message_of};
+use super::answer::{AnswerHead, Download, Ending, Validators, is_overridable, message_of};
 use super::error::HubError;
 use super::model::{
     Light, ListingEntry, ModelError, Repository, parse_light, parse_listing, parse_repositories,
@@ -105,6 +105,17 @@ impl HubClient {
         Ok(Self { base, http, timeouts, token: None })
     }
 
+    /// Whether a text is an address that a hub may have, without asking anybody.
+    ///
+    /// # Errors
+    /// [`HubError::BadUrl`].
+    pub fn check_address(url: &str) -> Result<(), HubError> {
+        match hub_address(url) {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(HubError::BadUrl { url: printable(url), reason }),
+        }
+    }
+
     /// The hub's address.
     pub fn url(&self) -> &str {
         self.base.as_str()
@@ -146,6 +157,10 @@ impl HubClient {
     pub async fn repos(&self) -> Result<Vec<Repository>, HubError> {
         let url = self.address(&["api", "repositories"]);
         let response = self.get_json(&url).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            // Every hub knows this question.
+            return Err(AnswerHead::of(&url, &response).not_a_hub());
+        }
         self.answer(&url, response, parse_repositories).await
     }
 
@@ -256,7 +271,12 @@ impl HubClient {
         let status = response.status().as_u16();
         // The status is what counts; a message that cannot be read is left out.
         let body = self.read(url, response, MAX_REFUSAL).await.map(|(body, _)| body).unwrap_or_default();
-        HubError::Status { url: url.to_string(), status, message: message_of(&body).unwrap_or_default() }
+        HubError::Status {
+            url: url.to_string(),
+            status,
+            message: message_of(&body).unwrap_or_default(),
+            overridable: is_overridable(&body),
+        }
     }
 
     async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Response, HubError> {
@@ -308,10 +328,11 @@ pub(super) fn failed(url: &Url, source: reqwest::Error) -> HubError {
 }
 
 fn hub_address(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
-    if !matches!(url.scheme(), "http" | "https") {
+    let url = Url::parse(text);
+    if !url.as_ref().map_or(text.contains("://"), |url| matches!(url.scheme(), "http" | "https")) {
         return Err("it must start with http:// or https://".to_owned());
     }
+    let url = url.map_err(|error| error.to_string())?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("it must not contain a user name or a password".to_owned());
     }
@@ -353,6 +374,7 @@ mod tests {
         for url in
             ["", "hub", "ftp://hub", "http://u:p@hub", "http://hub/?a=1", "http://hub/#x", "mailto:a@b"]
         {
+            assert!(HubClient::check_address(url).is_err(), "{url}");
             let error = HubClient::new(url, "test").unwrap_err();
             assert!(matches!(error, HubError::BadUrl { .. }) && !error.is_retryable(), "{url}: {error}");
         }

@@ -58,6 +58,8 @@ pub enum HubError {
         status: u16,
         /// The hub's own words; may be empty.
         message: String,
+        /// Whether the same request with `replace` or `force` would be accepted.
+        overridable: bool,
     },
     /// What answers at this address is something else than a hub.
     #[error(

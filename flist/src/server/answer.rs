@@ -22,6 +22,13 @@ pub(super) enum Refusal {
         /// The reason, and the remedy where there is one.
         message: String,
     },
+    /// A conflict that a parameter of the request overrides.
+    Overridable {
+        /// The reason.
+        message: String,
+        /// The parameter, such as `replace=1`.
+        with: &'static str,
+    },
     /// A flist whose blocks are not all here.
     Incomplete(Missing),
     /// A refusal of the block store.
@@ -57,6 +64,11 @@ impl Refusal {
         Self::json(StatusCode::CONFLICT, message)
     }
 
+    /// A conflict that the same request with this parameter overrides.
+    pub(super) fn overridable(message: impl Into<String>, with: &'static str) -> Self {
+        Self::Overridable { message: message.into(), with }
+    }
+
     /// Makes a refusal of a failed action.
     pub(super) fn failed(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
@@ -71,13 +83,14 @@ impl IntoResponse for Refusal {
                 let html = "<!doctype html>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n";
                 (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
             }
-            Self::Json { status, message } => {
-                let body = ErrorBody { status: "error", message: &message, missing: &[] };
-                (status, json(&body)).into_response()
+            Self::Json { status, message } => (status, json(&ErrorBody::new(&message))).into_response(),
+            Self::Overridable { message, with } => {
+                let body = ErrorBody { overridden_by: Some(with), ..ErrorBody::new(&message) };
+                (StatusCode::CONFLICT, json(&body)).into_response()
             }
             Self::Incomplete(missing) => {
                 let (message, missing) = (missing.message(), &missing.first);
-                let body = ErrorBody { status: "error", message: &message, missing };
+                let body = ErrorBody { missing, ..ErrorBody::new(&message) };
                 (StatusCode::UNPROCESSABLE_ENTITY, json(&body)).into_response()
             }
             Self::Text { status, message } => (status, message + "\n").into_response(),
@@ -123,6 +136,14 @@ pub(super) async fn on_disk<T: Send + 'static>(
 struct ErrorBody<'a> {
     status: &'static str,
     message: &'a str,
+    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
+    overridden_by: Option<&'static str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     missing: &'a [MissingBlock],
+}
+
+impl<'a> ErrorBody<'a> {
+    fn new(message: &'a str) -> Self {
+        Self { status: "error", message, overridden_by: None, missing: &[] }
+    }
 }

@@ -32,6 +32,7 @@ mod python_json;
 mod quota;
 mod range;
 mod removal;
+mod root_lock;
 mod routes;
 mod tagging;
 mod tags;
@@ -57,6 +58,7 @@ use digests::Digests;
 use layout::Layout;
 use listener::{CappedListener, Peer};
 use quota::Quota;
+use root_lock::RootLock;
 use tokens::TokenFile;
 
 use crate::hub::TokenError;
@@ -117,6 +119,14 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
+    /// Another hub has the directory.
+    #[error("{holder} serves {root} already; stop it first, or serve another directory", root = root.display())]
+    Taken {
+        /// The directory.
+        root: PathBuf,
+        /// The process that serves it.
+        holder: String,
+    },
     /// The token file cannot be used.
     #[error("cannot accept tokens")]
     Tokens(#[source] TokenError),
@@ -129,35 +139,69 @@ pub enum ServerError {
     },
 }
 
-/// Serves the hub on `listener` until `shutdown` is ready; then answers that are under way get the
-/// configured grace, and what is not done by then is left to the end of the runtime.
+/// A hub that is ready to serve: its directory is its own, its settings are good.
+pub struct Server {
+    hub: Arc<Hub>,
+    max_connections: usize,
+    stall: Duration,
+    grace: Duration,
+    lock: RootLock,
+}
+
+impl Server {
+    /// Opens the hub's directory, which is made when it is not there, and keeps others from serving it.
+    ///
+    /// # Errors
+    /// The directory cannot be used or is served already, or the token file cannot be used.
+    pub fn open(config: &ServerConfig) -> Result<Self, ServerError> {
+        let lock = RootLock::take(&config.root)?;
+        let ServerConfig { max_connections, stall, grace, .. } = *config;
+        Ok(Self { hub: Arc::new(Hub::open(config)?), max_connections, stall, grace, lock })
+    }
+
+    /// Serves on `listener` until `shutdown` is ready; then answers that are under way get the configured
+    /// grace, and what is not done by then is left to the end of the runtime.
+    ///
+    /// # Errors
+    /// [`ServerError::Serve`].
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServerError> {
+        let Self { hub, max_connections, stall, grace, lock: _until_the_end } = self;
+        let app = routes::router(hub);
+        let listener = CappedListener::new(listener, max_connections, stall);
+        let (stopping, stopped) = oneshot::channel();
+        let shutdown = async move {
+            shutdown.await;
+            // Nobody listens any more when serving has ended by itself.
+            let _ = stopping.send(());
+        };
+        let serving = axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
+            .with_graceful_shutdown(shutdown);
+        let grace_is_over = async move {
+            // An error means that `shutdown` was dropped, hence that serving has ended.
+            let _ = stopped.await;
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            ended = serving => ended.map_err(|source| ServerError::Serve { source }),
+            () = grace_is_over => Ok(()),
+        }
+    }
+}
+
+/// Opens a hub and serves it, see [`Server::open`] and [`Server::serve`].
 ///
 /// # Errors
-/// A directory of the hub cannot be made or opened, or its token file cannot be used.
+/// As both.
 pub async fn serve(
     listener: TcpListener,
     config: ServerConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServerError> {
-    let app = routes::router(Arc::new(Hub::open(&config)?));
-    let listener = CappedListener::new(listener, config.max_connections, config.stall);
-    let (stopping, stopped) = oneshot::channel();
-    let shutdown = async move {
-        shutdown.await;
-        // Nobody listens any more when serving has ended by itself.
-        let _ = stopping.send(());
-    };
-    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
-        .with_graceful_shutdown(shutdown);
-    let grace_is_over = async move {
-        // An error means that `shutdown` was dropped, hence that serving has ended.
-        let _ = stopped.await;
-        tokio::time::sleep(config.grace).await;
-    };
-    tokio::select! {
-        ended = serving => ended.map_err(|source| ServerError::Serve { source }),
-        () = grace_is_over => Ok(()),
-    }
+    Server::open(&config)?.serve(listener, shutdown).await
 }
 
 /// What all requests share.

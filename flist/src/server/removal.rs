@@ -153,9 +153,8 @@ fn refuse_if_needed(name: &str, by: &[String]) -> Result<(), Refusal> {
         _ => String::new(),
     };
     let named = by.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let message =
-        format!("{name} is still needed by {named}{more}; remove or move these first, or use force=1");
-    Err(Refusal::conflict(message))
+    let message = format!("{name} is still needed by {named}{more}; remove or move these first");
+    Err(Refusal::overridable(message, "force=1"))
 }
 
 /// The links and tags of all repos that point to a flist.

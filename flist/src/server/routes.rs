@@ -38,8 +38,10 @@ fn reading() -> Router<Arc<Hub>> {
         .route("/api/flist/{repo}/tags/{tag}", get(listing::tag))
         .route("/", get(pages::start))
         .route("/{repo}", get(pages::repo))
+        .route("/{repo}/", get(pages::without_slash))
         .route("/{repo}/{file}", get(download::named))
         .route("/{repo}/tags/{tag}", get(pages::tag))
+        .route("/{repo}/tags/{tag}/", get(pages::without_slash))
         .route("/{repo}/tags/{tag}/{file}", get(download::tagged))
 }
 

@@ -86,10 +86,8 @@ fn set_tag(
     match &present {
         Some(now) if same(now) => return Ok(StatusCode::OK),
         Some(_) if tag.version().is_some() && !replace => {
-            let message = format!(
-                "{tag} exists with other entries; make a tag of a new version, or replace it with replace=1"
-            );
-            return Err(Refusal::conflict(message));
+            let message = format!("{tag} exists with other entries; make a tag of a new version");
+            return Err(Refusal::overridable(message, "replace=1"));
         }
         Some(_) => {}
         None => hub.room_for_name(tag.repo())?,

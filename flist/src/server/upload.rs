@@ -150,9 +150,8 @@ impl Incoming {
             Some(Object::File) if self.is_at(hub, name).map_err(failed())? => return Ok(StatusCode::OK),
             Some(Object::File) if replace || !names::is_versioned(name) => {}
             Some(Object::File) => {
-                return Err(Refusal::conflict(format!(
-                    "{name} exists with other content; publish a new version, or replace it with replace=1"
-                )));
+                let message = format!("{name} exists with other content; publish a new version");
+                return Err(Refusal::overridable(message, "replace=1"));
             }
             Some(_) => {
                 return Err(Refusal::conflict(format!(

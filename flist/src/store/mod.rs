@@ -21,7 +21,7 @@ pub use dir::DirStore;
 pub use fetch::{FetchError, fetch_plain};
 pub use http::HttpStore;
 pub(crate) use key_locks::KeyLocks;
-pub use open::{StoreUrl, open, open_for_reading, open_routes};
+pub use open::{StoreUrl, open, open_for_reading, open_for_writing, open_routes};
 pub use redis::RedisStore;
 pub use retry::{RetryPolicy, RetryStore};
 pub use router::Router;

@@ -11,6 +11,7 @@ use super::redis::without_password;
 use super::{
     CachedStore, DirStore, HttpStore, RedisStore, RetryPolicy, RetryStore, Router, Store, StoreError,
 };
+use crate::hub::Token;
 use crate::tree::Route;
 
 /// Where a store is: `dir://PATH` (or just a path), `http://…`, `https://…`, `zdb://…`, `redis://…`.
@@ -99,9 +100,13 @@ fn byte_range(text: &str) -> Option<(u8, u8)> {
 /// # Errors
 /// [`StoreError::BadUrl`], [`StoreError::Client`].
 pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    open_with(url, None)
+}
+
+fn open_with(url: &str, token: Option<&Token>) -> Result<Arc<dyn Store>, StoreError> {
     let remote: Arc<dyn Store> = match url.parse()? {
         StoreUrl::Dir(path) => return Ok(Arc::new(DirStore::new(path))),
-        StoreUrl::Http(url) => Arc::new(HttpStore::new(url.as_str())?),
+        StoreUrl::Http(url) => Arc::new(HttpStore::new(url.as_str())?.with_token(token.cloned())),
         StoreUrl::Redis(url) => Arc::new(RedisStore::new(&url)?),
     };
     Ok(Arc::new(RetryStore::new(remote, RetryPolicy::default())))
@@ -112,12 +117,21 @@ pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
 /// # Errors
 /// As [`open`].
 pub fn open_routes(routes: &[Route]) -> Result<Arc<dyn Store>, StoreError> {
+    open_for_writing(routes, None)
+}
+
+/// As [`open_routes`]; those of them that are reached by HTTP, such as the store of a hub, are written with
+/// this token.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for_writing(routes: &[Route], token: Option<&Token>) -> Result<Arc<dyn Store>, StoreError> {
     let mut opened: HashMap<&str, Arc<dyn Store>> = HashMap::new();
     let mut stores = Vec::with_capacity(routes.len());
     for route in routes {
         let store = match opened.get(route.url.as_str()) {
             Some(store) => store.clone(),
-            None => opened.entry(&route.url).insert_entry(open(&route.url)?).get().clone(),
+            None => opened.entry(&route.url).insert_entry(open_with(&route.url, token)?).get().clone(),
         };
         stores.push((route.clone(), store));
     }

@@ -93,7 +93,6 @@ async fn what_is_missing_is_refused_as_by_the_0_hub() {
         "/api/flist/nobody",
         "/nobody",
         "/nobody/x.flist",
-        "/zos/",
         "/zos/readme.txt",
         "/zos/production/zos.flist",
         "/zos/tags/production/zos.flist",

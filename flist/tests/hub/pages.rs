@@ -38,6 +38,18 @@ async fn hub() -> TestHub {
 }
 
 #[tokio::test]
+async fn a_slash_at_the_end_leads_to_the_page_without_it() {
+    let hub = hub().await;
+    for (path, without) in
+        [("/zos/", "/zos"), ("/a%20repo/", "/a%20repo"), ("/zos/tags/1.0.0/", "/zos/tags/1.0.0")]
+    {
+        let response = hub.get(path).await;
+        assert_eq!((response.status().as_u16(), response.url().path()), (200, without), "{path}");
+    }
+    assert_eq!(hub.get("/nobody/").await.status(), 404);
+}
+
+#[tokio::test]
 async fn pages_say_what_there_is() {
     let hub = hub().await;
     let start = page(&hub, "/").await;

@@ -62,7 +62,7 @@ async fn a_tag_is_made_replaced_and_followed() {
     assert_eq!(hub.client.taglink(&taglink("zos/qa")).await.unwrap(), rolling);
 
     let changed = refusal(hub.client.put_tag(&version, &two, false).await, 409);
-    assert!(changed.contains("replace=1"), "{changed}");
+    assert!(changed.contains("exists with other"), "{changed}");
     hub.client.put_tag(&version, &two, true).await.unwrap();
     assert_eq!(hub.client.tag(&version).await.unwrap().len(), 2);
     hub.client.put_taglink(&taglink("zos/qa"), &version).await.unwrap();

@@ -10,24 +10,26 @@ use super::{Asking, CommandResult, bytes, print, print_line, wait, wrong_answer}
 /// An upgrade that runs already is followed. With --json, one line for each thing that happens, the
 /// last with `ok` or `error`.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    asking: Asking,
+    pub(super) asking: Asking,
 }
+
+const EXAMPLES: &str = "Examples:
+  identityd apply
+  identityd apply --json";
 
 pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
     let json = asking.json;
-    let answer = wait(
-        asking,
-        control::follow_upgrade(&asking.socket, |heard| {
-            // Output that nobody reads is no reason to leave an upgrade unfollowed.
-            let _unread = match (json, heard) {
-                (false, heard) => print(&line(heard)),
-                (true, Heard::Progress(progress)) => print_line("progress", progress),
-                (true, Heard::Handover) => print_line("progress", "handover"),
-            };
-        }),
-    );
+    let answer = wait(control::follow_upgrade(&asking.socket, |heard| {
+        // Output that nobody reads is no reason to leave an upgrade unfollowed.
+        let _unread = match (json, heard) {
+            (false, heard) => print(&line(heard)),
+            (true, Heard::Progress(progress)) => print_line("progress", progress),
+            (true, Heard::Handover) => print_line("progress", "handover"),
+        };
+    }));
     match answer {
         Ok(Outcome::Apply(upgraded)) if json => print_line("ok", &upgraded),
         Ok(Outcome::Apply(upgraded)) => print(&end(&upgraded)),

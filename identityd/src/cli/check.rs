@@ -9,10 +9,15 @@ use super::{Asking, CommandResult, ask, print, print_json, release, wrong_answer
 /// This is the poll that would have come later anyway: what the channel offers is installed just as
 /// it would have been then. To look without that, use `plan`.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    asking: Asking,
+    pub(super) asking: Asking,
 }
+
+const EXAMPLES: &str = "Examples:
+  identityd check
+  identityd check --json";
 
 pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
     match ask(asking, Verb::Check)? {

@@ -7,20 +7,28 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
-use super::{CommandResult, other};
+use super::{CommandResult, Failure, other};
 
 /// Threads that wait for network, files and the socket; blocking work has its own.
 const WORKERS: usize = 2;
 
 /// Follow the channel and upgrade this node; ends on SIGTERM, after a running transaction.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
     overrides: Overrides,
     /// How the log is written to standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Log nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
 }
+
+const EXAMPLES: &str = "Examples:
+  identityd run
+  identityd run --hub http://10.0.2.2:8080 --run-mode dev --log-format json";
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub(super) enum LogFormat {
@@ -31,8 +39,8 @@ pub(super) enum LogFormat {
 }
 
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
-    start_log(arguments.log_format);
-    let settings = Settings::load(&arguments.overrides).map_err(other)?;
+    start_log(arguments.log_format, if arguments.quiet { "error" } else { "info" });
+    let settings = Settings::load(&arguments.overrides).map_err(Failure::Settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -51,8 +59,8 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
     })
 }
 
-pub(super) fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+pub(super) fn start_log(format: LogFormat, level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.compact().with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),

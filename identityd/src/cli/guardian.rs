@@ -12,6 +12,6 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
-    super::daemon::start_log(super::daemon::LogFormat::Text);
+    super::daemon::start_log(super::daemon::LogFormat::Text, "info");
     identityd::handover::guardian(&arguments.arguments).map_err(other)
 }

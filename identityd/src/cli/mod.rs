@@ -8,27 +8,31 @@ mod plan;
 mod status;
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bootstrap::settings::SettingsError;
 use clap::{CommandFactory, Parser, Subcommand};
-use identityd::agent::{Outcome, Verb};
+use flist::ErrorReport;
+use flist::exit::{EXIT_CODES, Exit};
+use identityd::agent::{Outcome, Problem, ProblemKind, Verb};
 use identityd::control::{self, AskError, DEFAULT_SOCKET};
 
 /// Keeps a running node at the release its channel offers, without a reboot.
 #[derive(Parser)]
-#[command(name = "identityd", version = identityd::VERSION, after_help = AFTER_HELP)]
+#[command(name = "identityd", version = identityd::VERSION, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
-const AFTER_HELP: &str = "Exit codes:
-  0  fine; also when there is nothing to do
-  1  it failed; the last line says why
-  2  wrong usage
-  3  identityd could not be reached
+const EXAMPLES: &str = "Examples:
+  identityd status            what runs, what was seen, what is waited for and why
+  identityd plan              what the channel's release would change
+  identityd apply             check and upgrade now, and show how it goes
+  identityd status --json     the same for a program
 
 Set RUST_LOG=debug to see more of `identityd run`.";
 
@@ -46,7 +50,7 @@ enum Command {
 /// What the subcommands that ask a running identityd have in common.
 #[derive(clap::Args)]
 struct Asking {
-    /// As JSON
+    /// Print the answer, or the error, as JSON on standard output
     #[arg(long)]
     json: bool,
     /// The socket of the running identityd
@@ -60,6 +64,9 @@ enum Failure {
     /// The running identityd gave no good answer.
     #[error(transparent)]
     Ask(AskError),
+    /// The settings are wrong, or cannot be read.
+    #[error(transparent)]
+    Settings(SettingsError),
     /// Anything else; the causes are in the error.
     #[error(transparent)]
     Other(Box<dyn Error>),
@@ -72,57 +79,83 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// Parses the command line and runs one subcommand. Wrong usage, `--help` and `--version` end the process.
-pub fn run() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Run(arguments) => daemon::run(&arguments),
-        Command::Status(arguments) => status::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Plan(arguments) => plan::run(&arguments),
-        Command::Apply(arguments) => apply::run(&arguments),
-        Command::Guardian(arguments) => guardian::run(&arguments),
+/// Runs one subcommand and says how it ended. The first argument is the program's own name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let words: Vec<OsString> = arguments.into_iter().collect();
+    let command = match Arguments::try_parse_from(&words) {
+        Ok(arguments) => arguments.command,
+        Err(error) => return flist::exit::end_of_parsing(&error, &words),
     };
-    match result {
+    let json = command.asking().is_some_and(|asking| asking.json);
+    match run_command(&command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("identityd: {}", with_causes(&failure));
-            match failure {
-                Failure::Ask(error) if error.is_unreachable() => ExitCode::from(3),
-                _ => ExitCode::FAILURE,
+            if json {
+                // With nobody to read the JSON, there still are the text and the exit code.
+                let _unread = print(&failure.as_json().to_string());
             }
+            eprintln!("identityd: {}", flist::report(&failure));
+            failure.exit().into()
         }
     }
 }
 
-/// An error and its causes, joined by ": ".
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+fn run_command(command: &Command) -> CommandResult {
+    match command {
+        Command::Run(arguments) => daemon::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments),
+        Command::Apply(arguments) => apply::run(arguments),
+        Command::Guardian(arguments) => guardian::run(arguments),
     }
-    text
+}
+
+impl Command {
+    fn asking(&self) -> Option<&Asking> {
+        match self {
+            Self::Status(arguments) => Some(&arguments.asking),
+            Self::Check(arguments) => Some(&arguments.asking),
+            Self::Plan(arguments) => Some(&arguments.asking),
+            Self::Apply(arguments) => Some(&arguments.asking),
+            Self::Run(_) | Self::Guardian(_) => None,
+        }
+    }
+}
+
+impl Failure {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Ask(error) if error.is_unreachable() => Exit::Unreachable,
+            Self::Ask(AskError::Refused(Problem {
+                kind: ProblemKind::Network | ProblemKind::Busy, ..
+            })) => Exit::Unreachable,
+            // What could not be read may be readable the next time.
+            Self::Settings(SettingsError::Read { .. }) => Exit::Failed,
+            Self::Settings(_) => Exit::Usage,
+            Self::Ask(_) | Self::Other(_) => Exit::Failed,
+        }
+    }
+
+    /// The report that all programs of this project give, and the kind of a problem that the daemon told.
+    fn as_json(&self) -> serde_json::Value {
+        let mut report = serde_json::json!(ErrorReport::new(self, self.exit(), None));
+        if let Self::Ask(AskError::Refused(problem)) = self {
+            report["kind"] = problem.kind.as_str().into();
+        }
+        report
+    }
 }
 
 /// Asks a question that has one answer.
 fn ask(asking: &Asking, verb: Verb) -> Result<Outcome, Failure> {
-    wait(asking, control::ask(&asking.socket, verb, |_| {}))
+    wait(control::ask(&asking.socket, verb, |_| {}))
 }
 
-/// Waits for a conversation with the daemon. A refusal is part of the JSON output.
-fn wait(
-    asking: &Asking,
-    conversation: impl Future<Output = Result<Outcome, AskError>>,
-) -> Result<Outcome, Failure> {
+/// Waits for a conversation with the daemon.
+fn wait(conversation: impl Future<Output = Result<Outcome, AskError>>) -> Result<Outcome, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(other)?;
-    let answer = runtime.block_on(conversation);
-    if let Err(AskError::Refused(problem)) = &answer
-        && asking.json
-    {
-        print_line("error", problem)?;
-    }
-    answer.map_err(Failure::Ask)
+    runtime.block_on(conversation).map_err(Failure::Ask)
 }
 
 fn other(error: impl Error + 'static) -> Failure {
@@ -184,6 +217,22 @@ mod tests {
     }
 
     #[test]
+    fn every_example_in_the_help_is_a_good_command_line() {
+        let command = command();
+        for help in command.get_subcommands().filter(|help| !help.is_hide_set()).chain([&command]) {
+            let text = help.get_after_help().unwrap_or_default().to_string();
+            let examples = text.lines().map(str::trim).filter(|line| line.starts_with("identityd "));
+            let examples: Vec<_> =
+                examples.map(|line| line.split("   ").next().unwrap_or_default()).collect();
+            assert!(examples.len() >= 2, "{}: {text}", help.get_name());
+            for example in examples {
+                let parsed = Arguments::try_parse_from(example.split(' '));
+                assert!(parsed.is_ok(), "{example}: {:?}", parsed.err());
+            }
+        }
+    }
+
+    #[test]
     fn bytes_have_one_decimal() {
         for (count, text) in [
             (0, "0 B"),
@@ -197,12 +246,15 @@ mod tests {
     }
 
     #[test]
-    fn only_an_unreachable_daemon_is_exit_code_3() {
+    fn a_daemon_that_does_not_run_is_exit_code_3() {
         let socket = PathBuf::from("/nowhere");
         let missing = AskError::NotRunning { socket: socket.clone(), source: io::ErrorKind::NotFound.into() };
-        assert!(missing.is_unreachable());
-        assert!(with_causes(&missing).contains("/nowhere"));
-        assert!(with_causes(&missing).contains("identityd run"));
-        assert!(!AskError::BrokenOff { socket, source: None }.is_unreachable());
+        let failure = Failure::Ask(missing);
+        assert_eq!(failure.exit(), Exit::Unreachable);
+        let report = failure.as_json();
+        let text = report["error"].as_str().unwrap_or_default();
+        assert!(text.contains("/nowhere") && text.contains("identityd run"), "{report}");
+        assert_eq!(report["exit_code"], 3);
+        assert_eq!(Failure::Ask(AskError::BrokenOff { socket, source: None }).exit(), Exit::Failed);
     }
 }

@@ -6,10 +6,15 @@ use super::{Asking, CommandResult, ask, print, print_json, release, wrong_answer
 
 /// Show what installing what the channel offers would do; changes nothing.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    asking: Asking,
+    pub(super) asking: Asking,
 }
+
+const EXAMPLES: &str = "Examples:
+  identityd plan
+  identityd plan --json";
 
 pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
     match ask(asking, Verb::Plan)? {

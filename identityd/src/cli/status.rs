@@ -11,10 +11,15 @@ use super::{Asking, CommandResult, ask, bytes, print, print_json, release, wrong
 
 /// Show what identityd is doing and what is installed.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    asking: Asking,
+    pub(super) asking: Asking,
 }
+
+const EXAMPLES: &str = "Examples:
+  identityd status
+  identityd status --json";
 
 pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
     match ask(asking, Verb::Status)? {

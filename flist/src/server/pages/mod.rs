@@ -8,7 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 
 use html::{Html, date, length};
 
@@ -39,6 +41,14 @@ pub(super) async fn repo(State(hub): State<Arc<Hub>>, Path(repo): Path<String>) 
         Ok(repo_page(&repo, entries.ok_or(Refusal::Page)?).answer())
     })
     .await
+}
+
+/// An address with a `/` too many at its end: the links of a page hold without it. The way there is relative,
+/// as every link is.
+pub(super) async fn without_slash(uri: Uri) -> Result<Response, Refusal> {
+    let last = uri.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let to = HeaderValue::try_from(format!("../{last}")).map_err(|_| Refusal::Page)?;
+    Ok((StatusCode::PERMANENT_REDIRECT, [(LOCATION, to)]).into_response())
 }
 
 /// `GET /<repo>/tags/<tag>`: what the tag points to.

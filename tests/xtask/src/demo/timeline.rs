@@ -94,7 +94,32 @@ fn logged(line: &str) -> Option<String> {
     };
     let only_a_poll =
         ["stage stage=Resolving from=Idle", "stage stage=Idle from=Resolving"].contains(&told.as_str());
-    (!only_a_poll).then_some(told)
+    (!only_a_poll).then(|| for_people(&told))
+}
+
+/// A line of the log without its programmer's form: `message key=value …`.
+fn for_people(line: &str) -> String {
+    let is_key = |word: &str| {
+        let key = word.split_once('=').map_or("", |(key, _)| key);
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let words: Vec<&str> = line.split(' ').collect();
+    let fields = words.iter().position(|word| is_key(word)).unwrap_or(words.len());
+    let (message, fields) = (words[..fields].join(" "), &words[fields..]);
+    if let ("stage", [stage, ..]) = (message.as_str(), fields) {
+        return format!("identityd is {}", stage.trim_start_matches("stage="));
+    }
+    let mut told = Vec::new();
+    for word in fields {
+        match told.last_mut() {
+            Some(value) if !is_key(word) => *value = format!("{value} {word}"),
+            _ => {
+                let (key, value) = word.split_once('=').unwrap_or((word, ""));
+                told.push(format!("{} {value}", key.replace('_', " ")));
+            }
+        }
+    }
+    if told.is_empty() { message } else { format!("{message} ({})", told.join(", ").replace('"', "")) }
 }
 
 /// Digests tell people nothing beyond their first digits.
@@ -134,7 +159,11 @@ mod tests {
     fn our_programs_are_heard() {
         let line = "\u{1b}[2m2026-11-20T19:44:18.5Z\u{1b}[0m \u{1b}[33m WARN\u{1b}[0m INSECURE: nobody signs";
         assert_eq!(logged(line).unwrap(), "WARN INSECURE: nobody signs");
-        assert_eq!(logged("2026-11-20T19:44:18.5Z  INFO mounted path=/x").unwrap(), "mounted path=/x");
+        assert_eq!(logged("2026-11-20T19:44:18.5Z  INFO mounted path=/x").unwrap(), "mounted (path /x)");
+        let line = "2026-11-20T19:44:18.5Z  INFO installed it new_files=3 from=a b c";
+        assert_eq!(logged(line).unwrap(), "installed it (new files 3, from a b c)");
+        let line = "2026-11-20T19:44:18.5Z  INFO stage stage=Fetching from=Resolving";
+        assert_eq!(logged(line).unwrap(), "identityd is Fetching");
         assert_eq!(logged("2026-11-20T19:44:18.5Z  INFO stage stage=Idle from=Resolving"), None);
         assert_eq!(logged("[+] redis: ready"), None);
     }

@@ -1,0 +1,34 @@
+//! The real program, with settings that cannot be.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::{Command, Output};
+
+fn bootstrap(config: &str, arguments: &[&str]) -> Output {
+    let at = tempfile::tempdir().unwrap();
+    std::fs::write(at.path().join("config.yaml"), config).unwrap();
+    std::fs::write(at.path().join("cmdline"), "runmode=dev\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bootstrap"));
+    command.arg("--config").arg(at.path().join("config.yaml"));
+    command.arg("--cmdline").arg(at.path().join("cmdline"));
+    for option in ["--root", "--state-dir", "--run-dir", "--cache-dir"] {
+        command.arg(option).arg(at.path().join("nowhere"));
+    }
+    command.args(arguments).output().unwrap()
+}
+
+#[test]
+fn settings_that_cannot_be_are_exit_code_2_so_that_nobody_tries_again() {
+    for (config, arguments, says) in [
+        ("", &["--hub", "nonsense"][..], "'nonsense' is not the address of a hub"),
+        ("hub: ftp://hub\n", &[], "http://"),
+        ("hub: nonsense\n", &["--supervise"], "'nonsense' is not the address of a hub"),
+        ("poll_intervall: 5\n", &[], "poll_intervall"),
+        ("", &["--run-mode", "fast"], "'fast' is not a run mode"),
+    ] {
+        let output = bootstrap(config, arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(says), "{text}");
+    }
+}

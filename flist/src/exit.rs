@@ -1,0 +1,158 @@
+//! Exit codes: one table for all programs of this project.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::ErrorReport;
+use crate::hub::{HubError, TokenError};
+use crate::report::causes;
+use crate::store::{FetchError, StoreError};
+
+/// How a command ended, as a script wants to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what it was asked to, or there was nothing to do.
+    Done = 0,
+    /// It failed, and none of the others fits.
+    Failed = 1,
+    /// The command line, or a setting, is wrong: the same command will fail again.
+    Usage = 2,
+    /// A hub, a store or identityd could not be reached, or cannot answer now: later it may work.
+    Unreachable = 3,
+    /// The hub or the store does not have it.
+    NotFound = 4,
+    /// The hub or the store refused: no or another token, a name that is taken, no room.
+    Refused = 5,
+    /// `diff` found differences, or `verify` blocks that are missing or wrong.
+    Differs = 6,
+}
+
+/// The table as `--help` shows it.
+pub const EXIT_CODES: &str = "Exit codes:
+  0  done, or nothing to do
+  1  failed
+  2  wrong usage or settings: the same command will fail again
+  3  hub, store or identityd not reached: later it may work
+  4  the hub or the store does not have it
+  5  the hub or the store refused: token, name that is taken, no room
+  6  diff or verify found something";
+
+impl Exit {
+    /// What an error means, by the first of its causes that tells.
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        causes(error)
+            .find_map(|error| {
+                let hub = error.downcast_ref().map(of_hub);
+                let store = || error.downcast_ref().map(of_store);
+                let fetch = || error.downcast_ref().map(of_fetch);
+                let token = || error.is::<TokenError>().then_some(Some(Self::Usage));
+                hub.or_else(store).or_else(fetch).or_else(token).flatten()
+            })
+            .unwrap_or(Self::Failed)
+    }
+
+    /// The number.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Says what came of parsing a command line that did not lead to a command: help, the version, or what is
+/// wrong with it; also as JSON where `--json` is among the words.
+pub fn end_of_parsing(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+    let json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
+    if exit == Exit::Usage && json {
+        let text = error.render().to_string();
+        let text = text.trim().strip_prefix("error: ").unwrap_or(text.trim());
+        let (error, remedy) = text.split_once("\n\n").unwrap_or((text, "try '--help'"));
+        let (error, remedy) = (error.to_owned(), Some(remedy.to_owned()));
+        let report = ErrorReport { error, causes: Vec::new(), remedy, exit_code: exit.code() };
+        // With nobody to read the JSON, there still are the text and the exit code.
+        let _unread = writeln!(std::io::stdout(), "{}", serde_json::json!(report));
+    }
+    // With nobody to read the text either, there still is the exit code.
+    let _unread = error.print();
+    exit.into()
+}
+
+fn of_hub(error: &HubError) -> Option<Exit> {
+    match error {
+        HubError::BadUrl { .. } => Some(Exit::Usage),
+        HubError::NotFound { .. } | HubError::Dangling { .. } => Some(Exit::NotFound),
+        error if error.is_retryable() => Some(Exit::Unreachable),
+        HubError::Status { status, .. } => of_status(*status),
+        _ => None,
+    }
+}
+
+fn of_store(error: &StoreError) -> Option<Exit> {
+    match error {
+        StoreError::BadUrl { .. } | StoreError::NoRoute { .. } => Some(Exit::Usage),
+        StoreError::ReadOnly { .. } => Some(Exit::Refused),
+        error if error.is_retryable() => Some(Exit::Unreachable),
+        StoreError::Refused { status, .. } | StoreError::Status { status, .. } => of_status(*status),
+        _ => None,
+    }
+}
+
+fn of_fetch(error: &FetchError) -> Option<Exit> {
+    matches!(error, FetchError::Missing { .. }).then_some(Exit::NotFound)
+}
+
+fn of_status(status: u16) -> Option<Exit> {
+    match status {
+        404 | 410 => Some(Exit::NotFound),
+        // 507: it is full.
+        400..=499 | 507 => Some(Exit::Refused),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub(status: u16) -> HubError {
+        HubError::Status { url: "http://hub".into(), status, message: String::new(), overridable: false }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] HubError);
+
+    #[test]
+    fn causes_decide() {
+        let none = HubError::NotFound { what: "it".into(), hub: "http://hub".into() };
+        for (error, exit) in [
+            (none, Exit::NotFound),
+            (hub(401), Exit::Refused),
+            (hub(409), Exit::Refused),
+            (hub(507), Exit::Refused),
+            (hub(503), Exit::Unreachable),
+            (hub(404), Exit::NotFound),
+            (HubError::BadUrl { url: "x".into(), reason: "y".into() }, Exit::Usage),
+            (HubError::TooLong { url: "x".into(), limit: 1 }, Exit::Failed),
+        ] {
+            assert_eq!(Exit::of(&Outer(error)), exit);
+        }
+        let store = StoreError::Refused { url: "x".into(), status: 401, message: String::new() };
+        assert_eq!(Exit::of(&store), Exit::Refused);
+        assert_eq!(Exit::of(&std::io::Error::other("x")), Exit::Failed);
+    }
+
+    #[test]
+    fn the_help_has_every_code() {
+        let last = Exit::Differs.code();
+        let shown: Vec<_> = EXIT_CODES.lines().skip(1).map(|line| line.trim_start().as_bytes()[0]).collect();
+        assert_eq!(shown, (b'0'..=b'0' + last).collect::<Vec<_>>());
+    }
+}
