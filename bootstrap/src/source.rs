@@ -1,5 +1,6 @@
 //! Where the content of a release comes from: the mounted flist at boot, the block store otherwise.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
 use flist::path::FlistPath;
 use flist::store::{CachedStore, DirStore, FetchError, Store, StoreError, fetch_plain};
-use flist::tree::Content;
+use flist::tree::{Content, Fingerprint};
+
+use crate::root::Root;
 
 /// Why content could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,14 @@ pub enum SourceError {
     /// A block could not be fetched.
     #[error("a block cannot be had")]
     Fetch(#[source] FetchError),
+    /// Nothing on this node has it.
+    #[error("block {index} of /{path} is not kept on this node, and there is no other source")]
+    NotKept {
+        /// The path in the flist.
+        path: FlistPath,
+        /// Which of its blocks.
+        index: usize,
+    },
 }
 
 /// Returns the plain content of a release's files, block by block and verified. Blocks the thread.
@@ -80,6 +91,36 @@ impl ContentSource for BlockSource {
             Ok(plain)
         } else {
             Err(SourceError::Fetch(FetchError::Key { id: block.id }))
+        }
+    }
+}
+
+/// Reads the files that earlier upgrades replaced, and asks another source for what is not among them.
+pub struct KeptSource {
+    /// The root file system.
+    pub root: Arc<Root>,
+    /// Where the content lies that is kept.
+    pub slots: HashMap<Fingerprint, FlistPath>,
+    /// Who has the rest.
+    pub next: Option<Arc<dyn ContentSource>>,
+}
+
+impl KeptSource {
+    /// A block of a kept file, if it is still what it was.
+    fn kept(&self, content: &Content, index: usize) -> Option<Vec<u8>> {
+        let file = self.root.disk().open(self.slots.get(&content.fingerprint())?, false).ok()?;
+        let mut plain = vec![0; content.block_len(index)];
+        let read = file.read_at(&mut plain, index as u64 * BLOCK_SIZE as u64).ok()?;
+        (read == plain.len() && BlockKey::of(&plain) == content.blocks[index].key).then_some(plain)
+    }
+}
+
+impl ContentSource for KeptSource {
+    fn block(&self, path: &FlistPath, content: &Content, index: usize) -> Result<Vec<u8>, SourceError> {
+        match (self.kept(content, index), &self.next) {
+            (Some(plain), _) => Ok(plain),
+            (None, Some(next)) => next.block(path, content, index),
+            (None, None) => Err(SourceError::NotKept { path: path.clone(), index }),
         }
     }
 }

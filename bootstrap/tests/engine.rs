@@ -67,6 +67,7 @@ impl Place {
             id: ReleaseId::of([(version, flist::hub::Sha256::of(version.as_bytes()))]),
             version: ReleaseVersion::Text(version.to_owned()),
             info: "{}".to_owned(),
+            flist: Arc::new(flist::format::fl::to_bytes(&tree).unwrap()),
             tree: Arc::new(tree),
         }
     }

@@ -34,6 +34,15 @@ pub enum EngineError {
     /// The release has more than one flist.
     #[error("the release has {0} flists; this version installs releases of one")]
     SeveralFlists(usize),
+    /// Nothing is recorded of a generation.
+    #[error("nothing is recorded of generation {0}, or the record is damaged")]
+    NoGeneration(u64),
+    /// There is nothing to go back to.
+    #[error("there is no such generation to go back to; {}", targets(.0))]
+    NothingBefore(Vec<u64>),
+    /// A transaction has not ended.
+    #[error("an upgrade is under way, or was interrupted and has not been recovered yet; try again later")]
+    Unfinished,
     /// A unit of the release is not usable.
     #[error("the unit /{path} of the release is not usable")]
     Unit {
@@ -70,4 +79,14 @@ pub enum EngineError {
     /// A thread of the engine failed.
     #[error("looking at the node broke off")]
     Broken(#[source] tokio::task::JoinError),
+}
+
+fn targets(numbers: &[u64]) -> String {
+    match numbers {
+        [] => "none is kept".to_owned(),
+        _ => {
+            let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+            format!("these are kept: {}", numbers.join(", "))
+        }
+    }
 }

@@ -1,21 +1,23 @@
 //! The engine: looks at the node, makes a plan, carries it out.
 
 mod error;
+mod generations;
 mod look;
+mod release;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flist::format;
-use flist::hub::{FlistName, Release, ReleaseId, ReleaseVersion};
+use flist::hub::{ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
-use flist::tree::{Limits, Tree};
 use zinit_client::{Client, ServiceStatus, ServiceUnit, UnitName};
 
 pub use error::EngineError;
+pub use generations::{Collected, Listed};
 use look::{Look, View};
+pub use release::ReleaseTree;
 
 use crate::generation::{Cause, Generation, RootIdentity, Standing, StateDir, generation};
 use crate::health::HealthLimits;
@@ -24,7 +26,7 @@ use crate::lock::EngineLock;
 use crate::plan::{
     FileChange, Plan, PlanError, Purpose, ServiceView, Wanted, plan_files, plan_services, unit_name,
 };
-use crate::root::{Found, Root, Stamp};
+use crate::root::{Found, Root};
 use crate::settings::Settings;
 use crate::source::ContentSource;
 use crate::supervisor::Supervisor;
@@ -48,48 +50,12 @@ const SEARCH_PATH: [&str; 6] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "
 /// bootstrap.
 const PROTECTED: [&str; 3] = ["zinit", "identityd", "bootstrap"];
 
-/// A release and the tree of its flist.
-#[derive(Debug, Clone)]
-pub struct ReleaseTree {
-    /// The channel that offers it.
-    pub channel: FlistName,
-    /// Its identity.
-    pub id: ReleaseId,
-    /// Its version.
-    pub version: ReleaseVersion,
-    /// What goes into flist.info.
-    pub info: String,
-    /// What it consists of.
-    pub tree: Arc<Tree>,
-}
-
-impl ReleaseTree {
-    /// Reads the flist of a release.
-    ///
-    /// # Errors
-    /// [`EngineError::Flist`], [`EngineError::SeveralFlists`].
-    pub fn read(release: &Release) -> Result<Self, EngineError> {
-        let [flist] = release.flists.as_slice() else {
-            return Err(EngineError::SeveralFlists(release.flists.len()));
-        };
-        let tree = format::parse(&flist.bytes, &Limits::default())
-            .map_err(|source| EngineError::Flist { name: flist.location.clone(), source })?;
-        Ok(Self {
-            channel: release.channel.clone(),
-            id: release.id,
-            version: release.version.clone(),
-            info: serde_json::Value::Object(release.info.clone()).to_string(),
-            tree: Arc::new(tree),
-        })
-    }
-}
-
 /// A plan with everything that is needed to carry it out.
 pub struct Prepared {
     /// What will be done.
     pub plan: Plan,
     release: ReleaseTree,
-    seen: BTreeMap<FlistPath, Stamp>,
+    seen: BTreeMap<FlistPath, Found>,
     generation: Generation,
     before: BTreeMap<UnitName, ServiceUnit>,
     after: BTreeMap<UnitName, ServiceUnit>,
@@ -113,6 +79,7 @@ pub struct Engine {
     state: StateDir,
     zinit: Arc<dyn Supervisor>,
     health: HealthLimits,
+    keep: Option<usize>,
     protected: BTreeSet<UnitName>,
 }
 
@@ -139,13 +106,20 @@ impl Engine {
     /// An engine on this root, this state and this supervisor.
     pub fn on(root: Root, state: StateDir, zinit: Arc<dyn Supervisor>) -> Self {
         let protected = PROTECTED.iter().filter_map(|name| name.parse().ok()).collect();
-        Self { root: Arc::new(root), state, zinit, health: HealthLimits::default(), protected }
+        Self { root: Arc::new(root), state, zinit, health: HealthLimits::default(), keep: None, protected }
     }
 
     /// The same engine with other limits for the services it starts.
     #[must_use]
     pub fn with_health(mut self, health: HealthLimits) -> Self {
         self.health = health;
+        self
+    }
+
+    /// The same engine, keeping so many generations before the current one instead of what suits the root.
+    #[must_use]
+    pub fn keeping(mut self, generations: Option<usize>) -> Self {
+        self.keep = generations;
         self
     }
 
@@ -192,22 +166,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Transaction`].
-    pub async fn recover(&self, _: &EngineLock) -> Result<Recovery, EngineError> {
+    pub async fn recover(&self, lock: &EngineLock) -> Result<Recovery, EngineError> {
         let recovered = recover(&self.root, &self.state, &self.identity()?, self.zinit()).await;
         let recovered = recovered.map_err(EngineError::Transaction)?;
         if recovered != Recovery::Clean {
-            self.prune()?;
+            self.collect(lock, None, false)?;
         }
         Ok(recovered)
-    }
-
-    /// Forgets what no generation that counts needs.
-    fn prune(&self) -> Result<(), EngineError> {
-        match self.state.current_number().map_err(EngineError::Generation)? {
-            Some(current) => self.state.prune(current).map_err(EngineError::Generation),
-            // Without a pointer nobody can tell which one counts.
-            None => Ok(()),
-        }
     }
 
     /// Commits the self-update that was swapped in and is waiting for it; `false` when it is no longer
@@ -265,6 +230,7 @@ impl Engine {
         source: Arc<dyn ContentSource>,
         only: Option<&BTreeSet<FlistPath>>,
     ) -> Result<Prepared, EngineError> {
+        let source = self.with_kept(source)?;
         let standing = self.standing()?;
         let first_boot = standing == Standing::Nothing;
         let installed = standing.generation();
@@ -278,7 +244,7 @@ impl Engine {
         let (after, before) = (units.after(&files.changes), units.before);
         let services = match purpose {
             Purpose::SelfUpdate => Default::default(),
-            Purpose::Boot | Purpose::Upgrade => {
+            Purpose::Boot | Purpose::Upgrade | Purpose::Revert => {
                 let mut view =
                     self.service_view(&files.changes, &found, (&base, &items), (&before, &after)).await?;
                 view.starts_missing = purpose == Purpose::Boot;
@@ -294,6 +260,7 @@ impl Engine {
         };
         let cause = match (purpose, &installed) {
             (Purpose::SelfUpdate, _) => Cause::SelfUpdate,
+            (Purpose::Revert, _) => Cause::Revert,
             (_, None) => Cause::FirstBoot,
             (_, Some(_)) => Cause::Release,
         };
@@ -301,7 +268,7 @@ impl Engine {
         let what = (release.channel.clone(), version, id);
         let (identity, info) = (self.identity()?, release.info.clone());
         let paths = files.changes.iter().map(FileChange::path);
-        let seen = paths.filter_map(|path| Some((path.clone(), found.get(path)?.stamp))).collect();
+        let seen = paths.filter_map(|path| Some((path.clone(), found.get(path)?.clone()))).collect();
         Ok(Prepared {
             plan: Plan::new(purpose, files, services),
             generation: generation(number, cause, what, identity, info, items),
@@ -319,7 +286,7 @@ impl Engine {
     /// [`EngineError::Transaction`].
     pub async fn apply(
         &self,
-        _: &EngineLock,
+        lock: &EngineLock,
         prepared: &Prepared,
         source: Arc<dyn ContentSource>,
         observer: &Observer<'_>,
@@ -334,8 +301,9 @@ impl Engine {
             zinit: self.zinit(),
             health: self.health,
             tree: prepared.release.tree.clone(),
-            source,
+            source: self.with_kept(source)?,
             generation: &generation,
+            flist: &prepared.release.flist,
             seen: &prepared.seen,
             before_swap,
             units: (&prepared.before, &prepared.after),
@@ -344,7 +312,7 @@ impl Engine {
         let done = transaction::execute(&prepared.plan, &context).await.map_err(EngineError::Transaction);
         // A self-update is current only when the new daemon has said so.
         if (prepared.plan.purpose != Purpose::SelfUpdate || done.is_err())
-            && let Err(error) = self.prune()
+            && let Err(error) = self.collect(lock, None, false)
         {
             tracing::warn!(error = %flist::report(&error), "old generations are still recorded");
         }

@@ -75,6 +75,8 @@ pub enum Purpose {
     Boot,
     /// identityd upgrades: commit when the new services are up.
     Upgrade,
+    /// identityd puts an earlier generation back: an upgrade to what was there before.
+    Revert,
     /// identityd replaces itself: it commits when it runs, or its guardian goes back.
     SelfUpdate,
 }
@@ -158,7 +160,9 @@ fn steps(purpose: Purpose, files: &FilePlan, services: &ServicePlan) -> Vec<Step
     let soak = (!services.start.is_empty()).then_some(Step::Soak);
     match purpose {
         Purpose::Boot => steps.extend([Step::Record, Step::Commit].into_iter().chain(start)),
-        Purpose::Upgrade => steps.extend(start.chain(soak).chain([Step::Record, Step::Commit])),
+        Purpose::Upgrade | Purpose::Revert => {
+            steps.extend(start.chain(soak).chain([Step::Record, Step::Commit]))
+        }
         // The rest is done by the new program.
         Purpose::SelfUpdate => {}
     }

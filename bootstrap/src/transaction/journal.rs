@@ -145,7 +145,8 @@ impl Journal {
             created => created.map_err(|source| place.failed("create", source))?,
         }
         let mut journal = Self { place };
-        let begun = journal.append(&Record::Begin(Box::new(header))).and_then(|()| journal.place.sync_directory());
+        let begun =
+            journal.append(&Record::Begin(Box::new(header))).and_then(|()| journal.place.sync_directory());
         match begun {
             Ok(()) => Ok(journal),
             Err(error) => {

@@ -8,7 +8,7 @@ mod files;
 pub mod journal;
 mod recover;
 pub mod services;
-mod staging;
+pub(crate) mod staging;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,12 +20,13 @@ use nix::errno::Errno;
 use zinit_client::{ServiceUnit, UnitName};
 
 pub use recover::{Recovery, recover};
+pub(crate) use staging::STAGING;
 
 use crate::boot_info::{self, BootInfo, BootInfoError};
-use crate::generation::{Generation, GenerationError, StateDir};
+use crate::generation::{Cause, Generation, GenerationError, Kept, StateDir};
 use crate::health::{HealthLimits, HealthWatch};
-use crate::plan::{Plan, Purpose, Step};
-use crate::root::{Root, RootError, Stamp, failed};
+use crate::plan::{FileChange, Plan, Purpose, Step};
+use crate::root::{Found, Root, RootError, failed};
 use crate::source::{ContentSource, SourceError};
 use crate::supervisor::Supervisor;
 use journal::{Header, Journal, JournalError, JournalPlace, Record, Swap};
@@ -155,8 +156,10 @@ pub struct Context<'c> {
     pub source: Arc<dyn ContentSource>,
     /// The generation that the transaction makes.
     pub generation: &'c Generation,
+    /// The flist that the generation comes from, to be recorded with it.
+    pub flist: &'c [u8],
     /// What was seen at the paths that change.
-    pub seen: &'c BTreeMap<FlistPath, Stamp>,
+    pub seen: &'c BTreeMap<FlistPath, Found>,
     /// Called when everything is staged and announced, right before the first stop; an error ends the
     /// transaction there.
     pub before_swap: &'c BeforeSwap<'c>,
@@ -188,6 +191,7 @@ struct Run<'r> {
     context: &'r Context<'r>,
     journal: Journal,
     place: JournalPlace,
+    generation: Generation,
     header: Header,
     slots: Vec<Option<FlistPath>>,
     swaps: Vec<Swap>,
@@ -200,7 +204,8 @@ struct Run<'r> {
 
 impl<'r> Run<'r> {
     fn begin(plan: &'r Plan, context: &'r Context<'r>) -> Result<Self, TransactionError> {
-        let Context { root, state, generation, .. } = context;
+        let Context { root, state, .. } = context;
+        let mut generation = context.generation.clone();
         let slots =
             staging::slots(root, &plan.files.changes, generation.number).map_err(TransactionError::Root)?;
         let header = Header {
@@ -214,7 +219,11 @@ impl<'r> Run<'r> {
             staging: staging::directories_of(&slots),
             boot_info: BootInfo::read(root).map_err(TransactionError::BootInfo)?,
         };
-        state.prepare(generation).map_err(TransactionError::Generation)?;
+        if generation.cause != Cause::FirstBoot {
+            generation.staging.clone_from(&header.staging);
+            generation.kept = kept(&plan.files.changes, &slots, context.seen);
+        }
+        state.prepare(&generation, context.flist).map_err(TransactionError::Generation)?;
         let place = state.journal().map_err(TransactionError::Generation)?;
         let journal = Journal::begin(place.clone(), header.clone()).map_err(TransactionError::Journal)?;
         // What an earlier life left there is no longer described by any journal.
@@ -229,6 +238,7 @@ impl<'r> Run<'r> {
             context,
             journal,
             place,
+            generation,
             header,
             slots,
             swaps: Vec::new(),
@@ -340,7 +350,7 @@ impl<'r> Run<'r> {
     fn swap(&mut self, change: usize) -> Result<(), TransactionError> {
         self.swapped.push(change);
         let swap = &self.swaps[change];
-        let seen = self.context.seen.get(swap.change.path());
+        let seen = self.context.seen.get(swap.change.path()).map(|found| &found.stamp);
         files::swap(&self.context.root, swap, seen).map_err(TransactionError::Root)
     }
 
@@ -395,9 +405,9 @@ impl<'r> Run<'r> {
         if self.plan.purpose == Purpose::SelfUpdate {
             return;
         }
-        let cleared =
-            staging::clear(&self.context.root, &self.header.staging).map_err(TransactionError::Root);
-        let ended = cleared.and_then(|()| self.journal.end().map_err(TransactionError::Journal));
+        let settled = staging::settle(&self.context.root, &self.header.staging, &self.generation.kept);
+        let settled = settled.map_err(TransactionError::Root);
+        let ended = settled.and_then(|()| self.journal.end().map_err(TransactionError::Journal));
         if let Err(error) = ended {
             tracing::warn!(error = %flist::report(&error), "what was staged is still there; the next start removes it");
         }
@@ -443,6 +453,16 @@ impl<'r> Run<'r> {
             (false, _) => TransactionError::Degraded { not_undone, source: error.into() },
         }
     }
+}
+
+/// What the changes take away, and where it lies after the swap.
+fn kept(changes: &[FileChange], slots: &[Option<FlistPath>], seen: &BTreeMap<FlistPath, Found>) -> Vec<Kept> {
+    let of = |(change, slot): (&FileChange, &Option<FlistPath>)| {
+        let takes_away = matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. });
+        let item = seen.get(change.path()).filter(|_| takes_away)?.item.clone();
+        Some(Kept { slot: slot.clone()?, item })
+    };
+    changes.iter().zip(slots).filter_map(of).collect()
 }
 
 /// What went wrong, in words.

@@ -8,7 +8,7 @@ use super::journal::{Header, JournalPlace, Record, Swap};
 use super::services::{self, ServiceError};
 use super::{TransactionError, clean_up, files};
 use crate::boot_info;
-use crate::generation::{Cause, RootIdentity, StateDir};
+use crate::generation::{Cause, Generation, RootIdentity, StateDir};
 use crate::plan::Purpose;
 use crate::root::Root;
 use crate::supervisor::Supervisor;
@@ -61,7 +61,7 @@ pub async fn recover(
     let current = state.standing(identity).map_err(TransactionError::Generation)?.generation();
     if let Some(current) = current.filter(|current| current.number == generation) {
         tracing::info!(generation, "finishing what was committed before the engine stopped");
-        finish(root, header, &journal)?;
+        finish(root, header, &current, &journal)?;
         if current.cause != Cause::SelfUpdate {
             boot_info::write(root, &current.channel, &current.info).map_err(TransactionError::BootInfo)?;
         }
@@ -100,8 +100,13 @@ fn as_unstopped(record: &Record) -> Option<&[UnitName]> {
     }
 }
 
-fn finish(root: &Root, header: &Header, journal: &JournalPlace) -> Result<(), TransactionError> {
-    super::staging::clear(root, &header.staging).map_err(TransactionError::Root)?;
+fn finish(
+    root: &Root,
+    header: &Header,
+    current: &Generation,
+    journal: &JournalPlace,
+) -> Result<(), TransactionError> {
+    super::staging::settle(root, &header.staging, &current.kept).map_err(TransactionError::Root)?;
     journal.remove().map_err(TransactionError::Journal)
 }
 

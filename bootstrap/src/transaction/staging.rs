@@ -14,13 +14,14 @@ use nix::unistd::geteuid;
 use super::TransactionError;
 use super::journal::Swap;
 use crate::disk::{self, OpenFile, Special, is_absent};
+use crate::generation::Kept;
 use crate::item::{Item, What};
 use crate::plan::FileChange;
 use crate::root::{Root, RootError, failed};
 use crate::source::ContentSource;
 
 /// The directory at the top of each mount.
-const DIRECTORY: &[u8] = b".molt";
+pub(crate) const STAGING: &str = ".molt";
 
 /// Where the new content of each change is staged; `None` for changes that need none.
 ///
@@ -57,7 +58,7 @@ fn staging_directory(root: &Root, path: &FlistPath, generation: u64) -> Result<F
         }
     };
     let top = root.disk().mount_top(&directory).map_err(failed("find the mount of", path))?;
-    join(&join(&top, DIRECTORY)?, generation.to_string().as_bytes())
+    join(&join(&top, STAGING.as_bytes())?, generation.to_string().as_bytes())
 }
 
 fn join(path: &FlistPath, name: &[u8]) -> Result<FlistPath, RootError> {
@@ -112,6 +113,26 @@ pub(crate) fn clear(root: &Root, directories: &[FlistPath]) -> Result<(), RootEr
         // The one above goes too, unless another generation has something in it.
         if let Some(top) = directory.parent() {
             let _ = disk.remove_directory(&top);
+        }
+    }
+    Ok(())
+}
+
+/// What was swapped out stays for going back, but can no longer give rights to anybody. Without any of it
+/// the directories go.
+///
+/// # Errors
+/// [`RootError`].
+pub(super) fn settle(root: &Root, directories: &[FlistPath], kept: &[Kept]) -> Result<(), RootError> {
+    if kept.is_empty() {
+        return clear(root, directories);
+    }
+    for Kept { slot, item } in kept {
+        let is_file = matches!(item.what, What::File { .. });
+        if is_file && item.mode & 0o6000 != 0 && root.stat(slot)?.is_some_and(|stat| stat.mode & 0o6000 != 0)
+        {
+            let mode = item.mode & !0o6000;
+            root.disk().set_mode(slot, mode).map_err(failed("take the set-uid bit of", slot))?;
         }
     }
     Ok(())

@@ -35,6 +35,10 @@ pub enum Act {
     Upgrade,
     /// identityd replaces itself and says that it runs.
     SelfUpdate,
+    /// The generation before the last upgrade is put back.
+    Revert,
+    /// What is kept for going back is forgotten.
+    Collect,
     /// An upgrade that was cut off right before its commit is recovered.
     Recover,
 }
@@ -77,8 +81,9 @@ struct Release {
 
 impl ContentSource for Release {
     fn block(&self, path: &FlistPath, _: &Content, index: usize) -> Result<Vec<u8>, SourceError> {
-        let content = self.content.get(path).map(Vec::as_slice).unwrap_or_default();
-        Ok(content.chunks(BLOCK_SIZE).nth(index).unwrap_or_default().to_vec())
+        let missing = || SourceError::NotKept { path: path.clone(), index };
+        let content = self.content.get(path).ok_or_else(missing)?;
+        content.chunks(BLOCK_SIZE).nth(index).map(<[u8]>::to_vec).ok_or_else(missing)
     }
 }
 
@@ -108,6 +113,9 @@ impl Scenario {
             machine.with(|root, _, _| put_all(root, &self.edited))?;
         }
         let release = release("2.0.0", &self.release)?;
+        if matches!(self.act, Act::Revert | Act::Collect) {
+            carry_out(&machine, &release, Act::Upgrade, lock).await?;
+        }
         if self.act == Act::Recover {
             let broken = crate::fault::Planned {
                 at: commit_of(&machine, &release, lock).await?,
@@ -203,6 +211,7 @@ async fn carry_out(
     lock: &EngineLock,
 ) -> Result<(), EngineError> {
     let engine = engine(machine)?;
+    let source = Arc::new(release.clone());
     let (purpose, only) = match act {
         Act::Boot => (Purpose::Boot, None),
         Act::Upgrade => (Purpose::Upgrade, None),
@@ -214,8 +223,15 @@ async fn carry_out(
             (Purpose::SelfUpdate, Some(paths.filter(own).cloned().collect::<BTreeSet<_>>()))
         }
         Act::Recover => return engine.recover(lock).await.map(drop),
+        Act::Collect => return engine.collect(lock, Some(0), false).map(drop),
+        Act::Revert => {
+            let (_, target) = engine.revert_target(None)?;
+            let prepared = engine.prepare_revert(&target, source.clone()).await?;
+            // Everything that is needed is kept on the node.
+            let nowhere = Arc::new(Release { content: Arc::default(), ..release.clone() });
+            return engine.apply(lock, &prepared, nowhere, &|_| {}, &|| Ok(())).await;
+        }
     };
-    let source = Arc::new(release.clone());
     let prepared = engine.prepare(&release.tree, purpose, source.clone(), only.as_ref()).await?;
     engine.apply(lock, &prepared, source, &|_| {}, &|| Ok(())).await?;
     if act == Act::SelfUpdate {
@@ -259,6 +275,7 @@ fn release(version: &str, files: &[FileSpec]) -> Result<Release, SetUpError> {
         id: ReleaseId::of([("zos", Sha256::of(version.as_bytes()))]),
         version: ReleaseVersion::Text(version.to_owned()),
         info: format!("{{\"version\":\"{version}\"}}"),
+        flist: Arc::new(flist::format::fl::to_bytes(&tree)?),
         tree: Arc::new(tree),
     };
     Ok(Release { tree, content: Arc::new(content) })
@@ -385,6 +402,8 @@ pub fn all() -> Vec<Scenario> {
             small_but(&[("bin/web", 0o755, "dies 2"), ("etc/zinit/web.yaml", 0o644, WEB)]),
         ),
         Scenario { no_exchange: true, ..upgrade("upgrade without exchange", changed()) },
+        scenario("rollback", Act::Revert, Some(small()), changed()),
+        scenario("gc", Act::Collect, Some(small()), changed()),
         scenario("recovery", Act::Recover, Some(small()), changed()),
         upgrade(
             "directories come and go",

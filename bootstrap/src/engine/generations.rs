@@ -1,0 +1,236 @@
+//! Going back, and forgetting.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use flist::path::FlistPath;
+use nix::errno::Errno;
+
+use super::{Engine, EngineError, Prepared, ReleaseTree};
+use crate::disk::is_absent;
+use crate::generation::{Candidate, Cause, Generation, Retained, retained};
+use crate::item::What;
+use crate::lock::EngineLock;
+use crate::plan::Purpose;
+use crate::root::failed;
+use crate::source::{ContentSource, KeptSource};
+use crate::transaction::{STAGING, staging};
+
+/// Generations before the current one that are kept where they take memory, and where they do not.
+const KEPT_IN_RAM: usize = 1;
+const KEPT_ON_DISK: usize = 3;
+
+/// What can be said of a generation in a list.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Listed {
+    /// Its number.
+    pub number: u64,
+    /// It is installed now.
+    pub current: bool,
+    /// It can be gone back to.
+    pub target: bool,
+    /// What it came from.
+    pub cause: Cause,
+    /// Its release's version.
+    pub version: String,
+    /// Its release.
+    pub release: flist::hub::ReleaseId,
+    /// Bytes of the files that are kept for going back before it.
+    pub kept_bytes: u64,
+}
+
+/// What was forgotten, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Collected {
+    /// Generations.
+    pub generations: Vec<u64>,
+    /// Directories with files of generations that nobody can go back to.
+    pub directories: Vec<String>,
+    /// Bytes of the files that were kept for them, as far as that is recorded.
+    pub bytes: u64,
+}
+
+impl Engine {
+    /// The generations of this root, oldest first.
+    ///
+    /// # Errors
+    /// [`EngineError::Generation`].
+    pub fn generations(&self) -> Result<Vec<Listed>, EngineError> {
+        let current = self.current()?.map(|current| current.number);
+        let identity = self.identity()?;
+        let mut listed = Vec::new();
+        for generation in self.recorded_generations()? {
+            let number = generation.number;
+            let here = generation.root.survives_in(&identity) && current.is_some_and(|at| number <= at);
+            if !here {
+                continue;
+            }
+            let is_current = current == Some(number);
+            listed.push(Listed {
+                number,
+                current: is_current,
+                target: !is_current && generation.cause != Cause::SelfUpdate,
+                cause: generation.cause,
+                version: generation.version.to_string(),
+                release: generation.release,
+                kept_bytes: kept_bytes(&generation),
+            });
+        }
+        Ok(listed)
+    }
+
+    fn recorded_generations(&self) -> Result<Vec<Generation>, EngineError> {
+        let mut generations = Vec::new();
+        for number in self.state.numbers().map_err(EngineError::Generation)? {
+            generations.extend(self.state.recorded(number).map_err(EngineError::Generation)?);
+        }
+        Ok(generations)
+    }
+
+    /// The release of an earlier generation, to be installed again with [`Engine::prepare_revert`]; without
+    /// a number, that of the newest generation whose release is not the current one.
+    ///
+    /// # Errors
+    /// [`EngineError::NoGeneration`], [`EngineError::NothingBefore`].
+    pub fn revert_target(&self, number: Option<u64>) -> Result<(u64, ReleaseTree), EngineError> {
+        let listed = self.generations()?;
+        let now = listed.iter().find(|listed| listed.current).map(|listed| listed.release);
+        let number = match number {
+            Some(number) => listed.iter().find(|listed| listed.number == number && listed.target),
+            None => listed.iter().rev().find(|listed| listed.target && Some(listed.release) != now),
+        };
+        let number = match number {
+            Some(listed) => listed.number,
+            None => {
+                let targets = listed.iter().filter(|listed| listed.target).map(|listed| listed.number);
+                return Err(EngineError::NothingBefore(targets.collect()));
+            }
+        };
+        Ok((number, ReleaseTree::recorded(&self.state, number)?))
+    }
+
+    /// Plans to put an earlier generation back; touches nothing. What is kept on this node is not asked of
+    /// `source`.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn prepare_revert(
+        &self,
+        release: &ReleaseTree,
+        source: Arc<dyn ContentSource>,
+    ) -> Result<Prepared, EngineError> {
+        self.prepare(release, Purpose::Revert, source, None).await
+    }
+
+    /// A source that first looks at what earlier upgrades replaced on this node.
+    pub(super) fn with_kept(
+        &self,
+        next: Arc<dyn ContentSource>,
+    ) -> Result<Arc<dyn ContentSource>, EngineError> {
+        let identity = self.identity()?;
+        let mut slots = HashMap::new();
+        for generation in self.recorded_generations()? {
+            if generation.root.survives_in(&identity) {
+                slots.extend(generation.kept.into_iter().filter_map(|kept| match kept.item.what {
+                    What::File { fingerprint, .. } => Some((fingerprint, kept.slot)),
+                    _ => None,
+                }));
+            }
+        }
+        Ok(Arc::new(KeptSource { root: self.root.clone(), slots, next: Some(next) }))
+    }
+
+    /// How many generations before the current one are kept, if nobody says otherwise.
+    pub(super) fn generations_kept(&self) -> Result<usize, EngineError> {
+        Ok(self.keep.unwrap_or(if self.identity()?.volatile { KEPT_IN_RAM } else { KEPT_ON_DISK }))
+    }
+
+    /// Forgets generations that are neither the current one nor among the `keep` before it, with the files
+    /// that only they need. With `dry_run` it only says what it would forget.
+    ///
+    /// # Errors
+    /// [`EngineError`]; [`EngineError::Unfinished`] while a transaction is under way.
+    pub fn collect(
+        &self,
+        _: &EngineLock,
+        keep: Option<usize>,
+        dry_run: bool,
+    ) -> Result<Collected, EngineError> {
+        let journal = self.state.journal().map_err(EngineError::Generation)?;
+        let records = journal.read().map_err(|error| {
+            EngineError::Transaction(crate::transaction::TransactionError::Journal(error))
+        })?;
+        if !records.is_empty() {
+            return Err(EngineError::Unfinished);
+        }
+        // Without a pointer nobody can tell which one counts.
+        let Some(current) = self.state.current_number().map_err(EngineError::Generation)? else {
+            return Ok(Collected::default());
+        };
+        let keep = match keep {
+            Some(keep) => keep,
+            None => self.generations_kept()?,
+        };
+        let identity = self.identity()?;
+        let generations = self.recorded_generations()?;
+        let candidate = |generation: &Generation| Candidate {
+            number: generation.number,
+            cause: generation.cause,
+            here: generation.root.survives_in(&identity),
+        };
+        let candidates: Vec<_> = generations.iter().map(candidate).collect();
+        let Retained { numbers, oldest } = retained(&candidates, current, keep);
+        let mut collected = Collected::default();
+        for number in self.state.numbers().map_err(EngineError::Generation)? {
+            if !numbers.contains(&number) {
+                collected.generations.push(number);
+            }
+        }
+        let gone =
+            |generation: &&Generation| !numbers.contains(&generation.number) || generation.number == oldest;
+        collected.bytes = generations.iter().filter(gone).map(kept_bytes).sum();
+        let unneeded = self.unneeded(&generations, &numbers, oldest)?;
+        collected.directories = unneeded.iter().map(|path| format!("/{path}")).collect();
+        if !dry_run {
+            // Files before records: what is recorded can be found again.
+            staging::clear(&self.root, &unneeded).map_err(EngineError::Root)?;
+            for number in &collected.generations {
+                self.state.forget(*number).map_err(EngineError::Generation)?;
+            }
+        }
+        Ok(collected)
+    }
+
+    /// The staging directories that no generation needs any more, recorded or not.
+    fn unneeded(
+        &self,
+        generations: &[Generation],
+        numbers: &BTreeSet<u64>,
+        oldest: u64,
+    ) -> Result<Vec<FlistPath>, EngineError> {
+        let tops =
+            generations.iter().flat_map(|generation| &generation.staging).filter_map(FlistPath::parent);
+        let mut unneeded = Vec::new();
+        for top in tops.chain(STAGING.parse()).collect::<BTreeSet<_>>() {
+            let names = match self.root.disk().list(&top) {
+                Ok(names) => names,
+                Err(error) if is_absent(&error) => continue,
+                Err(error) => return Err(EngineError::Root(failed("list", &top)(error))),
+            };
+            for name in names {
+                let number = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<u64>().ok());
+                let needed = number.is_none_or(|number| numbers.contains(&number) && number > oldest);
+                if !needed {
+                    let outside =
+                        |_| EngineError::Root(failed("name something in", &top)(Errno::EINVAL.into()));
+                    unneeded.push(top.join(&name).map_err(outside)?);
+                }
+            }
+        }
+        Ok(unneeded)
+    }
+}
+
+fn kept_bytes(generation: &Generation) -> u64 {
+    generation.kept.iter().map(|kept| kept.item.size()).sum()
+}

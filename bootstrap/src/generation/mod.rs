@@ -1,0 +1,166 @@
+//! Generations: what is installed, numbered.
+//!
+//! ```text
+//! /var/lib/molt                 0700
+//! ├── current                   the number of the current generation
+//! ├── generations/<n>.json      what it consists of
+//! ├── generations/<n>.fl        the flist that it was installed from
+//! ├── journal                   only while a transaction is under way
+//! └── releases.json             attempts, and releases that failed
+//!
+//! .molt/<n>/                    0700, at the top of each mount: while generation n is installed, what is
+//!                               staged; afterwards the files that it replaced, to go back to n - 1
+//! ```
+//!
+//! A newer version may add fields, causes and files: what this one does not know it ignores.
+
+mod identity;
+mod retention;
+mod state;
+
+use std::io;
+use std::path::PathBuf;
+
+use flist::hub::{FlistName, ReleaseId, ReleaseVersion};
+use flist::path::FlistPath;
+use serde::{Deserialize, Serialize};
+
+pub use identity::{RootIdentity, random_token};
+pub use retention::{Candidate, Retained, retained};
+pub use state::StateDir;
+
+use crate::item::{Item, Items};
+
+/// Version of the file's layout.
+const SCHEMA: u32 = 1;
+
+/// Why the state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    /// A file could not be read or written.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A generation could not be put into words.
+    #[error("cannot write generation {number}")]
+    Encode {
+        /// Its number.
+        number: u64,
+        /// The reason.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The identity of the root file system could not be found out.
+    #[error("cannot identify the root file system")]
+    Identity(#[source] io::Error),
+}
+
+/// What a generation came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The first boot.
+    FirstBoot,
+    /// identityd replaced itself; everything else is of the release before.
+    SelfUpdate,
+    /// A release was installed.
+    Release,
+    /// An earlier generation was put back.
+    Revert,
+    /// Something that only a newer version knows.
+    #[serde(other)]
+    Other,
+}
+
+impl Cause {
+    /// The cause's one name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstBoot => "first-boot",
+            Self::SelfUpdate => "self-update",
+            Self::Release => "release",
+            Self::Revert => "revert",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A file that a generation replaced or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Where its content lies now.
+    pub slot: FlistPath,
+    /// What it was.
+    pub item: Item,
+}
+
+/// One generation: a complete installed state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Version of this layout.
+    pub schema: u32,
+    /// Its number; each is one more than the last.
+    pub number: u64,
+    /// What it came from.
+    pub cause: Cause,
+    /// The channel that offered it.
+    pub channel: FlistName,
+    /// The release's version, for people.
+    pub version: ReleaseVersion,
+    /// The release it consists of; after a self-update, the one before.
+    pub release: ReleaseId,
+    /// The root file system it was installed into.
+    pub root: RootIdentity,
+    /// What goes into flist.info.
+    #[serde(default)]
+    pub info: String,
+    /// Everything that was installed, at its path without symlinks.
+    pub items: Items,
+    /// The files that it replaced or removed, for going back.
+    #[serde(default)]
+    pub kept: Vec<Kept>,
+    /// The directories that these files lie in.
+    #[serde(default)]
+    pub staging: Vec<FlistPath>,
+}
+
+/// What the state says about a root file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing of ours is installed in it: this is a first boot.
+    Nothing,
+    /// Something was installed, but the record of it is damaged.
+    Damaged,
+    /// This generation is installed.
+    Installed(Box<Generation>),
+}
+
+impl Standing {
+    /// The generation that is installed, as far as is known.
+    pub fn generation(self) -> Option<Generation> {
+        match self {
+            Self::Installed(generation) => Some(*generation),
+            Self::Nothing | Self::Damaged => None,
+        }
+    }
+}
+
+/// A new generation, not yet committed.
+pub fn generation(
+    number: u64,
+    cause: Cause,
+    (channel, version, release): (FlistName, ReleaseVersion, ReleaseId),
+    root: RootIdentity,
+    info: String,
+    items: Items,
+) -> Generation {
+    let (kept, staging) = (Vec::new(), Vec::new());
+    Generation { schema: SCHEMA, number, cause, channel, version, release, root, info, items, kept, staging }
+}

@@ -1,0 +1,97 @@
+//! Which generations are kept. Pure.
+
+use std::collections::BTreeSet;
+
+use super::Cause;
+
+/// What decides about one generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its number.
+    pub number: u64,
+    /// What it came from.
+    pub cause: Cause,
+    /// It was installed into the root that is here now.
+    pub here: bool,
+}
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retained {
+    /// The generations whose record is kept, the current one among them.
+    pub numbers: BTreeSet<u64>,
+    /// The oldest of them: what it replaced is needed by nobody any more.
+    pub oldest: u64,
+}
+
+/// The current generation, and before it so many others that can be gone back to. Generations of a
+/// self-update are kept with those between which they lie, because what they replaced is on the way.
+/// Generations after the current one were never committed, and those of another root are gone with it.
+pub fn retained(all: &[Candidate], current: u64, previous: usize) -> Retained {
+    let mut before: Vec<_> =
+        all.iter().filter(|candidate| candidate.here && candidate.number < current).collect();
+    before.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.number));
+    let mut targets = before.iter().filter(|candidate| candidate.cause != Cause::SelfUpdate);
+    let oldest = match previous {
+        0 => current,
+        _ => targets.by_ref().take(previous).last().map_or(current, |candidate| candidate.number),
+    };
+    let numbers = before.iter().map(|candidate| candidate.number).filter(|number| *number >= oldest);
+    Retained { numbers: numbers.chain([current]).collect(), oldest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(number: u64, cause: Cause) -> Candidate {
+        Candidate { number, cause, here: true }
+    }
+
+    #[test]
+    fn self_updates_stay_with_what_they_lead_to() {
+        let all = [
+            of(1, Cause::FirstBoot),
+            of(2, Cause::SelfUpdate),
+            of(3, Cause::Release),
+            of(4, Cause::SelfUpdate),
+            of(5, Cause::Release),
+            of(6, Cause::Release),
+        ];
+        let kept = |current, previous| {
+            let Retained { numbers, oldest } = retained(&all, current, previous);
+            (numbers.into_iter().collect::<Vec<_>>(), oldest)
+        };
+        assert_eq!(kept(5, 1), (vec![3, 4, 5], 3));
+        assert_eq!(kept(5, 2), (vec![1, 2, 3, 4, 5], 1));
+        assert_eq!(kept(5, 0), (vec![5], 5));
+        assert_eq!(kept(5, 100), (vec![1, 2, 3, 4, 5], 1));
+        assert_eq!(kept(4, 1), (vec![3, 4], 3));
+        assert_eq!(kept(1, 1), (vec![1], 1));
+    }
+
+    #[test]
+    fn whatever_happens_the_current_one_and_enough_before_it_are_kept() {
+        // Every assignment of causes and roots to six generations.
+        for bits in 0..1_u32 << 12 {
+            let cause = |number: u32| match bits >> number & 1 {
+                0 => Cause::Release,
+                _ => Cause::SelfUpdate,
+            };
+            let here = |number: u32| bits >> (6 + number) & 1 == 0;
+            let all: Vec<_> = (0..6)
+                .map(|number| Candidate { number: number.into(), cause: cause(number), here: here(number) })
+                .collect();
+            for previous in 0..4 {
+                let Retained { numbers, oldest } = retained(&all, 4, previous);
+                let targets = all.iter().filter(|c| c.here && c.number < 4 && c.cause != Cause::SelfUpdate);
+                let wanted: Vec<_> = targets.rev().take(previous).map(|c| c.number).collect();
+                assert!(numbers.contains(&4) && numbers.contains(&oldest));
+                assert!(wanted.iter().all(|number| numbers.contains(number)), "{all:?} {previous}");
+                assert!(numbers.iter().all(|number| *number <= 4 && *number >= oldest));
+                let foreign = all.iter().filter(|c| !c.here && c.number != 4);
+                assert!(foreign.clone().all(|c| !numbers.contains(&c.number)), "{all:?} {previous}");
+            }
+        }
+    }
+}
