@@ -12,7 +12,8 @@
 //!
 //! Reading is open to all. Writing is accepted from the same machine only, or from anywhere with a token.
 //! Links are followed by the kernel, and never out of `public/users`. Every change is one rename or one
-//! removal of a name, after what it leads to is on the disk.
+//! removal of a name, after what it leads to is on the disk. What a crash left unfinished has a temporary name
+//! and goes at the next start.
 
 mod access;
 mod answer;
@@ -22,6 +23,7 @@ mod content_cache;
 mod contents;
 mod digests;
 mod download;
+mod file_version;
 mod layout;
 mod links;
 mod listener;
@@ -35,6 +37,7 @@ mod removal;
 mod routes;
 mod tagging;
 mod tags;
+mod temporary;
 mod tokens;
 mod upload;
 
@@ -177,6 +180,7 @@ struct Hub {
 impl Hub {
     fn open(config: &ServerConfig) -> Result<Self, ServerError> {
         let layout = Layout::open(&config.root)?;
+        temporary::sweep(&layout);
         let quota = Quota::open(layout.store_path(), config.quota_bytes);
         let quota = quota
             .map_err(|source| ServerError::Directory { path: layout.store_path().to_owned(), source })?;
