@@ -7,7 +7,9 @@ use bootstrap::cli::Arguments;
 use bootstrap::settings::{Overrides, Settings, SettingsError};
 use bootstrap::supervise::{self, EXIT_USAGE, Outcome};
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -24,13 +26,7 @@ fn run_supervised() -> ExitCode {
 
 fn run_worker(overrides: &Overrides) -> ExitCode {
     supervise::die_with_parent();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    start_log();
     let settings = match Settings::load(overrides) {
         Ok(settings) => settings,
         // What could not be read may be readable the next time; what is wrong stays wrong.
@@ -48,6 +44,20 @@ fn run_worker(overrides: &Overrides) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, ExitCode::FAILURE),
     }
+}
+
+/// Levels by target as in `RUST_LOG=debug,hyper=warn`. The richer `EnvFilter` would bring regular expressions
+/// into a program that has to be small.
+fn start_log() {
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::TRACE)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .finish()
+        .with(wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)))
+        .init();
 }
 
 fn fail(error: &(dyn std::error::Error + 'static), code: ExitCode) -> ExitCode {

@@ -55,6 +55,7 @@ pub(crate) fn routes(texts: &[&str]) -> Vec<Route> {
 }
 
 /// Database 0 of the Redis server at an address, asked once.
+#[allow(dead_code, reason = "not every test program reads from Redis")]
 pub(crate) fn redis(address: SocketAddr) -> RedisStore {
     let StoreUrl::Redis(url) = format!("redis://{address}/0").parse().unwrap() else {
         panic!("redis:// is an address of Redis");
@@ -69,6 +70,7 @@ pub(crate) fn http(address: SocketAddr) -> HttpStore {
 }
 
 /// The same store, asked again after a failure.
+#[allow(dead_code, reason = "not every test program opens a store")]
 pub(crate) fn patiently(store: impl Store + 'static) -> Arc<dyn Store> {
     let (first_pause, longest_pause) = (Duration::from_millis(5), Duration::from_millis(20));
     Arc::new(RetryStore::new(Arc::new(store), RetryPolicy { attempts: 3, first_pause, longest_pause }))
