@@ -1,6 +1,7 @@
 //! The `flist` command: arguments in, output out.
 
 mod diff;
+mod gc;
 mod hub_access;
 mod inspect;
 mod link;
@@ -62,6 +63,7 @@ enum Command {
     Promote(promote::Arguments),
     List(list::Arguments),
     Rm(rm::Arguments),
+    Gc(gc::Arguments),
 }
 
 /// The command line as data, for manual pages and completions.
@@ -95,6 +97,7 @@ pub fn run() -> Outcome {
         Command::Promote(arguments) => promote::run(arguments),
         Command::List(arguments) => list::run(arguments),
         Command::Rm(arguments) => rm::run(arguments),
+        Command::Gc(arguments) => gc::run(&arguments),
     }
 }
 

@@ -18,6 +18,7 @@
 mod access;
 mod answer;
 mod blocks;
+mod collect;
 mod completeness;
 mod content_cache;
 mod contents;
@@ -61,6 +62,8 @@ use layout::Layout;
 use listener::{CappedListener, Peer};
 use quota::Quota;
 use tokens::TokenFile;
+
+pub use collect::{CollectError, Collected, collect};
 
 use crate::hub::TokenError;
 
