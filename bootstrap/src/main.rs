@@ -8,7 +8,9 @@ use bootstrap::settings::{Settings, SettingsError};
 use bootstrap::supervise::{self, EXIT_USAGE, Outcome};
 use clap::Parser;
 use flist::exit::Exit;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
@@ -29,14 +31,7 @@ fn run_supervised() -> ExitCode {
 
 fn run_worker(Arguments { overrides, quiet, .. }: &Arguments) -> ExitCode {
     supervise::die_with_parent();
-    let level = if *quiet { "error" } else { "info" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    start_log(*quiet);
     let settings = match Settings::load(overrides) {
         Ok(settings) => settings,
         // What could not be read may be readable the next time; what is wrong stays wrong.
@@ -58,6 +53,21 @@ fn run_worker(Arguments { overrides, quiet, .. }: &Arguments) -> ExitCode {
             exit => fail(&error, exit),
         },
     }
+}
+
+/// Levels by target as in `RUST_LOG=debug,hyper=warn`. The richer `EnvFilter` would bring regular expressions
+/// into a program that has to be small.
+fn start_log(quiet: bool) {
+    let level = if quiet { LevelFilter::ERROR } else { LevelFilter::INFO };
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::TRACE)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .finish()
+        .with(wanted.unwrap_or_else(|| Targets::new().with_default(level)))
+        .init();
 }
 
 fn fail(error: &(dyn std::error::Error + 'static), exit: Exit) -> ExitCode {

@@ -216,7 +216,7 @@ fn one_hub_for_one_directory_and_nothing_is_said_before_it_is_true() {
     let hub = Serving::start(&place.path("hub"), &[]);
     let listens_elsewhere = ["serve", "--listen", "127.0.0.1:0", "--root"];
     let text = place.ends_with(1, &[&listens_elsewhere[..], &["hub"]].concat());
-    assert!(text.contains("serves hub already") && text.contains("process "), "{text}");
+    assert!(text.contains("uses hub already") && text.contains("process "), "{text}");
     let address = hub.address.to_string();
     for (code, arguments) in [
         (1, &["serve", "--root", "second", "--listen", &address][..]),

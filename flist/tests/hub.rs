@@ -24,3 +24,5 @@ mod rig;
 mod serving;
 #[path = "hub/tokens.rs"]
 mod tokens;
+#[path = "hub/upkeep.rs"]
+mod upkeep;

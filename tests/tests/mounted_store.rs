@@ -16,15 +16,13 @@ use flist::mount::{MountedFlist, Purpose, mount};
 use flist::pack::pack;
 use flist::store::Store;
 use flist::tree::{Route, Tree};
-use molt_tests::{Binaries, BlockServer, Fault, FaultProxy, RedisServer, require_root, run, scratch};
+use molt_tests::{Binaries, BlockServer, Fault, FaultProxy, RedisServer, require_root, scratch};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use packed::{http, patiently, redis, source};
+use packed::{http, installed, patiently, redis, shell, source};
 use tempfile::TempDir;
-
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// A source tree, and a place to mount what was packed of it.
 struct Place {
@@ -220,19 +218,6 @@ fn a_mount_that_lives_is_not_taken_for_a_dead_one() {
     below.unmount().unwrap();
 }
 
-/// Runs a shell command with `$AT` as `at` and nobody's settings of git; returns what it printed.
-fn shell(at: &Path, line: &str) -> String {
-    let mut command = Command::new("sh");
-    command.args(["-euc", line]).env("AT", at).env("LC_ALL", "C");
-    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
-    run(&mut command, LIMIT).unwrap()
-}
-
-fn installed(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
-    found.is_ok_and(|status| status.success())
-}
-
 #[test]
 fn everyday_tools_see_in_a_mount_what_was_packed() {
     let place = Place::new();
@@ -273,15 +258,6 @@ fn everyday_tools_see_in_a_mount_what_was_packed() {
         same("git -C \"$AT\" status --porcelain");
         same("git -C \"$AT\" log --format='%H %s' --stat");
         shell(&at, "git -C \"$AT\" fsck --full --strict");
-    }
-    if installed("rsync") {
-        shell(
-            &at,
-            &format!(
-                "rsync --archive --checksum \"$AT/\" '{0}/'; diff -r --no-dereference \"$AT\" '{0}'",
-                copy.display()
-            ),
-        );
     }
     mounted.unmount().unwrap();
 }

@@ -3,6 +3,7 @@
 mod destination;
 mod diff;
 mod failure;
+mod gc;
 mod hub_access;
 mod inspect;
 mod link;
@@ -73,6 +74,7 @@ enum Command {
     Promote(promote::Arguments),
     List(list::Arguments),
     Rm(rm::Arguments),
+    Gc(gc::Arguments),
 }
 
 /// The command line as data, for manual pages and completions.
@@ -125,6 +127,7 @@ fn run_command(command: Command, output: &Output) -> Outcome {
         Command::Promote(arguments) => promote::run(arguments, output),
         Command::List(arguments) => list::run(arguments, output),
         Command::Rm(arguments) => rm::run(arguments, output),
+        Command::Gc(arguments) => gc::run(&arguments, output),
     }
 }
 

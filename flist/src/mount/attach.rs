@@ -3,16 +3,15 @@
 //! Done here and not by fuser, which unmounts by path once more after somebody has unmounted: it would
 //! take away what was mounted at the same place before or since.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, umount2};
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{Mode, SFlag};
 use nix::sys::statfs::statfs;
 use nix::unistd::{getgid, getuid};
 
@@ -149,7 +148,8 @@ fn type_of(mountinfo: &str, id: u64) -> Option<&str> {
 
 /// The number of the mount one sees at a path. Its file system is not asked, which may not answer.
 fn visible_mount(path: &Path) -> io::Result<u64> {
-    let opened = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(path)?;
+    // Not by `OpenOptions`: with musl it takes O_PATH for an access mode, drops it, and waits for the file system.
+    let opened = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd()))?;
     let number = facts.lines().find_map(|line| line.strip_prefix("mnt_id:"));
     number.and_then(|number| number.trim().parse().ok()).ok_or_else(|| {

@@ -16,6 +16,7 @@ use super::Hub;
 use super::answer::{Refusal, on_disk};
 use super::download::stream;
 use super::layout::Layout;
+use super::temporary;
 use crate::block::{self, BlockId, MAX_STORED};
 
 /// How much of a block is read at once, in bytes.
@@ -105,7 +106,7 @@ fn write(layout: &Layout, id: &BlockId, stored: &[u8], replace: bool) -> io::Res
         directory.parent().map_or(Ok(()), sync_directory)?;
     }
     let mut temporary = tempfile::Builder::new()
-        .prefix(".block-")
+        .prefix(temporary::UPLOAD)
         .permissions(Permissions::from_mode(0o644))
         .tempfile_in(&directory)?;
     temporary.write_all(stored)?;

@@ -1,26 +1,17 @@
-//! What was computed from served files, by what changes when a file does. Files of a hub are replaced, not
-//! rewritten, so a content never changes under its inode.
+//! What was computed from served files, kept until they change.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::file_version::FileVersion;
 
 /// Most files of which something is kept; beyond it the cache starts afresh.
 const MAX_CACHED: usize = 4096;
 
 /// Values of contents, by the file that has it.
 #[derive(Debug)]
-pub(super) struct ContentCache<V>(Mutex<HashMap<FileKey, V>>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct FileKey {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+pub(super) struct ContentCache<V>(Mutex<HashMap<FileVersion, V>>);
 
 impl<V> Default for ContentCache<V> {
     fn default() -> Self {
@@ -35,7 +26,7 @@ impl<V: Clone> ContentCache<V> {
         metadata: &Metadata,
         compute: impl FnOnce() -> Result<V, E>,
     ) -> Result<V, E> {
-        let key = FileKey::of(metadata);
+        let key = FileVersion::of(metadata);
         if let Some(value) = self.known().get(&key) {
             return Ok(value.clone());
         }
@@ -48,21 +39,9 @@ impl<V: Clone> ContentCache<V> {
         Ok(value)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<FileKey, V>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<FileVersion, V>> {
         // A panic elsewhere cannot leave a half-written entry.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl FileKey {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
     }
 }
 
@@ -78,9 +57,13 @@ mod tests {
             cache.get_or(&std::fs::metadata(file.path()).unwrap(), || Ok::<_, ()>(value)).unwrap()
         };
         assert_eq!((value(&cache, 1), value(&cache, 2)), (1, 1));
-        let key = FileKey::of(&std::fs::metadata(file.path()).unwrap());
-        let fill = (0..MAX_CACHED as u64).map(|inode| (FileKey { inode, device: u64::MAX, ..key }, 0));
-        cache.known().extend(fill);
+        let others = tempfile::tempdir().unwrap();
+        for number in 1..MAX_CACHED {
+            let other = others.path().join(number.to_string());
+            std::fs::write(&other, "").unwrap();
+            cache.get_or(&std::fs::metadata(&other).unwrap(), || Ok::<_, ()>(0)).unwrap();
+        }
+        assert_eq!(cache.known().len(), MAX_CACHED);
         std::fs::write(file.path(), "abcd").unwrap();
         assert_eq!(value(&cache, 3), 3);
         assert_eq!(cache.known().len(), 1);

@@ -19,7 +19,7 @@ use super::blocks::sync_directory;
 use super::layout::{Object, TAG_PREFIX};
 use super::listing::leads_to_tag;
 use super::upload::{Receipt, repo_directory};
-use super::{Hub, names};
+use super::{Hub, names, temporary};
 use crate::hub::{FlistName, TagName, TaglinkName, target_name};
 
 /// Longest body of a request to move a link, in bytes.
@@ -141,7 +141,7 @@ fn place(hub: &Hub, repo: &str, name: &str, target: &str, status: StatusCode) ->
 
 fn swap_link(directory: &FilePath, name: &str, target: &str) -> io::Result<()> {
     let temporary =
-        tempfile::Builder::new().prefix(".link-").make_in(directory, |path| symlink(target, path))?;
+        tempfile::Builder::new().prefix(temporary::LINK).make_in(directory, |path| symlink(target, path))?;
     temporary.persist(directory.join(name)).map_err(|error| error.error)?;
     sync_directory(directory)
 }

@@ -12,16 +12,19 @@
 //!
 //! Reading is open to all. Writing is accepted from the same machine only, or from anywhere with a token.
 //! Links are followed by the kernel, and never out of `public/users`. Every change is one rename or one
-//! removal of a name, after what it leads to is on the disk.
+//! removal of a name, after what it leads to is on the disk. What a crash left unfinished has a temporary name
+//! and goes at the next start.
 
 mod access;
 mod answer;
 mod blocks;
+mod collect;
 mod completeness;
 mod content_cache;
 mod contents;
 mod digests;
 mod download;
+mod file_version;
 mod layout;
 mod links;
 mod listener;
@@ -36,6 +39,7 @@ mod root_lock;
 mod routes;
 mod tagging;
 mod tags;
+mod temporary;
 mod tokens;
 mod upload;
 
@@ -60,6 +64,8 @@ use listener::{CappedListener, Peer};
 use quota::Quota;
 use root_lock::RootLock;
 use tokens::TokenFile;
+
+pub use collect::{CollectError, Collected, collect};
 
 use crate::hub::TokenError;
 
@@ -120,7 +126,7 @@ pub enum ServerError {
         source: io::Error,
     },
     /// Another hub has the directory.
-    #[error("{holder} serves {root} already; stop it first, or serve another directory", root = root.display())]
+    #[error("{holder} uses {root} already, as a hub or to collect its blocks; stop it first, or take another directory", root = root.display())]
     Taken {
         /// The directory.
         root: PathBuf,
@@ -221,6 +227,7 @@ struct Hub {
 impl Hub {
     fn open(config: &ServerConfig) -> Result<Self, ServerError> {
         let layout = Layout::open(&config.root)?;
+        temporary::sweep(&layout);
         let quota = Quota::open(layout.store_path(), config.quota_bytes);
         let quota = quota
             .map_err(|source| ServerError::Directory { path: layout.store_path().to_owned(), source })?;

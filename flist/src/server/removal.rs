@@ -17,7 +17,7 @@ use super::layout::{Object, TAG_PREFIX};
 use super::listing::{leads_to_tag, not_found};
 use super::tags::tagged_flist;
 use super::upload::Receipt;
-use super::{Hub, names};
+use super::{Hub, names, temporary};
 use crate::hub::{FlistName, TagName, TaglinkName, target_name};
 
 /// Most names that a refusal lists.
@@ -25,38 +25,45 @@ const MAX_NAMED: usize = 20;
 
 /// `DELETE /api/molt/flist/<repo>/<name>.flist[?force=1]`: 409 naming the links and tags that point to it.
 pub(super) async fn flist(
-    State(hub): State<Arc<Hub>>,
-    Extension(writer): Extension<Writer>,
-    Path((repo, file)): Path<(String, String)>,
+    hub: State<Arc<Hub>>,
+    writer: Extension<Writer>,
+    path: Path<(String, String)>,
     uri: Uri,
 ) -> Result<Response, Refusal> {
-    let name = names::flist(&writer, &repo, &file)?;
-    let force = names::flag(uri.query(), "force")?;
-    on_disk(move || {
-        let _publishing = hub.publishing();
-        remove_file(&hub, &name, force, |object| match object {
-            Object::File => Ok(()),
-            _ => Err(Refusal::conflict(format!("{name} is not a flist but a link; remove it as a link"))),
-        })
+    flist_or_link(hub, writer, path, uri, |name, object| match object {
+        Object::File => Ok(()),
+        _ => Err(Refusal::conflict(format!("{name} is not a flist but a link; remove it as a link"))),
     })
     .await
 }
 
 /// `DELETE /api/molt/link/<repo>/<link>.flist[?force=1]`.
 pub(super) async fn link(
+    hub: State<Arc<Hub>>,
+    writer: Extension<Writer>,
+    path: Path<(String, String)>,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    flist_or_link(hub, writer, path, uri, |name, object| match object {
+        Object::Link(_) => Ok(()),
+        _ => Err(Refusal::conflict(format!("{name} is not a link; remove it as a flist"))),
+    })
+    .await
+}
+
+/// Flists and links have names of the same form; which of them it is gets checked.
+async fn flist_or_link(
     State(hub): State<Arc<Hub>>,
     Extension(writer): Extension<Writer>,
     Path((repo, file)): Path<(String, String)>,
     uri: Uri,
+    check: fn(&FlistName, &Object) -> Result<(), Refusal>,
 ) -> Result<Response, Refusal> {
     let name = names::flist(&writer, &repo, &file)?;
     let force = names::flag(uri.query(), "force")?;
     on_disk(move || {
         let _publishing = hub.publishing();
-        remove_file(&hub, &name, force, |object| match object {
-            Object::Link(_) => Ok(()),
-            _ => Err(Refusal::conflict(format!("{name} is not a link; remove it as a flist"))),
-        })
+        remove_file(&hub, &name, force, check)
     })
     .await
 }
@@ -95,17 +102,15 @@ fn remove_file(
     hub: &Hub,
     name: &FlistName,
     force: bool,
-    check: impl FnOnce(&Object) -> Result<(), Refusal>,
+    check: fn(&FlistName, &Object) -> Result<(), Refusal>,
 ) -> Result<Response, Refusal> {
     let failed = || Refusal::failed(format!("remove {name}"));
     let found = hub.layout.entry(name).map_err(failed())?.ok_or_else(|| not_found("source not found"))?;
-    check(&found.object)?;
+    check(name, &found.object)?;
     if !force {
         refuse_if_needed(&name.to_string(), &pointing_to_flist(hub, name).map_err(failed())?)?;
     }
-    let directory = hub.layout.repo_path(name.repo());
-    fs::remove_file(directory.join(name.file())).map_err(failed())?;
-    sync_directory(&directory).map_err(failed())?;
+    remove_name(&hub.layout.repo_path(name.repo()), name.file()).map_err(failed())?;
     tracing::info!(%name, "removed");
     Ok(json(&Receipt::default()))
 }
@@ -130,16 +135,19 @@ fn remove_taglink(hub: &Hub, link: &TaglinkName) -> Result<Response, Refusal> {
         Some(Object::Link(to)) if leads_to_tag(&to) => {}
         _ => return Err(not_found("source not found")),
     }
-    let directory = hub.layout.repo_path(link.repo());
-    fs::remove_file(directory.join(link.name())).map_err(failed())?;
-    sync_directory(&directory).map_err(failed())?;
+    remove_name(&hub.layout.repo_path(link.repo()), link.name()).map_err(failed())?;
     tracing::info!(%link, "removed");
     Ok(json(&Receipt::default()))
 }
 
+fn remove_name(directory: &FilePath, name: &str) -> io::Result<()> {
+    fs::remove_file(directory.join(name))?;
+    sync_directory(directory)
+}
+
 /// Takes a directory with what is in it out of sight in one step, before it is emptied.
 fn rename_away(repo: &FilePath, tag: &FilePath) -> io::Result<()> {
-    let grave = tempfile::Builder::new().prefix(".gone-").tempdir_in(repo)?;
+    let grave = tempfile::Builder::new().prefix(temporary::GONE).tempdir_in(repo)?;
     fs::rename(tag, grave.path().join("tag"))?;
     sync_directory(repo)
 }

@@ -76,7 +76,7 @@ mod tests {
         let root = directory.path().join("new");
         let first = RootLock::take(&root).unwrap();
         let error = RootLock::take(&root).unwrap_err().to_string();
-        assert!(error.contains(&format!("process {} serves", std::process::id())), "{error}");
+        assert!(error.contains(&format!("process {} uses", std::process::id())), "{error}");
         drop(first);
         RootLock::take(&root).unwrap();
     }

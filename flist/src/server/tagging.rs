@@ -20,7 +20,7 @@ use super::blocks::sync_directory;
 use super::links::require_flist;
 use super::tags::Tagged;
 use super::upload::{Receipt, repo_directory};
-use super::{Hub, names};
+use super::{Hub, names, temporary};
 use crate::hub::{FlistName, TagName};
 
 /// Longest body of a request to make a tag, in bytes.
@@ -101,7 +101,7 @@ fn set_tag(
 fn swap_tag(repo: &FilePath, tag: &FilePath, links: &[(&str, String)], present: bool) -> io::Result<()> {
     // Its end removes what is under the name by then: nothing, or the tag as it was before.
     let aside = tempfile::Builder::new()
-        .prefix(".new-tag-")
+        .prefix(temporary::TAG)
         .permissions(std::fs::Permissions::from_mode(0o755))
         .tempdir_in(repo)?;
     for (name, target) in links {

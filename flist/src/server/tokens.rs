@@ -1,12 +1,11 @@
 //! The hub's token file, read again whenever it changes.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
+use super::file_version::FileVersion;
 use crate::hub::{Grant, Sha256, TokenError, read_grants};
 
 /// Who may change what, by token.
@@ -22,7 +21,7 @@ pub(super) type Repos = Option<Arc<[String]>>;
 #[derive(Debug)]
 struct Known {
     /// What was read; none after a failure, so that it is tried again.
-    version: Option<Version>,
+    version: Option<FileVersion>,
     lines: Vec<Line>,
 }
 
@@ -32,16 +31,6 @@ struct Known {
 struct Line {
     token: Sha256,
     repos: Repos,
-}
-
-/// Tells one version of a file from another.
-#[derive(Debug, PartialEq, Eq)]
-struct Version {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl TokenFile {
@@ -62,7 +51,7 @@ impl TokenFile {
         let failed = |source| TokenError::File { path: self.path.clone(), source };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let metadata = std::fs::metadata(&self.path).map_err(failed);
-        if known.version.is_none() || metadata.as_ref().ok().map(Version::of) != known.version {
+        if known.version.is_none() || metadata.as_ref().ok().map(FileVersion::of) != known.version {
             known.version = None;
             *known = Known::read(&self.path)?;
             tracing::info!(path = %self.path.display(), tokens = known.lines.len(), "token file read again");
@@ -78,7 +67,7 @@ impl Known {
             token: Sha256::of(grant.token.secret().as_bytes()),
             repos: (!grant.repos.is_empty()).then(|| grant.repos.into()),
         };
-        Ok(Self { version: Some(Version::of(&metadata)), lines: grants.into_iter().map(line).collect() })
+        Ok(Self { version: Some(FileVersion::of(&metadata)), lines: grants.into_iter().map(line).collect() })
     }
 
     fn repos_of(&self, token: &str) -> Option<Repos> {
@@ -91,18 +80,6 @@ impl Known {
             }
         }
         found
-    }
-}
-
-impl Version {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
     }
 }
 

@@ -26,7 +26,7 @@ use super::answer::{Refusal, json, on_disk};
 use super::blocks::sync_directory;
 use super::completeness::{self, Wanted};
 use super::layout::Object;
-use super::{Hub, contents, names};
+use super::{Hub, contents, names, temporary};
 use crate::format::fl;
 use crate::hub::{FlistName, MAX_FLIST, Sha256};
 
@@ -191,7 +191,7 @@ pub(super) fn repo_directory(hub: &Hub, repo: &str) -> io::Result<std::path::Pat
 /// Beside the repos, so that it can be renamed into one, and that a failed upload makes no repo.
 fn temporary(hub: &Hub) -> io::Result<NamedTempFile> {
     tempfile::Builder::new()
-        .prefix(".upload-")
+        .prefix(temporary::UPLOAD)
         .permissions(Permissions::from_mode(0o644))
         .tempfile_in(hub.layout.users_path())
 }

@@ -1,5 +1,5 @@
-//! Programs from Debian: what a node needs (a static busybox, and redis with its libraries), and any other
-//! package.
+//! Programs from Debian: what a node needs (a static busybox, and redis with its libraries), what tests need
+//! (rsync), and any other package.
 //!
 //! They are downloaded once, as packages from the machine's own package sources, and unpacked under
 //! `target/tools`. Nothing is installed.
@@ -7,6 +7,7 @@
 mod apt;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +28,15 @@ pub struct Redis {
     pub client: PathBuf,
     /// The libraries that the two need and a node does not have from the start.
     pub libraries: BTreeSet<PathBuf>,
+}
+
+/// A program that runs from where it was unpacked.
+#[derive(Debug, Clone)]
+pub struct Unpacked {
+    /// The program.
+    pub program: PathBuf,
+    /// The value of `LD_LIBRARY_PATH` that it needs.
+    pub library_path: OsString,
 }
 
 /// An unpacked package.
@@ -88,6 +98,19 @@ pub fn redis(binaries: &Binaries) -> Result<Redis, Error> {
     Ok(redis)
 }
 
+/// Rsync; it is downloaded when it is not there yet.
+///
+/// # Errors
+/// When it cannot be downloaded, or does not run.
+pub fn rsync() -> Result<Unpacked, Error> {
+    let package = package("rsync")?;
+    let program = package.directory.join("usr/bin/rsync");
+    let library_path = library_path(&package.libraries)?;
+    let mut version = Command::new(&program);
+    job::run(version.arg("--version").env("LD_LIBRARY_PATH", &library_path), VERSION_LIMIT)?;
+    Ok(Unpacked { program, library_path })
+}
+
 /// A package with the libraries that it depends on; what is not there yet is downloaded.
 ///
 /// # Errors
@@ -122,8 +145,7 @@ pub fn content(package: &str, version: &str, to: &Path) -> Result<bool, Error> {
 
 impl Redis {
     fn try_out(&self, search: &[PathBuf]) -> Result<(), Error> {
-        let path = std::env::join_paths(search)
-            .map_err(|error| Error::Unexpected(format!("a library directory has a bad name: {error}")))?;
+        let path = library_path(search)?;
         let mut server = Command::new(&self.server);
         // The program is what its name says.
         std::os::unix::process::CommandExt::arg0(&mut server, "redis-server");
@@ -181,6 +203,11 @@ fn library_directories(package: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(found)
 }
 
-fn file_name(path: &Path) -> Option<std::ffi::OsString> {
+fn library_path(directories: &[PathBuf]) -> Result<OsString, Error> {
+    std::env::join_paths(directories)
+        .map_err(|error| Error::Unexpected(format!("a library directory has a bad name: {error}")))
+}
+
+fn file_name(path: &Path) -> Option<OsString> {
     path.file_name().map(ToOwned::to_owned)
 }

@@ -6,15 +6,21 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use flist::block::BLOCK_SIZE;
 use flist::store::{HttpStore, RedisStore, RetryPolicy, RetryStore, Store, StoreUrl};
 use flist::tree::Route;
+use molt_tests::run;
 
 /// Longest silence these stores put up with: much longer than a busy machine is silent.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a tool may work.
+#[allow(dead_code, reason = "not every test program runs tools")]
+const TOOL_LIMIT: Duration = Duration::from_secs(120);
 
 /// Bytes that do not compress, other ones for each seed.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -49,6 +55,7 @@ pub(crate) fn routes(texts: &[&str]) -> Vec<Route> {
 }
 
 /// Database 0 of the Redis server at an address, asked once.
+#[allow(dead_code, reason = "not every test program reads from Redis")]
 pub(crate) fn redis(address: SocketAddr) -> RedisStore {
     let StoreUrl::Redis(url) = format!("redis://{address}/0").parse().unwrap() else {
         panic!("redis:// is an address of Redis");
@@ -63,7 +70,24 @@ pub(crate) fn http(address: SocketAddr) -> HttpStore {
 }
 
 /// The same store, asked again after a failure.
+#[allow(dead_code, reason = "not every test program opens a store")]
 pub(crate) fn patiently(store: impl Store + 'static) -> Arc<dyn Store> {
     let (first_pause, longest_pause) = (Duration::from_millis(5), Duration::from_millis(20));
     Arc::new(RetryStore::new(Arc::new(store), RetryPolicy { attempts: 3, first_pause, longest_pause }))
+}
+
+/// Runs a shell command with `$AT` as `at` and nobody's settings of git; returns what it printed.
+#[allow(dead_code, reason = "not every test program runs tools")]
+pub(crate) fn shell(at: &Path, line: &str) -> String {
+    let mut command = Command::new("sh");
+    command.args(["-euc", line]).env("AT", at).env("LC_ALL", "C");
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+    run(&mut command, TOOL_LIMIT).unwrap()
+}
+
+/// Whether this machine has a program.
+#[allow(dead_code, reason = "not every test program runs tools")]
+pub(crate) fn installed(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+    found.is_ok_and(|status| status.success())
 }

@@ -37,7 +37,7 @@ enum Task {
     Dist(dist::Options),
     /// Bring what the tests need and run all of them (needs root)
     Test,
-    /// Download the programs that a node needs to target/tools; the other tasks do it by themselves
+    /// Download the programs that nodes and tests need to target/tools; the other tasks do it by themselves
     Tools,
     /// Fail the engine at every single effect, in a model of a node
     Torture(torture::Options),

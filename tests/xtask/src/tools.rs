@@ -10,11 +10,13 @@ pub(crate) fn run() -> Result<bool, Error> {
     for library in &redis.libraries {
         println!("         {}", library.display());
     }
+    println!("rsync    {}", tools::rsync()?.program.display());
     Ok(true)
 }
 
-/// Busybox and redis.
+/// Busybox, rsync and redis.
 pub(crate) fn bring(binaries: &Binaries) -> Result<tools::Redis, Error> {
     tools::busybox()?;
+    tools::rsync()?;
     tools::redis(binaries)
 }

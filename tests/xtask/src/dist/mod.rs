@@ -1,7 +1,9 @@
-//! `cargo xtask dist`: what goes into a release of Molt: static programs, manual pages, completions.
+//! `cargo xtask dist`: what goes into a release of Molt: static programs, manual pages, completions, checksums.
 
+mod alone;
 mod manuals;
 mod musl;
+mod sums;
 mod weight;
 
 use std::fs;
@@ -16,13 +18,16 @@ use musl::Toolchain;
 /// An optimised build from scratch on a small machine takes many minutes.
 const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 
+/// Cargo's profile for what is shipped.
+const PROFILE: &str = "dist";
+
 /// How long stripping a program may take.
 const STRIP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where to put it.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The directory for the result; target/dist if it is not given
+    /// The directory for the result, empty or from an earlier run; target/dist if it is not given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -46,8 +51,11 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         Some(directory) => std::path::absolute(directory).map_err(failed("find", directory))?,
         None => target_dir()?.join("dist"),
     };
+    sums::remove_earlier(&out)?;
     let bin = out.join("bin");
     fs::create_dir_all(&bin).map_err(failed("make", &bin))?;
+    // Shows the next run that the directory is ours, also when this one does not get to its end.
+    sums::write(&out)?;
     let toolchain = Toolchain::bring()?;
     let mut all_fit = true;
     for program in &PROGRAMS {
@@ -55,8 +63,13 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         let built = build(program, &toolchain)?;
         let shipped = strip(&built, &bin)?;
         all_fit &= weigh(program, &built, &shipped)?;
+        match alone::check(&shipped)? {
+            Some(version) => println!("  static; in an empty root it says: {version}"),
+            None => println!("  static; not tried in an empty root, which needs root"),
+        }
     }
     manuals::write(&out)?;
+    sums::write(&out)?;
     println!("everything is in {}", out.display());
     Ok(all_fit)
 }
@@ -65,11 +78,11 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
 fn build(program: &Program, toolchain: &Toolchain) -> Result<PathBuf, Error> {
     let target = target_dir()?.join("dist-build");
     let mut build: Command = cargo();
-    build.args(["build", "--quiet", "--release", "--package", program.name, "--bin", program.name]);
+    build.args(["build", "--quiet", "--profile", PROFILE, "--package", program.name, "--bin", program.name]);
     build.args(["--features", program.features, "--target", toolchain.target()]);
     build.env("CARGO_TARGET_DIR", &target).envs(toolchain.environment());
     molt_tests::run(&mut build, BUILD_LIMIT)?;
-    Ok(target.join(toolchain.target()).join("release").join(program.name))
+    Ok(target.join(toolchain.target()).join(PROFILE).join(program.name))
 }
 
 /// Copies a program without its symbols.
