@@ -21,6 +21,7 @@ pub mod pack;
 pub mod path;
 #[cfg(feature = "publish")]
 pub mod publish;
+pub mod rehearsal;
 mod report;
 #[cfg(feature = "server")]
 pub mod server;
