@@ -9,7 +9,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flist: {}", flist::report(error.as_ref()));
-            ExitCode::FAILURE
+            match error.downcast_ref::<cli::LintFailed>() {
+                Some(_) => ExitCode::from(cli::LintFailed::EXIT_CODE),
+                None => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ mod diff;
 mod hub_access;
 mod inspect;
 mod link;
+mod lint;
 mod list;
 mod mount;
 mod pack;
@@ -22,6 +23,8 @@ use std::io::IsTerminal;
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+pub use lint::LintFailed;
+
 type Outcome = Result<(), Box<dyn Error>>;
 
 /// Read, write, mount, publish and serve flists.
@@ -38,6 +41,7 @@ struct Arguments {
 const EXAMPLES: &str = "Examples:
   flist pack -m app.fl -s dir:///srv/blocks ./app        make a flist of a directory
   flist inspect app.fl                                   show what is in it
+  flist lint --base / ./app                              would it run on a node like this machine?
   flist unpack -m app.fl /tmp/app                        make the directory again
   flist mount -m app.fl /mnt/app                         look at it without unpacking
   flist serve --root /srv/hub --listen 127.0.0.1:8080    run a hub
@@ -54,6 +58,7 @@ enum Command {
     Mount(mount::Arguments),
     Inspect(inspect::Arguments),
     Verify(verify::Arguments),
+    Lint(lint::Arguments),
     Diff(diff::Arguments),
     Serve(serve::Arguments),
     Publish(publish::Arguments),
@@ -87,6 +92,7 @@ pub fn run() -> Outcome {
         Command::Mount(arguments) => mount::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Lint(arguments) => lint::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Publish(arguments) => publish::run(arguments),

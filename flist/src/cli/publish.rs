@@ -6,6 +6,7 @@ use flist::hub::RunMode;
 use flist::publish::{Publication, publish};
 
 use super::hub_access::HubAccess;
+use super::lint::Gate;
 
 /// Pack a directory and publish it on a hub: blocks first, then the versioned flist, then the link that
 /// nodes follow.
@@ -28,11 +29,14 @@ pub(super) struct Arguments {
     /// Address of the block store, as nodes reach it; by default /store of the hub
     #[arg(long, value_name = "URL")]
     route: Option<String>,
+    #[command(flatten)]
+    gate: Gate,
     /// The directory to publish
     directory: PathBuf,
 }
 
 pub(super) fn run(arguments: Arguments) -> super::Outcome {
+    arguments.gate.check(&arguments.directory)?;
     let publication = Publication {
         token: arguments.access.token()?,
         hub: arguments.access.hub,
