@@ -181,6 +181,16 @@ const LIBRARIES: &[Case] = &[
         let elf = program(&["liba.so.1"]);
         app(root, &Elf { rpath: Some("/opt/lib"), runpath: Some("/nowhere"), ..elf });
     }),
+    case(
+        "for a library with a RUNPATH the RPATH of its program does not count",
+        Code::MissingLibrary,
+        |root| {
+            let liba = library("liba.so.1", &["libb.so.1"]);
+            root.elf("opt/lib/liba.so.1", &Elf { runpath: Some("/nowhere"), ..liba });
+            root.elf("opt/lib/libb.so.1", &library("libb.so.1", &[]));
+            app(root, &Elf { rpath: Some("/opt/lib"), ..program(&["liba.so.1"]) });
+        },
+    ),
     case("a directory of ld.so.conf that nothing includes", Code::MissingLibrary, |root| {
         root.file("etc/ld.so.conf", 0o644, "include /etc/ld.so.conf.d/*.conf\n");
         root.file("etc/ld.so.conf.d/app.conf.off", 0o644, "/opt/lib\n");
