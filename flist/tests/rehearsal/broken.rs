@@ -92,6 +92,10 @@ const DAMAGE: &[Case] = &[
     case("cut in the identification", Code::TruncatedElf, |root| cut(root, &fixed(), 10)),
     case("cut in the header", Code::TruncatedElf, |root| cut(root, &fixed(), 40)),
     case("cut in the program headers", Code::TruncatedElf, |root| cut(root, &program(&["libc.so.6"]), 150)),
+    case("cut in what is loaded", Code::TruncatedElf, |root| {
+        // The length in the file of the only segment.
+        patched(root, &fixed(), 64 + 32, &1000_u64.to_le_bytes());
+    }),
     case("cut in the dynamic section", Code::TruncatedElf, |root| {
         let length = program(&["libc.so.6"]).bytes().len();
         cut(root, &program(&["libc.so.6"]), length - 20);
@@ -256,6 +260,13 @@ const SCRIPTS: &[Case] = &[
     case("scripts interpret each other", Code::BadShebang, |root| {
         root.file("usr/bin/a", 0o755, "#!/usr/bin/app\n");
         script(root, "#!/usr/bin/a\n");
+    }),
+    case("six scripts interpret each other", Code::BadShebang, |root| {
+        script(root, "#!/bin/1\n");
+        for n in 1..5 {
+            root.file(&format!("bin/{n}"), 0o755, format!("#!/bin/{}\n", n + 1));
+        }
+        root.file("bin/5", 0o755, "#!/bin/sh\n");
     }),
     case("the interpreter links to itself", Code::SymlinkLoop, |root| {
         root.link("usr/bin/lua", "lua");

@@ -141,6 +141,13 @@ const SCRIPTS: &[Case] = &[
     ("a script by env with words", |root| {
         root.file("usr/bin/app", 0o755, "#!/usr/bin/env -S A=b sh -e\n").service("app");
     }),
+    ("five scripts, as many as the kernel follows", |root| {
+        root.service("/bin/1");
+        for n in 1..5 {
+            root.file(&format!("bin/{n}"), 0o755, format!("#!/bin/{}\n", n + 1));
+        }
+        root.file("bin/5", 0o755, "#!/bin/sh\n");
+    }),
     ("a script of a script", |root| {
         root.file("usr/bin/run", 0o755, "#!/bin/sh\n").file("usr/bin/app", 0o755, "#!/usr/bin/run\n");
         root.service("app");
