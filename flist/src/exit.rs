@@ -25,7 +25,7 @@ pub enum Exit {
     NotFound = 4,
     /// The hub or the store refused: no or another token, a name that is taken, no room.
     Refused = 5,
-    /// `diff` found differences, or `verify` blocks that are missing or wrong.
+    /// `diff` found differences, `verify` blocks that are missing or wrong, `lint` what would not run.
     Differs = 6,
 }
 
@@ -37,7 +37,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   3  hub, store or identityd not reached: later it may work
   4  the hub or the store does not have it
   5  the hub or the store refused: token, name that is taken, no room
-  6  diff or verify found something";
+  6  diff, verify or lint found something";
 
 impl Exit {
     /// What an error means, by the first of its causes that tells.

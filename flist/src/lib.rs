@@ -23,6 +23,7 @@ pub mod path;
 pub mod progress;
 #[cfg(feature = "publish")]
 pub mod publish;
+pub mod rehearsal;
 mod report;
 #[cfg(feature = "server")]
 pub mod server;

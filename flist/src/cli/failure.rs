@@ -29,6 +29,11 @@ impl Failure {
         Self { error: Box::new(Message(message.into())), exit, remedy: None }
     }
 
+    /// An error whose type nobody knows any more.
+    pub(super) fn of(error: Box<dyn Error>) -> Self {
+        Self { exit: Exit::of(error.as_ref()), error, remedy: None }
+    }
+
     /// Says how to insist, if the hub says that one can.
     pub(super) fn or_insist(mut self, remedy: &str) -> Self {
         let overridable = |error: &(dyn Error + 'static)| {

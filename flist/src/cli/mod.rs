@@ -7,6 +7,7 @@ mod gc;
 mod hub_access;
 mod inspect;
 mod link;
+mod lint;
 mod list;
 mod mount;
 mod output;
@@ -51,6 +52,7 @@ const EXAMPLES: &str = "Examples:
   flist pack -m app.fl -s dir:///srv/blocks ./app        make a flist of a directory
   flist inspect app.fl                                   show what is in it
   flist unpack app.fl /tmp/app                           make the directory again
+  flist lint --base / ./app                              would it run on a node like this machine?
   flist mount app.fl /mnt/app                            look at it without unpacking
   flist serve --root /srv/hub --listen 127.0.0.1:8080    run a hub
   flist publish --hub http://127.0.0.1:8080 --repo tf-zos --name zos --version 1.0.0 --run-mode dev ./app
@@ -66,6 +68,7 @@ enum Command {
     Mount(mount::Arguments),
     Inspect(inspect::Arguments),
     Verify(verify::Arguments),
+    Lint(lint::Arguments),
     Diff(diff::Arguments),
     Serve(serve::Arguments),
     Publish(publish::Arguments),
@@ -119,6 +122,7 @@ fn run_command(command: Command, output: &Output) -> Outcome {
         Command::Mount(arguments) => mount::run(&arguments, output),
         Command::Inspect(arguments) => inspect::run(&arguments, output),
         Command::Verify(arguments) => verify::run(&arguments, output),
+        Command::Lint(arguments) => lint::run(&arguments, output),
         Command::Diff(arguments) => diff::run(&arguments, output),
         Command::Serve(arguments) => serve::run(arguments, output),
         Command::Publish(arguments) => publish::run(arguments, output),

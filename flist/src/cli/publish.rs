@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::hub_access::HubAccess;
+use super::lint::Gate;
 use super::output::{Output, counted, counted_entries};
 
 /// Pack a directory and publish it on a hub: blocks first, then the versioned flist, then the link that
@@ -38,6 +39,8 @@ pub(super) struct Arguments {
     /// Address of the block store, as nodes reach it; by default /store of the hub
     #[arg(long, value_name = "URL")]
     route: Option<String>,
+    #[command(flatten)]
+    gate: Gate,
     /// The directory to publish
     directory: PathBuf,
 }
@@ -52,6 +55,7 @@ fn version(text: &str) -> Result<semver::Version, String> {
 }
 
 pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
+    arguments.gate.check(&arguments.directory, output)?;
     let publication = Publication {
         token: arguments.access.token.token()?,
         hub: arguments.access.hub,

@@ -1,0 +1,219 @@
+//! The rehearsal itself.
+
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+use super::closure::Start;
+use super::elf::{self, Elf};
+
+use super::finding::{Code, Finding, Subject};
+use super::program::Run;
+use super::root::{FutureRoot, Node, Resolved, RootError, resolve};
+use super::search::{glibc_directories, musl_directories};
+use super::service::{SEARCH_PATH, Service};
+use super::window::{Defect, Window};
+use crate::path::{FlistPath, escape};
+
+/// Places that are remembered.
+const MAX_REMEMBERED: usize = 200_000;
+
+/// What a rehearsal is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The commands of all services.
+    pub services: &'a [Service],
+    /// Files that are looked at for themselves: what is new or changed. Only executable ELF files, scripts
+    /// and libraries matter. Without symlinks.
+    pub changed: &'a [FlistPath],
+    /// The processor of the node, as ELF numbers them (`e_machine`): 62 is x86_64, 183 is aarch64.
+    pub machine: u16,
+}
+
+/// Everything that would keep the services and the changed files from running in `root`, sorted.
+///
+/// Nothing is executed. What a program loads while it runs, and what a shell that is a service's program
+/// does, is not seen. `ld.so.cache` is not read: the directories that it is made from are searched.
+///
+/// # Errors
+/// [`RootError`] when the root could not be looked at.
+pub fn rehearse(root: &dyn FutureRoot, facts: &Facts<'_>) -> Result<Vec<Finding>, RootError> {
+    let mut rehearsal = Rehearsal {
+        root,
+        machine: facts.machine,
+        brought: facts.changed.iter().map(|path| path.name().to_vec()).collect(),
+        findings: BTreeSet::new(),
+        elves: HashMap::new(),
+        resolved: HashMap::new(),
+        glibc_directories: None,
+    };
+    for service in facts.services {
+        rehearsal.service(service)?;
+    }
+    for path in facts.changed {
+        rehearsal.changed(path)?;
+    }
+    Ok(rehearsal.findings.into_iter().collect())
+}
+
+pub(super) struct Rehearsal<'r> {
+    pub(super) root: &'r dyn FutureRoot,
+    pub(super) machine: u16,
+    /// Names of the changed files.
+    brought: BTreeSet<Vec<u8>>,
+    findings: BTreeSet<Finding>,
+    elves: HashMap<FlistPath, Result<Rc<Elf>, Defect>>,
+    resolved: HashMap<Vec<u8>, Resolved>,
+    glibc_directories: Option<Rc<[Vec<u8>]>>,
+}
+
+/// What became of the search for a program.
+pub(super) enum Program {
+    Found(FlistPath, u64),
+    /// It is there, but cannot be executed.
+    Denied(FlistPath, &'static str),
+    Missing,
+    Loop,
+}
+
+impl<'r> Rehearsal<'r> {
+    fn service(&mut self, service: &Service) -> Result<(), RootError> {
+        let key = service.purpose.key();
+        let unit = || Subject::Unit(service.unit.clone());
+        let Some(name) = service.argv.first().filter(|name| !name.is_empty()) else {
+            self.report(Finding::unit_invalid(&service.unit, &format!("its {key} names no program")));
+            return Ok(());
+        };
+        let run = Run {
+            needed_by: vec![unit()],
+            must_run: true,
+            directory: service.directory.as_deref().unwrap_or("/").as_bytes(),
+            search_path: service.path.as_deref().unwrap_or(SEARCH_PATH),
+            library_path: service.library_path.as_deref(),
+            scripts: 0,
+        };
+        let shown = escape(name.as_bytes());
+        match self.program(name.as_bytes(), &run)? {
+            Program::Found(path, size) => self.run(&path, size, &run)?,
+            Program::Denied(path, why) => {
+                let message = format!("it is what {key} runs, but it {why}");
+                self.about(&path, &run, Code::ExecNotExecutable, message);
+            }
+            Program::Missing => {
+                let place = if name.contains('/') { "not there" } else { "in no directory of PATH" };
+                let message = format!("its {key} runs {shown}, which is {place}; ship it, or correct {key}");
+                self.report(Finding::about_unit(Code::MissingExec, &service.unit, message));
+            }
+            Program::Loop => {
+                let message =
+                    format!("its {key} runs {shown}, whose symlinks lead in a circle; correct them");
+                self.report(Finding::about_unit(Code::SymlinkLoop, &service.unit, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, path: &FlistPath) -> Result<(), RootError> {
+        let Resolved::Found(real, node) = self.resolve(path.as_bytes())? else { return Ok(()) };
+        let Node::File { size, .. } = node else { return Ok(()) };
+        let run = Run {
+            needed_by: Vec::new(),
+            must_run: false,
+            directory: b"/",
+            search_path: SEARCH_PATH,
+            library_path: None,
+            scripts: 0,
+        };
+        let library = is_library_name(path.name());
+        match node.is_executable() {
+            _ if library => self.library(&real, size),
+            true => self.run(&real, size, &run),
+            false => Ok(()),
+        }
+    }
+
+    /// A program by its name, as `execvp` finds it.
+    pub(super) fn program(&mut self, name: &[u8], run: &Run<'_>) -> Result<Program, RootError> {
+        let candidates: Vec<Vec<u8>> = match name.contains(&b'/') {
+            true if name.starts_with(b"/") => vec![name.to_vec()],
+            true => vec![[run.directory, b"/", name].concat()],
+            false => {
+                let directories = run.search_path.split(':').filter(|directory| !directory.is_empty());
+                directories.map(|directory| [directory.as_bytes(), b"/", name].concat()).collect()
+            }
+        };
+        let mut outcome = Program::Missing;
+        for candidate in candidates {
+            let found = match self.resolve(&candidate)? {
+                Resolved::Found(path, node) if node.is_executable() => {
+                    let Node::File { size, .. } = node else { continue };
+                    return Ok(Program::Found(path, size));
+                }
+                Resolved::Found(path, Node::File { .. }) => {
+                    Program::Denied(path, "has no executable bit; set its mode to 0755")
+                }
+                Resolved::Found(path, Node::Directory) => {
+                    Program::Denied(path, "is a directory; name a program")
+                }
+                Resolved::Found(path, _) => Program::Denied(path, "is no regular file; name a program"),
+                Resolved::Loop => Program::Loop,
+                Resolved::Missing => continue,
+            };
+            if matches!(outcome, Program::Missing) {
+                outcome = found;
+            }
+        }
+        Ok(outcome)
+    }
+
+    pub(super) fn about(&mut self, path: &FlistPath, run: &Run<'_>, code: Code, message: String) {
+        let needed_by = run.needed_by.clone();
+        self.report(Finding { code, subject: Subject::Path(path.clone()), needed_by, message });
+    }
+
+    pub(super) fn report(&mut self, finding: Finding) {
+        self.findings.insert(finding);
+    }
+
+    pub(super) fn resolve(&mut self, path: &[u8]) -> Result<Resolved, RootError> {
+        if let Some(known) = self.resolved.get(path) {
+            return Ok(known.clone());
+        }
+        if self.resolved.len() >= MAX_REMEMBERED {
+            self.resolved.clear();
+        }
+        let found = resolve(self.root, path)?;
+        self.resolved.insert(path.to_vec(), found.clone());
+        Ok(found)
+    }
+
+    pub(super) fn elf(&mut self, path: &FlistPath, size: u64) -> Result<Result<Rc<Elf>, Defect>, RootError> {
+        if let Some(known) = self.elves.get(path) {
+            return Ok(known.clone());
+        }
+        let read = elf::read(&Window::new(self.root, path, size))?.map(Rc::new);
+        self.elves.insert(path.clone(), read.clone());
+        Ok(read)
+    }
+
+    pub(super) fn glibc_directories(&mut self) -> Result<Rc<[Vec<u8>]>, RootError> {
+        if let Some(known) = &self.glibc_directories {
+            return Ok(known.clone());
+        }
+        let found: Rc<[_]> = glibc_directories(self.root, self.machine)?.into();
+        Ok(self.glibc_directories.insert(found).clone())
+    }
+
+    pub(super) fn musl_directories(&self, interpreter: &[u8]) -> Result<Vec<Vec<u8>>, RootError> {
+        musl_directories(self.root, interpreter)
+    }
+
+    /// Whether a library that was not found may be in memory already: it is looked for by a library whose
+    /// program is not known, and the same release has a file of that name.
+    pub(super) fn is_brought(&self, start: &Start<'_>, name: &[u8]) -> bool {
+        start.interpreter.is_none() && self.brought.contains(name)
+    }
+}
+
+fn is_library_name(name: &[u8]) -> bool {
+    name.ends_with(b".so") || name.windows(4).any(|window| window == b".so.")
+}

@@ -1,0 +1,40 @@
+//! What a rehearsal has to know of services.
+
+/// What a command of a service is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// It is the service.
+    Exec,
+    /// It tells whether the service is ready.
+    Test,
+}
+
+impl Purpose {
+    /// The key of the unit that holds the command.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// One command of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Name of its unit.
+    pub unit: String,
+    /// What the command is for.
+    pub purpose: Purpose,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// The directory it runs in; `None` is `/`.
+    pub directory: Option<String>,
+    /// The `PATH` that its unit sets; `None` is [`SEARCH_PATH`].
+    pub path: Option<String>,
+    /// The `LD_LIBRARY_PATH` that its unit sets.
+    pub library_path: Option<String>,
+}
+
+/// Where a program without a directory is looked for when a unit sets no `PATH`.
+pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
