@@ -27,13 +27,14 @@ const STATFS_UNIT: u32 = 4096;
 pub(super) struct FlistFs {
     table: InodeTable,
     blocks: Blocks,
-    /// The kernel can do without a message for each open and each close.
+    /// The kernel can do without a message for each open and each close of a file, and of a directory.
     skips_open: bool,
+    skips_opendir: bool,
 }
 
 impl FlistFs {
     pub(super) fn new(table: InodeTable, blocks: Blocks) -> Self {
-        Self { table, blocks, skips_open: false }
+        Self { table, blocks, skips_open: false, skips_opendir: false }
     }
 
     fn attr(&self, ino: u64, inode: &Inode) -> FileAttr {
@@ -82,12 +83,12 @@ impl Filesystem for FlistFs {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_EXPORT_SUPPORT,
         ] {
             let _ = config.add_capabilities(wish);
         }
         self.skips_open = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
+        self.skips_opendir = config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok();
         // Nothing is written, but the largest read is derived from this.
         let _ = config.set_max_write(MAX_READ);
         let _ = config.set_max_background(64);
@@ -125,6 +126,10 @@ impl Filesystem for FlistFs {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.skips_opendir {
+            // As for files; this answer also means that the listing may be kept.
+            return reply.error(Errno::ENOSYS);
+        }
         reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
     }
 
@@ -179,6 +184,10 @@ impl Filesystem for FlistFs {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !self.table.has_xattrs {
+            // The kernel does not ask again for any file, and says that they are not supported.
+            return reply.error(Errno::ENOSYS);
+        }
         match self.table.get(ino.into()).map(|inode| inode.xattrs.get(name.as_bytes())) {
             Some(Some(value)) => reply_sized(value, size, reply),
             Some(None) => reply.error(Errno::NO_XATTR),
@@ -187,6 +196,9 @@ impl Filesystem for FlistFs {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.table.has_xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
         let Some(inode) = self.table.get(ino.into()) else { return reply.error(Errno::ENOENT) };
         let names: Vec<u8> = inode.xattrs.keys().flat_map(|name| [name, &b"\0"[..]].concat()).collect();
         reply_sized(&names, size, reply);

@@ -40,6 +40,8 @@ pub(super) struct InodeTable {
     inodes: Vec<Arc<Inode>>,
     /// Plain bytes of all files.
     pub(super) total_bytes: u64,
+    /// Whether any of them has extended attributes.
+    pub(super) has_xattrs: bool,
 }
 
 impl InodeTable {
@@ -68,7 +70,12 @@ impl InodeTable {
                 numbers.insert(path.clone(), ino);
             }
         }
-        Self { inodes: inodes.into_iter().map(Arc::new).collect(), total_bytes: tree.total_bytes() }
+        let has_xattrs = inodes.iter().any(|inode| !inode.xattrs.is_empty());
+        Self {
+            inodes: inodes.into_iter().map(Arc::new).collect(),
+            total_bytes: tree.total_bytes(),
+            has_xattrs,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
