@@ -20,7 +20,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, geteuid, symlinkat};
 
 use crate::path::FlistPath;
-use crate::store::{Batch, FetchError, Store};
+use crate::store::{Batch, FetchError, Plain, Store};
 use crate::tree::{Content, Entry, Kind, Meta, Tree};
 use crate::xattr::{self, Xattrs};
 
@@ -269,9 +269,13 @@ impl Target<'_> {
     }
 }
 
-fn write(file: &mut File, path: &FlistPath, plain: Result<&[u8], FetchError>) -> Result<(), UnpackError> {
+fn write(file: &mut File, path: &FlistPath, plain: Result<Plain<'_>, FetchError>) -> Result<(), UnpackError> {
     let plain = plain.map_err(|source| UnpackError::Fetch { path: path.clone(), source })?;
-    file.write_all(plain).map_err(|source| UnpackError::Write { action: "write", path: path.clone(), source })
+    file.write_all(plain.bytes()).map_err(|source| UnpackError::Write {
+        action: "write",
+        path: path.clone(),
+        source,
+    })
 }
 
 fn xattrs_failed(path: &FlistPath) -> impl Fn(std::io::Error) -> UnpackError + '_ {

@@ -74,21 +74,25 @@ pub fn fetch_plain(store: &dyn Store, content: &Content, index: usize) -> Result
         .map_err(|source| FetchError::Store { id, source })?
         .ok_or_else(|| FetchError::Missing { id, store: store.url() })?;
     let mut plain = Vec::new();
-    let length = open_checked(block, content.block_len(index), &mut stored, &mut plain)?.len();
+    let length = open_checked(block, content.block_len(index), &mut stored, &mut plain)?;
     plain.truncate(length);
     Ok(plain)
 }
 
-fn open_checked<'p>(
+/// Opens into the beginning of `plain`; returns how many bytes that are.
+fn open_checked(
     block: &Block,
     wanted: usize,
     stored: &mut [u8],
-    plain: &'p mut Vec<u8>,
-) -> Result<&'p [u8], FetchError> {
+    plain: &mut Vec<u8>,
+) -> Result<usize, FetchError> {
     let id = block.id;
-    let plain = block::open_into(&id, &block.key, stored, plain)
+    let opened = block::open_into(&id, &block.key, stored, plain)
         .map_err(|source| FetchError::Block { id, source })?;
-    if plain.len() == wanted { Ok(plain) } else { Err(FetchError::Length { id, found: plain.len(), wanted }) }
+    match opened.len() {
+        found if found == wanted => Ok(found),
+        found => Err(FetchError::Length { id, found, wanted }),
+    }
 }
 
 /// Buffers for blocks that are fetched and verified a few at a time, and opened one by one.
@@ -96,6 +100,26 @@ fn open_checked<'p>(
 pub struct Batch {
     stored: Vec<Vec<u8>>,
     plain: Vec<u8>,
+}
+
+/// The plain bytes of a block, in a buffer of a [`Batch`].
+pub struct Plain<'b> {
+    buffer: &'b mut Vec<u8>,
+    length: usize,
+}
+
+impl Plain<'_> {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+
+    /// Takes them out of the batch, which uses `instead` as its buffer from now on.
+    pub fn take(self, instead: Vec<u8>) -> Vec<u8> {
+        let mut bytes = std::mem::replace(self.buffer, instead);
+        bytes.truncate(self.length);
+        bytes
+    }
 }
 
 impl Batch {
@@ -114,7 +138,7 @@ impl Batch {
         &mut self,
         store: &dyn Store,
         wanted: &[(&Content, usize)],
-        mut each: impl FnMut(usize, Result<&[u8], FetchError>) -> Result<(), E>,
+        mut each: impl FnMut(usize, Result<Plain<'_>, FetchError>) -> Result<(), E>,
     ) -> Result<(), E> {
         let ids: Vec<_> = wanted.iter().map(|(content, index)| content.blocks[*index].id).collect();
         if self.stored.len() < ids.len() {
@@ -125,7 +149,9 @@ impl Batch {
             let (id, (content, index)) = (ids[place], wanted[place]);
             let plain = match got {
                 Ok(true) => {
-                    open_checked(&content.blocks[index], content.block_len(index), stored, &mut self.plain)
+                    let (block, length) = (&content.blocks[index], content.block_len(index));
+                    open_checked(block, length, stored, &mut self.plain)
+                        .map(|length| Plain { buffer: &mut self.plain, length })
                 }
                 Ok(false) => Err(FetchError::Missing { id, store: store.url() }),
                 Err(source) => Err(FetchError::Store { id, source }),
