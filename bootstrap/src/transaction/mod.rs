@@ -4,6 +4,7 @@
 //! undo, in reverse order, everything done so far, and go on undoing when one undo fails. What could not
 //! be undone is [`TransactionError::Degraded`], never hidden.
 
+mod ahead;
 mod files;
 pub mod journal;
 mod recover;
@@ -263,15 +264,10 @@ impl<'r> Run<'r> {
         let work = tokio::task::spawn_blocking(move || {
             let stager = staging::Stager { root: &root, tree: &tree, source: source.as_ref() };
             let total = changes.iter().filter(|change| change.staged().is_some()).count();
-            let mut swaps = Vec::with_capacity(changes.len());
-            let mut done = 0;
-            for (change, slot) in changes.iter().zip(&slots) {
-                swaps.push(stager.stage(change, slot.as_ref())?);
-                done += usize::from(change.staged().is_some());
+            stager.stage_all(&changes, &slots, |done| {
                 // Nobody listening is no reason to stop.
                 let _ = report.send(Progress::Staged { done, total });
-            }
-            Ok(swaps)
+            })
         });
         while let Some(progress) = reports.recv().await {
             (self.context.observer)(progress);

@@ -20,12 +20,18 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, symlinkat, unlinkat};
 
-use super::TransactionError;
 use super::journal::Swap;
+use super::{TransactionError, ahead};
 use crate::item::Item;
 use crate::plan::FileChange;
 use crate::root::{Place, Root, RootError, failed};
-use crate::source::ContentSource;
+use crate::source::{ContentSource, SourceError};
+
+/// Blocks that are fetched at the same time: more than cores, because the store may be far away.
+const FETCHED_AT_ONCE: usize = 8;
+
+/// Most blocks in memory: being fetched, or waiting to be written.
+const MOST_BLOCKS: usize = 16;
 
 /// The directory at the top of each mount.
 const DIRECTORY: &[u8] = b".molt";
@@ -132,54 +138,89 @@ pub(super) struct Stager<'s> {
     pub(super) source: &'s dyn ContentSource,
 }
 
+/// One block of a file to stage.
+struct Wanted<'w> {
+    /// Where the file goes.
+    destination: &'w FlistPath,
+    /// Where it is in the release.
+    from: &'w FlistPath,
+    content: &'w Content,
+    index: usize,
+}
+
+/// Gives out the next block, in the order of the changes.
+type NextBlock<'n> = dyn FnMut() -> Option<Result<Vec<u8>, SourceError>> + 'n;
+
 impl Stager<'_> {
-    /// Stages one change: content, owner, mode, time, in this order, because a change of owner clears
-    /// set-uid bits.
+    /// Stages all changes in their order, while the next blocks are fetched, and says after each how many of those
+    /// that have something to stage are.
     ///
     /// # Errors
-    /// [`TransactionError`]; the slot may hold a part of the content then.
-    pub(super) fn stage(
+    /// [`TransactionError`] about the first change that fails; what comes after it is not staged.
+    pub(super) fn stage_all(
+        &self,
+        changes: &[FileChange],
+        slots: &[Option<FlistPath>],
+        mut staged: impl FnMut(usize),
+    ) -> Result<Vec<Swap>, TransactionError> {
+        let with_slot = || changes.iter().zip(slots);
+        let wanted: Vec<_> =
+            with_slot().flat_map(|(change, slot)| self.blocks(change, slot.as_ref())).collect();
+        let fetch = |number: usize| self.block(&wanted[number]);
+        ahead::in_order(wanted.len(), FETCHED_AT_ONCE, MOST_BLOCKS, fetch, |next| {
+            let (mut swaps, mut done) = (Vec::with_capacity(changes.len()), 0);
+            for (change, slot) in with_slot() {
+                swaps.push(self.stage(change, slot.as_ref(), next)?);
+                done += usize::from(change.staged().is_some());
+                staged(done);
+            }
+            Ok(swaps)
+        })
+    }
+
+    /// The blocks that staging a change takes.
+    fn blocks<'w>(
+        &'w self,
+        change: &'w FileChange,
+        slot: Option<&FlistPath>,
+    ) -> impl Iterator<Item = Wanted<'w>> {
+        let file = slot.and(change.staged()).and_then(|(from, _)| match &self.tree.get(from)?.kind {
+            Kind::File(content) => Some((from, content)),
+            _ => None,
+        });
+        file.into_iter().flat_map(move |(from, content)| {
+            let wanted = move |index| Wanted { destination: change.path(), from, content, index };
+            (0..content.blocks.len()).map(wanted)
+        })
+    }
+
+    fn block(&self, wanted: &Wanted<'_>) -> Result<Vec<u8>, SourceError> {
+        let Wanted { destination, from, content, index } = *wanted;
+        match self.old_file(destination).and_then(|old| reusable_block(&old, content, index)) {
+            Some(plain) => Ok(plain),
+            None => self.source.block(from, content, index),
+        }
+    }
+
+    /// Stages one change: content, owner, mode, time, in this order, because a change of owner clears
+    /// set-uid bits. The slot may hold a part of the content when it fails.
+    fn stage(
         &self,
         change: &FileChange,
         slot: Option<&FlistPath>,
+        next: &mut NextBlock<'_>,
     ) -> Result<Swap, TransactionError> {
         let mut swap = Swap { change: change.clone(), slot: slot.cloned(), staged_inode: None };
         let (Some(slot), Some((from, item))) = (slot, change.staged()) else { return Ok(swap) };
         let place = self.root.place(slot).map_err(TransactionError::Root)?;
         match self.tree.get(from).map(|entry| &entry.kind) {
-            Some(Kind::File(content)) => self.file(&place, change.path(), from, content)?,
+            Some(Kind::File(content)) => write_file(&place, change.path(), content, next)?,
             Some(other) => make_special(&place, other).map_err(TransactionError::Root)?,
             None => return Err(TransactionError::Root(failed("find in the release", from)(Errno::ENOENT))),
         }
         set_meta(&place, item).map_err(TransactionError::Root)?;
         swap.staged_inode = self.root.inode(slot).map_err(TransactionError::Root)?;
         Ok(swap)
-    }
-
-    fn file(
-        &self,
-        place: &Place,
-        destination: &FlistPath,
-        from: &FlistPath,
-        content: &Content,
-    ) -> Result<(), TransactionError> {
-        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        let file = openat(&place.dir, place.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
-        let mut file = File::from(file.map_err(place.error("create")).map_err(TransactionError::Root)?);
-        let old = self.old_file(destination);
-        for index in 0..content.blocks.len() {
-            let plain = match old.as_ref().and_then(|old| reusable_block(old, content, index)) {
-                Some(plain) => plain,
-                None => self
-                    .source
-                    .block(from, content, index)
-                    .map_err(|source| TransactionError::Content { path: destination.clone(), source })?,
-            };
-            file.write_all(&plain).map_err(|source| {
-                TransactionError::Root(RootError::At { action: "stage", path: destination.clone(), source })
-            })?;
-        }
-        Ok(())
     }
 
     /// What is at the destination now, if it is a file: some of its blocks may be the new ones.
@@ -189,6 +230,27 @@ impl Stager<'_> {
         let file = File::from(openat(&place.dir, place.name(), flags, Mode::empty()).ok()?);
         file.metadata().ok()?.is_file().then_some(file)
     }
+}
+
+fn write_file(
+    place: &Place,
+    destination: &FlistPath,
+    content: &Content,
+    next: &mut NextBlock<'_>,
+) -> Result<(), TransactionError> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = openat(&place.dir, place.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    let mut file = File::from(file.map_err(place.error("create")).map_err(TransactionError::Root)?);
+    for _ in &content.blocks {
+        let failed = |source| TransactionError::Content { path: destination.clone(), source };
+        let not_staged = |source| {
+            TransactionError::Root(RootError::At { action: "stage", path: destination.clone(), source })
+        };
+        // There is none left only when a thread that fetches has broken off.
+        let plain = next().ok_or_else(|| not_staged(io::ErrorKind::BrokenPipe.into()))?.map_err(failed)?;
+        file.write_all(&plain).map_err(not_staged)?;
+    }
+    Ok(())
 }
 
 /// A block of the old file that is the same in the new one need not be fetched.

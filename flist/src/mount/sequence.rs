@@ -11,6 +11,9 @@ const MOST_FILES: usize = 32;
 /// Most plain bytes that are read ahead at once.
 const MOST_BYTES: u64 = 4 << 20;
 
+/// A reader with several threads asks for files that are so near each other in any order.
+const NEAR: usize = 8;
+
 /// Follows one reader through the files, which are numbered in the order in which a tree is walked. Several
 /// readers at once look like none that is worth reading ahead for.
 #[derive(Debug, Default)]
@@ -29,7 +32,7 @@ impl Sequence {
     /// a file, `None` for one that is not to be read ahead, at which it ends.
     pub(super) fn asked(&mut self, place: usize, length: impl Fn(usize) -> Option<u64>) -> Range<usize> {
         let nothing = place..place;
-        if self.last == Some(place) {
+        if self.last.is_some_and(|last| (place..=place + NEAR).contains(&last)) {
             return nothing;
         }
         // What has been handed out may never be asked for, because the kernel has it by now.
@@ -119,6 +122,14 @@ mod tests {
         assert!(sequence.asked(3, short).is_empty());
         assert_eq!(sequence.asked(4, short), 5..5 + MOST_FILES);
         assert!(sequence.asked(4, short).is_empty(), "more of the same file");
+    }
+
+    #[test]
+    fn a_reader_with_several_threads_is_one_reader() {
+        let mut sequence = Sequence::default();
+        let places = [2, 0, 1, 5, 4, 3, 7, 9, 6];
+        let files: Vec<_> = places.iter().flat_map(|place| sequence.asked(*place, short)).collect();
+        assert_eq!(files, (8..8 + MOST_FILES).collect::<Vec<_>>());
     }
 
     #[test]
