@@ -100,7 +100,7 @@ impl Store for Watched {
         while state.answers_for.as_ref().is_some_and(|answered| !answered.contains(id)) {
             state = self.changed.wait(state).unwrap();
         }
-        if state.fails_each.is_some_and(|each| number % each == 0) {
+        if state.fails_each.is_some_and(|each| number.is_multiple_of(each)) {
             let source = ErrorKind::TimedOut.into();
             return Err(StoreError::Answer { url: self.url(), source });
         }
