@@ -181,6 +181,28 @@ async fn a_change_by_somebody_else_ends_the_upgrade_and_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_several_files_that_cannot_be_fetched_the_first_is_named() {
+    let place = Place::new();
+    let names: Vec<_> = (0..40).map(|number| format!("usr/f{number:02}")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    let release = place.release("1", &files);
+    let store = DirStore::new(place.dir.path().join("store"));
+    for (path, _, content) in release.tree.files() {
+        if ["usr/f11", "usr/f12", "usr/f30"].contains(&path.to_string().as_str()) {
+            store.remove(&content.blocks[0].id).unwrap();
+        }
+    }
+    let failed = place.apply(&release, Purpose::SelfUpdate).await.unwrap_err();
+    let said = flist::report(&failed);
+    assert!(said.contains("the content of /usr/f11 cannot be had") && said.contains("missing"), "{said}");
+    assert_eq!(place.files(), Vec::<String>::new());
+    place.release("1", &files);
+    place.apply(&release, Purpose::SelfUpdate).await.unwrap();
+    let expected = names.iter().map(|name| format!("{name} 644 {name}"));
+    assert_eq!(place.files(), ["usr/".to_owned()].into_iter().chain(expected).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_not_ready_stops_it_before_anything_is_touched() {
     let place = Place::new();
     let engine = place.engine();

@@ -105,6 +105,18 @@ pub enum PublishError {
     Runtime(#[source] std::io::Error),
 }
 
+/// Finds out whether the hub is there and is one. Must not be called from within an async runtime.
+///
+/// # Errors
+/// [`PublishError::Hub`], [`PublishError::Runtime`].
+pub fn ask(publication: &Publication) -> Result<(), PublishError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Runtime)?;
+    let unusable = |source| PublishError::Hub { hub: publication.hub.clone(), source };
+    let client = HubClient::new(&publication.hub, USER_AGENT).map_err(unusable)?;
+    runtime.block_on(client.repos()).map_err(unusable).map(drop)
+}
+
 /// Packs a directory and publishes it: missing blocks first, then the versioned flist, then the link that
 /// nodes follow. A reader of the hub never sees a link to something that is not there yet. The hub is asked
 /// before anything is packed. Must not be called from within an async runtime.

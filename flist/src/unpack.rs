@@ -20,7 +20,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, geteuid, symlinkat};
 
 use crate::path::FlistPath;
-use crate::store::{FetchError, Store, fetch_plain};
+use crate::store::{Batch, FetchError, Plain, Store};
 use crate::tree::{Content, Entry, Kind, Meta, Tree};
 use crate::xattr::{self, Xattrs};
 
@@ -89,19 +89,30 @@ pub fn unpack(tree: &Tree, store: &dyn Store, directory: &Path) -> Result<(), Un
 /// Threads that fetch and write: more than cores, because a store may be far away.
 const MIN_THREADS: usize = 8;
 
+type FileToFill<'t> = (&'t FlistPath, &'t Entry, &'t Content);
+
 fn fill_files(tree: &Tree, store: &dyn Store, target: &Target<'_>) -> Result<(), UnpackError> {
     let mut files: Vec<_> = tree.files().collect();
     // The longest first, so that no thread is left alone with one at the end.
     files.sort_by_key(|(_, _, content)| std::cmp::Reverse(content.size));
+    let (long, short) = files.split_at(files.partition_point(|(_, _, content)| content.blocks.len() > 1));
+    let jobs: Vec<&[FileToFill<'_>]> = long.chunks(1).chain(short.chunks(Batch::SIZE)).collect();
     let (next, stopped, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).max(MIN_THREADS).min(files.len());
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).max(MIN_THREADS).min(jobs.len());
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
+                let mut batch = Batch::default();
                 while !stopped.load(Ordering::Relaxed)
-                    && let Some((path, entry, content)) = files.get(next.fetch_add(1, Ordering::Relaxed))
+                    && let Some(files) = jobs.get(next.fetch_add(1, Ordering::Relaxed))
                 {
-                    if let Err(error) = target.file(path, &entry.meta, content, store) {
+                    let filled = match files {
+                        [(path, entry, content)] => {
+                            target.long_file(path, &entry.meta, content, store, &mut batch)
+                        }
+                        files => target.short_files(files, store, &mut batch),
+                    };
+                    if let Err(error) = filled {
                         stopped.store(true, Ordering::Relaxed);
                         failure.lock().unwrap_or_else(|poison| poison.into_inner()).get_or_insert(error);
                     }
@@ -193,29 +204,51 @@ impl Target<'_> {
             .map_err(failed("set the time of", path))
     }
 
-    fn file(
-        &self,
-        path: &FlistPath,
-        meta: &Meta,
-        content: &Content,
-        store: &dyn Store,
-    ) -> Result<(), UnpackError> {
+    fn create(&self, path: &FlistPath) -> Result<File, UnpackError> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
         let file = self.open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|errno| match errno {
             Errno::EEXIST => UnpackError::Exists(path.clone()),
             errno => failed("create", path)(errno),
         })?;
-        let mut file = File::from(file);
-        for index in 0..content.blocks.len() {
-            let plain = fetch_plain(store, content, index)
-                .map_err(|source| UnpackError::Fetch { path: path.clone(), source })?;
-            file.write_all(&plain).map_err(|source| UnpackError::Write {
-                action: "write",
-                path: path.clone(),
-                source,
-            })?;
+        Ok(File::from(file))
+    }
+
+    /// A file of any number of blocks, some of them at a time.
+    fn long_file(
+        &self,
+        path: &FlistPath,
+        meta: &Meta,
+        content: &Content,
+        store: &dyn Store,
+        batch: &mut Batch,
+    ) -> Result<(), UnpackError> {
+        let mut file = self.create(path)?;
+        let blocks: Vec<_> = (0..content.blocks.len()).map(|index| (content, index)).collect();
+        for some in blocks.chunks(Batch::SIZE) {
+            batch.fetch(store, some, |_, plain| write(&mut file, path, plain))?;
         }
         self.finish_open(&file, path, meta)
+    }
+
+    /// A few files of at most one block each: their blocks are fetched together.
+    fn short_files(
+        &self,
+        files: &[FileToFill<'_>],
+        store: &dyn Store,
+        batch: &mut Batch,
+    ) -> Result<(), UnpackError> {
+        let (filled, empty): (Vec<_>, Vec<_>) =
+            files.iter().partition(|(_, _, content)| !content.blocks.is_empty());
+        for (path, entry, _) in empty {
+            self.finish_open(&self.create(path)?, path, &entry.meta)?;
+        }
+        let blocks: Vec<_> = filled.iter().map(|(_, _, content)| (*content, 0)).collect();
+        batch.fetch(store, &blocks, |place, plain| {
+            let (path, entry, _) = filled[place];
+            let mut file = self.create(path)?;
+            write(&mut file, path, plain)?;
+            self.finish_open(&file, path, &entry.meta)
+        })
     }
 
     fn finish_directory(&self, path: &FlistPath, meta: &Meta) -> Result<(), UnpackError> {
@@ -234,6 +267,15 @@ impl Target<'_> {
         let time = TimeSpec::new(meta.mtime, 0);
         futimens(&fd, &time, &time).map_err(failed("set the time of", path))
     }
+}
+
+fn write(file: &mut File, path: &FlistPath, plain: Result<Plain<'_>, FetchError>) -> Result<(), UnpackError> {
+    let plain = plain.map_err(|source| UnpackError::Fetch { path: path.clone(), source })?;
+    file.write_all(plain.bytes()).map_err(|source| UnpackError::Write {
+        action: "write",
+        path: path.clone(),
+        source,
+    })
 }
 
 fn xattrs_failed(path: &FlistPath) -> impl Fn(std::io::Error) -> UnpackError + '_ {

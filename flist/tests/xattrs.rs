@@ -67,6 +67,25 @@ fn a_mount_shows_them() {
 }
 
 #[test]
+fn a_mount_of_a_flist_without_any_says_that_there_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, store) = packed(dir.path());
+    let mut without = flist::tree::Tree::new(*tree.root());
+    for (path, entry) in tree.iter() {
+        without.insert(path.clone(), entry.clone()).unwrap();
+    }
+    let at = dir.path().join("mnt");
+    std::fs::create_dir(&at).unwrap();
+    let mounted = mount(&without, store, &at, Purpose::General).unwrap();
+    for _ in 0..2 {
+        assert!(xattr::read(&at.join("ping")).unwrap().is_empty());
+    }
+    let copied = std::process::Command::new("cp").arg("-a").args([&at, &dir.path().join("copy")]).status();
+    mounted.unmount().unwrap();
+    assert!(copied.unwrap().success());
+}
+
+#[test]
 fn those_that_a_flist_must_not_have_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, _) = packed(dir.path());

@@ -32,7 +32,9 @@ use crate::source::ContentSource;
 use crate::supervisor::Supervisor;
 use crate::transaction::journal::Record;
 use crate::transaction::services::{monitor, status};
-use crate::transaction::{self, BeforeSwap, Context, Observer, Recovery, TransactionError, recover};
+use crate::transaction::{
+    self, BeforeSwap, Context, FETCHED_AT_ONCE, Observer, Recovery, TransactionError, recover,
+};
 
 /// How long an engine waits for another one to finish.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(60);
@@ -80,6 +82,7 @@ pub struct Engine {
     zinit: Arc<dyn Supervisor>,
     health: HealthLimits,
     keep: Option<usize>,
+    fetched_at_once: usize,
     protected: BTreeSet<UnitName>,
 }
 
@@ -106,7 +109,15 @@ impl Engine {
     /// An engine on this root, this state and this supervisor.
     pub fn on(root: Root, state: StateDir, zinit: Arc<dyn Supervisor>) -> Self {
         let protected = PROTECTED.iter().filter_map(|name| name.parse().ok()).collect();
-        Self { root: Arc::new(root), state, zinit, health: HealthLimits::default(), keep: None, protected }
+        Self {
+            root: Arc::new(root),
+            state,
+            zinit,
+            health: HealthLimits::default(),
+            keep: None,
+            fetched_at_once: FETCHED_AT_ONCE,
+            protected,
+        }
     }
 
     /// The same engine with other limits for the services it starts.
@@ -120,6 +131,14 @@ impl Engine {
     #[must_use]
     pub fn keeping(mut self, generations: Option<usize>) -> Self {
         self.keep = generations;
+        self
+    }
+
+    /// The same engine, fetching so many blocks at the same time; with 0 each when it is needed, so that all
+    /// it does is in one order.
+    #[must_use]
+    pub fn fetching(mut self, at_once: usize) -> Self {
+        self.fetched_at_once = at_once;
         self
     }
 
@@ -300,6 +319,7 @@ impl Engine {
             state: &self.state,
             zinit: self.zinit(),
             health: self.health,
+            fetched_at_once: self.fetched_at_once,
             tree: prepared.release.tree.clone(),
             source: self.with_kept(source)?,
             generation: &generation,

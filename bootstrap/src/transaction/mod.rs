@@ -4,6 +4,7 @@
 //! undo, in reverse order, everything done so far, and go on undoing when one undo fails. What could not
 //! be undone is [`TransactionError::Degraded`], never hidden.
 
+mod ahead;
 mod files;
 pub mod journal;
 mod recover;
@@ -20,7 +21,7 @@ use nix::errno::Errno;
 use zinit_client::{ServiceUnit, UnitName};
 
 pub use recover::{Recovery, recover};
-pub(crate) use staging::STAGING;
+pub(crate) use staging::{FETCHED_AT_ONCE, STAGING};
 
 use crate::boot_info::{self, BootInfo, BootInfoError};
 use crate::generation::{Cause, Generation, GenerationError, Kept, StateDir};
@@ -150,6 +151,8 @@ pub struct Context<'c> {
     pub zinit: &'c dyn Supervisor,
     /// How long started services are watched.
     pub health: HealthLimits,
+    /// Blocks that are fetched at the same time; 0 fetches each when it is needed.
+    pub fetched_at_once: usize,
     /// The tree of the release.
     pub tree: Arc<Tree>,
     /// Its content.
@@ -284,11 +287,13 @@ impl<'r> Run<'r> {
         let (root, tree) = (self.context.root.clone(), self.context.tree.clone());
         let source = self.context.source.clone();
         let (changes, slots) = (self.plan.files.changes.clone(), self.slots.clone());
+        let fetched_at_once = self.context.fetched_at_once;
         // A change in the journal takes its JSON and some words about where it lies.
         let journal = changes.iter().map(|change| 300 + 2 * change.path().as_bytes().len() as u64).sum();
         self.journal.reserve(journal).map_err(TransactionError::Journal)?;
         let work = tokio::task::spawn_blocking(move || {
-            let stager = staging::Stager { root: &root, tree: &tree, source: source.as_ref() };
+            let source = source.as_ref();
+            let stager = staging::Stager { root: &root, tree: &tree, source, fetched_at_once };
             changes.iter().zip(&slots).try_for_each(|(change, slot)| stager.reserve(change, slot.as_ref()))
         });
         work.await.map_err(TransactionError::Broken)?
@@ -302,19 +307,16 @@ impl<'r> Run<'r> {
         let (root, tree) = (self.context.root.clone(), self.context.tree.clone());
         let source = self.context.source.clone();
         let (changes, slots) = (self.plan.files.changes.clone(), self.slots.clone());
+        let fetched_at_once = self.context.fetched_at_once;
         let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
         let work = tokio::task::spawn_blocking(move || {
-            let stager = staging::Stager { root: &root, tree: &tree, source: source.as_ref() };
+            let source = source.as_ref();
+            let stager = staging::Stager { root: &root, tree: &tree, source, fetched_at_once };
             let total = changes.iter().filter(|change| change.staged().is_some()).count();
-            let mut swaps = Vec::with_capacity(changes.len());
-            let mut done = 0;
-            for (change, slot) in changes.iter().zip(&slots) {
-                swaps.push(stager.stage(change, slot.as_ref())?);
-                done += usize::from(change.staged().is_some());
+            stager.stage_all(&changes, &slots, |done| {
                 // Nobody listening is no reason to stop.
                 let _ = report.send(Progress::Staged { done, total });
-            }
-            Ok(swaps)
+            })
         });
         while let Some(progress) = reports.recv().await {
             (self.context.observer)(progress);

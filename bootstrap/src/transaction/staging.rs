@@ -11,14 +11,20 @@ use flist::tree::{Content, Kind, Tree};
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 
-use super::TransactionError;
 use super::journal::Swap;
+use super::{TransactionError, ahead};
 use crate::disk::{self, OpenFile, Special, is_absent};
 use crate::generation::Kept;
 use crate::item::{Item, What};
 use crate::plan::FileChange;
 use crate::root::{Root, RootError, failed};
-use crate::source::ContentSource;
+use crate::source::{ContentSource, SourceError};
+
+/// Blocks that are fetched at the same time: more than cores, because the store may be far away.
+pub(crate) const FETCHED_AT_ONCE: usize = 8;
+
+/// Most blocks in memory: being fetched, or waiting to be written.
+const MOST_BLOCKS: usize = 16;
 
 /// The directory at the top of each mount.
 pub(crate) const STAGING: &str = ".molt";
@@ -143,7 +149,22 @@ pub(super) struct Stager<'s> {
     pub(super) root: &'s Root,
     pub(super) tree: &'s Tree,
     pub(super) source: &'s dyn ContentSource,
+    /// Blocks that are fetched at the same time; 0 fetches each when it is needed.
+    pub(super) fetched_at_once: usize,
 }
+
+/// One block of a file to stage.
+struct Wanted<'w> {
+    /// Where the file goes.
+    destination: &'w FlistPath,
+    /// Where it is in the release.
+    from: &'w FlistPath,
+    content: &'w Content,
+    index: usize,
+}
+
+/// Gives out the next block, in the order of the changes.
+type NextBlock<'n> = dyn FnMut() -> Option<Result<Vec<u8>, SourceError>> + 'n;
 
 impl Stager<'_> {
     /// Takes space for the new content of one change, before a byte of it is fetched.
@@ -170,20 +191,70 @@ impl Stager<'_> {
         }
     }
 
-    /// Stages one change: content, owner, mode, time, in this order, because a change of owner clears
-    /// set-uid bits.
+    /// Stages all changes in their order, while the next blocks are fetched, and says after each how many of
+    /// those that have something to stage are.
     ///
     /// # Errors
-    /// [`TransactionError`]; the slot may hold a part of the content then.
-    pub(super) fn stage(
+    /// [`TransactionError`] about the first change that fails; what comes after it is not staged.
+    pub(super) fn stage_all(
+        &self,
+        changes: &[FileChange],
+        slots: &[Option<FlistPath>],
+        mut staged: impl FnMut(usize),
+    ) -> Result<Vec<Swap>, TransactionError> {
+        let with_slot = || changes.iter().zip(slots);
+        let wanted: Vec<_> =
+            with_slot().flat_map(|(change, slot)| self.blocks(change, slot.as_ref())).collect();
+        let fetch = |number: usize| self.block(&wanted[number]);
+        ahead::in_order(wanted.len(), self.fetched_at_once, MOST_BLOCKS, fetch, |next| {
+            let (mut swaps, mut done) = (Vec::with_capacity(changes.len()), 0);
+            for (change, slot) in with_slot() {
+                swaps.push(self.stage(change, slot.as_ref(), next)?);
+                done += usize::from(change.staged().is_some());
+                staged(done);
+            }
+            Ok(swaps)
+        })
+    }
+
+    /// The blocks that staging a change takes.
+    fn blocks<'w>(
+        &'w self,
+        change: &'w FileChange,
+        slot: Option<&FlistPath>,
+    ) -> impl Iterator<Item = Wanted<'w>> {
+        let file = slot.and(change.staged()).and_then(|(from, _)| match &self.tree.get(from)?.kind {
+            Kind::File(content) => Some((from, content)),
+            _ => None,
+        });
+        file.into_iter().flat_map(move |(from, content)| {
+            let wanted = move |index| Wanted { destination: change.path(), from, content, index };
+            (0..content.blocks.len()).map(wanted)
+        })
+    }
+
+    /// A block from the old file, if it has the same, or from the source.
+    fn block(&self, wanted: &Wanted<'_>) -> Result<Vec<u8>, SourceError> {
+        let Wanted { destination, from, content, index } = *wanted;
+        let old = self.root.disk().open(destination, false).ok();
+        match old.as_deref().and_then(|old| reusable_block(old, content, index)) {
+            Some(plain) => Ok(plain),
+            None => self.source.block(from, content, index),
+        }
+    }
+
+    /// Stages one change: content, owner, mode, time, in this order, because a change of owner clears
+    /// set-uid bits. The slot may hold a part of the content when it fails.
+    fn stage(
         &self,
         change: &FileChange,
         slot: Option<&FlistPath>,
+        next: &mut NextBlock<'_>,
     ) -> Result<Swap, TransactionError> {
         let mut swap = Swap { change: change.clone(), slot: slot.cloned(), staged_inode: None };
         let (Some(slot), Some((from, item))) = (slot, change.staged()) else { return Ok(swap) };
         match self.tree.get(from).map(|entry| &entry.kind) {
-            Some(Kind::File(content)) => self.file(slot, change.path(), from, content)?,
+            Some(Kind::File(content)) => self.write_file(slot, change.path(), content, next)?,
             Some(other) => make_special(self.root, slot, other).map_err(TransactionError::Root)?,
             None => {
                 return Err(TransactionError::Root(failed("find in the release", from)(
@@ -196,25 +267,20 @@ impl Stager<'_> {
         Ok(swap)
     }
 
-    fn file(
+    fn write_file(
         &self,
         slot: &FlistPath,
         destination: &FlistPath,
-        from: &FlistPath,
         content: &Content,
+        next: &mut NextBlock<'_>,
     ) -> Result<(), TransactionError> {
-        // Some of its blocks may be the new ones.
-        let old = self.root.disk().open(destination, false).ok();
-        for index in 0..content.blocks.len() {
-            let plain = match old.as_deref().and_then(|old| reusable_block(old, content, index)) {
-                Some(plain) => plain,
-                None => self
-                    .source
-                    .block(from, content, index)
-                    .map_err(|source| TransactionError::Content { path: destination.clone(), source })?,
-            };
-            let appended = self.root.disk().append(slot, &plain);
-            appended.map_err(failed("stage", destination)).map_err(TransactionError::Root)?;
+        for _ in &content.blocks {
+            let not_fetched = |source| TransactionError::Content { path: destination.clone(), source };
+            let not_staged = |source| TransactionError::Root(failed("stage", destination)(source));
+            // There is none left only when a thread that fetches has broken off.
+            let broken = || not_staged(std::io::ErrorKind::BrokenPipe.into());
+            let plain = next().ok_or_else(broken)?.map_err(not_fetched)?;
+            self.root.disk().append(slot, &plain).map_err(not_staged)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use flist::hub::RunMode;
 use flist::pack::PackSummary;
-use flist::publish::{Publication, Published, publish};
+use flist::publish::{Publication, Published, ask, publish};
 use serde_json::json;
 
 use super::failure::Failure;
@@ -55,7 +55,6 @@ fn version(text: &str) -> Result<semver::Version, String> {
 }
 
 pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
-    arguments.gate.check(&arguments.directory, output)?;
     let publication = Publication {
         token: arguments.access.token.token()?,
         hub: arguments.access.hub,
@@ -66,6 +65,9 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
         route: arguments.route,
         replace: arguments.replace,
     };
+    // A hub that is not there is found before the directory is read, which takes its time.
+    ask(&publication)?;
+    arguments.gate.check(&arguments.directory, output)?;
     let progress = output.progress("publishing");
     let failed = |error| Failure::from(error).or_insist("to replace this one, use --replace");
     let published = publish(&publication, &arguments.directory, &progress).map_err(failed)?;

@@ -2,34 +2,46 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::block::{BLOCK_SIZE, BlockId};
-use crate::store::{FetchError, KeyLocks, Store, fetch_plain};
+use crate::store::{Batch, FetchError, KeyGuard, KeyLocks, Plain, Store};
 use crate::tree::Content;
 
-/// Plain blocks kept in memory. The kernel asks for at most one block's length at a time and reads ahead,
+/// Plain bytes kept in memory. The kernel asks for at most one block's length at a time and reads ahead,
 /// so a few blocks for each of its parallel requests are enough; its own page cache keeps the rest.
-const KEPT: usize = 32;
+const KEPT_BYTES: usize = 16 << 20;
+
+/// Most buffers that wait to be used again.
+const SPARE: usize = 4;
+
+/// Most blocks kept, however short.
+const KEPT: usize = 256;
 
 /// Fetches blocks, once for concurrent readers of the same block, and keeps the last few.
 pub(super) struct Blocks {
     store: Arc<dyn Store>,
     kept: Mutex<Kept>,
     locks: KeyLocks,
+    /// Buffers of reads that are over.
+    batches: Mutex<Vec<Batch>>,
 }
 
 #[derive(Default)]
 struct Kept {
     /// Plain bytes, and when they were last used.
     blocks: HashMap<BlockId, (Arc<Vec<u8>>, u64)>,
+    bytes: usize,
     clock: u64,
+    /// Blocks that are kept no longer, whose memory is used again.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Blocks {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, kept: Mutex::default(), locks: KeyLocks::default() }
+        Self { store, kept: Mutex::default(), locks: KeyLocks::default(), batches: Mutex::default() }
     }
 
     /// Up to `size` bytes of a file from `offset`; fewer at its end.
@@ -61,9 +73,60 @@ impl Blocks {
         if let Some(plain) = self.kept().get(&id, length) {
             return Ok(plain);
         }
-        let plain = Arc::new(fetch_plain(self.store.as_ref(), content, index)?);
-        self.kept().insert(id, plain.clone());
-        Ok(plain)
+        let mut batch = self.batches().pop().unwrap_or_default();
+        let mut opened = None;
+        let fetched = batch.fetch(self.store.as_ref(), &[(content, index)], |_, plain| {
+            opened = Some(self.kept().insert(id, plain?));
+            Ok(())
+        });
+        self.batches().push(batch);
+        fetched?;
+        opened.ok_or_else(|| FetchError::Missing { id, store: self.store.url() })
+    }
+
+    /// Opens blocks, each given as a file and an index, before somebody asks for them. Those that `keep` says,
+    /// or that somebody has begun to wait for meanwhile, are kept for the next read, all others are handed to
+    /// `push`. What somebody is at, and what cannot be had, is left out.
+    pub(super) fn open_ahead(
+        &self,
+        blocks: &[(&Content, usize)],
+        batch: &mut Batch,
+        keep: impl Fn(usize) -> bool,
+        mut push: impl FnMut(usize, &[u8]),
+    ) {
+        let free = |(number, (content, index)): (usize, &(&Content, usize))| {
+            let id = content.blocks.get(*index)?.id;
+            // Never waits: who holds one lock and waits for another could wait for ever.
+            let guard = self.locks.try_lock(id)?;
+            let Some(plain) = self.kept().get(&id, content.block_len(*index)) else {
+                return Some((number, id, Some(guard)));
+            };
+            if !keep(number) {
+                drop(guard);
+                push(number, &plain);
+            }
+            None
+        };
+        let mut free: Vec<_> = blocks.iter().enumerate().filter_map(free).collect();
+        let wanted: Vec<_> = free.iter().map(|(number, ..)| blocks[*number]).collect();
+        let _ = batch.fetch(self.store.as_ref(), &wanted, |place, plain| {
+            let (number, id, guard) = &mut free[place];
+            let guard = guard.take();
+            // Whoever asks for it hears of a failure.
+            let Ok(plain) = plain else { return Ok::<_, Infallible>(()) };
+            if keep(*number) || guard.as_ref().is_some_and(KeyGuard::is_awaited) {
+                self.kept().insert(*id, plain);
+            } else {
+                // The kernel waits here for a read of the same file that is under way, which may wait for the lock.
+                drop(guard);
+                push(*number, plain.bytes());
+            }
+            Ok(())
+        });
+    }
+
+    fn batches(&self) -> MutexGuard<'_, Vec<Batch>> {
+        self.batches.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -96,13 +159,24 @@ impl Kept {
         Some(plain.clone())
     }
 
-    fn insert(&mut self, id: BlockId, plain: Arc<Vec<u8>>) {
-        self.blocks.insert(id, (plain, self.clock));
-        if self.blocks.len() > KEPT
-            && let Some(oldest) = self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
-        {
-            self.blocks.remove(&oldest);
+    fn insert(&mut self, id: BlockId, plain: Plain<'_>) -> Arc<Vec<u8>> {
+        self.clock += 1;
+        let plain = Arc::new(plain.take(self.spare.pop().unwrap_or_default()));
+        self.bytes += plain.len();
+        if let Some((before, _)) = self.blocks.insert(id, (plain.clone(), self.clock)) {
+            self.bytes -= before.len();
         }
+        while (self.bytes > KEPT_BYTES || self.blocks.len() > KEPT)
+            && let Some(oldest) = self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
+            && let Some((old, _)) = self.blocks.remove(&oldest)
+        {
+            self.bytes -= old.len();
+            if self.spare.len() < SPARE {
+                // Somebody may still read it; then its memory is not ours.
+                self.spare.extend(Arc::into_inner(old));
+            }
+        }
+        plain
     }
 }
 

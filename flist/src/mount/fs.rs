@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -10,8 +11,8 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
-use super::blocks::Blocks;
-use super::inodes::{Inode, InodeTable};
+use super::ahead::{ReadAhead, Shared};
+use super::inodes::Inode;
 use crate::block::BLOCK_SIZE;
 use crate::tree::Kind;
 
@@ -25,15 +26,16 @@ const MAX_READ: u32 = BLOCK_SIZE as u32;
 const STATFS_UNIT: u32 = 4096;
 
 pub(super) struct FlistFs {
-    table: InodeTable,
-    blocks: Blocks,
-    /// The kernel can do without a message for each open and each close.
+    shared: Arc<Shared>,
+    ahead: ReadAhead,
+    /// The kernel can do without a message for each open and each close of a file, and of a directory.
     skips_open: bool,
+    skips_opendir: bool,
 }
 
 impl FlistFs {
-    pub(super) fn new(table: InodeTable, blocks: Blocks) -> Self {
-        Self { table, blocks, skips_open: false }
+    pub(super) fn new(shared: Arc<Shared>, ahead: ReadAhead) -> Self {
+        Self { shared, ahead, skips_open: false, skips_opendir: false }
     }
 
     fn attr(&self, ino: u64, inode: &Inode) -> FileAttr {
@@ -82,12 +84,12 @@ impl Filesystem for FlistFs {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_EXPORT_SUPPORT,
         ] {
             let _ = config.add_capabilities(wish);
         }
         self.skips_open = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
+        self.skips_opendir = config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok();
         // Nothing is written, but the largest read is derived from this.
         let _ = config.set_max_write(MAX_READ);
         let _ = config.set_max_background(64);
@@ -95,21 +97,28 @@ impl Filesystem for FlistFs {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.table.child(parent.into(), name) {
-            Some((ino, inode)) => reply.entry(&TTL, &self.attr(ino, inode), Generation(0)),
+        match self.shared.table.child(parent.into(), name) {
+            Some((ino, inode)) => {
+                reply.entry(&TTL, &self.attr(ino, inode), Generation(0));
+                self.shared.tell(ino, true);
+            }
             None => reply.error(Errno::ENOENT),
         }
     }
 
+    fn forget(&self, _: &Request, ino: INodeNo, _: u64) {
+        self.shared.tell(ino.into(), false);
+    }
+
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.table.get(ino.into()) {
+        match self.shared.table.get(ino.into()) {
             Some(inode) => reply.attr(&TTL, &self.attr(ino.into(), inode)),
             None => reply.error(Errno::ENOENT),
         }
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.table.get(ino.into()).map(|inode| &inode.entry.kind) {
+        match self.shared.table.get(ino.into()).map(|inode| &inode.entry.kind) {
             Some(Kind::Symlink(target)) => reply.data(target),
             Some(_) => reply.error(Errno::EINVAL),
             None => reply.error(Errno::ENOENT),
@@ -125,6 +134,10 @@ impl Filesystem for FlistFs {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.skips_opendir {
+            // As for files; this answer also means that the listing may be kept.
+            return reply.error(Errno::ENOSYS);
+        }
         reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
     }
 
@@ -139,9 +152,10 @@ impl Filesystem for FlistFs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some(inode) = self.table.get(ino.into()) else { return reply.error(Errno::ENOENT) };
+        let Some(inode) = self.shared.table.get(ino.into()) else { return reply.error(Errno::ENOENT) };
         let Kind::File(content) = &inode.entry.kind else { return reply.error(Errno::EISDIR) };
-        match self.blocks.read(content, offset, size) {
+        self.ahead.asked(ino.into(), offset);
+        match self.shared.blocks.read(content, offset, size) {
             Ok(pieces) => reply.data(&pieces.bytes()),
             Err(error) => {
                 tracing::error!(file = %inode.path, error = %crate::report(&error), "cannot read");
@@ -151,7 +165,9 @@ impl Filesystem for FlistFs {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let Some(entries) = self.table.list(ino.into(), offset) else { return reply.error(Errno::ENOENT) };
+        let Some(entries) = self.shared.table.list(ino.into(), offset) else {
+            return reply.error(Errno::ENOENT);
+        };
         for ((ino, inode, name), next) in entries.zip(offset + 1..) {
             let kind = self.attr(ino, inode).kind;
             if reply.add(INodeNo(ino), next, kind, name) {
@@ -164,22 +180,29 @@ impl Filesystem for FlistFs {
     fn readdirplus(
         &self,
         _: &Request,
-        ino: INodeNo,
+        directory: INodeNo,
         _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let Some(entries) = self.table.list(ino.into(), offset) else { return reply.error(Errno::ENOENT) };
+        let Some(entries) = self.shared.table.list(directory.into(), offset) else {
+            return reply.error(Errno::ENOENT);
+        };
         for ((ino, inode, name), next) in entries.zip(offset + 1..) {
             if reply.add(INodeNo(ino), next, name, &TTL, &self.attr(ino, inode), Generation(0)) {
                 break;
             }
         }
         reply.ok();
+        self.ahead.lists(directory.into(), offset);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        match self.table.get(ino.into()).map(|inode| inode.xattrs.get(name.as_bytes())) {
+        if !self.shared.table.has_xattrs {
+            // The kernel does not ask again for any file, and says that they are not supported.
+            return reply.error(Errno::ENOSYS);
+        }
+        match self.shared.table.get(ino.into()).map(|inode| inode.xattrs.get(name.as_bytes())) {
             Some(Some(value)) => reply_sized(value, size, reply),
             Some(None) => reply.error(Errno::NO_XATTR),
             None => reply.error(Errno::ENOENT),
@@ -187,14 +210,17 @@ impl Filesystem for FlistFs {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let Some(inode) = self.table.get(ino.into()) else { return reply.error(Errno::ENOENT) };
+        if !self.shared.table.has_xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
+        let Some(inode) = self.shared.table.get(ino.into()) else { return reply.error(Errno::ENOENT) };
         let names: Vec<u8> = inode.xattrs.keys().flat_map(|name| [name, &b"\0"[..]].concat()).collect();
         reply_sized(&names, size, reply);
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let units = self.table.total_bytes.div_ceil(u64::from(STATFS_UNIT));
-        reply.statfs(units, 0, 0, self.table.len() as u64, 0, STATFS_UNIT, 255, STATFS_UNIT);
+        let units = self.shared.table.total_bytes.div_ceil(u64::from(STATFS_UNIT));
+        reply.statfs(units, 0, 0, self.shared.table.len() as u64, 0, STATFS_UNIT, 255, STATFS_UNIT);
     }
 }
 

@@ -40,6 +40,13 @@ pub(super) struct InodeTable {
     inodes: Vec<Arc<Inode>>,
     /// Plain bytes of all files.
     pub(super) total_bytes: u64,
+    /// Whether any of them has extended attributes.
+    pub(super) has_xattrs: bool,
+    /// Numbers of the files with content, in the order in which the tree is walked: a directory's entries by
+    /// name, what is in a directory right after it.
+    pub(super) reading_order: Vec<u64>,
+    /// By inode: its place in the reading order, if it has one.
+    places: Vec<Option<u32>>,
 }
 
 impl InodeTable {
@@ -68,7 +75,20 @@ impl InodeTable {
                 numbers.insert(path.clone(), ino);
             }
         }
-        Self { inodes: inodes.into_iter().map(Arc::new).collect(), total_bytes: tree.total_bytes() }
+        let has_xattrs = inodes.iter().any(|inode| !inode.xattrs.is_empty());
+        let reading_order = reading_order(&inodes);
+        let mut places = vec![None; inodes.len()];
+        for (place, ino) in (0..).zip(&reading_order) {
+            places[*ino as usize - 1] = Some(place);
+        }
+        let inodes = inodes.into_iter().map(Arc::new).collect();
+        Self { inodes, total_bytes: tree.total_bytes(), has_xattrs, reading_order, places }
+    }
+
+    /// The place of a file in the reading order; `None` for what has no content.
+    pub(super) fn place_of(&self, ino: u64) -> Option<usize> {
+        let place = self.places.get(usize::try_from(ino.checked_sub(1)?).ok()?)?;
+        place.and_then(|place| usize::try_from(place).ok())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -77,6 +97,14 @@ impl InodeTable {
 
     pub(super) fn get(&self, ino: u64) -> Option<&Arc<Inode>> {
         self.inodes.get(usize::try_from(ino.checked_sub(1)?).ok()?)
+    }
+
+    /// What a directory lists before the `offset`-th of its entries, the last first; `.` and `..` are counted but
+    /// left out.
+    pub(super) fn listed_before(&self, directory: u64, offset: u64) -> impl Iterator<Item = u64> {
+        let children = self.get(directory).map(|inode| inode.children.as_slice()).unwrap_or_default();
+        let listed = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX).min(children.len());
+        children[..listed].iter().rev().map(|(_, ino)| *ino)
     }
 
     pub(super) fn child(&self, directory: u64, name: &OsStr) -> Option<(u64, &Arc<Inode>)> {
@@ -103,10 +131,23 @@ impl InodeTable {
     }
 }
 
+fn reading_order(inodes: &[Inode]) -> Vec<u64> {
+    let (mut order, mut to_visit) = (Vec::new(), vec![ROOT]);
+    while let Some(ino) = to_visit.pop() {
+        let inode = &inodes[ino as usize - 1];
+        match &inode.entry.kind {
+            Kind::File(content) if content.size > 0 => order.push(ino),
+            _ => to_visit.extend(inode.children.iter().rev().map(|(_, child)| *child)),
+        }
+    }
+    order
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Meta;
+    use crate::block::{BlockId, BlockKey};
+    use crate::tree::{Content, Meta};
 
     #[test]
     fn numbers_lead_back_to_paths() {
@@ -127,5 +168,28 @@ mod tests {
         assert_eq!(names(3), ["d"]);
         assert!(names(4).is_empty() && names(u64::MAX).is_empty());
         assert!(table.get(0).is_none() && table.get(99).is_none());
+    }
+
+    #[test]
+    fn files_are_ordered_as_the_tree_is_walked() {
+        let meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: 0 };
+        let mut tree = Tree::new(meta);
+        for path in ["a/", "a-b", "a/z/", "a/z/1", "a/empty", "a/b", "c"] {
+            let block = crate::tree::Block { id: BlockId::of(b"x"), key: BlockKey::of(b"x") };
+            let kind = match (path.ends_with('/'), path.ends_with("empty")) {
+                (true, _) => Kind::Directory,
+                (_, true) => Kind::File(Content::default()),
+                _ => Kind::File(Content { size: 1, blocks: vec![block] }),
+            };
+            tree.insert(path.trim_end_matches('/').parse().unwrap(), Entry { meta, kind }).unwrap();
+        }
+        let table = InodeTable::new(&tree);
+        let path = |ino: &u64| table.get(*ino).unwrap().path.to_string();
+        let order: Vec<_> = table.reading_order.iter().map(path).collect();
+        assert_eq!(order, ["a/b", "a/z/1", "a-b", "c"]);
+        for (place, ino) in table.reading_order.iter().enumerate() {
+            assert_eq!(table.place_of(*ino), Some(place));
+        }
+        assert!(table.place_of(ROOT).is_none() && table.place_of(0).is_none());
     }
 }

@@ -3,10 +3,12 @@
 //! The session has its own threads, and the stores block on threads of their own, so a reader of the
 //! mount can never wait for itself.
 
+mod ahead;
 mod attach;
 mod blocks;
 mod fs;
 mod inodes;
+mod sequence;
 
 use std::fs::File;
 use std::io;
@@ -104,7 +106,10 @@ pub fn mount(
         Errno::EPERM => MountError::Dead { path: path.to_owned(), source },
         _ => MountError::Mount { path: path.to_owned(), source },
     })?;
-    let filesystem = fs::FlistFs::new(inodes::InodeTable::new(tree), blocks::Blocks::new(store));
+    let (table, blocks) = (inodes::InodeTable::new(tree), blocks::Blocks::new(store));
+    let shared = Arc::new(ahead::Shared::new(table, blocks));
+    let (read_ahead, waiting) = ahead::read_ahead(shared.clone());
+    let filesystem = fs::FlistFs::new(shared, read_ahead);
     let started = if geteuid().is_root() {
         start(filesystem, device.into(), path, purpose)
     } else {
@@ -112,6 +117,9 @@ pub fn mount(
     };
     let (session, attached) =
         started.map_err(|source| MountError::Mount { path: path.to_owned(), source })?;
+    if let Err(error) = waiting.start(&session.notifier()) {
+        tracing::debug!(path = %path.display(), %error, "short files are not read ahead");
+    }
     Ok(MountedFlist { session: Some(session), attached, path: path.to_owned() })
 }
 

@@ -65,13 +65,14 @@ impl CachedStore {
     }
 
     fn note_hit(&self, id: &BlockId) {
-        let file = self.limit.and_then(|_| std::fs::File::open(self.cache.path_of(id)).ok());
-        let Some(file) = file else { return };
-        let now = SystemTime::now();
-        let noted = file.metadata().and_then(|metadata| metadata.modified());
+        if self.limit.is_none() {
+            return;
+        }
+        let (path, now) = (self.cache.path_of(id), SystemTime::now());
+        let noted = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
         if noted.is_ok_and(|noted| now.duration_since(noted).is_ok_and(|age| age > NOTE_HITS_AFTER)) {
             // A cache on a read-only disk just forgets what was used last.
-            let _ = file.set_modified(now);
+            let _ = std::fs::File::open(path).and_then(|file| file.set_modified(now));
         }
     }
 
@@ -132,6 +133,19 @@ impl Store for CachedStore {
             self.keep(id, stored);
         }
         Ok(fetched)
+    }
+
+    /// What is in the cache is read without locks, because a copy is there completely or not at all.
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        let copies = self.cache.get_each(ids, buffers);
+        let or_fetched = |((id, buffer), copy): ((&BlockId, &mut Vec<u8>), _)| match copy {
+            Ok(true) => {
+                self.note_hit(id);
+                Ok(true)
+            }
+            _ => Ok(self.get(id)?.map(|stored| *buffer = stored).is_some()),
+        };
+        ids.iter().zip(buffers).zip(copies).map(or_fetched).collect()
     }
 
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {

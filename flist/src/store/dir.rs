@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::cache::StoredBlock;
 use super::{Store, StoreError};
-use crate::block::{self, BlockId, MAX_STORED};
+use crate::block::{self, BlockError, BlockId, MAX_STORED};
 
 /// A directory of blocks.
 #[derive(Debug, Clone)]
@@ -89,15 +89,50 @@ impl DirStore {
         }
         Ok(None)
     }
+
+    /// Reads the stored bytes, not verified; `false` when there are none.
+    fn read(&self, id: &BlockId, buffer: &mut Vec<u8>) -> Result<bool, StoreError> {
+        let Some((file, path)) = self.open(id)? else { return Ok(false) };
+        let most = MAX_STORED as u64 + 1;
+        buffer.clear();
+        let read = file.metadata().and_then(|metadata| {
+            // One byte more, so that the end is seen without growing.
+            buffer.reserve(metadata.len().min(most) as usize + 1);
+            file.take(most).read_to_end(buffer)
+        });
+        read.map_err(failed("read", &path))?;
+        Ok(true)
+    }
 }
 
 impl Store for DirStore {
     fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some((file, path)) = self.open(id)? else { return Ok(None) };
-        let mut stored = Vec::with_capacity(16 * 1024);
-        file.take(MAX_STORED as u64 + 1).read_to_end(&mut stored).map_err(failed("read", &path))?;
+        let mut stored = Vec::new();
+        if !self.read(id, &mut stored)? {
+            return Ok(None);
+        }
         block::verify(id, &stored).map_err(|source| StoreError::Corrupt { url: self.url(), source })?;
         Ok(Some(stored))
+    }
+
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        let read: Vec<_> =
+            ids.iter().zip(buffers.iter_mut()).map(|(id, buffer)| self.read(id, buffer)).collect();
+        let there = read.iter().zip(buffers.iter()).filter(|(read, _)| matches!(read, Ok(true)));
+        let stored: Vec<_> = there.map(|(_, buffer)| buffer.as_slice()).collect();
+        let mut found = BlockId::of_each(&stored).into_iter();
+        let verified = |(read, wanted): (Result<bool, _>, &BlockId)| match read {
+            Ok(true) => match found.next() {
+                Some(found) if found == *wanted => Ok(true),
+                Some(found) => Err(StoreError::Corrupt {
+                    url: self.url(),
+                    source: BlockError::WrongId { wanted: *wanted, found },
+                }),
+                None => Ok(false),
+            },
+            other => other,
+        };
+        read.into_iter().zip(ids).map(verified).collect()
     }
 
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
@@ -150,5 +185,30 @@ mod tests {
 
         fs::write(dir.path().join(sealed.id.to_string()), "garbage").unwrap();
         assert!(matches!(store.get(&sealed.id), Err(StoreError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn among_several_blocks_each_is_verified_against_its_own_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::new(dir.path());
+        let sealed: Vec<_> = (0..6_u8).map(|seed| seal(&[seed; 9000]).unwrap()).collect();
+        for block in &sealed {
+            store.put(&block.id, &block.stored).unwrap();
+        }
+        let ids: Vec<_> = sealed.iter().map(|block| block.id).collect();
+        // One is the content of another, one is missing.
+        fs::copy(store.path_of(&ids[1]), store.path_of(&ids[2])).unwrap();
+        store.remove(&ids[4]).unwrap();
+        let mut buffers = vec![b"left from before".to_vec(); ids.len()];
+        for (index, got) in store.get_each(&ids, &mut buffers).into_iter().enumerate() {
+            match (index, got) {
+                (2, Err(StoreError::Corrupt { source: BlockError::WrongId { wanted, found }, .. })) => {
+                    assert_eq!((wanted, found), (ids[2], ids[1]));
+                }
+                (4, Ok(false)) => {}
+                (_, Ok(true)) => assert_eq!(buffers[index], sealed[index].stored),
+                (_, other) => panic!("block {index}: {other:?}"),
+            }
+        }
     }
 }

@@ -18,9 +18,9 @@ use std::path::PathBuf;
 
 pub use cache::CachedStore;
 pub use dir::DirStore;
-pub use fetch::{FetchError, fetch_plain};
+pub use fetch::{Batch, FetchError, Plain, fetch_plain};
 pub use http::HttpStore;
-pub(crate) use key_locks::KeyLocks;
+pub(crate) use key_locks::{KeyGuard, KeyLocks};
 pub use open::{StoreUrl, open, open_for_reading, open_for_writing, open_routes};
 pub use redis::RedisStore;
 pub use retry::{RetryPolicy, RetryStore};
@@ -35,6 +35,17 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The store could not be asked, or what it holds is corrupt.
     fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Gets several blocks, each into the buffer of the same index, whose old content is replaced. Returns for
+    /// each what [`Store::get`] would, `false` for a missing block; the buffers of others than `Ok(true)` hold
+    /// nothing of use. Stores that gain by it verify the blocks together.
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        let one = |(id, buffer): (&BlockId, &mut Vec<u8>)| {
+            let stored = self.get(id)?;
+            Ok(stored.map(|stored| *buffer = stored).is_some())
+        };
+        ids.iter().zip(buffers).map(one).collect()
+    }
 
     /// Whether the store has a block (its content is not checked).
     ///

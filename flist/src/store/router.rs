@@ -28,18 +28,20 @@ impl Router {
             .map(|(_, s)| s)
     }
 
+    /// Asks the stores from the `first` on; `failure` is what those before have answered.
     fn ask<T>(
         &self,
         id: &BlockId,
+        first: usize,
+        mut failure: Option<StoreError>,
         ask: impl Fn(&dyn Store) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        let mut failure = None;
-        for store in self.stores(id) {
+        for store in self.stores(id).skip(first) {
             match ask(store.as_ref()) {
                 Ok(Some(answer)) => return Ok(Some(answer)),
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(block = %id, error = %crate::report(&error), "a store failed, asking the next one");
+                    complain(id, &error);
                     failure = Some(error);
                 }
             }
@@ -48,9 +50,39 @@ impl Router {
     }
 }
 
+fn complain(id: &BlockId, error: &StoreError) {
+    tracing::warn!(block = %id, error = %crate::report(error), "a store failed, asking the next one");
+}
+
 impl Store for Router {
     fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.ask(id, |store| store.get(id))
+        self.ask(id, 0, None, |store| store.get(id))
+    }
+
+    /// Blocks of which all are in the range of the same first store are asked of it together.
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        let mut first = ids.iter().map(|id| self.stores(id).next());
+        let common = first
+            .next()
+            .flatten()
+            .filter(|common| first.all(|other| other.is_some_and(|other| Arc::ptr_eq(common, other))));
+        let answers: Vec<_> = match common {
+            Some(store) => store.get_each(ids, buffers).into_iter().map(|answer| (1, answer)).collect(),
+            None => ids.iter().map(|_| (0, Ok(false))).collect(),
+        };
+        let or_others = |((id, buffer), (asked, answer)): ((&BlockId, &mut Vec<u8>), (usize, _))| {
+            let failure = match answer {
+                Ok(true) => return Ok(true),
+                Ok(false) => None,
+                Err(error) => {
+                    complain(id, &error);
+                    Some(error)
+                }
+            };
+            let stored = self.ask(id, asked, failure, |store| store.get(id))?;
+            Ok(stored.map(|stored| *buffer = stored).is_some())
+        };
+        ids.iter().zip(buffers).zip(answers).map(or_others).collect()
     }
 
     /// Whether every store that should have the block has it.
@@ -110,6 +142,12 @@ mod tests {
         assert_eq!(both.get(id).unwrap().unwrap(), sealed.stored);
         at("b").remove(id).unwrap();
         assert!(matches!(both.get(id), Err(StoreError::Corrupt { .. })));
+        let each = both.get_each(&[*id, *id], &mut [Vec::new(), Vec::new()]);
+        assert!(each.iter().all(|answer| matches!(answer, Err(StoreError::Corrupt { .. }))));
+        at("b").put(id, &sealed.stored).unwrap();
+        let mut buffers = [Vec::new(), Vec::new()];
+        assert!(both.get_each(&[*id, *id], &mut buffers).into_iter().all(|answer| answer.unwrap()));
+        assert_eq!(buffers, [sealed.stored.clone(), sealed.stored.clone()]);
 
         let none = Router::new(vec![route(after, before, "c")]);
         assert!(matches!(none.put(id, &sealed.stored), Err(StoreError::NoRoute { .. })));

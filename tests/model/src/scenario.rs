@@ -201,7 +201,7 @@ fn engine(machine: &Arc<Machine>) -> Result<Engine, EngineError> {
     let root = Root::on(disk(Volume::Root), Path::new("/"));
     let health = HealthLimits { start_timeout: Duration::from_secs(10), window: Duration::from_secs(1) };
     let supervisor = Arc::new(ModelSupervisor { machine: machine.clone() });
-    Ok(Engine::on(root, state, supervisor).with_health(health))
+    Ok(Engine::on(root, state, supervisor).with_health(health).fetching(0))
 }
 
 async fn carry_out(
