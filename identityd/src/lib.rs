@@ -13,6 +13,7 @@ pub mod agent;
 pub mod cli;
 pub mod control;
 pub mod handover;
+pub mod maintenance;
 pub mod status;
 pub mod timestamp;
 
