@@ -98,7 +98,8 @@ impl Windows {
         if windows.len() > MOST_WINDOWS {
             return Err(MaintenanceError::TooMany(windows.len()));
         }
-        let zone = find_zone(timezone, zoneinfo).ok_or_else(|| MaintenanceError::Zone(shortened(timezone)))?;
+        let zone =
+            find_zone(timezone, zoneinfo).ok_or_else(|| MaintenanceError::Zone(shortened(timezone)))?;
         let windows = windows.iter().map(|window| parse(window)).collect::<Result<_, _>>()?;
         Ok(Self { name: timezone.clone(), zone, windows })
     }
@@ -151,7 +152,8 @@ impl Window {
     fn span(&self, date: Date, zone: &TimeZone) -> Option<(i64, i64)> {
         let second = |minutes: u16| {
             let date = date.checked_add(jiff::Span::new().days(i64::from(minutes / DAY))).ok()?;
-            let time = Time::new(i8::try_from(minutes % DAY / 60).ok()?, i8::try_from(minutes % 60).ok()?, 0, 0);
+            let time =
+                Time::new(i8::try_from(minutes % DAY / 60).ok()?, i8::try_from(minutes % 60).ok()?, 0, 0);
             instant(date, time.ok()?, zone)
         };
         let (from, to) = (second(self.from)?, second(self.to)?);
@@ -178,9 +180,7 @@ fn find_zone(name: &str, zoneinfo: &Path) -> Option<TimeZone> {
         return None;
     }
     let installed = TimeZoneDatabase::from_dir(zoneinfo).ok().and_then(|database| database.get(name).ok());
-    installed
-        .or_else(|| TimeZoneDatabase::bundled().get(name).ok())
-        .or_else(|| TimeZone::posix(name).ok())
+    installed.or_else(|| TimeZoneDatabase::bundled().get(name).ok()).or_else(|| TimeZone::posix(name).ok())
 }
 
 fn parse(text: &str) -> Result<Window, MaintenanceError> {

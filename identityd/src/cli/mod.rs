@@ -3,9 +3,13 @@
 mod apply;
 mod check;
 mod daemon;
+mod doctor;
 mod guardian;
+mod history;
+mod order;
 mod plan;
 mod status;
+mod why;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -13,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use identityd::agent::{Outcome, Verb};
+use identityd::agent::{Asked, Outcome};
 use identityd::control::{self, AskError, DEFAULT_SOCKET};
 
 /// Keeps a running node at the release its channel offers, without a reboot.
@@ -26,7 +30,7 @@ struct Arguments {
 
 const AFTER_HELP: &str = "Exit codes:
   0  fine; also when there is nothing to do
-  1  it failed; the last line says why
+  1  it failed, or `doctor` found something; the last line says why
   2  wrong usage
   3  identityd could not be reached
 
@@ -39,6 +43,15 @@ enum Command {
     Check(check::Arguments),
     Plan(plan::Arguments),
     Apply(apply::Arguments),
+    Retry(apply::RetryArguments),
+    Hold(order::HoldArguments),
+    Unhold(order::UnholdArguments),
+    Pause(order::PauseArguments),
+    Resume(order::ResumeArguments),
+    Cancel(order::CancelArguments),
+    Why(why::Arguments),
+    History(history::Arguments),
+    Doctor(Box<doctor::Arguments>),
     #[command(hide = true)]
     Guardian(guardian::Arguments),
 }
@@ -79,7 +92,16 @@ pub fn run() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
-        Command::Apply(arguments) => apply::run(&arguments),
+        Command::Apply(arguments) => apply::run(arguments),
+        Command::Retry(arguments) => apply::retry(arguments),
+        Command::Hold(arguments) => order::hold(arguments),
+        Command::Unhold(arguments) => order::unhold(arguments),
+        Command::Pause(arguments) => order::pause(arguments),
+        Command::Resume(arguments) => order::resume(arguments),
+        Command::Cancel(arguments) => order::cancel(arguments),
+        Command::Why(arguments) => why::run(&arguments),
+        Command::History(arguments) => history::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Guardian(arguments) => guardian::run(&arguments),
     };
     match result {
@@ -106,8 +128,8 @@ fn with_causes(error: &dyn Error) -> String {
 }
 
 /// Asks a question that has one answer.
-fn ask(asking: &Asking, verb: Verb) -> Result<Outcome, Failure> {
-    wait(asking, control::ask(&asking.socket, verb, |_| {}))
+fn ask(asking: &Asking, asked: impl Into<Asked>) -> Result<Outcome, Failure> {
+    wait(asking, control::ask(&asking.socket, asked, |_| {}))
 }
 
 /// Waits for a conversation with the daemon. A refusal is part of the JSON output.

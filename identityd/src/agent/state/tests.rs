@@ -32,6 +32,10 @@ fn samples() -> Vec<(&'static str, &'static str, State)> {
             State { recovered: false, installed: None, ..failed(waiting(Gate::BackOff)) },
         ),
         ("Refused", "", failed(waiting(Gate::Refused))),
+        ("Orders", "", waiting(Gate::Orders)),
+        ("Pause", "", waiting(Gate::Pause)),
+        ("Hold", "", waiting(Gate::Hold)),
+        ("Maintenance", "", waiting(Gate::Maintenance)),
         ("Idle", "", at(Stage::Idle, None)),
         ("Committed", "", at(Stage::Committed, None)),
         ("RolledBack", "", failed(upgrading(Stage::RolledBack))),
@@ -69,6 +73,13 @@ fn events() -> Vec<(String, Event)> {
         ("ApplyRequested".to_owned(), Event::ApplyRequested),
         ("Unchanged".to_owned(), Event::Resolved(Ok(Resolved::Unchanged))),
         ("Candidate".to_owned(), Event::Resolved(Ok(Resolved::Candidate(candidate("2"))))),
+        (
+            "Bad candidate".to_owned(),
+            Event::Resolved(Ok(Resolved::Refused {
+                candidate: candidate("2"),
+                problem: problem(ProblemKind::Refused),
+            })),
+        ),
         ("Committed".to_owned(), Event::Applied(Ok(Applied::Committed { generation: 2 }))),
         ("Nothing".to_owned(), Event::Applied(Ok(Applied::Nothing))),
         ("RolledBack".to_owned(), Event::Applied(Ok(Applied::RolledBack { reason: "ill".into() }))),
@@ -80,6 +91,10 @@ fn events() -> Vec<(String, Event)> {
         events.push((name("Look"), Event::LookedForInstalled(Err(problem(kind)))));
         events.push((name("Resolve"), Event::Resolved(Err(problem(kind)))));
         events.push((name("Apply"), Event::Applied(Err(problem(kind)))));
+    }
+    for gate in [Gate::Orders, Gate::Pause, Gate::Hold, Gate::Maintenance] {
+        let blocked = Event::Blocked { candidate: candidate("2"), gate, why: "x".into(), opens: None };
+        events.push((format!("Blocked {gate}"), blocked));
     }
     for (stage, ..) in STAGES {
         events.push((format!("Progress {stage}"), Event::Progress(*stage)));
@@ -105,7 +120,10 @@ const STAGES: &[(Stage, bool)] = &[
 /// Nodes that the diagram draws in one box, with one arrow for all of them.
 const GROUPS: &[(&str, &[&str])] = &[
     ("upgrade", &["Fetching", "Verifying", "Staging", "Swapping", "Soaking"]),
-    ("rest", &["Idle", "Committed", "RolledBack", "BackOff", "Refused"]),
+    (
+        "rest",
+        &["Idle", "Committed", "RolledBack", "BackOff", "Refused", "Orders", "Pause", "Hold", "Maintenance"],
+    ),
 ];
 
 /// From (node or group, condition), on these events, to this node, doing this.
@@ -121,6 +139,7 @@ enum Do {
     PollRegularly,
     BackOff,
     LookLater,
+    PollWhenOpen,
 }
 
 const DUE: &[&str] = &["PollDue", "CheckRequested", "ApplyRequested"];
@@ -144,6 +163,11 @@ const TABLE: &[Row] = &[
     ("Degraded", "", DUE, "Starting", &[Do::Recover]),
     ("Resolving", "", &["Unchanged"], "Idle", &[Do::PollRegularly]),
     ("Resolving", "", &["Candidate"], "Fetching", &[Do::Apply]),
+    ("Resolving", "", &["Bad candidate"], "Refused", &[Do::PollRegularly]),
+    ("Resolving", "", &["Blocked Orders"], "Orders", &[Do::PollWhenOpen]),
+    ("Resolving", "", &["Blocked Pause"], "Pause", &[Do::PollWhenOpen]),
+    ("Resolving", "", &["Blocked Hold"], "Hold", &[Do::PollWhenOpen]),
+    ("Resolving", "", &["Blocked Maintenance"], "Maintenance", &[Do::PollWhenOpen]),
     ("Resolving", "", RESOLVE_FAILED, "BackOff", &[Do::BackOff]),
     ("Resolving", "", &["Resolve failed: Refused"], "Refused", &[Do::PollRegularly]),
     ("Resolving", "", &["Resolve failed: Degraded"], "Degraded", &[Do::BackOff]),
@@ -160,6 +184,10 @@ const TABLE: &[Row] = &[
     ("upgrade", "", &["Committed"], "Committed", &[Do::PollRegularly]),
     ("upgrade", "", &["Nothing"], "Idle", &[Do::Look, Do::PollRegularly]),
     ("upgrade", "", &["RolledBack"], "RolledBack", &[Do::BackOff]),
+    ("upgrade", "", &["Blocked Orders"], "Orders", &[Do::PollWhenOpen]),
+    ("upgrade", "", &["Blocked Pause"], "Pause", &[Do::PollWhenOpen]),
+    ("upgrade", "", &["Blocked Hold"], "Hold", &[Do::PollWhenOpen]),
+    ("upgrade", "", &["Blocked Maintenance"], "Maintenance", &[Do::PollWhenOpen]),
     ("upgrade", "", APPLY_FAILED, "BackOff", &[Do::BackOff]),
     ("upgrade", "", &["Apply failed: Refused"], "Refused", &[Do::BackOff]),
     ("upgrade", "", &["Apply failed: Degraded"], "Degraded", &[Do::BackOff]),
@@ -187,6 +215,7 @@ fn done(actions: &[Action]) -> Vec<Do> {
         Action::PollAfter(Delay::Regular) => Do::PollRegularly,
         Action::PollAfter(Delay::Backoff { .. }) => Do::BackOff,
         Action::PollAfter(Delay::Look) => Do::LookLater,
+        Action::PollAfter(Delay::Gate { .. }) => Do::PollWhenOpen,
     };
     actions.iter().map(one).collect()
 }
