@@ -150,7 +150,7 @@ impl Pause {
 /// Whether a text names this release: by its version, or by the beginning of its id.
 pub fn names(text: &str, candidate: &Candidate) -> bool {
     let by_id = text.len() >= SHORTEST_ID && candidate.release.starts_with(&text.to_ascii_lowercase());
-    text == candidate.version || by_id
+    text == candidate.version || text == candidate.release || by_id
 }
 
 impl Orders {

@@ -15,6 +15,7 @@ mod brake;
 pub mod effects;
 mod gating;
 mod handle;
+mod log;
 mod model;
 mod operator;
 mod schedule;
@@ -31,7 +32,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 pub use brake::Brake;
 pub use handle::{
@@ -383,37 +384,6 @@ impl Agent {
             warn!(cause, "{error}");
         }
         self.inbox.status.send_replace(Arc::new(self.status.clone()));
-    }
-
-    fn log(&mut self, before: Stage, event: &Event) {
-        let State { stage, gate, candidate, attempts, .. } = &self.state;
-        if *stage != before {
-            let gate = gate.map(Gate::as_str);
-            let version = candidate.as_ref().map(|candidate| candidate.version.as_str());
-            let release = candidate.as_ref().map(|candidate| candidate.release.as_str());
-            info!(%stage, from = %before, gate, version, release, "stage");
-        }
-        if let Some(problem) = answer::problem_of(event) {
-            let kind = problem.kind.as_str();
-            match problem.kind {
-                ProblemKind::Degraded => error!(kind, attempts, "{problem}"),
-                _ => warn!(kind, attempts, "{problem}"),
-            }
-        }
-        match (event, gate) {
-            (Event::LookedForInstalled(Ok(None)), Some(Gate::FlistName)) if !self.said_disabled => {
-                warn!("{}", Gate::FlistName.explanation());
-                self.said_disabled = true;
-            }
-            (Event::LookedForInstalled(Ok(Some(Installed { channel, version, generation, .. }))), _) => {
-                info!(channel, version, generation, "installed");
-                self.said_disabled = false;
-            }
-            (Event::Applied(Ok(Applied::Committed { generation })), _) => {
-                info!(generation, "the upgrade is committed");
-            }
-            _ => {}
-        }
     }
 }
 

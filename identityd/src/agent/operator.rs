@@ -21,20 +21,22 @@ impl Agent {
             Verb::Unhold => self.unhold(asked),
             Verb::Pause => self.pause(asked, by),
             Verb::Resume => self.resume(),
-            _ => return self.cancel(asked, by),
+            _ => self.cancel(asked, by),
         });
+        let lets_go = done.is_ok() && matches!(asked.verb, Verb::Unhold | Verb::Resume);
         match done {
             Ok(message) => {
                 info!(by, "{message}");
                 if asked.verb == Verb::Cancel {
                     // Answered when the upgrade has stopped.
-                    return self.followers.push(Follower { verb: Verb::Cancel, answers });
+                    self.followers.push(Follower { verb: Verb::Cancel, answers });
+                } else {
+                    handle::send(&answers, Answer::Ok(Outcome::Ordered(self.ordered(message))));
                 }
-                handle::send(&answers, Answer::Ok(Outcome::Ordered(self.ordered(message))));
             }
             Err(problem) => handle::send(&answers, Answer::Error(problem)),
         }
-        if matches!(asked.verb, Verb::Unhold | Verb::Resume) && self.waits_for_orders() {
+        if lets_go && self.waits_for_orders() {
             self.handle(Event::CheckRequested);
         } else {
             self.publish();

@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::status::Daemon;
 
+mod orders;
+
 /// Polls come by themselves while a test waits for them.
 const OFTEN: Duration = Duration::from_millis(2);
 /// Polls come only when somebody asks for one.
@@ -107,6 +109,7 @@ fn broken(kind: ProblemKind) -> Problem {
 struct Running {
     handle: Handle,
     calls: Arc<Mutex<Vec<&'static str>>>,
+    brake: Brake,
     stop: Option<oneshot::Sender<()>>,
     agent: JoinHandle<Result<(), AgentError>>,
     directory: TempDir,
@@ -116,7 +119,6 @@ impl Running {
     fn start(poll_interval: Duration, script: Script) -> Self {
         Self::start_with(poll_interval, None, script)
     }
-
     fn start_with(poll_interval: Duration, windows: Option<Windows>, script: Script) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = StatusFile::prepare(&directory.path().join("molt")).unwrap();
@@ -137,7 +139,7 @@ impl Running {
         };
         let agent = Agent::new(engine, ground, status, file, inbox);
         let agent = tokio::spawn(agent.run(async move { stopped.await.unwrap() }));
-        Self { handle, calls, stop: Some(stop), agent, directory }
+        Self { handle, calls, brake, stop: Some(stop), agent, directory }
     }
 
     fn calls(&self) -> Vec<&'static str> {

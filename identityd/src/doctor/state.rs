@@ -36,7 +36,8 @@ pub(super) fn look(settings: &Settings) -> State {
     findings.extend(attempt(directory));
     let journal = directory.join("journal");
     findings.extend(damaged_journal(&journal));
-    let (manifests, numbers) = manifests(&directory.join("generations"));
+    let manifests = manifests(&directory.join("generations"));
+    let numbers = manifests.iter().map(|manifest| manifest.number).collect();
     let pointer = fs::read(directory.join("current")).ok();
     let number = pointer.as_ref().and_then(|bytes| String::from_utf8_lossy(bytes).trim().parse::<u64>().ok());
     if pointer.is_some() && number.is_none() {
@@ -49,7 +50,7 @@ pub(super) fn look(settings: &Settings) -> State {
         ));
     }
     let mut current = None;
-    for (found, path, generation) in manifests {
+    for Manifest { number: found, path, generation } in manifests {
         match generation {
             Some(generation) if Some(found) == number => current = Some(generation),
             Some(_) => {}
@@ -124,8 +125,15 @@ fn damaged_journal(path: &Path) -> Option<Finding> {
     }
 }
 
-/// The manifests with their numbers, and all numbers.
-fn manifests(directory: &Path) -> (Vec<(u64, PathBuf, Option<Generation>)>, BTreeSet<u64>) {
+/// What is recorded of one generation.
+struct Manifest {
+    number: u64,
+    path: PathBuf,
+    /// `None`: it is damaged.
+    generation: Option<Generation>,
+}
+
+fn manifests(directory: &Path) -> Vec<Manifest> {
     let mut manifests = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
         let name = entry.file_name();
@@ -133,10 +141,9 @@ fn manifests(directory: &Path) -> (Vec<(u64, PathBuf, Option<Generation>)>, BTre
         let Some(number) = number else { continue };
         let bytes = fs::read(entry.path()).ok();
         let generation = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        manifests.push((number, entry.path(), generation));
+        manifests.push(Manifest { number, path: entry.path(), generation });
     }
-    let numbers = manifests.iter().map(|(number, ..)| *number).collect();
-    (manifests, numbers)
+    manifests
 }
 
 /// Sets the files of the history in this directory aside, and writes the lines that can be read anew.
