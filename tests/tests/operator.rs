@@ -6,9 +6,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use molt_tests::{
-    Binaries, CHANNEL_NAME, CHANNEL_REPO, Fault, FaultProxy, Node, Payload, Site, UPGRADE_LIMIT, output,
+    BaseFile, Binaries, CHANNEL_NAME, CHANNEL_REPO, Fault, FaultProxy, Node, Payload, Site, UPGRADE_LIMIT,
+    output,
 };
 use serde_json::Value;
+use zinit_client::State;
 
 /// Files of a release that takes long to stage from a slow store.
 const MANY: usize = 200;
@@ -91,7 +93,9 @@ fn services(node: &Node) -> [u32; 2] {
 fn what_is_held_is_not_installed_until_it_is_let_go() {
     let (site, node) = booted();
     node.run(&["identityd", "hold", "--reason", "holiday"]).unwrap();
-    site.publish("2.0.0", &site.payload("2.0.0").unwrap()).unwrap();
+    let new = site.payload("2.0.0").unwrap();
+    new.marked("/sbin/identityd", "2.0.0").unwrap();
+    site.publish("2.0.0", &new).unwrap();
     let status = until(&node, "it waits", |status| status["gate"] == "Hold");
     assert_eq!((&status["candidate"]["version"], &status["holds"][0]["by"]), (&"2.0.0".into(), &0.into()));
     let said = why(&node);
@@ -105,6 +109,9 @@ fn what_is_held_is_not_installed_until_it_is_let_go() {
 
     node.run(&["identityd", "unhold"]).unwrap();
     site.await_version(&node, "2.0.0").unwrap();
+    let attempts = json(&node, &["history"]);
+    let codes: Vec<_> = attempts.as_array().unwrap().iter().map(|attempt| &attempt["code"]).collect();
+    assert_eq!(codes, ["Handover", "Committed"], "identityd first, then the rest");
     let attempt = last_attempt(&node);
     assert_eq!((&attempt["outcome"], &attempt["cause"]["kind"]), (&"committed".into(), &"poll".into()));
     assert_eq!((&attempt["from"]["version"], &attempt["to"]["version"]), (&"1.0.0".into(), &"2.0.0".into()));
@@ -188,4 +195,48 @@ fn a_bad_release_is_named_and_tried_again_on_request() {
     assert_eq!(retried.unwrap()["outcome"], "rolled-back");
     until(&node, "the release is given up again", |status| status["gate"] == "Refused");
     assert_eq!(site.web_version().unwrap(), "1.0.0");
+}
+
+#[test]
+fn the_doctor_detaches_a_stale_mount_and_has_identityd_monitored_again() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let flist = BaseFile::program("/usr/bin/flist", Binaries::ensure().unwrap().flist());
+    let get = format!(
+        "exec: wget -O /tmp/zos.fl {}/{CHANNEL_REPO}/{CHANNEL_NAME}:v1.0.0.flist\noneshot: true\n",
+        site.hub.url()
+    );
+    // Mounts, and is killed.
+    let mount = "exec: sh -c 'mkdir -p /run/molt/mnt/left; flist mount -m /tmp/zos.fl /run/molt/mnt/left & \
+                 until [ -e /run/molt/mnt/left/sbin ]; do sleep 0.1; done; kill -KILL $!; true'\n\
+                 oneshot: true\nafter: [get, bootstrap]\n";
+    let node = site.node().file(flist).unit("get", &get).unit("left", mount).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    let mounted = |node: &Node| node.read("/proc/1/mounts").unwrap().contains("/run/molt/mnt/left");
+    let state =
+        |name: &str| node.service(name).map(|service| service.state).map_err(|error| format!("{error:?}"));
+    node.wait_for("it is mounted, and its server is dead", UPGRADE_LIMIT, || match state("left")? {
+        State::Success => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .unwrap();
+    node.run(&["zinit", "stop", "identityd"]).unwrap();
+    node.wait_for("zinit forgets identityd", UPGRADE_LIMIT, || {
+        node.run(&["zinit", "forget", "identityd"]).map_err(|error| format!("{error:?}"))
+    })
+    .unwrap();
+    let codes = |findings: &Value| -> Vec<String> {
+        findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|finding| finding["code"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(codes(&json(&node, &["doctor"])), ["stale-mount", "not-monitored"]);
+    assert!(mounted(&node), "a look changes nothing");
+    node.run(&["identityd", "doctor", "--fix"]).unwrap();
+    assert!(!mounted(&node));
+    node.wait_for_services(&["identityd"], UPGRADE_LIMIT).unwrap();
+    assert_eq!(json(&node, &["doctor"]), serde_json::json!([]));
 }
