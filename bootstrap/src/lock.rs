@@ -73,6 +73,27 @@ pub fn take(run_dir: &Path, who: &str, patience: Duration) -> Result<EngineLock,
     }
 }
 
+/// Who holds the lock in the run directory, as it says itself; `None` when nobody does, or nobody ever took
+/// it. Does not wait.
+///
+/// # Errors
+/// [`LockError::File`].
+pub fn holder(run_dir: &Path) -> Result<Option<String>, LockError> {
+    let path = run_dir.join("lock");
+    let failed = |source| LockError::File { path: path.clone(), source };
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    // Shared, so that two who look do not take each other for a holder.
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_) => Ok(None),
+        Err((mut held, Errno::EWOULDBLOCK)) => read_holder(&mut held).map(Some).map_err(failed),
+        Err((_, errno)) => Err(failed(errno.into())),
+    }
+}
+
 fn write_holder(file: &mut File, who: &str) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
@@ -93,10 +114,13 @@ mod tests {
     #[test]
     fn the_second_one_waits_and_names_the_first() {
         let dir = tempfile::tempdir().unwrap();
+        assert_eq!(holder(dir.path()).unwrap(), None);
         let first = take(dir.path(), "first", Duration::ZERO).unwrap();
+        assert!(holder(dir.path()).unwrap().unwrap().contains("first (pid "));
         let error = take(dir.path(), "second", Duration::from_millis(60)).unwrap_err();
         assert!(error.to_string().contains("first (pid "), "{error}");
         drop(first);
+        assert_eq!(holder(dir.path()).unwrap(), None);
         take(dir.path(), "second", Duration::ZERO).unwrap();
     }
 }

@@ -104,6 +104,28 @@ impl Releases {
         }
     }
 
+    /// Forgets every release whose id begins with this text, so that each may be tried again; tells which.
+    ///
+    /// # Errors
+    /// [`ReleasesError`]; the file is as before then.
+    pub fn forget(&mut self, id: &str) -> Result<Vec<ReleaseId>, ReleasesError> {
+        let matching = self.notes.keys().copied().filter(|release| release.to_string().starts_with(id));
+        let matching: Vec<ReleaseId> = matching.collect();
+        self.notes.retain(|release, _| !matching.contains(release));
+        if let Some(first) = matching.first() {
+            self.save(*first)?;
+        }
+        Ok(matching)
+    }
+
+    /// Whether the file at this path can be understood; one that is not there can.
+    pub fn is_readable(path: &Path) -> bool {
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice::<BTreeMap<ReleaseId, Note>>(&bytes).is_ok(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+
     fn change(&mut self, release: ReleaseId, change: impl FnOnce(&mut Note)) -> Result<(), ReleasesError> {
         let order = self.notes.values().map(|note| note.order).max().unwrap_or(0) + 1;
         let note = self.notes.entry(release).or_default();
@@ -149,6 +171,24 @@ mod tests {
         assert!(!releases.note(&id(1)).unwrap().is_bad());
         releases.succeeded(id(1)).unwrap();
         assert!(Releases::load(&path).note(&id(1)).is_none());
+    }
+
+    #[test]
+    fn a_release_is_forgotten_by_the_beginning_of_its_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("releases.json");
+        let mut releases = Releases::load(&path);
+        assert!(Releases::is_readable(&path));
+        for number in [1, 2] {
+            releases.attempt(id(number)).unwrap();
+        }
+        assert_eq!(releases.forget("0303").unwrap(), []);
+        assert_eq!(releases.forget("0101").unwrap(), [id(1)]);
+        let releases = Releases::load(&path);
+        assert!(releases.note(&id(1)).is_none() && releases.note(&id(2)).is_some());
+        assert!(Releases::is_readable(&path));
+        std::fs::write(&path, "{").unwrap();
+        assert!(!Releases::is_readable(&path));
     }
 
     #[test]

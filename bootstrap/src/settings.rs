@@ -77,6 +77,23 @@ struct ConfigFile {
     start_timeout: Option<u64>,
     health_window: Option<u64>,
     channel: ChannelNames,
+    maintenance: Option<Maintenance>,
+}
+
+/// When upgrades may begin by themselves, as it is written in the configuration file. What the words mean
+/// is identityd's business: a node boots with windows that it could not keep.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maintenance {
+    /// The time zone of the windows: a name of the IANA's or a POSIX TZ string.
+    #[serde(default = "utc")]
+    pub timezone: String,
+    /// Days and times: `Sat,Sun 02:00-05:00`.
+    pub windows: Vec<String>,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,6 +163,10 @@ pub struct Settings {
     pub handover_timeout: Duration,
     /// How long services are watched after an upgrade.
     pub health: HealthLimits,
+    /// When upgrades may begin by themselves; `None`: at any time.
+    pub maintenance: Option<Maintenance>,
+    /// The configuration file, for messages about what is in it.
+    pub config: PathBuf,
     /// Generations, journal, releases that failed (0700).
     pub state_dir: PathBuf,
     /// Lock, status, control socket (0700).
@@ -195,6 +216,8 @@ impl Settings {
             poll_interval,
             handover_timeout,
             health,
+            maintenance: file.maintenance,
+            config: overrides.config.clone(),
             state_dir: overrides.state_dir.clone(),
             run_dir: overrides.run_dir.clone(),
             cache_dir: overrides.cache_dir.clone(),
@@ -281,5 +304,15 @@ mod tests {
         let text = flist::report(&error);
         assert!(text.contains("pol_interval") && text.contains("line 2"), "{text}");
         assert!(matches!(load("poll_interval: 0\n", "", &[]), Err(SettingsError::Range { .. })));
+        let error = load("maintenance: { windows: [], zone: UTC }\n", "", &[]).unwrap_err();
+        assert!(flist::report(&error).contains("zone"), "{}", flist::report(&error));
+    }
+
+    #[test]
+    fn maintenance_windows_are_taken_as_they_are_written() {
+        assert_eq!(load("", "", &[]).unwrap().maintenance, None);
+        let settings = load("maintenance: { windows: [\"Sat 02:00-05:00\"] }\n", "", &[]).unwrap();
+        let expected = Maintenance { timezone: utc(), windows: vec!["Sat 02:00-05:00".to_owned()] };
+        assert_eq!(settings.maintenance, Some(expected));
     }
 }

@@ -34,6 +34,9 @@ pub enum SourceError {
         /// Which of its blocks.
         index: usize,
     },
+    /// Whoever reads shall not go on.
+    #[error("{0}")]
+    Stopped(String),
     /// A block could not be fetched.
     #[error("a block cannot be had")]
     Fetch(#[source] FetchError),

@@ -15,7 +15,6 @@ mod server;
 use std::io;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 use crate::agent::Verb;
@@ -35,22 +34,19 @@ pub const LARGEST_REQUEST: u64 = 64 * 1024;
 /// Longest line of an answer, in bytes; a plan of a whole system is the largest of them.
 pub const LARGEST_ANSWER: u64 = 64 * 1024 * 1024;
 
-/// A request, as it crosses the socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RequestLine {
-    verb: Verb,
-}
-
 /// How long an answer may take at most, from line to line.
 fn patience(verb: Verb) -> Duration {
     match verb {
-        Verb::Status => Duration::from_secs(10),
+        Verb::Status | Verb::Why | Verb::Hold | Verb::Unhold | Verb::Pause | Verb::Resume => {
+            Duration::from_secs(10)
+        }
+        // A store that is read is not waited for, but another engine may have the lock.
+        Verb::Cancel => Duration::from_secs(2 * 60),
         // Hub and stores have deadlines of their own; this is above their sum.
         Verb::Check => Duration::from_secs(3 * 60),
         Verb::Plan => Duration::from_secs(10 * 60),
         // Between two lines there may be a large download or a health window.
-        Verb::Apply => Duration::from_secs(60 * 60),
+        Verb::Apply | Verb::Retry => Duration::from_secs(60 * 60),
     }
 }
 

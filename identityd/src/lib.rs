@@ -3,6 +3,11 @@
 //! | module       | what it does                                                     |
 //! |--------------|------------------------------------------------------------------|
 //! | [`agent`]    | decides when to poll, when to upgrade, when to wait; has it done |
+//! | [`gates`]    | every reason to wait, and why                                    |
+//! | [`maintenance`] | windows of time in which upgrades begin by themselves         |
+//! | [`orders`]   | what people hold back or have paused                             |
+//! | [`history`]  | what became of every attempt                                     |
+//! | [`doctor`]   | finds and repairs what is wrong with a node                      |
 //! | [`control`]  | the unix socket through which people ask                         |
 //! | [`status`]   | the snapshot for people and programs                             |
 //! | [`handover`] | the daemon replaces itself                                       |
@@ -12,7 +17,12 @@
 pub mod agent;
 pub mod cli;
 pub mod control;
+pub mod doctor;
+pub mod gates;
 pub mod handover;
+pub mod history;
+pub mod maintenance;
+pub mod orders;
 pub mod status;
 pub mod timestamp;
 
@@ -20,15 +30,17 @@ pub mod timestamp;
 extern crate self as identityd;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use tracing::{info, warn};
 
 use agent::effects::Effects;
-use agent::{Agent, AgentError, Problem};
+use agent::{Agent, AgentError, Brake, Ground, Problem};
 use bootstrap::settings::Settings;
 use control::{Server, ServerError};
 use handover::Handover;
+use maintenance::{MaintenanceError, Windows};
 use status::{Daemon, Status, StatusError, StatusFile};
 
 /// The version of this program: the one it was built as, else the crate's.
@@ -43,6 +55,15 @@ pub enum RunError {
     /// There is no place for status and socket.
     #[error("could not show the status")]
     Status(#[source] StatusError),
+    /// The maintenance windows are not usable.
+    #[error("{} is not valid", config.display())]
+    Maintenance {
+        /// The configuration file.
+        config: PathBuf,
+        /// What is wrong with them.
+        #[source]
+        source: MaintenanceError,
+    },
     /// Nobody could ask it anything.
     #[error("could not listen for requests")]
     Control(#[source] ServerError),
@@ -67,19 +88,41 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     for parameter in &settings.unknown_params {
         warn!(parameter, "unknown kernel parameter; ignored");
     }
+    let windows = maintenance_windows(&settings)?;
     let file = StatusFile::prepare(&settings.run_dir).map_err(RunError::Status)?;
     let server = Server::bind(&settings.run_dir.join(control::SOCKET)).await.map_err(RunError::Control)?;
     let handed_over = Handover::read(&settings.run_dir).filter(|handover| handover.pid == daemon.pid);
-    let fetched = handed_over.map(|handover| handover.fetched);
+    let fetched = handed_over.as_ref().map(|handover| handover.fetched);
     let status = Status::new(daemon, insecure).continued_from(file.read(), fetched);
-    let poll_interval = settings.poll_interval;
-    let effects = Effects::new(settings).map_err(RunError::Engine)?;
+    let brake = Brake::default();
+    let ground = Ground {
+        poll_interval: settings.poll_interval,
+        windows,
+        state_dir: settings.state_dir.clone(),
+        run_dir: settings.run_dir.clone(),
+        boot: boot_id(),
+        handed_over: handed_over.is_some(),
+        brake: brake.clone(),
+    };
+    let effects = Effects::new(settings, brake).map_err(RunError::Engine)?;
 
     let (handle, inbox) = agent::channel(status.clone());
     let server = tokio::spawn(server.serve(handle));
-    let result = Agent::new(effects, poll_interval, status, file, inbox).run(shutdown).await;
+    let result = Agent::new(effects, ground, status, file, inbox).run(shutdown).await;
     server.abort();
     // Waits until the socket is removed; that it was aborted is no news.
     let _aborted = server.await;
     result.map_err(RunError::Agent)
+}
+
+/// The maintenance windows of the configuration.
+fn maintenance_windows(settings: &Settings) -> Result<Option<Windows>, RunError> {
+    let Some(maintenance) = &settings.maintenance else { return Ok(None) };
+    let windows = Windows::new(maintenance, &settings.root.join("usr/share/zoneinfo"));
+    windows.map(Some).map_err(|source| RunError::Maintenance { config: settings.config.clone(), source })
+}
+
+/// Tells this boot from every other one. Without /proc, all boots are one.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

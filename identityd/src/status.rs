@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Candidate, Gate, Installed, ProblemKind, ServiceEvent, Stage, State};
+use crate::gates::GateReport;
+use crate::orders::{Hold, Pause};
 use crate::timestamp::Timestamp;
 
 /// The version of the snapshot's layout. Additions do not change it.
@@ -49,6 +51,15 @@ pub struct Status {
     pub counters: Counters,
     /// What upgrades did to services since the node booted, by name.
     pub services: BTreeMap<String, ServiceRecord>,
+    /// Gates that are closed now.
+    #[serde(default)]
+    pub gates: Vec<GateReport>,
+    /// What is held back.
+    #[serde(default)]
+    pub holds: Vec<Hold>,
+    /// The pause, if there is one.
+    #[serde(default)]
+    pub pause: Option<Pause>,
     /// The daemon itself.
     pub identityd: Daemon,
 }
@@ -123,6 +134,9 @@ impl Status {
             fetch: None,
             counters: Counters::default(),
             services: BTreeMap::new(),
+            gates: Vec::new(),
+            holds: Vec::new(),
+            pause: None,
             identityd,
         }
     }

@@ -33,8 +33,13 @@ impl Node {
 
     /// `identityd run` here.
     fn run(&self) -> Command {
+        self.command("run")
+    }
+
+    /// A command that has the settings of this node.
+    fn command(&self, name: &str) -> Command {
         let mut command = Command::new(PROGRAM);
-        command.arg("run").args(["--hub", "http://127.0.0.1:9"]);
+        command.arg(name).args(["--hub", "http://127.0.0.1:9"]);
         for (option, name) in [
             ("--root", "root"),
             ("--config", "config.yaml"),
@@ -61,6 +66,10 @@ impl Node {
             self.ask(&["status"]).status.success()
         });
         daemon
+    }
+
+    fn doctor(&self, arguments: &[&str]) -> Output {
+        self.command("doctor").args(arguments).output().unwrap()
     }
 
     fn ask(&self, arguments: &[&str]) -> Output {
@@ -112,7 +121,9 @@ fn json(output: &Output) -> serde_json::Value {
 #[test]
 fn without_a_daemon_asking_is_exit_code_3_and_says_how_to_start() {
     let node = Node::new();
-    for verb in ["status", "check", "plan", "apply"] {
+    for verb in
+        ["status", "check", "plan", "apply", "why", "hold", "unhold", "retry", "pause", "resume", "cancel"]
+    {
         let output = node.ask(&[verb]);
         assert_eq!(output.status.code(), Some(3), "{verb}");
         let text = String::from_utf8(output.stderr).unwrap();
@@ -180,4 +191,118 @@ fn a_bad_configuration_is_named() {
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("config.yaml") && text.contains("poll_intervall"), "{text}");
+}
+
+/// What a closed or open gate says.
+fn gate(node: &Node, name: &str) -> serde_json::Value {
+    let gates = json(&node.ask(&["why", "--json"]));
+    gates.as_array().unwrap().iter().find(|gate| gate["gate"] == name).unwrap().clone()
+}
+
+#[test]
+fn orders_survive_the_daemon_and_say_who_gave_them() {
+    let node = Node::new();
+    let daemon = node.start();
+    for arguments in [&["hold", "2.0.0", "--reason", "not yet"][..], &["pause"]] {
+        assert!(node.ask(arguments).status.success(), "{arguments:?}");
+    }
+    daemon.signal(Signal::SIGKILL);
+    let _daemon = node.start();
+    let status = json(&node.ask(&["status", "--json"]));
+    let user = nix::unistd::geteuid().as_raw();
+    assert_eq!((&status["holds"][0]["release"], &status["holds"][0]["by"]), (&"2.0.0".into(), &user.into()));
+    assert_eq!(status["pause"]["by"], user);
+    assert_eq!(gate(&node, "Pause")["open"], false);
+    let text = String::from_utf8(node.ask(&["status"]).stdout).unwrap();
+    assert!(text.contains("held        2.0.0, since") && text.contains(": not yet\n"), "{text}");
+    for arguments in [&["unhold", "2.0.0"][..], &["resume"]] {
+        let ordered = json(&node.ask(&[arguments, &["--json"]].concat()));
+        assert!(ordered["message"].is_string(), "{ordered}");
+    }
+    assert_eq!(gate(&node, "Pause")["open"], true);
+    let mode = std::fs::metadata(node.path("state/orders.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let refused = node.ask(&["hold", "--reason", &"x".repeat(501)]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(node.ask(&["hold", "2.0.0", "--all"]).status.code(), Some(2));
+}
+
+#[test]
+fn damaged_orders_close_the_gate_until_the_doctor_sets_them_aside() {
+    let node = Node::new();
+    std::fs::create_dir(node.path("state")).unwrap();
+    std::fs::write(node.path("state/orders.json"), "{\"schema\":1,\"holds\":[{").unwrap();
+    let _daemon = node.start();
+    let orders = gate(&node, "Orders");
+    assert!(orders["why"].as_str().unwrap().contains("identityd doctor --fix"), "{orders}");
+    assert_eq!(orders["open"], false);
+    let refused = node.ask(&["unhold"]);
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("orders.json is damaged"));
+
+    let look = node.doctor(&["--json"]);
+    assert_eq!(look.status.code(), Some(1));
+    let codes = |output: &Output| -> Vec<(String, bool)> {
+        let findings = json(output);
+        let code = |finding: &serde_json::Value| {
+            (finding["code"].as_str().unwrap().to_owned(), finding["repaired"].as_bool().unwrap())
+        };
+        findings.as_array().unwrap().iter().map(code).collect()
+    };
+    let named = |code: &str, repaired| (code.to_owned(), repaired);
+    // Nothing booted this node, and there is no supervisor: only a person can help with these.
+    let others = [named("flist-name", false), named("zinit", false)];
+    assert_eq!(codes(&look), [&[named("orders-damaged", false)], &others[..]].concat());
+    assert_eq!(
+        codes(&node.doctor(&["--fix", "--json"])),
+        [&[named("orders-damaged", true)], &others[..]].concat()
+    );
+    assert!(node.path("state/orders.json.broken-1").exists());
+    assert_eq!(gate(&node, "Orders")["open"], true);
+    assert!(node.ask(&["hold"]).status.success());
+    let text = String::from_utf8(node.doctor(&[]).stdout).unwrap();
+    assert!(text.contains("flist-name: /tmp/flist.name is missing"), "{text}");
+}
+
+#[test]
+fn a_daemon_does_not_start_with_windows_that_it_cannot_keep() {
+    let node = Node::new();
+    let config = |text: &str| std::fs::write(node.path("config.yaml"), text).unwrap();
+    for (timezone, window, complaint) in
+        [("Europe/Atlantis", "02:00-05:00", "Europe/Atlantis"), ("UTC", "Caturday 02:00-05:00", "Caturday")]
+    {
+        config(&format!("maintenance: {{ timezone: {timezone}, windows: [\"{window}\"] }}\n"));
+        let output = node.run().output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("config.yaml") && text.contains(complaint), "{text}");
+    }
+    config("maintenance: { timezone: Europe/Brussels, windows: [\"00:00-24:00\"] }\n");
+    let _daemon = node.start();
+    let maintenance = gate(&node, "Maintenance");
+    assert!(maintenance["why"].as_str().unwrap().contains("always open"), "{maintenance}");
+}
+
+#[test]
+fn the_history_is_shown_without_a_daemon() {
+    let node = Node::new();
+    let history = |arguments: &[&str]| {
+        let state = node.path("state");
+        let command = [&["history", "--state-dir", state.to_str().unwrap()], arguments].concat();
+        Command::new(PROGRAM).args(command).output().unwrap()
+    };
+    assert_eq!(String::from_utf8(history(&[]).stdout).unwrap(), "Nothing has been tried yet.\n");
+    std::fs::create_dir(node.path("state")).unwrap();
+    let line = |version: &str| {
+        format!(
+            r#"{{"schema":1,"id":"{version}","boot":"b","cause":{{"kind":"apply","by":0,"now":false}},"from":null,"to":{{"version":"{version}","release":"ab"}},"started":{{"at":"1970-01-01T00:00:00Z","unix":0}},"ended":null,"outcome":"interrupted","ended_by":"killed"}}"#
+        )
+    };
+    let torn = format!("{}\n{}\n{{\"schema\":1,", line("1.0.0"), line("2.0.0"));
+    std::fs::write(node.path("state/history.jsonl"), torn).unwrap();
+    let all = json(&history(&["--json"]));
+    assert_eq!(all.as_array().unwrap().len(), 2);
+    let last = json(&history(&["--json", "--limit", "1"]));
+    assert_eq!((&last[0]["to"]["version"], &last[0]["ended_by"]), (&"2.0.0".into(), &"killed".into()));
+    let text = String::from_utf8(history(&[]).stdout).unwrap();
+    assert!(text.contains("nothing → 2.0.0  interrupted  (apply by user 0)"), "{text}");
 }

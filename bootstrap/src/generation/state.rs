@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use super::{Generation, GenerationError, RootIdentity, Standing};
 use crate::disk::{self, Beneath, Disk, is_absent};
 use crate::durable;
-use crate::transaction::journal::JournalPlace;
+use crate::transaction::journal::{self, JournalPlace};
 
 /// Directory of the records, and the file with the number of the current one.
 const GENERATIONS: &str = "generations";
@@ -57,7 +57,7 @@ impl StateDir {
     /// # Errors
     /// None in practice.
     pub fn journal(&self) -> Result<JournalPlace, GenerationError> {
-        let at = self.at("journal")?;
+        let at = self.at(journal::NAME)?;
         Ok(JournalPlace { disk: self.disk.clone(), shown: self.path.join(at.as_path()), at })
     }
 

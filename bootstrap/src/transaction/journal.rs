@@ -5,7 +5,7 @@
 //! would have announced has not begun.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flist::block::BlockKey;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use zinit_client::UnitName;
 
 use crate::boot_info::BootInfo;
-use crate::disk::{self, Disk, is_absent};
+use crate::disk::{self, Beneath, Disk, is_absent};
 use crate::generation::RootIdentity;
 use crate::plan::{FileChange, Purpose};
 
@@ -112,6 +112,9 @@ pub struct Swap {
     pub staged_inode: Option<u64>,
 }
 
+/// The journal's name in the state directory.
+pub const NAME: &str = "journal";
+
 /// Longest journal that is read, in bytes: a hundred thousand changes of some hundred bytes each.
 const MAX_JOURNAL: usize = 64 << 20;
 
@@ -192,6 +195,18 @@ impl Journal {
 }
 
 impl JournalPlace {
+    /// The journal in a real directory.
+    ///
+    /// # Errors
+    /// [`JournalError::File`].
+    pub fn in_directory(directory: &Path) -> Result<Self, JournalError> {
+        let shown = directory.join(NAME);
+        let failed = |source| JournalError::File { action: "find", path: shown.clone(), source };
+        let disk = Arc::new(Beneath::open(directory).map_err(failed)?);
+        let at = NAME.parse().map_err(|error| failed(io::Error::other(error)))?;
+        Ok(Self { disk, at, shown })
+    }
+
     /// The records of the transaction that was under way, if any.
     ///
     /// # Errors
@@ -268,8 +283,7 @@ mod tests {
     fn torn_ends_are_ignored_and_damage_in_the_middle_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let disk = Arc::new(disk::Beneath::open(dir.path()).unwrap());
-        let place = JournalPlace { disk, at: "journal".parse().unwrap(), shown: path.clone() };
+        let place = JournalPlace::in_directory(dir.path()).unwrap();
         assert!(place.read().unwrap().is_empty());
         let mut journal = Journal::begin(place.clone(), header()).unwrap();
         assert!(matches!(Journal::begin(place.clone(), header()), Err(JournalError::Exists(_))));

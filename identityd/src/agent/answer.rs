@@ -1,7 +1,7 @@
 //! What an event means to somebody who asked for a check or for an upgrade. Pure.
 
 use super::handle::{Answer, Offer, Outcome, Upgraded, Verb};
-use super::model::{Applied, Problem, ProblemKind, Resolved};
+use super::model::{Applied, Candidate, Problem, ProblemKind, Resolved};
 use super::stage::Gate;
 use super::state::{Event, State, rolled_back};
 
@@ -13,17 +13,24 @@ pub(super) fn to(verb: Verb, event: &Event, state: &State) -> Option<Answer> {
         return (!stray).then_some(Answer::Error(problem));
     }
     let version = state.installed.as_ref().map(|installed| installed.version.clone());
+    let offer = |candidate: Option<&Candidate>, waits| {
+        Outcome::Check(Offer { installed: state.installed.clone(), candidate: candidate.cloned(), waits })
+    };
     let outcome = match (verb, event) {
         (_, Event::LookedForInstalled(Ok(None))) if state.gate == Some(Gate::FlistName) => {
             return Some(Answer::Error(nothing_known(state)));
         }
         (Verb::Check, Event::Resolved(Ok(resolved))) => {
             let candidate = match resolved {
-                Resolved::Unchanged => None,
-                Resolved::Candidate(candidate) => Some(candidate.clone()),
+                Resolved::Candidate(candidate) => Some(candidate),
+                Resolved::Unchanged | Resolved::Refused { .. } => None,
             };
-            Outcome::Check(Offer { installed: state.installed.clone(), candidate })
+            offer(candidate, None)
         }
+        (Verb::Check, Event::Blocked { candidate, gate, why, .. }) => {
+            offer(Some(candidate), Some(Problem::closed(*gate, why)))
+        }
+        (_, Event::Blocked { gate, why, .. }) => return Some(Answer::Error(Problem::closed(*gate, why))),
         (_, Event::Resolved(Ok(Resolved::Unchanged))) | (_, Event::Applied(Ok(Applied::Nothing))) => {
             let generation = state.installed.as_ref().map(|installed| installed.generation);
             Outcome::Apply(Upgraded { committed: false, version, generation })
@@ -42,7 +49,8 @@ pub(super) fn problem_of(event: &Event) -> Option<Problem> {
         Event::Recovered(Err(problem))
         | Event::LookedForInstalled(Err(problem))
         | Event::Resolved(Err(problem))
-        | Event::Applied(Err(problem)) => Some(problem.clone()),
+        | Event::Applied(Err(problem))
+        | Event::Resolved(Ok(Resolved::Refused { problem, .. })) => Some(problem.clone()),
         Event::Applied(Ok(Applied::RolledBack { reason })) => Some(rolled_back(reason)),
         _ => None,
     }
@@ -57,6 +65,14 @@ pub(super) fn nothing_known(state: &State) -> Problem {
             Problem::new(ProblemKind::Local, format!("cannot upgrade now: {why}"))
         }
     }
+}
+
+/// An upgrade that was cancelled had ended before it could be stopped.
+pub(super) fn ended_by_itself(state: &State) -> Problem {
+    Problem::new(
+        ProblemKind::Busy,
+        format!("the upgrade ended before it could be stopped; stage {}", state.stage),
+    )
 }
 
 /// Why there is no check and no plan in the middle of an upgrade.

@@ -2,10 +2,12 @@
 
 mod progress;
 mod self_update;
+mod stoppable;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
 
 use bootstrap::boot_info;
 use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, Prepared, ReleaseTree};
@@ -25,9 +27,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::model::{Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved};
 use progress::observer;
 use self_update::own_path;
+use stoppable::{StoppableSource, StoppableStore};
 
+use super::brake::{Brake, Stopped};
 use super::stage::Stage;
 use crate::handover::{self, Handover};
+use crate::timestamp::Timestamp;
 
 const USER_AGENT: &str = concat!("identityd/", env!("CARGO_PKG_VERSION"));
 
@@ -39,6 +44,8 @@ pub struct Effects {
     program: PathBuf,
     engine: Engine,
     hub: HubClient,
+    /// Stops an upgrade before the swap.
+    brake: Brake,
     /// What the last poll remembers for the next one.
     seen: Option<Seen>,
     /// What the channel offers.
@@ -50,11 +57,11 @@ impl Effects {
     ///
     /// # Errors
     /// A [`Problem`] when the node's root, its state or the hub's address is not usable.
-    pub fn new(settings: Settings) -> Result<Self, Problem> {
+    pub fn new(settings: Settings, brake: Brake) -> Result<Self, Problem> {
         let engine = Engine::open(&settings).map_err(|error| local("cannot start", &error))?;
         let hub = HubClient::new(&settings.hub, USER_AGENT).map_err(|error| local("cannot start", &error))?;
         let program = own_path()?;
-        Ok(Self { settings, program, engine, hub, seen: None, offered: None })
+        Ok(Self { settings, program, engine, hub, brake, seen: None, offered: None })
     }
 
     /// Finishes or undoes what a crash left. In a new daemon it acknowledges the handover: it commits.
@@ -128,18 +135,28 @@ impl Effects {
         if current.as_ref().is_some_and(|current| current.release == offered.id) {
             return Ok(Resolved::Unchanged);
         }
-        if let Some(current) = &current {
-            refuse_downgrade(current, offered)?;
-        }
-        let releases = Releases::load(&self.engine.state().releases());
-        if let Some(note) = releases.note(&offered.id).filter(|note| note.is_bad()) {
-            return Err(bad_release(offered, note));
-        }
-        Ok(Resolved::Candidate(Candidate {
+        let candidate = Candidate {
             channel: channel.to_string(),
             version: offered.version.to_string(),
             release: offered.id.to_string(),
-        }))
+        };
+        let downgrade = current.as_ref().and_then(|current| downgrade(current, offered));
+        let releases = Releases::load(&self.engine.state().releases());
+        let bad = releases.note(&offered.id).filter(|note| note.is_bad());
+        Ok(match downgrade.or_else(|| bad.map(|note| bad_release(offered, note))) {
+            Some(problem) => Resolved::Refused { candidate, problem },
+            None => Resolved::Candidate(candidate),
+        })
+    }
+
+    /// Forgets that releases failed whose ids begin with this text; tells which.
+    ///
+    /// # Errors
+    /// A [`Problem`] when that cannot be written down.
+    pub fn forget(&self, id: &str) -> Result<Vec<String>, Problem> {
+        let mut releases = Releases::load(&self.engine.state().releases());
+        let forgotten = releases.forget(id).map_err(|error| local("the failures are still known", &error))?;
+        Ok(forgotten.iter().map(ToString::to_string).collect())
     }
 
     /// What installing the candidate would do; touches nothing.
@@ -153,11 +170,19 @@ impl Effects {
         drop_on_blocking_thread(source);
         let prepared = prepared.map_err(|error| problem(&error))?;
         let plan = &prepared.plan;
+        let installed = self.current()?.map(|current| {
+            json!({ "version": current.version, "release": current.release, "generation": current.number })
+        });
         Ok(PlanReport {
             text: plan.to_string(),
             json: json!({
+                "channel": candidate.channel,
                 "version": candidate.version,
                 "release": candidate.release,
+                "installed": installed,
+                "generation": prepared.generation(),
+                "purpose": plan.purpose,
+                "empty": plan.is_empty(),
                 "files": plan.files.changes,
                 "kept": plan.files.kept,
                 "conflicts": plan.files.conflicts,
@@ -187,7 +212,13 @@ impl Effects {
         let observer = observer(progress, fetched.clone());
         let applied = self.apply_locked(&lock, &release, (source.clone(), &fetched), &observer).await;
         drop_on_blocking_thread(source);
-        applied
+        match (applied, self.brake.check()) {
+            // Whatever stopping led to, it is not what is wrong.
+            (Err(problem), Err(Stopped { gate, why })) if problem.kind != ProblemKind::Degraded => {
+                Ok(Applied::Stopped { gate, why })
+            }
+            (applied, _) => applied,
+        }
     }
 
     async fn apply_locked(
@@ -206,8 +237,11 @@ impl Effects {
             return Ok(Applied::Nothing);
         }
         tracing::info!(version = %release.version, plan = %prepared.plan, "installing");
-        // Counted when the first service is about to stop: what fails before costs nothing.
-        let before_swap = || Ok(self.attempt(release)?);
+        let before_swap = || {
+            self.brake.enter_swap(Timestamp::from(SystemTime::now()).unix)?;
+            // Counted when the first service is about to stop: what fails before costs nothing.
+            Ok(self.attempt(release)?)
+        };
         match self.engine.apply(lock, &prepared, source, observer, &before_swap).await {
             Ok(()) => self.succeeded(release, &prepared),
             Err(error) => self.failed(release, &error),
@@ -296,24 +330,23 @@ impl Effects {
         fetched: Arc<AtomicU64>,
     ) -> Result<Arc<dyn ContentSource>, Problem> {
         let (tree, cache) = (release.tree.clone(), self.settings.cache_dir.clone());
+        let brake = self.brake.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            let counted = CountingStore::new(open_routes(&tree.routes)?, fetched);
-            let store = cached(Arc::new(counted), &cache);
-            Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(BlockSource { store }))
+            let counted = Arc::new(CountingStore::new(open_routes(&tree.routes)?, fetched));
+            let store = cached(Arc::new(StoppableStore { inner: counted, brake: brake.clone() }), &cache);
+            let source = StoppableSource { inner: Arc::new(BlockSource { store }), brake };
+            Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(source))
         });
         let opened = opened.await.map_err(|error| local("opening the stores broke off", &error))?;
         opened.map_err(|error| Problem::new(ProblemKind::Refused, report(&error)))
     }
 }
 
-fn refuse_downgrade(current: &Generation, offered: &ReleaseTree) -> Result<(), Problem> {
-    match (current.version.semver(), offered.version.semver()) {
-        (Some(current), Some(offered)) if offered < current => Err(Problem::new(
-            ProblemKind::Refused,
-            format!("the channel went back from {current} to {offered}; a lower version is not followed"),
-        )),
-        _ => Ok(()),
-    }
+fn downgrade(current: &Generation, offered: &ReleaseTree) -> Option<Problem> {
+    let (current, offered) = (current.version.semver()?, offered.version.semver()?);
+    let message =
+        format!("the channel went back from {current} to {offered}; a lower version is not followed");
+    (offered < current).then(|| Problem::new(ProblemKind::Refused, message))
 }
 
 fn bad_release(offered: &ReleaseTree, Note { attempts, reason, .. }: &Note) -> Problem {

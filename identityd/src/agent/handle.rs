@@ -6,10 +6,35 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use super::model::{Candidate, Installed, PlanReport, Problem, ProblemKind, Progress};
+use crate::gates::GateReport;
+use crate::orders::{Hold, Pause};
 use crate::status::Status;
 
 /// Requests that may wait for the agent; the agent never works on one, so this is plenty.
 const WAITING_REQUESTS: usize = 16;
+
+/// One question, as it crosses the socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// What is asked for.
+    pub verb: Verb,
+    /// Of [`Verb::Hold`], [`Verb::Unhold`], [`Verb::Retry`]: a version, or the beginning of a release's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Of [`Verb::Hold`], [`Verb::Pause`], [`Verb::Cancel`]: why, for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Of [`Verb::Apply`], [`Verb::Retry`]: without waiting for a maintenance window.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub now: bool,
+}
+
+impl From<Verb> for Asked {
+    fn from(verb: Verb) -> Self {
+        Self { verb, release: None, reason: None, now: false }
+    }
+}
 
 /// What can be asked of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +48,27 @@ pub enum Verb {
     Plan,
     /// Poll now, and follow the upgrade to its end.
     Apply,
+    /// All gates.
+    Why,
+    /// Do not install this release, or any.
+    Hold,
+    /// Take holds away.
+    Unhold,
+    /// Forget that a release failed, and try it now.
+    Retry,
+    /// Stop before the swap, and begin nothing.
+    Pause,
+    /// The opposite of [`Verb::Pause`].
+    Resume,
+    /// Stop the upgrade that runs, before the swap.
+    Cancel,
+}
+
+impl Verb {
+    /// Whether what is asked for is an upgrade, to be followed to its end.
+    pub const fn follows_upgrade(self) -> bool {
+        matches!(self, Self::Apply | Self::Retry)
+    }
 }
 
 /// One line of an answer. [`Answer::Ok`] and [`Answer::Error`] are the last.
@@ -47,8 +93,23 @@ pub enum Outcome {
     Check(Offer),
     /// To [`Verb::Plan`].
     Plan(Planned),
-    /// To [`Verb::Apply`].
+    /// To [`Verb::Apply`] and [`Verb::Retry`].
     Apply(Upgraded),
+    /// To [`Verb::Why`]: the closed gates first.
+    Why(Vec<GateReport>),
+    /// To the verbs that give an order.
+    Ordered(Ordered),
+}
+
+/// What came of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// What was done, for people.
+    pub message: String,
+    /// What is held now.
+    pub holds: Vec<Hold>,
+    /// The pause, if there is one now.
+    pub pause: Option<Pause>,
 }
 
 /// What is installed and what the channel offers.
@@ -58,6 +119,9 @@ pub struct Offer {
     pub installed: Option<Installed>,
     /// What the channel offers; `None`: what is installed.
     pub candidate: Option<Candidate>,
+    /// Why the candidate is not installed now; `None`: nothing is in its way.
+    #[serde(default)]
+    pub waits: Option<Problem>,
 }
 
 /// What an upgrade would do.
@@ -84,7 +148,9 @@ pub struct Upgraded {
 #[derive(Debug)]
 pub struct Request {
     /// What is asked for; [`Verb::Status`] never comes this way.
-    pub verb: Verb,
+    pub asked: Asked,
+    /// The user who asks.
+    pub by: u32,
     /// Where the answers go. Unbounded, so that a slow reader never holds up an upgrade; what the
     /// agent sends is bounded by what an upgrade does.
     pub answers: mpsc::UnboundedSender<Answer>,
@@ -125,14 +191,15 @@ impl Handle {
         self.status.clone()
     }
 
-    /// Asks. The answers end with [`Answer::Ok`] or [`Answer::Error`], or without either when the
+    /// Asks, on behalf of the user `by`. The answers end with [`Answer::Ok`] or [`Answer::Error`], or without either when the
     /// agent ends.
-    pub fn ask(&self, verb: Verb) -> mpsc::UnboundedReceiver<Answer> {
+    pub fn ask(&self, asked: impl Into<Asked>, by: u32) -> mpsc::UnboundedReceiver<Answer> {
         let (answers, receiver) = mpsc::unbounded_channel();
-        match verb {
+        let asked = asked.into();
+        match asked.verb {
             Verb::Status => send(&answers, Answer::Ok(Outcome::Status(Box::new(self.status())))),
             _ => {
-                let request = Request { verb, answers: answers.clone() };
+                let request = Request { asked, by, answers: answers.clone() };
                 if self.requests.try_send(request).is_err() {
                     let message = "identityd has too many requests waiting, or is about to end";
                     send(&answers, Answer::Error(Problem::new(ProblemKind::Busy, message)));

@@ -10,9 +10,14 @@
 //! only carries between them.
 
 mod answer;
+mod attempts;
+mod brake;
 pub mod effects;
+mod gating;
 mod handle;
+mod log;
 mod model;
+mod operator;
 mod schedule;
 mod stage;
 mod state;
@@ -21,14 +26,18 @@ mod worker;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-pub use handle::{Answer, Handle, Inbox, Offer, Outcome, Planned, Request, Upgraded, Verb, channel};
+pub use brake::Brake;
+pub use handle::{
+    Answer, Asked, Handle, Inbox, Offer, Ordered, Outcome, Planned, Request, Upgraded, Verb, channel,
+};
 pub use model::{
     Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved, ServiceEvent,
 };
@@ -37,8 +46,13 @@ pub use stage::{Gate, Stage};
 pub use state::{Action, Event, State, step};
 pub use worker::Doing;
 
+use crate::gates::Failures;
+use crate::history::{Cause, History};
+use crate::maintenance::Windows;
+use crate::orders::{Orders, OrdersFile};
 use crate::status::{Status, StatusFile};
 use crate::timestamp::Timestamp;
+use attempts::Attempts;
 use worker::{Job, Report, Worker};
 
 /// Bytes that are being fetched are shown this often at most.
@@ -61,6 +75,25 @@ struct Follower {
     answers: UnboundedSender<Answer>,
 }
 
+/// What the agent is given to work with.
+#[derive(Debug)]
+pub struct Ground {
+    /// Time between two polls.
+    pub poll_interval: Duration,
+    /// When upgrades may begin by themselves; `None`: at any time.
+    pub windows: Option<Windows>,
+    /// Where orders, history and failures are.
+    pub state_dir: PathBuf,
+    /// Where the engine's lock is.
+    pub run_dir: PathBuf,
+    /// This boot's id.
+    pub boot: String,
+    /// Whether this process goes on with the upgrade of another one.
+    pub handed_over: bool,
+    /// Stops what the worker does, before the swap.
+    pub brake: Brake,
+}
+
 /// Drives decisions: events in, actions out.
 #[derive(Debug)]
 pub struct Agent {
@@ -71,6 +104,20 @@ pub struct Agent {
     file: StatusFile,
     followers: Vec<Follower>,
     poll_interval: Duration,
+    windows: Option<Windows>,
+    state_dir: PathBuf,
+    run_dir: PathBuf,
+    brake: Brake,
+    attempts: Attempts,
+    orders_file: OrdersFile,
+    /// What is ordered, or why nobody knows.
+    orders: Result<Orders, String>,
+    /// On whose behalf the next upgrade begins.
+    cause: Cause,
+    /// What is remembered of the candidate.
+    failures: Option<Failures>,
+    /// When the channel answered last.
+    answered: Option<Timestamp>,
     /// When [`Event::PollDue`] is due.
     due: Option<Instant>,
     /// When fetched bytes were shown last.
@@ -80,15 +127,11 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that polls every `poll_interval` and shows `status` in `file` and through the other
-    /// end of `inbox`.
-    pub fn new(
-        doing: impl Doing,
-        poll_interval: Duration,
-        status: Status,
-        file: StatusFile,
-        inbox: Inbox,
-    ) -> Self {
+    /// An agent that shows `status` in `file` and through the other end of `inbox`.
+    pub fn new(doing: impl Doing, ground: Ground, status: Status, file: StatusFile, inbox: Inbox) -> Self {
+        let Ground { poll_interval, windows, state_dir, run_dir, boot, handed_over, brake } = ground;
+        let attempts = Attempts::open(History::new(&state_dir), boot, handed_over);
+        let orders_file = OrdersFile::new(&state_dir);
         Self {
             state: State::default(),
             worker: Worker::start(doing),
@@ -97,6 +140,16 @@ impl Agent {
             file,
             followers: Vec::new(),
             poll_interval,
+            windows,
+            state_dir,
+            run_dir,
+            brake,
+            cause: attempts.cause().cloned().unwrap_or_default(),
+            attempts,
+            orders: orders_file.load().map_err(|error| flist::report(&error)),
+            orders_file,
+            failures: None,
+            answered: None,
             due: None,
             shown: None,
             said_disabled: false,
@@ -146,11 +199,13 @@ impl Agent {
             Report::Done(event) if leaving => self.handle_last(event),
             Report::Done(event) => self.handle(event),
             Report::Progress(progress) => self.progress(progress),
+            Report::Forgotten(forgotten, answers) => self.forgotten(forgotten, answers),
         }
     }
 
     fn request(&mut self, request: Request, leaving: bool) {
-        let Request { verb, answers } = request;
+        let Request { asked, by, answers } = request;
+        let verb = asked.verb;
         if leaving {
             let problem =
                 Problem::new(ProblemKind::Busy, "identityd is about to end; ask again when it runs");
@@ -168,13 +223,24 @@ impl Agent {
                 handle::send(&answers, Answer::Error(answer::nothing_known(&self.state)));
             }
             Verb::Plan => self.worker.begin(Job::Plan(answers)),
+            Verb::Why => {
+                self.load_orders();
+                handle::send(&answers, Answer::Ok(Outcome::Why(self.gates())));
+            }
+            Verb::Hold | Verb::Unhold | Verb::Pause | Verb::Resume | Verb::Cancel => {
+                self.order(&asked, by, answers);
+            }
+            Verb::Retry => self.retry(&asked, by, answers),
             Verb::Check => {
+                self.cause = Cause::Check { by };
                 self.followers.push(Follower { verb, answers });
                 self.handle(Event::CheckRequested);
             }
             Verb::Apply => {
                 if upgrading {
                     handle::send(&answers, Answer::Progress(Progress::Stage(self.state.stage)));
+                } else {
+                    self.cause = Cause::Apply { by, now: asked.now };
                 }
                 self.followers.push(Follower { verb, answers });
                 self.handle(Event::ApplyRequested);
@@ -187,6 +253,7 @@ impl Agent {
             Progress::Stage(stage) => return self.handle(Event::Progress(stage)),
             Progress::Fetched { bytes, total } => {
                 self.status.fetched(bytes, total);
+                self.attempts.fetched(bytes);
                 // What is not shown now is shown with the next stage at the latest.
                 if self.shown.is_some_and(|shown| shown.elapsed() < SHOW_FETCHED_EVERY) {
                     return;
@@ -200,6 +267,7 @@ impl Agent {
                     ServiceEvent::Started { down_ms } => info!(service = name, down_ms, "service started"),
                 }
                 self.status.service(name.clone(), event);
+                self.attempts.service(name, event);
                 self.publish();
             }
         }
@@ -208,15 +276,23 @@ impl Agent {
 
     /// One event, with everything that follows from it.
     fn handle(&mut self, event: Event) {
+        let event = self.gated(event);
         let actions = self.decide(event);
         for action in actions {
             self.act(action);
+        }
+        if self.state.stage != Stage::Resolving
+            && !self.state.stage.is_upgrading()
+            && self.state.gate != Some(Gate::Starting)
+        {
+            self.cause = Cause::Poll;
         }
         self.publish();
     }
 
     /// The end of the transaction that was waited for: nothing new begins after it.
     fn handle_last(&mut self, event: Event) {
+        let event = self.gated(event);
         let _not_begun = self.decide(event);
         self.status.next_check = None;
         self.publish();
@@ -224,13 +300,16 @@ impl Agent {
 
     fn decide(&mut self, event: Event) -> Vec<Action> {
         let before = self.state.stage;
+        self.note(&event);
         match &event {
+            Event::Blocked { .. } if before == Stage::Resolving => self.count_check(),
             Event::Resolved(_) => self.count_check(),
             Event::Applied(Ok(Applied::Committed { .. })) => self.status.counters.upgrades += 1,
             _ => {}
         }
         let (state, actions) = step(mem::take(&mut self.state), event.clone());
         self.state = state;
+        self.load_failures();
         self.log(before, &event);
         self.status.follow(&self.state, &now());
         self.settle_followers(&event);
@@ -247,6 +326,7 @@ impl Agent {
             Action::Resolve => self.begin_early(Job::Resolve),
             Action::Apply(candidate) => {
                 self.status.fetch = None;
+                self.note_begin(&candidate);
                 self.begin_early(Job::Apply(candidate));
             }
             Action::PollAfter(delay) => {
@@ -273,7 +353,15 @@ impl Agent {
 
     fn settle_followers(&mut self, event: &Event) {
         let state = &self.state;
-        self.followers.retain(|follower| match answer::to(follower.verb, event, state) {
+        let ordered = |message: &str| Outcome::Ordered(self.ordered(message.to_owned()));
+        let cancelled = match event {
+            Event::Blocked { why, .. } => Some(Answer::Ok(ordered(why))),
+            Event::Applied(_) => Some(Answer::Error(answer::ended_by_itself(state))),
+            _ => None,
+        };
+        let answer =
+            |verb| if verb == Verb::Cancel { cancelled.clone() } else { answer::to(verb, event, state) };
+        self.followers.retain(|follower| match answer(follower.verb) {
             Some(answer) => {
                 handle::send(&follower.answers, answer);
                 false
@@ -283,49 +371,19 @@ impl Agent {
     }
 
     fn tell_followers(&self, progress: &Progress) {
-        for follower in self.followers.iter().filter(|follower| follower.verb == Verb::Apply) {
+        for follower in self.followers.iter().filter(|follower| follower.verb.follows_upgrade()) {
             handle::send(&follower.answers, Answer::Progress(progress.clone()));
         }
     }
 
     fn publish(&mut self) {
+        self.show_gates();
         // A tmpfs takes this small file faster than another thread would.
         if let Err(error) = self.file.write(&self.status) {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             warn!(cause, "{error}");
         }
         self.inbox.status.send_replace(Arc::new(self.status.clone()));
-    }
-
-    fn log(&mut self, before: Stage, event: &Event) {
-        let State { stage, gate, candidate, attempts, .. } = &self.state;
-        if *stage != before {
-            let gate = gate.map(Gate::as_str);
-            let version = candidate.as_ref().map(|candidate| candidate.version.as_str());
-            let release = candidate.as_ref().map(|candidate| candidate.release.as_str());
-            info!(%stage, from = %before, gate, version, release, "stage");
-        }
-        if let Some(problem) = answer::problem_of(event) {
-            let kind = problem.kind.as_str();
-            match problem.kind {
-                ProblemKind::Degraded => error!(kind, attempts, "{problem}"),
-                _ => warn!(kind, attempts, "{problem}"),
-            }
-        }
-        match (event, gate) {
-            (Event::LookedForInstalled(Ok(None)), Some(Gate::FlistName)) if !self.said_disabled => {
-                warn!("{}", Gate::FlistName.explanation());
-                self.said_disabled = true;
-            }
-            (Event::LookedForInstalled(Ok(Some(Installed { channel, version, generation, .. }))), _) => {
-                info!(channel, version, generation, "installed");
-                self.said_disabled = false;
-            }
-            (Event::Applied(Ok(Applied::Committed { generation })), _) => {
-                info!(generation, "the upgrade is committed");
-            }
-            _ => {}
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::stage::Stage;
+use super::stage::{Gate, Stage};
 
 /// What runs on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,13 @@ pub enum Resolved {
     Unchanged,
     /// The channel offers another release.
     Candidate(Candidate),
+    /// The channel offers another release, which is not to be installed here.
+    Refused {
+        /// The release.
+        candidate: Candidate,
+        /// Why not.
+        problem: Problem,
+    },
 }
 
 /// What an upgrade would do.
@@ -100,6 +107,13 @@ pub enum Applied {
     },
     /// There was nothing to do.
     Nothing,
+    /// It was stopped before the swap, and everything is as before.
+    Stopped {
+        /// The gate that has closed meanwhile.
+        gate: Gate,
+        /// Who or what stopped it.
+        why: String,
+    },
     /// The release was installed, did not do, and was undone.
     RolledBack {
         /// What was wrong with it.
@@ -116,12 +130,20 @@ pub struct Problem {
     pub message: String,
     /// What kind of problem it is; decides what the agent does next.
     pub kind: ProblemKind,
+    /// The gate that is closed, where nothing is wrong but that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
 }
 
 impl Problem {
     /// A problem of this kind.
     pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
-        Self { message: message.into(), kind }
+        Self { message: message.into(), kind, gate: None }
+    }
+
+    /// A closed gate.
+    pub fn closed(gate: Gate, message: impl Into<String>) -> Self {
+        Self { message: message.into(), kind: ProblemKind::Refused, gate: Some(gate) }
     }
 }
 

@@ -5,8 +5,9 @@
 //! | [`Delay::Regular`]   | interval − 10 %                        | interval + 10 %               |
 //! | [`Delay::Backoff`]   | half of *d*                            | *d* = 5 s · 2^(attempt − 1)   |
 //! | [`Delay::Look`]      | 10 s − 10 %                            | 10 s + 10 %                   |
+//! | [`Delay::Gate`]      | when the gate opens                    | 10 % of the interval later    |
 //!
-//! Where the interval is shorter than 5 s (10 s), the interval takes its place; *d* grows no
+//! A gate is looked at again at a regular poll at the latest. Where the interval is shorter than 5 s (10 s), the interval takes its place; *d* grows no
 //! further than 5 minutes or the interval, whichever is longer. The place within the range is random,
 //! so that nodes that started together, or lost their hub together, do not ask together.
 
@@ -28,6 +29,11 @@ pub enum Delay {
     },
     /// Nothing says what is installed.
     Look,
+    /// A gate is closed.
+    Gate {
+        /// How long until it opens; `None`: on an event.
+        opens: Option<Duration>,
+    },
 }
 
 /// The length of a delay, for polls every `interval` and a `random` number of which all values are
@@ -36,6 +42,10 @@ pub(super) fn duration(delay: Delay, interval: Duration, random: u64) -> Duratio
     match delay {
         Delay::Regular => around(interval, random),
         Delay::Look => around(LOOK.min(interval), random),
+        Delay::Gate { opens: None } => around(interval, random),
+        Delay::Gate { opens: Some(opens) } => {
+            between(opens, opens.saturating_add(interval / 10), random).min(around(interval, random))
+        }
         Delay::Backoff { attempt } => {
             let factor = 2_u32.saturating_pow(attempt.saturating_sub(1));
             let longest = FIRST_BACK_OFF.min(interval).saturating_mul(factor).min(BACK_OFF_CAP.max(interval));
@@ -104,8 +114,18 @@ mod tests {
     }
 
     #[test]
+    fn a_gate_is_looked_at_when_it_opens_and_at_a_regular_poll_at_the_latest() {
+        let opens = |seconds| Delay::Gate { opens: Some(secs(seconds)) };
+        assert_eq!(range(opens(100.0), secs(600.0)), (secs(100.0), secs(160.0)));
+        assert_eq!(range(opens(0.0), secs(600.0)), (Duration::ZERO, secs(60.0)));
+        assert_eq!(range(opens(86_400.0), secs(600.0)), (secs(540.0), secs(660.0)));
+        assert_eq!(range(Delay::Gate { opens: None }, secs(600.0)), (secs(540.0), secs(660.0)));
+    }
+
+    #[test]
     fn absurd_intervals_do_not_overflow() {
-        for delay in [Delay::Regular, Delay::Look, Delay::Backoff { attempt: u32::MAX }] {
+        let gate = Delay::Gate { opens: Some(Duration::MAX) };
+        for delay in [Delay::Regular, Delay::Look, Delay::Backoff { attempt: u32::MAX }, gate] {
             for random in RANDOMS {
                 duration(delay, Duration::MAX, random);
             }

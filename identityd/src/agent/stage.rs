@@ -61,27 +61,67 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Why the agent waits.
+/// A reason to wait. The names are stable: programs tell by them why nothing is installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Gate {
     /// Recovery runs, or the first look for what is installed.
     Starting,
     /// No boot has said yet which channel this node follows.
     FlistName,
-    /// Something failed and is tried again after a delay.
-    BackOff,
+    /// The file with holds and pause is damaged, so nobody knows what is held.
+    Orders,
+    /// Somebody has paused upgrades.
+    Pause,
+    /// Somebody holds this release back, or everything.
+    Hold,
+    /// No maintenance window is open.
+    Maintenance,
+    /// The release has failed too often.
+    BadRelease,
     /// What the channel offers cannot be installed here.
     Refused,
+    /// Something failed and is tried again after a delay.
+    BackOff,
+    /// Another engine is at work.
+    Lock,
+    /// Undoing was incomplete.
+    Degraded,
+    /// Nobody knows what the channel offers now.
+    Freshness,
 }
 
 impl Gate {
+    /// All of them, in the order in which they are asked.
+    pub const ALL: [Self; 12] = [
+        Self::Starting,
+        Self::FlistName,
+        Self::Orders,
+        Self::Pause,
+        Self::Hold,
+        Self::Maintenance,
+        Self::BadRelease,
+        Self::Refused,
+        Self::BackOff,
+        Self::Lock,
+        Self::Degraded,
+        Self::Freshness,
+    ];
+
     /// The gate's one name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "Starting",
             Self::FlistName => "FlistName",
-            Self::BackOff => "BackOff",
+            Self::Orders => "Orders",
+            Self::Pause => "Pause",
+            Self::Hold => "Hold",
+            Self::Maintenance => "Maintenance",
+            Self::BadRelease => "BadRelease",
             Self::Refused => "Refused",
+            Self::BackOff => "BackOff",
+            Self::Lock => "Lock",
+            Self::Degraded => "Degraded",
+            Self::Freshness => "Freshness",
         }
     }
 
@@ -95,8 +135,16 @@ impl Gate {
                 "live upgrade is disabled: there is no /tmp/flist.name, so this node was not booted from a \
                  flist (yet); looks again every few seconds"
             }
-            Self::BackOff => "something failed; tries again after a delay that grows with every failure",
+            Self::Orders => "the file with holds and pause is damaged, so nobody knows what is held",
+            Self::Pause => "upgrades are paused; `identityd resume` goes on",
+            Self::Hold => "the release is held back; `identityd unhold` lets it go",
+            Self::Maintenance => "no maintenance window is open",
+            Self::BadRelease => "the release failed too often; `identityd retry` tries it again",
             Self::Refused => "the release that the channel offers cannot be installed; waits for another one",
+            Self::BackOff => "something failed; tries again after a delay that grows with every failure",
+            Self::Lock => "another engine is at work",
+            Self::Degraded => "an upgrade could not be undone completely",
+            Self::Freshness => "nobody knows what the channel offers now",
         }
     }
 }

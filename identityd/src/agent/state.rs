@@ -3,6 +3,8 @@
 //! No clock, no randomness, no effects. What is not listed in [`step`] changes nothing: answers that
 //! come late, requests in the middle of an upgrade. `docs/agent-states.dot` draws it.
 
+use std::time::Duration;
+
 use super::model::{Applied, Candidate, Installed, Problem, ProblemKind, Resolved};
 use super::schedule::Delay;
 use super::stage::{Gate, Stage};
@@ -62,6 +64,17 @@ pub enum Event {
     Progress(Stage),
     /// [`Action::Apply`] ended.
     Applied(Result<Applied, Problem>),
+    /// A gate keeps this release from being installed now, or has stopped its upgrade before the swap.
+    Blocked {
+        /// The release.
+        candidate: Candidate,
+        /// The gate.
+        gate: Gate,
+        /// Why it is closed, for people.
+        why: String,
+        /// When it opens, where the clock tells.
+        opens: Option<Duration>,
+    },
 }
 
 /// Something to do.
@@ -112,7 +125,15 @@ pub fn step(state: State, event: Event) -> (State, Vec<Action>) {
             (state.settled(S::Idle), vec![Action::PollAfter(Delay::Regular)])
         }
         (S::Resolving, E::Resolved(Ok(Resolved::Candidate(candidate)))) => state.upgrade(candidate),
+        (_, E::Blocked { candidate, gate, opens, .. }) if upgrading || state.stage == S::Resolving => {
+            let state = State { candidate: Some(candidate), ..state.settled(S::Waiting) };
+            (State { gate: Some(gate), ..state }, vec![Action::PollAfter(Delay::Gate { opens })])
+        }
         // Only another release helps, and polls are how one is found: no reason to poll more rarely.
+        (S::Resolving, E::Resolved(Ok(Resolved::Refused { candidate, problem }))) => {
+            let state = State { candidate: Some(candidate), ..state };
+            (state.failed(problem).0, vec![Action::PollAfter(Delay::Regular)])
+        }
         (S::Resolving, E::Resolved(Err(problem))) if problem.kind == ProblemKind::Refused => {
             (state.failed(problem).0, vec![Action::PollAfter(Delay::Regular)])
         }
@@ -177,6 +198,8 @@ impl State {
                 let (state, actions) = self.failed(rolled_back(&reason));
                 (State { stage: Stage::RolledBack, gate: None, ..state }, actions)
             }
+            // Told by `Blocked`, with when the gate opens.
+            Ok(Applied::Stopped { .. }) => (self, vec![]),
             Err(problem) => self.failed(problem),
         }
     }

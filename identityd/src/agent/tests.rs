@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::status::Daemon;
 
+mod orders;
+
 /// Polls come by themselves while a test waits for them.
 const OFTEN: Duration = Duration::from_millis(2);
 /// Polls come only when somebody asks for one.
@@ -34,6 +36,7 @@ struct Applying(Vec<Progress>, Option<oneshot::Receiver<()>>, Result<Applied, Pr
 /// An engine that does what its script says and notes what it was asked to do.
 struct Engine {
     script: Script,
+    brake: Brake,
     calls: Arc<Mutex<Vec<&'static str>>>,
 }
 
@@ -65,6 +68,11 @@ impl Doing for Engine {
         Ok(PlanReport { text: format!("to {}", candidate.version), json: serde_json::json!([]) })
     }
 
+    async fn forget(&mut self, id: &str) -> Result<Vec<String>, Problem> {
+        self.called("forget");
+        Ok(vec![id.to_owned()])
+    }
+
     async fn apply(
         &mut self,
         _: &Candidate,
@@ -78,7 +86,10 @@ impl Doing for Engine {
         if let Some(wait) = wait {
             wait.await.unwrap();
         }
-        result
+        match self.brake.check() {
+            Ok(()) => result,
+            Err(stopped) => Ok(Applied::Stopped { gate: stopped.gate, why: stopped.why }),
+        }
     }
 }
 
@@ -98,6 +109,7 @@ fn broken(kind: ProblemKind) -> Problem {
 struct Running {
     handle: Handle,
     calls: Arc<Mutex<Vec<&'static str>>>,
+    brake: Brake,
     stop: Option<oneshot::Sender<()>>,
     agent: JoinHandle<Result<(), AgentError>>,
     directory: TempDir,
@@ -105,17 +117,29 @@ struct Running {
 
 impl Running {
     fn start(poll_interval: Duration, script: Script) -> Self {
+        Self::start_with(poll_interval, None, script)
+    }
+    fn start_with(poll_interval: Duration, windows: Option<Windows>, script: Script) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = StatusFile::prepare(&directory.path().join("molt")).unwrap();
         let daemon = Daemon { version: "1".into(), pid: 1, started: Timestamp::from_unix(0) };
         let status = Status::new(daemon, true);
         let (handle, inbox) = channel(status.clone());
-        let calls = Arc::default();
-        let engine = Engine { script, calls: Arc::clone(&calls) };
+        let (calls, brake) = (Arc::default(), Brake::default());
+        let engine = Engine { script, brake: brake.clone(), calls: Arc::clone(&calls) };
         let (stop, stopped) = oneshot::channel();
-        let agent = Agent::new(engine, poll_interval, status, file, inbox);
+        let ground = Ground {
+            poll_interval,
+            windows,
+            state_dir: directory.path().to_owned(),
+            run_dir: directory.path().join("molt"),
+            boot: "boot".to_owned(),
+            handed_over: false,
+            brake: brake.clone(),
+        };
+        let agent = Agent::new(engine, ground, status, file, inbox);
         let agent = tokio::spawn(agent.run(async move { stopped.await.unwrap() }));
-        Self { handle, calls, stop: Some(stop), agent, directory }
+        Self { handle, calls, brake, stop: Some(stop), agent, directory }
     }
 
     fn calls(&self) -> Vec<&'static str> {
@@ -180,7 +204,7 @@ async fn without_flist_name_it_looks_until_the_file_is_there() {
     let status = node.until("disabled", |status| status.gate == Some(Gate::FlistName)).await;
     assert!(status.reason.unwrap().contains("live upgrade is disabled"));
     for verb in [Verb::Check, Verb::Plan, Verb::Apply] {
-        let answers = all(node.handle.ask(verb)).await;
+        let answers = all(node.handle.ask(verb, 0)).await;
         assert!(matches!(&answers[..], [Answer::Error(problem)] if problem.message.contains("flist.name")));
     }
     assert!(!node.calls().contains(&"resolve"));
@@ -227,8 +251,12 @@ async fn a_check_cuts_a_back_off_and_says_what_is_offered() {
     );
     let status = node.until("failed", |status| status.last_error.is_some()).await;
     assert_eq!((status.gate, status.last_error.unwrap().attempts), (Some(Gate::BackOff), 1));
-    let offer = Offer { installed: Some(candidate("1").installed_as(1)), candidate: Some(candidate("2")) };
-    assert_eq!(all(node.handle.ask(Verb::Check)).await, [Answer::Ok(Outcome::Check(offer))]);
+    let offer = Offer {
+        installed: Some(candidate("1").installed_as(1)),
+        candidate: Some(candidate("2")),
+        waits: None,
+    };
+    assert_eq!(all(node.handle.ask(Verb::Check, 0)).await, [Answer::Ok(Outcome::Check(offer))]);
     let status = node.until("committed", |status| status.stage == Stage::Committed).await;
     assert_eq!(status.last_error, None);
     node.stop().await;
@@ -241,7 +269,7 @@ async fn a_plan_changes_nothing() {
         Script { resolved: [Ok(Resolved::Unchanged), offer("2")].into(), ..Script::default() },
     );
     node.until("idle", |status| status.stage == Stage::Idle).await;
-    let answers = all(node.handle.ask(Verb::Plan)).await;
+    let answers = all(node.handle.ask(Verb::Plan, 0)).await;
     let [Answer::Ok(Outcome::Plan(Planned { candidate: Some(found), plan: Some(plan) }))] = &answers[..]
     else {
         panic!("{answers:?}");
@@ -266,13 +294,13 @@ async fn apply_follows_the_upgrade_while_status_answers_and_checks_are_refused()
         },
     );
     node.until("idle", |status| status.stage == Stage::Idle).await;
-    let first = node.handle.ask(Verb::Apply);
+    let first = node.handle.ask(Verb::Apply, 0);
     node.until("staging", |status| status.stage == Stage::Staging).await;
     for verb in [Verb::Check, Verb::Plan] {
-        let answers = all(node.handle.ask(verb)).await;
+        let answers = all(node.handle.ask(verb, 0)).await;
         assert!(matches!(&answers[..], [Answer::Error(problem)] if problem.kind == ProblemKind::Busy));
     }
-    let second = node.handle.ask(Verb::Apply);
+    let second = node.handle.ask(Verb::Apply, 0);
     go_on.send(()).unwrap();
     let (first, second) = tokio::join!(all(first), all(second));
     assert_eq!(stages(&first), [Stage::Fetching, Stage::Verifying, Stage::Staging]);
@@ -303,14 +331,14 @@ async fn apply_tells_bad_ends_and_that_there_is_nothing_to_do() {
     );
     node.until("idle", |status| status.stage == Stage::Idle).await;
     let nothing = Upgraded { committed: false, version: Some("1".into()), generation: Some(1) };
-    assert_eq!(all(node.handle.ask(Verb::Apply)).await, [Answer::Ok(Outcome::Apply(nothing))]);
+    assert_eq!(all(node.handle.ask(Verb::Apply, 0)).await, [Answer::Ok(Outcome::Apply(nothing))]);
 
-    let answers = all(node.handle.ask(Verb::Apply)).await;
+    let answers = all(node.handle.ask(Verb::Apply, 0)).await;
     let Some(Answer::Error(problem)) = answers.last() else { panic!("{answers:?}") };
     assert!(problem.message.contains("web is ill"), "{problem}");
     assert_eq!(node.handle.status().stage, Stage::RolledBack);
 
-    let answers = all(node.handle.ask(Verb::Apply)).await;
+    let answers = all(node.handle.ask(Verb::Apply, 0)).await;
     assert_eq!(answers, [Answer::Error(broken(ProblemKind::Refused))]);
     let status = node.handle.status();
     assert_eq!(status.gate, Some(Gate::Refused));
@@ -328,7 +356,7 @@ async fn shutdown_finishes_the_transaction_and_begins_nothing_new() {
     node.stop.take().unwrap().send(()).unwrap();
     // The agent hears of it before it answers this.
     let answers = loop {
-        let answers = node.handle.ask(Verb::Plan);
+        let answers = node.handle.ask(Verb::Plan, 0);
         let answers = all(answers).await;
         match &answers[..] {
             [Answer::Error(problem)] if problem.message.contains("about to end") => break answers,

@@ -21,6 +21,8 @@ pub trait Doing: Send + 'static {
     fn resolve(&mut self) -> impl Future<Output = Result<Resolved, Problem>> + Send;
     /// What installing the candidate would do; touches nothing.
     fn plan(&mut self, candidate: &Candidate) -> impl Future<Output = Result<PlanReport, Problem>> + Send;
+    /// Forgets that releases failed whose ids begin with this text; tells which.
+    fn forget(&mut self, id: &str) -> impl Future<Output = Result<Vec<String>, Problem>> + Send;
     /// Installs the candidate.
     fn apply(
         &mut self,
@@ -46,6 +48,10 @@ impl Doing for Effects {
         Effects::plan(self, candidate).await
     }
 
+    async fn forget(&mut self, id: &str) -> Result<Vec<String>, Problem> {
+        Effects::forget(self, id)
+    }
+
     async fn apply(
         &mut self,
         candidate: &Candidate,
@@ -64,6 +70,8 @@ pub(super) enum Job {
     Apply(Candidate),
     /// Outside of the agent's decisions: changes nothing, and answers whoever asked.
     Plan(UnboundedSender<Answer>),
+    /// Forget that a release failed; whoever asked waits for what comes of it.
+    Forget(String, UnboundedSender<Answer>),
 }
 
 impl Job {
@@ -82,6 +90,8 @@ pub(super) enum Report {
     Done(Event),
     /// A plan was made, or could not be.
     Planned,
+    /// These releases may be tried again, says whoever forgot them; and who asked.
+    Forgotten(Result<Vec<String>, Problem>, UnboundedSender<Answer>),
 }
 
 /// Jobs in, reports out.
@@ -147,6 +157,7 @@ async fn work(mut doing: impl Doing, mut jobs: UnboundedReceiver<Job>, reports: 
                 send(&answers, answer);
                 Report::Planned
             }
+            Job::Forget(id, answers) => Report::Forgotten(doing.forget(&id).await, answers),
         };
         if reports.send(report).is_err() {
             return;
@@ -157,6 +168,7 @@ async fn work(mut doing: impl Doing, mut jobs: UnboundedReceiver<Job>, reports: 
 async fn plan(doing: &mut impl Doing) -> Result<Planned, Problem> {
     match doing.resolve().await? {
         Resolved::Unchanged => Ok(Planned { candidate: None, plan: None }),
+        Resolved::Refused { problem, .. } => Err(problem),
         Resolved::Candidate(candidate) => {
             let plan = doing.plan(&candidate).await?;
             Ok(Planned { candidate: Some(candidate), plan: Some(plan) })

@@ -1,6 +1,6 @@
-//! `identityd apply`
+//! `identityd apply` and `identityd retry`
 
-use identityd::agent::{Outcome, Progress, ServiceEvent, Upgraded};
+use identityd::agent::{Asked, Outcome, Progress, ServiceEvent, Upgraded, Verb};
 use identityd::control::{self, Heard};
 
 use super::{Asking, CommandResult, bytes, print, print_line, wait, wrong_answer};
@@ -12,17 +12,42 @@ use super::{Asking, CommandResult, bytes, print, print_line, wait, wrong_answer}
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
+    /// Do not wait for a maintenance window
+    #[arg(long)]
+    now: bool,
     #[command(flatten)]
-    pub(super) asking: Asking,
+    asking: Asking,
 }
 
 const EXAMPLES: &str = "Examples:
   identityd apply
-  identityd apply --json";
+  identityd apply --now --json";
 
-pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
+/// Forget that a release failed or was cancelled, try it now, and follow the upgrade to its end.
+#[derive(clap::Args)]
+pub(super) struct RetryArguments {
+    /// A version that the channel offers, or at least 8 digits of a release's id; what the channel offers if
+    /// nothing is given
+    #[arg(value_name = "RELEASE-ID|VERSION")]
+    release: Option<String>,
+    /// Do not wait for a maintenance window
+    #[arg(long)]
+    now: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+pub(super) fn run(Arguments { now, asking }: Arguments) -> CommandResult {
+    follow(&asking, Asked { now, ..Verb::Apply.into() })
+}
+
+pub(super) fn retry(RetryArguments { release, now, asking }: RetryArguments) -> CommandResult {
+    follow(&asking, Asked { release, now, ..Verb::Retry.into() })
+}
+
+fn follow(asking: &Asking, asked: Asked) -> CommandResult {
     let json = asking.json;
-    let answer = wait(control::follow_upgrade(&asking.socket, |heard| {
+    let answer = wait(control::follow_upgrade(&asking.socket, asked, |heard| {
         // Output that nobody reads is no reason to leave an upgrade unfollowed.
         let _unread = match (json, heard) {
             (false, heard) => print(&line(heard)),

@@ -12,7 +12,7 @@ use super::{Asking, CommandResult, ask, print, print_json, release, wrong_answer
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) asking: Asking,
+    asking: Asking,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -34,9 +34,13 @@ fn text(offer: &Offer) -> String {
     };
     match &offer.candidate {
         None => format!("installed  {installed}\noffered    the same; nothing to do"),
-        Some(candidate) => format!(
-            "installed  {installed}\noffered    {}\nThe upgrade begins; follow it with `identityd apply`.",
-            release(&candidate.version, &candidate.release)
-        ),
+        Some(candidate) => {
+            let next = match &offer.waits {
+                None => "The upgrade begins; follow it with `identityd apply`.".to_owned(),
+                Some(problem) => format!("It is not installed now: {problem}."),
+            };
+            let offered = release(&candidate.version, &candidate.release);
+            format!("installed  {installed}\noffered    {offered}\n{next}")
+        }
     }
 }

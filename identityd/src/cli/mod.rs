@@ -3,9 +3,13 @@
 mod apply;
 mod check;
 mod daemon;
+mod doctor;
 mod guardian;
+mod history;
+mod order;
 mod plan;
 mod status;
+mod why;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -17,7 +21,7 @@ use bootstrap::settings::SettingsError;
 use clap::{CommandFactory, Parser, Subcommand};
 use flist::ErrorReport;
 use flist::exit::{EXIT_CODES, Exit};
-use identityd::agent::{Outcome, Problem, ProblemKind, Verb};
+use identityd::agent::{Asked, Outcome, Problem, ProblemKind};
 use identityd::control::{self, AskError, DEFAULT_SOCKET};
 
 /// Keeps a running node at the release its channel offers, without a reboot.
@@ -32,7 +36,9 @@ const EXAMPLES: &str = "Examples:
   identityd status            what runs, what was seen, what is waited for and why
   identityd plan              what the channel's release would change
   identityd apply             check and upgrade now, and show how it goes
-  identityd status --json     the same for a program
+  identityd why               every reason to wait, and when it may change
+  identityd hold 2.0.0        do not install this release
+  identityd status --json     for a program
 
 Set RUST_LOG=debug to see more of `identityd run`.";
 
@@ -43,6 +49,15 @@ enum Command {
     Check(check::Arguments),
     Plan(plan::Arguments),
     Apply(apply::Arguments),
+    Retry(apply::RetryArguments),
+    Hold(order::HoldArguments),
+    Unhold(order::UnholdArguments),
+    Pause(order::PauseArguments),
+    Resume(order::ResumeArguments),
+    Cancel(order::CancelArguments),
+    Why(why::Arguments),
+    History(history::Arguments),
+    Doctor(Box<doctor::Arguments>),
     #[command(hide = true)]
     Guardian(guardian::Arguments),
 }
@@ -86,8 +101,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments.command,
         Err(error) => return flist::exit::end_of_parsing(&error, &words),
     };
-    let json = command.asking().is_some_and(|asking| asking.json);
-    match run_command(&command) {
+    let json = words.iter().any(|word| word == "--json");
+    match run_command(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if json {
@@ -100,26 +115,23 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run_command(command: &Command) -> CommandResult {
+fn run_command(command: Command) -> CommandResult {
     match command {
-        Command::Run(arguments) => daemon::run(arguments),
-        Command::Status(arguments) => status::run(arguments),
-        Command::Check(arguments) => check::run(arguments),
-        Command::Plan(arguments) => plan::run(arguments),
+        Command::Run(arguments) => daemon::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Apply(arguments) => apply::run(arguments),
-        Command::Guardian(arguments) => guardian::run(arguments),
-    }
-}
-
-impl Command {
-    fn asking(&self) -> Option<&Asking> {
-        match self {
-            Self::Status(arguments) => Some(&arguments.asking),
-            Self::Check(arguments) => Some(&arguments.asking),
-            Self::Plan(arguments) => Some(&arguments.asking),
-            Self::Apply(arguments) => Some(&arguments.asking),
-            Self::Run(_) | Self::Guardian(_) => None,
-        }
+        Command::Retry(arguments) => apply::retry(arguments),
+        Command::Hold(arguments) => order::hold(arguments),
+        Command::Unhold(arguments) => order::unhold(arguments),
+        Command::Pause(arguments) => order::pause(arguments),
+        Command::Resume(arguments) => order::resume(arguments),
+        Command::Cancel(arguments) => order::cancel(arguments),
+        Command::Why(arguments) => why::run(&arguments),
+        Command::History(arguments) => history::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Guardian(arguments) => guardian::run(&arguments),
     }
 }
 
@@ -148,8 +160,8 @@ impl Failure {
 }
 
 /// Asks a question that has one answer.
-fn ask(asking: &Asking, verb: Verb) -> Result<Outcome, Failure> {
-    wait(control::ask(&asking.socket, verb, |_| {}))
+fn ask(asking: &Asking, asked: impl Into<Asked>) -> Result<Outcome, Failure> {
+    wait(control::ask(&asking.socket, asked, |_| {}))
 }
 
 /// Waits for a conversation with the daemon.

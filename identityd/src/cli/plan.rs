@@ -9,7 +9,7 @@ use super::{Asking, CommandResult, ask, print, print_json, release, wrong_answer
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) asking: Asking,
+    asking: Asking,
 }
 
 const EXAMPLES: &str = "Examples:

@@ -14,7 +14,7 @@ use super::{Asking, CommandResult, ask, bytes, print, print_json, release, wrong
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) asking: Asking,
+    asking: Asking,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -59,6 +59,16 @@ fn text(status: &Status, now: u64) -> String {
         let when = past(&error.at, now);
         lines.add("last error", format!("{} ({}, {times}, {when})", error.message, error.kind.as_str()));
     }
+    for gate in &status.gates {
+        lines.add("closed", format!("{}: {}", gate.gate, gate.why));
+    }
+    if let Some(pause) = &status.pause {
+        lines.add("paused", order(&pause.since, pause.by, pause.reason.as_deref(), now));
+    }
+    for hold in &status.holds {
+        let what = hold.release.as_deref().unwrap_or("every release");
+        lines.add("held", format!("{what}, {}", order(&hold.since, hold.by, hold.reason.as_deref(), now)));
+    }
     if let Some(fetch) = status.fetch {
         lines.add("fetched", format!("{} of {}", bytes(fetch.bytes), bytes(fetch.total)));
     }
@@ -88,6 +98,12 @@ impl Lines {
         // Writing to a String cannot fail.
         let _infallible = writeln!(self.0, "{name:<11} {value}");
     }
+}
+
+/// Since when an order holds, who gave it, and why.
+fn order(since: &Timestamp, by: u32, reason: Option<&str>, now: u64) -> String {
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("since {} by user {by}{reason}", past(since, now))
 }
 
 /// When, and how long ago.

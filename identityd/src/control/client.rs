@@ -8,8 +8,8 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{LARGEST_ANSWER, Line, RequestLine, patience, read_line};
-use crate::agent::{Answer, Gate, Outcome, Problem, ProblemKind, Progress, Stage, Upgraded, Verb};
+use super::{LARGEST_ANSWER, Line, patience, read_line};
+use crate::agent::{Answer, Asked, Gate, Outcome, Problem, ProblemKind, Progress, Stage, Upgraded, Verb};
 use crate::status::Status;
 
 /// How long connecting and sending the request may take.
@@ -91,11 +91,12 @@ pub enum Heard<'a> {
 /// Asks the daemon on this socket; `heard` is told what comes before the last answer.
 pub async fn ask(
     socket: &Path,
-    verb: Verb,
+    asked: impl Into<Asked>,
     mut heard: impl FnMut(Heard<'_>) + Send,
 ) -> Result<Outcome, AskError> {
-    let mut stream = BufReader::new(connect(socket, verb).await?);
-    let after = patience(verb);
+    let asked = asked.into();
+    let mut stream = BufReader::new(connect(socket, &asked).await?);
+    let after = patience(asked.verb);
     let socket = || socket.to_owned();
     loop {
         let line = match timeout(after, read_line(&mut stream, LARGEST_ANSWER)).await {
@@ -116,14 +117,15 @@ pub async fn ask(
     }
 }
 
-/// Has what the channel offers installed, and follows to the end, also across a handover: the
+/// Asks for an upgrade ([`Verb::Apply`], [`Verb::Retry`]), and follows to the end, also across a handover: the
 /// daemon that comes back goes on by itself and is only watched, so that a release that broke it is
 /// not tried again at once.
 pub async fn follow_upgrade(
     socket: &Path,
+    asked: impl Into<Asked>,
     mut heard: impl FnMut(Heard<'_>) + Send,
 ) -> Result<Outcome, AskError> {
-    match ask(socket, Verb::Apply, &mut heard).await {
+    match ask(socket, asked, &mut heard).await {
         Err(AskError::BrokenOff { .. }) => heard(Heard::Handover),
         answer => return answer,
     }
@@ -174,10 +176,10 @@ fn end_of_upgrade(status: &Status) -> Option<Result<Upgraded, Problem>> {
     }
 }
 
-async fn connect(socket: &Path, verb: Verb) -> Result<UnixStream, AskError> {
+async fn connect(socket: &Path, asked: &Asked) -> Result<UnixStream, AskError> {
     let connected = async {
         let mut stream = UnixStream::connect(socket).await?;
-        let mut line = serde_json::to_vec(&RequestLine { verb })?;
+        let mut line = serde_json::to_vec(asked)?;
         line.push(b'\n');
         match stream.write_all(&line).await {
             // It answered before it read, as it does to those it will not listen to.

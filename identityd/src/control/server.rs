@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::{LARGEST_REQUEST, Line, RequestLine, patience, read_line};
-use crate::agent::{Answer, Handle, Problem, ProblemKind};
+use super::{LARGEST_REQUEST, Line, patience, read_line};
+use crate::agent::{Answer, Asked, Handle, Problem, ProblemKind};
 
 /// Connections that are served at a time.
 const MOST_CONNECTIONS: usize = 32;
@@ -174,19 +174,19 @@ impl Peer {
             }
         };
         match serde_json::from_slice(&line) {
-            Ok(request) => self.answer(request).await,
+            Ok(asked) => self.answer(asked, user).await,
             Err(error) => {
                 let message = format!(
-                    "the request is not {{\"verb\":\"status\"|\"check\"|\"plan\"|\"apply\"}}: {error}"
+                    "the request is not {{\"verb\":\"status\"|\"check\"|\"plan\"|\"apply\"|…}}: {error}"
                 );
                 self.refuse(ProblemKind::Local, &message).await
             }
         }
     }
 
-    async fn answer(mut self, request: RequestLine) -> io::Result<()> {
-        let mut answers = self.handle.ask(request.verb);
-        let patience = patience(request.verb);
+    async fn answer(mut self, asked: Asked, by: u32) -> io::Result<()> {
+        let patience = patience(asked.verb);
+        let mut answers = self.handle.ask(asked, by);
         loop {
             match timeout(patience, answers.recv()).await {
                 Ok(Some(answer @ Answer::Progress(_))) => self.write(&answer).await?,

@@ -90,7 +90,7 @@ async fn scripted(mut inbox: Inbox, answers: Vec<Answer>) {
 
 #[tokio::test]
 async fn verbs_and_their_answers_cross_the_socket() {
-    let offer = Offer { installed: None, candidate: Some(candidate()) };
+    let offer = Offer { installed: None, candidate: Some(candidate()), waits: None };
     let served = Served::with(vec![Answer::Ok(Outcome::Check(offer.clone()))]).await;
     assert_eq!(served.ask(Verb::Check).await.0.unwrap(), Outcome::Check(offer));
     let Outcome::Status(found) = served.ask(Verb::Status).await.0.unwrap() else { panic!("no status") };
@@ -238,7 +238,7 @@ async fn comes_back_as(statuses: &[Status]) -> (Result<Outcome, AskError>, Vec<S
     let directory = tempfile::tempdir().unwrap();
     let (listener, socket) = listen(directory.path());
     let mut all = Vec::new();
-    let follow = follow_upgrade(&socket, |heard| all.push(format!("{heard:?}")));
+    let follow = follow_upgrade(&socket, Verb::Apply, |heard| all.push(format!("{heard:?}")));
     let daemon = async {
         answer_once(&listener, b"{\"progress\":{\"stage\":\"Swapping\"}}\n").await;
         for status in statuses {

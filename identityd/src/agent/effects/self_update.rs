@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use bootstrap::engine::ReleaseTree;
 use bootstrap::lock::EngineLock;
@@ -18,6 +19,7 @@ use zinit_client::{Target, UnitName};
 use super::{Effects, local, problem};
 use crate::agent::model::Problem;
 use crate::handover::{self, Handover};
+use crate::timestamp::Timestamp;
 
 impl Effects {
     /// Replaces this process if the release has another identityd; returns if there is nothing to replace.
@@ -51,6 +53,7 @@ impl Effects {
         let handover = Handover::new(&self.settings, unit.clone(), prepared.generation(), release.id)?;
         // Its time begins when everything is staged: fetching may take long.
         let before_swap = || {
+            self.brake.enter_swap(Timestamp::from(SystemTime::now()).unix)?;
             handover.start_guardian()?;
             // Counted last: a guardian that cannot be started is not the release's fault.
             Ok(self.attempt(release)?)

@@ -1,10 +1,9 @@
 //! The table of all transitions, checked in both directions: what is listed happens, and nothing
 //! else changes anything. `docs/agent-states.dot` is drawn from it.
 
-use std::fmt::Write;
-use std::path::Path;
-
 use super::*;
+
+mod drawing;
 
 /// States that decide differently, by the name of their node in the diagram and a condition.
 fn samples() -> Vec<(&'static str, &'static str, State)> {
@@ -32,6 +31,10 @@ fn samples() -> Vec<(&'static str, &'static str, State)> {
             State { recovered: false, installed: None, ..failed(waiting(Gate::BackOff)) },
         ),
         ("Refused", "", failed(waiting(Gate::Refused))),
+        ("Orders", "", waiting(Gate::Orders)),
+        ("Pause", "", waiting(Gate::Pause)),
+        ("Hold", "", waiting(Gate::Hold)),
+        ("Maintenance", "", waiting(Gate::Maintenance)),
         ("Idle", "", at(Stage::Idle, None)),
         ("Committed", "", at(Stage::Committed, None)),
         ("RolledBack", "", failed(upgrading(Stage::RolledBack))),
@@ -69,6 +72,13 @@ fn events() -> Vec<(String, Event)> {
         ("ApplyRequested".to_owned(), Event::ApplyRequested),
         ("Unchanged".to_owned(), Event::Resolved(Ok(Resolved::Unchanged))),
         ("Candidate".to_owned(), Event::Resolved(Ok(Resolved::Candidate(candidate("2"))))),
+        (
+            "Bad candidate".to_owned(),
+            Event::Resolved(Ok(Resolved::Refused {
+                candidate: candidate("2"),
+                problem: problem(ProblemKind::Refused),
+            })),
+        ),
         ("Committed".to_owned(), Event::Applied(Ok(Applied::Committed { generation: 2 }))),
         ("Nothing".to_owned(), Event::Applied(Ok(Applied::Nothing))),
         ("RolledBack".to_owned(), Event::Applied(Ok(Applied::RolledBack { reason: "ill".into() }))),
@@ -80,6 +90,10 @@ fn events() -> Vec<(String, Event)> {
         events.push((name("Look"), Event::LookedForInstalled(Err(problem(kind)))));
         events.push((name("Resolve"), Event::Resolved(Err(problem(kind)))));
         events.push((name("Apply"), Event::Applied(Err(problem(kind)))));
+    }
+    for gate in [Gate::Orders, Gate::Pause, Gate::Hold, Gate::Maintenance] {
+        let blocked = Event::Blocked { candidate: candidate("2"), gate, why: "x".into(), opens: None };
+        events.push((format!("Blocked {gate}"), blocked));
     }
     for (stage, ..) in STAGES {
         events.push((format!("Progress {stage}"), Event::Progress(*stage)));
@@ -105,7 +119,10 @@ const STAGES: &[(Stage, bool)] = &[
 /// Nodes that the diagram draws in one box, with one arrow for all of them.
 const GROUPS: &[(&str, &[&str])] = &[
     ("upgrade", &["Fetching", "Verifying", "Staging", "Swapping", "Soaking"]),
-    ("rest", &["Idle", "Committed", "RolledBack", "BackOff", "Refused"]),
+    (
+        "rest",
+        &["Idle", "Committed", "RolledBack", "BackOff", "Refused", "Orders", "Pause", "Hold", "Maintenance"],
+    ),
 ];
 
 /// From (node or group, condition), on these events, to this node, doing this.
@@ -121,6 +138,7 @@ enum Do {
     PollRegularly,
     BackOff,
     LookLater,
+    PollWhenOpen,
 }
 
 const DUE: &[&str] = &["PollDue", "CheckRequested", "ApplyRequested"];
@@ -144,6 +162,11 @@ const TABLE: &[Row] = &[
     ("Degraded", "", DUE, "Starting", &[Do::Recover]),
     ("Resolving", "", &["Unchanged"], "Idle", &[Do::PollRegularly]),
     ("Resolving", "", &["Candidate"], "Fetching", &[Do::Apply]),
+    ("Resolving", "", &["Bad candidate"], "Refused", &[Do::PollRegularly]),
+    ("Resolving", "", &["Blocked Orders"], "Orders", &[Do::PollWhenOpen]),
+    ("Resolving", "", &["Blocked Pause"], "Pause", &[Do::PollWhenOpen]),
+    ("Resolving", "", &["Blocked Hold"], "Hold", &[Do::PollWhenOpen]),
+    ("Resolving", "", &["Blocked Maintenance"], "Maintenance", &[Do::PollWhenOpen]),
     ("Resolving", "", RESOLVE_FAILED, "BackOff", &[Do::BackOff]),
     ("Resolving", "", &["Resolve failed: Refused"], "Refused", &[Do::PollRegularly]),
     ("Resolving", "", &["Resolve failed: Degraded"], "Degraded", &[Do::BackOff]),
@@ -160,6 +183,10 @@ const TABLE: &[Row] = &[
     ("upgrade", "", &["Committed"], "Committed", &[Do::PollRegularly]),
     ("upgrade", "", &["Nothing"], "Idle", &[Do::Look, Do::PollRegularly]),
     ("upgrade", "", &["RolledBack"], "RolledBack", &[Do::BackOff]),
+    ("upgrade", "", &["Blocked Orders"], "Orders", &[Do::PollWhenOpen]),
+    ("upgrade", "", &["Blocked Pause"], "Pause", &[Do::PollWhenOpen]),
+    ("upgrade", "", &["Blocked Hold"], "Hold", &[Do::PollWhenOpen]),
+    ("upgrade", "", &["Blocked Maintenance"], "Maintenance", &[Do::PollWhenOpen]),
     ("upgrade", "", APPLY_FAILED, "BackOff", &[Do::BackOff]),
     ("upgrade", "", &["Apply failed: Refused"], "Refused", &[Do::BackOff]),
     ("upgrade", "", &["Apply failed: Degraded"], "Degraded", &[Do::BackOff]),
@@ -187,6 +214,7 @@ fn done(actions: &[Action]) -> Vec<Do> {
         Action::PollAfter(Delay::Regular) => Do::PollRegularly,
         Action::PollAfter(Delay::Backoff { .. }) => Do::BackOff,
         Action::PollAfter(Delay::Look) => Do::LookLater,
+        Action::PollAfter(Delay::Gate { .. }) => Do::PollWhenOpen,
     };
     actions.iter().map(one).collect()
 }
@@ -312,63 +340,4 @@ fn a_rollback_says_why() {
     let ill = Event::Applied(Ok(Applied::RolledBack { reason: "web did not start".into() }));
     let (state, _) = run([offers("2"), ill]);
     assert!(state.problem.unwrap().message.contains("web did not start"));
-}
-
-/// The table in Graphviz' language.
-fn drawing() -> String {
-    let mut dot = String::from(
-        "// The stages of identityd's agent and what leads from one to the next. Drawn from the table of\n\
-         // transitions in identityd/src/agent/state/tests.rs; after a change there:\n\
-         //   MOLT_DRAW=1 cargo test -p identityd agent_states_dot\n\
-         digraph agent {\n  compound=true;\n  rankdir=LR;\n  node [shape=box, style=rounded];\n  start [shape=point];\n",
-    );
-    let label = |name: &str| {
-        if STAGES.iter().any(|(stage, _)| stage.as_str() == name) {
-            name.to_owned()
-        } else {
-            format!("Waiting\\n({name})")
-        }
-    };
-    for (group, members) in GROUPS {
-        writeln!(dot, "  subgraph cluster_{group} {{\n    label=\"{group}\";").unwrap();
-        for name in *members {
-            writeln!(dot, "    {name} [label=\"{}\"];", label(name)).unwrap();
-        }
-        dot.push_str("  }\n");
-    }
-    for name in ["Starting", "FlistName", "Resolving", "Degraded"] {
-        writeln!(dot, "  {name} [label=\"{}\"];", label(name)).unwrap();
-    }
-    dot.push_str("  start -> Starting;\n");
-    let looked = [("Starting", "looks"), ("FlistName", "")].into_iter().flat_map(|(name, condition)| {
-        LOOKED_AT_REST.iter().map(move |row| (name, condition, row.2, row.3, row.4))
-    });
-    for (from, condition, events, to, actions) in TABLE.iter().copied().chain(looked) {
-        let group = GROUPS.iter().find(|(group, _)| *group == from);
-        let mut text = events.join("\\n");
-        if !condition.is_empty() {
-            write!(text, "\\n[{condition}]").unwrap();
-        }
-        for action in actions {
-            write!(text, "\\n/ {action:?}").unwrap();
-        }
-        let (source, tail) = match group {
-            // Graphviz needs a node: the one in the middle, cut off at the box.
-            Some((group, members)) => (members[2], format!(", ltail=cluster_{group}")),
-            None => (from, String::new()),
-        };
-        writeln!(dot, "  {source} -> {to} [label=\"{text}\"{tail}];").unwrap();
-    }
-    dot.push_str("}\n");
-    dot
-}
-
-#[test]
-fn agent_states_dot_shows_the_table() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/agent-states.dot");
-    if std::env::var_os("MOLT_DRAW").is_some() {
-        std::fs::write(&path, drawing()).unwrap();
-    }
-    let drawn = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(drawn, drawing(), "draw it again: MOLT_DRAW=1 cargo test -p identityd agent_states_dot");
 }

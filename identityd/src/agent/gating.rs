@@ -1,0 +1,134 @@
+//! Asks the gates before an upgrade begins, and shows them.
+
+use std::time::Duration;
+
+use super::model::{Applied, Candidate, Resolved};
+use super::stage::{Gate, Stage};
+use super::state::Event;
+use super::{Agent, attempts, now};
+use crate::gates::{self, GateReport, Inputs};
+use crate::timestamp::Timestamp;
+
+impl Agent {
+    /// What an event is once the gates have been asked: a candidate that may not be installed now, and an
+    /// upgrade that was stopped, are blocked.
+    pub(super) fn gated(&mut self, event: Event) -> Event {
+        match event {
+            Event::Resolved(Ok(Resolved::Candidate(candidate))) => {
+                self.load_orders();
+                let now = now();
+                let closed = gates::closed_before_upgrade(&self.inputs(Some(&candidate), None), &now);
+                match closed {
+                    Some(report) => blocked(candidate, &report, report.why.clone(), &now),
+                    None => Event::Resolved(Ok(Resolved::Candidate(candidate))),
+                }
+            }
+            Event::Applied(Ok(Applied::Stopped { gate, why })) => {
+                let Some(candidate) = self.state.candidate.clone() else {
+                    return Event::Applied(Ok(Applied::Nothing));
+                };
+                let now = now();
+                let reports = gates::evaluate(&self.inputs(Some(&candidate), None), &now);
+                match reports.iter().find(|report| report.gate == gate) {
+                    Some(report) => blocked(candidate, report, why, &now),
+                    None => Event::Blocked { candidate, gate, why, opens: None },
+                }
+            }
+            event => event,
+        }
+    }
+
+    /// When the maintenance window closes that an upgrade begins in, in seconds since 1970; `None` where it
+    /// does not depend on one.
+    pub(super) fn swap_until(&self) -> Option<u64> {
+        let windows = self.windows.as_ref().filter(|_| !self.cause.is_now())?;
+        let now = i64::try_from(now().unix).ok()?;
+        windows.at(now).changes.and_then(|closes| u64::try_from(closes).ok())
+    }
+
+    /// All gates now, the closed ones first.
+    pub(super) fn gates(&self) -> Vec<GateReport> {
+        let own = format!("(pid {})", std::process::id());
+        // A lock that cannot be looked at shows when it is taken.
+        let holder = bootstrap::lock::holder(&self.run_dir).ok().flatten();
+        let holder = holder.filter(|holder| !holder.ends_with(&own));
+        gates::evaluate(&self.inputs(self.state.candidate.as_ref(), holder.as_deref()), &now())
+    }
+
+    /// Shows in the status which gates are closed, and what is ordered.
+    pub(super) fn show_gates(&mut self) {
+        let mut closed = self.gates();
+        closed.retain(|report| !report.open);
+        let waits_for = |report: &&GateReport| {
+            Some(report.gate) == self.state.gate
+                && matches!(report.gate, Gate::Orders | Gate::Pause | Gate::Hold | Gate::Maintenance)
+        };
+        if let Some(report) = closed.iter().find(waits_for) {
+            self.status.reason = Some(report.why.clone());
+        }
+        self.status.gates = closed;
+        let orders = self.orders.as_ref().ok();
+        self.status.holds = orders.map(|orders| orders.holds.clone()).unwrap_or_default();
+        self.status.pause = orders.and_then(|orders| orders.pause.clone());
+    }
+
+    /// Reads again what is remembered of the release that the channel offers.
+    pub(super) fn load_failures(&mut self) {
+        let candidate = self.state.candidate.as_ref();
+        self.failures =
+            candidate.and_then(|candidate| attempts::failures(&self.state_dir, &candidate.release));
+    }
+
+    /// Notes what the event means for the history. Asked before the decision, which may forget the candidate.
+    pub(super) fn note(&mut self, event: &Event) {
+        let now = now();
+        match event {
+            Event::Resolved(Ok(resolved)) => {
+                self.answered = Some(now.clone());
+                if let Resolved::Refused { candidate, problem } = resolved {
+                    let what = (self.state.installed.as_ref(), candidate);
+                    self.attempts.refused(self.cause.clone(), what, problem, &now);
+                }
+            }
+            Event::Progress(stage) if *stage > self.state.stage => self.attempts.stage(*stage),
+            Event::Blocked { .. } if self.state.stage == Stage::Resolving => self.answered = Some(now),
+            event => {
+                let state_dir = &self.state_dir;
+                self.attempts.follow(event, |release| attempts::failures(state_dir, release), &now);
+            }
+        }
+        if matches!(event, Event::Applied(_) | Event::Blocked { .. }) {
+            self.brake.rest();
+        }
+    }
+
+    /// An upgrade begins.
+    pub(super) fn note_begin(&mut self, candidate: &Candidate) {
+        self.brake.release(self.swap_until());
+        let failures =
+            attempts::failures(&self.state_dir, &candidate.release).map_or(0, |noted| noted.attempts);
+        let what = (self.state.installed.as_ref(), candidate);
+        self.attempts.begin(self.cause.clone(), what, failures, now());
+    }
+
+    fn inputs<'i>(&'i self, candidate: Option<&'i Candidate>, lock_holder: Option<&'i str>) -> Inputs<'i> {
+        Inputs {
+            state: &self.state,
+            candidate,
+            cause: &self.cause,
+            orders: self.orders.as_ref().map_err(String::as_str),
+            windows: self.windows.as_ref(),
+            failures: self.failures.clone(),
+            lock_holder,
+            next_check: self.status.next_check.as_ref(),
+            answered: self.answered.as_ref(),
+            poll_interval: self.poll_interval,
+        }
+    }
+}
+
+fn blocked(candidate: Candidate, report: &GateReport, why: String, now: &Timestamp) -> Event {
+    let opens = report.may_change.at.as_ref().filter(|_| !report.open);
+    let opens = opens.map(|at| Duration::from_secs(at.unix.saturating_sub(now.unix)));
+    Event::Blocked { candidate, gate: report.gate, why, opens }
+}

@@ -1,0 +1,226 @@
+//! What people order: holds, a pause, the end of an upgrade.
+
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::info;
+
+use super::brake::NotStopped;
+use super::handle::{self, Answer, Asked, Ordered, Outcome, Verb};
+use super::model::{Problem, ProblemKind};
+use super::stage::Gate;
+use super::state::Event;
+use super::worker::Job;
+use super::{Agent, Follower, answer, now};
+use crate::history::Cause;
+use crate::orders::{Hold, LONGEST_REASON, LONGEST_RELEASE, Orders, OrdersError, Pause, check_text, names};
+
+impl Agent {
+    /// Takes an order. What follows from it is said through `answers`.
+    pub(super) fn order(&mut self, asked: &Asked, by: u32, answers: UnboundedSender<Answer>) {
+        let done = check_texts(asked).map_err(|error| local(&error)).and_then(|()| match asked.verb {
+            Verb::Hold => self.hold(asked, by),
+            Verb::Unhold => self.unhold(asked),
+            Verb::Pause => self.pause(asked, by),
+            Verb::Resume => self.resume(),
+            _ => self.cancel(asked, by),
+        });
+        let lets_go = done.is_ok() && matches!(asked.verb, Verb::Unhold | Verb::Resume);
+        match done {
+            Ok(message) => {
+                info!(by, "{message}");
+                if asked.verb == Verb::Cancel {
+                    // Answered when the upgrade has stopped.
+                    self.followers.push(Follower { verb: Verb::Cancel, answers });
+                } else {
+                    handle::send(&answers, Answer::Ok(Outcome::Ordered(self.ordered(message))));
+                }
+            }
+            Err(problem) => handle::send(&answers, Answer::Error(problem)),
+        }
+        if lets_go && self.waits_for_orders() {
+            self.handle(Event::CheckRequested);
+        } else {
+            self.publish();
+        }
+    }
+
+    /// Forgets that a release failed, and then tries it.
+    pub(super) fn retry(&mut self, asked: &Asked, by: u32, answers: UnboundedSender<Answer>) {
+        let wanted =
+            check_texts(asked).map_err(|error| local(&error)).and_then(|()| self.release_to_retry(asked));
+        let release = match wanted {
+            Ok(release) => release,
+            Err(problem) => return handle::send(&answers, Answer::Error(problem)),
+        };
+        info!(by, release, "tried again on request");
+        self.cause = Cause::Retry { by, now: asked.now };
+        self.worker.begin(Job::Forget(release, answers));
+    }
+
+    /// The failures are forgotten: on with the upgrade.
+    pub(super) fn forgotten(
+        &mut self,
+        forgotten: Result<Vec<String>, Problem>,
+        answers: UnboundedSender<Answer>,
+    ) {
+        if let Err(problem) = forgotten {
+            return handle::send(&answers, Answer::Error(problem));
+        }
+        self.followers.push(Follower { verb: Verb::Retry, answers });
+        self.handle(Event::ApplyRequested);
+    }
+
+    /// The id, or its beginning, of the release that shall be tried again. Holds that name it go.
+    fn release_to_retry(&mut self, asked: &Asked) -> Result<String, Problem> {
+        if self.state.stage.is_upgrading() {
+            return Err(answer::upgrade_runs(&self.state));
+        }
+        let offered = self.state.candidate.clone();
+        let offered =
+            offered.filter(|offered| asked.release.as_ref().is_none_or(|text| names(text, offered)));
+        let Some(offered) = offered else {
+            return match &asked.release {
+                // Of a release that the channel does not offer, only the id is remembered.
+                Some(text) if is_id(text) => Ok(text.to_ascii_lowercase()),
+                Some(text) => Err(Problem::new(
+                    ProblemKind::Local,
+                    format!(
+                        "the channel does not offer release {text}; name one that it does not offer by its id"
+                    ),
+                )),
+                None => Err(Problem::new(
+                    ProblemKind::Local,
+                    "the channel offers no release that waits or has failed; there is nothing to try again",
+                )),
+            };
+        };
+        self.load_orders();
+        self.change(|orders| {
+            orders.unhold(|hold| hold.release.is_some() && hold.covers(&offered));
+            Ok(())
+        })?;
+        Ok(offered.release)
+    }
+
+    fn hold(&mut self, asked: &Asked, by: u32) -> Result<String, Problem> {
+        let hold = Hold::new(asked.release.clone(), now(), by, asked.reason.clone());
+        let message = match &asked.release {
+            Some(release) => format!("release {release} is held; `identityd unhold {release}` lets it go"),
+            None => "every release is held; `identityd unhold` lets them go".to_owned(),
+        };
+        let held = self.state.candidate.as_ref().is_some_and(|candidate| hold.covers(candidate));
+        self.change(|orders| orders.hold(hold))?;
+        let runs = held && self.state.stage.is_upgrading();
+        Ok(if runs {
+            format!("{message}. The upgrade that runs goes on; `identityd cancel` stops it")
+        } else {
+            message
+        })
+    }
+
+    fn unhold(&mut self, asked: &Asked) -> Result<String, Problem> {
+        let mut gone = Vec::new();
+        self.change(|orders| {
+            gone = orders.unhold(|hold| asked.release.is_none() || hold.release == asked.release);
+            Ok(())
+        })?;
+        match (&asked.release, gone.len()) {
+            (Some(release), 0) => Err(Problem::new(
+                ProblemKind::Local,
+                format!(
+                    "release {release} is not held under that name; `identityd status` shows what is held"
+                ),
+            )),
+            (None, 0) => Ok("nothing was held".to_owned()),
+            (_, 1) => Ok("1 hold is gone".to_owned()),
+            (_, number) => Ok(format!("{number} holds are gone")),
+        }
+    }
+
+    fn pause(&mut self, asked: &Asked, by: u32) -> Result<String, Problem> {
+        let pause = Pause::new(now(), by, asked.reason.clone());
+        self.change(|orders| {
+            orders.pause = Some(pause);
+            Ok(())
+        })?;
+        Ok(match self.brake.stop(Gate::Pause, format!("paused by user {by}")) {
+            Ok(()) => "paused; the upgrade that runs stops before the swap and begins again after \
+                       `identityd resume`"
+                .to_owned(),
+            Err(NotStopped::TooLate) => format!("paused; {}", NotStopped::TooLate),
+            Err(NotStopped::Nothing) => "paused; `identityd resume` goes on".to_owned(),
+        })
+    }
+
+    fn resume(&mut self) -> Result<String, Problem> {
+        let mut before = None;
+        self.change(|orders| {
+            before = orders.pause.take();
+            Ok(())
+        })?;
+        Ok(if before.is_some() { "upgrades go on" } else { "upgrades were not paused" }.to_owned())
+    }
+
+    /// Stops the upgrade that runs, and holds its release back, so that the next poll does not begin it again.
+    fn cancel(&mut self, asked: &Asked, by: u32) -> Result<String, Problem> {
+        let why = asked.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let why = format!("cancelled by user {by}{why}");
+        let running = self.state.candidate.clone().filter(|_| self.state.stage.is_upgrading());
+        let stopped = running.ok_or(NotStopped::Nothing).and_then(|candidate| {
+            self.brake.stop(Gate::Hold, &why)?;
+            Ok(candidate)
+        });
+        let candidate = stopped.map_err(|problem| {
+            let message = format!("nothing is cancelled in stage {}: {problem}", self.state.stage);
+            Problem::new(ProblemKind::Busy, message)
+        })?;
+        let version = candidate.version.clone();
+        let hold = Hold::new(Some(candidate.release), now(), by, Some(why));
+        self.change(|orders| orders.hold(hold))?;
+        Ok(format!("the upgrade to {version} is cancelled, and the release is held"))
+    }
+
+    /// What is ordered now.
+    pub(super) fn ordered(&self, message: String) -> Ordered {
+        let orders = self.orders.clone().unwrap_or_default();
+        Ordered { message, holds: orders.holds, pause: orders.pause }
+    }
+
+    pub(super) fn load_orders(&mut self) {
+        self.orders = self.orders_file.load().map_err(|error| flist::report(&error));
+    }
+
+    /// Changes what is ordered, on disk first.
+    fn change(&mut self, change: impl FnOnce(&mut Orders) -> Result<(), OrdersError>) -> Result<(), Problem> {
+        self.load_orders();
+        let mut orders = match &self.orders {
+            Ok(orders) => orders.clone(),
+            Err(problem) => return Err(Problem::closed(Gate::Orders, problem)),
+        };
+        change(&mut orders).map_err(|error| local(&error))?;
+        if self.orders.as_ref() != Ok(&orders) {
+            self.orders_file.save(&orders).map_err(|error| local(&error))?;
+        }
+        self.orders = Ok(orders);
+        Ok(())
+    }
+
+    fn waits_for_orders(&self) -> bool {
+        matches!(self.state.gate, Some(Gate::Orders | Gate::Pause | Gate::Hold | Gate::Maintenance))
+    }
+}
+
+fn check_texts(asked: &Asked) -> Result<(), OrdersError> {
+    let reason = asked.reason.as_ref().map_or(Ok(()), |text| check_text("reason", text, LONGEST_REASON));
+    reason.and_then(|()| match &asked.release {
+        Some(text) => check_text("release", text, LONGEST_RELEASE),
+        None => Ok(()),
+    })
+}
+
+fn is_id(text: &str) -> bool {
+    (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn local(error: &OrdersError) -> Problem {
+    Problem::new(ProblemKind::Local, flist::report(error))
+}

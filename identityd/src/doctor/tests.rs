@@ -1,0 +1,182 @@
+//! Nodes with one thing wrong each.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use bootstrap::generation::{Cause, RootIdentity, StateDir, generation};
+use bootstrap::item::Items;
+use clap::Parser;
+use flist::hub::{FlistName, ReleaseId, ReleaseVersion};
+use tempfile::TempDir;
+
+use super::*;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    overrides: bootstrap::settings::Overrides,
+}
+
+struct Node {
+    directory: TempDir,
+    settings: Settings,
+}
+
+impl Node {
+    /// A node that was installed from a channel; only its supervisor does not answer.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir_all(path("root/tmp")).unwrap();
+        std::fs::create_dir_all(path("cache")).unwrap();
+        std::fs::write(path("cmdline"), "").unwrap();
+        let mut words = vec!["x".to_owned()];
+        for (option, name) in [
+            ("--root", "root"),
+            ("--config", "config.yaml"),
+            ("--cmdline", "cmdline"),
+            ("--zinit-socket", "zinit.sock"),
+            ("--state-dir", "state"),
+            ("--run-dir", "run"),
+            ("--cache-dir", "cache"),
+        ] {
+            words.extend([option.to_owned(), path(name)]);
+        }
+        let settings = Settings::load(&Arguments::parse_from(words).overrides).unwrap();
+        let channel: FlistName = "a/b:v1.0.0.flist".parse().unwrap();
+        let what = (channel.clone(), ReleaseVersion::in_name(&channel), ReleaseId::of([]));
+        let root = RootIdentity { marker: Some("x".to_owned()), volatile: true };
+        let state = StateDir::open(&settings.state_dir).unwrap();
+        for number in [1, 2] {
+            let what = what.clone();
+            let made = generation(number, Cause::Release, what, root.clone(), "{}".to_owned(), Items::new());
+            state.prepare(&made, b"").unwrap();
+        }
+        state.commit(2).unwrap();
+        bootstrap::boot_info::write(&bootstrap::root::Root::open(&settings.root).unwrap(), &channel, "{}")
+            .unwrap();
+        bootstrap::durable::private_directory(&settings.run_dir).unwrap();
+        Self { directory, settings }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    async fn codes(&self) -> Vec<&'static str> {
+        let findings = examine(&self.settings).await;
+        // There is no supervisor in these tests.
+        findings.iter().map(|finding| finding.code).filter(|code| *code != "zinit").collect()
+    }
+
+    /// Exactly this is wrong, a look changes nothing, and afterwards nothing is wrong.
+    async fn is_cured_of(&self, code: &str) {
+        assert_eq!(self.codes().await, [code]);
+        assert_eq!(self.codes().await, [code]);
+        for (finding, result) in repair(&self.settings).await.unwrap() {
+            assert!(result.is_ok(), "{finding:?}: {result:?}");
+        }
+        assert_eq!(self.codes().await, [""; 0], "after the repair of {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_healthy_node_has_nothing() {
+    assert_eq!(Node::new().codes().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn damaged_files_are_set_aside_not_deleted() {
+    for (file, code) in [
+        ("orders.json", "orders-damaged"),
+        ("releases.json", "releases-damaged"),
+        ("attempt.json", "attempt-damaged"),
+        ("history.jsonl", "history-damaged"),
+        ("generations/1.json", "generation-damaged"),
+    ] {
+        let node = Node::new();
+        std::fs::write(node.path("state").join(file), "{\"torn").unwrap();
+        node.is_cured_of(code).await;
+        let aside = node.path("state").join(format!("{file}.broken-1"));
+        assert_eq!(std::fs::read(aside).unwrap(), b"{\"torn", "{file}");
+    }
+    let node = Node::new();
+    // A damaged line in the middle, which no crash leaves at the end.
+    std::fs::write(node.path("state/journal"), "rubbish\nrubbish\n").unwrap();
+    node.is_cured_of("journal-damaged").await;
+    assert!(node.path("state/journal.broken-1").exists());
+}
+
+#[tokio::test]
+async fn a_record_of_the_current_generation_that_is_damaged_is_left_to_the_next_upgrade() {
+    for (file, code) in [("current", "current-damaged"), ("generations/2.json", "generation-damaged")] {
+        let node = Node::new();
+        std::fs::write(node.path("state").join(file), "?").unwrap();
+        assert_eq!(node.codes().await, [code]);
+        let findings = examine(&node.settings).await;
+        assert_eq!(findings[0].fix, None);
+        repair(&node.settings).await.unwrap();
+        assert_eq!(std::fs::read(node.path("state").join(file)).unwrap(), b"?");
+    }
+}
+
+#[tokio::test]
+async fn open_directories_are_closed() {
+    for name in ["state", "run"] {
+        let node = Node::new();
+        std::fs::set_permissions(node.path(name), Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(node.codes().await, ["mode"], "{name}");
+        repair(&node.settings).await.unwrap();
+        assert_eq!(node.codes().await, [""; 0], "{name}");
+        assert_eq!(std::fs::metadata(node.path(name)).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}
+
+#[tokio::test]
+async fn flist_name_is_written_again_from_the_current_generation() {
+    let node = Node::new();
+    let name = node.path("root/tmp/flist.name");
+    std::fs::set_permissions(&name, Permissions::from_mode(0o666)).unwrap();
+    node.is_cured_of("flist-name").await;
+    std::fs::remove_file(&name).unwrap();
+    node.is_cured_of("flist-name").await;
+    std::fs::write(&name, "evil/other.flist\n").unwrap();
+    node.is_cured_of("flist-name").await;
+    assert_eq!(std::fs::read_to_string(&name).unwrap(), "a/b:v1.0.0.flist\n");
+    let aside = std::fs::read_to_string(node.path("root/tmp/flist.name.broken-2")).unwrap();
+    assert_eq!(aside, "evil/other.flist\n");
+}
+
+#[tokio::test]
+async fn staged_files_of_nobody_are_set_aside_but_not_while_a_transaction_is_under_way() {
+    let node = Node::new();
+    for number in ["1", "7", "not-a-number"] {
+        std::fs::create_dir_all(node.path("root/.molt").join(number)).unwrap();
+    }
+    std::fs::write(node.path("root/.molt/7/0"), "old").unwrap();
+    std::fs::write(node.path("state/journal"), "").unwrap();
+    assert_eq!(node.codes().await, [""; 0]);
+    std::fs::remove_file(node.path("state/journal")).unwrap();
+    let lock = lock::take(&node.settings.run_dir, "somebody", Duration::ZERO).unwrap();
+    assert_eq!(node.codes().await, [""; 0]);
+    drop(lock);
+    node.is_cured_of("leftover-staging").await;
+    assert_eq!(std::fs::read(node.path("root/.molt/7.broken-1/0")).unwrap(), b"old");
+    assert!(node.path("root/.molt/1").exists() && node.path("root/.molt/not-a-number").exists());
+}
+
+#[tokio::test]
+async fn a_cache_that_is_no_directory_is_set_aside() {
+    let node = Node::new();
+    std::fs::remove_dir(node.path("cache")).unwrap();
+    std::fs::write(node.path("cache"), "").unwrap();
+    node.is_cured_of("cache").await;
+    assert!(node.path("cache.broken-1").exists());
+}
+
+#[tokio::test]
+async fn without_a_supervisor_that_is_said() {
+    let findings = examine(&Node::new().settings).await;
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    assert!(finding.code == "zinit" && finding.what.contains("zinit.sock"), "{finding:?}");
+}

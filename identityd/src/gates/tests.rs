@@ -1,0 +1,245 @@
+//! Every gate, closed and open, and what it says.
+
+use std::path::Path;
+
+use bootstrap::settings::Maintenance;
+
+use super::*;
+use crate::agent::{Installed, Problem};
+use crate::orders::{Hold, Pause};
+
+fn candidate() -> Candidate {
+    Candidate { channel: "r/c.flist".into(), version: "2.0.0".into(), release: "02".repeat(32) }
+}
+
+fn installed() -> Installed {
+    Candidate { version: "1.0.0".into(), ..candidate() }.installed_as(3)
+}
+
+fn idle() -> State {
+    State {
+        stage: Stage::Idle,
+        gate: None,
+        recovered: true,
+        installed: Some(installed()),
+        ..State::default()
+    }
+}
+
+fn at(unix: u64) -> Timestamp {
+    Timestamp::from_unix(unix)
+}
+
+/// 1970-01-01, a Thursday, at noon.
+const NOON: u64 = 12 * 3600;
+
+/// What a gate is judged by; everything is fine until it is changed.
+struct World {
+    state: State,
+    candidate: Option<Candidate>,
+    cause: Cause,
+    orders: Result<Orders, String>,
+    windows: Option<Windows>,
+    failures: Option<Failures>,
+    holder: Option<&'static str>,
+    next: Timestamp,
+    answered: Option<Timestamp>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            state: idle(),
+            candidate: Some(candidate()),
+            cause: Cause::Poll,
+            orders: Ok(Orders::default()),
+            windows: None,
+            failures: None,
+            holder: None,
+            next: at(NOON + 600),
+            answered: Some(at(NOON - 60)),
+        }
+    }
+}
+
+impl World {
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            state: &self.state,
+            candidate: self.candidate.as_ref(),
+            cause: &self.cause,
+            orders: self.orders.as_ref().map_err(String::as_str),
+            windows: self.windows.as_ref(),
+            failures: self.failures.clone(),
+            lock_holder: self.holder,
+            next_check: Some(&self.next),
+            answered: self.answered.as_ref(),
+            poll_interval: Duration::from_secs(600),
+        }
+    }
+
+    fn reports(&self) -> Vec<GateReport> {
+        evaluate(&self.inputs(), &at(NOON))
+    }
+
+    /// The only closed gate is this one, and it says all of this.
+    fn closes(self, gate: Gate, says: &[&str]) -> GateReport {
+        let reports = self.reports();
+        let closed: Vec<_> = reports.iter().filter(|report| !report.open).collect();
+        assert_eq!(closed.iter().map(|report| report.gate).collect::<Vec<_>>(), [gate]);
+        assert_eq!(reports[0], *closed[0], "closed gates come first");
+        for text in says {
+            assert!(closed[0].why.contains(text), "{gate} should say {text}: {}", closed[0].why);
+        }
+        assert!(!closed[0].may_change.on.is_empty());
+        closed[0].clone()
+    }
+
+    fn waiting(gate: Gate, kind: Option<ProblemKind>) -> Self {
+        let problem = kind.map(|kind| Problem::new(kind, "it did not work"));
+        let state = State { stage: Stage::Waiting, gate: Some(gate), problem, attempts: 2, ..idle() };
+        Self { state, ..Self::default() }
+    }
+
+    fn ordered(order: impl FnOnce(&mut Orders)) -> Self {
+        let mut orders = Orders::default();
+        order(&mut orders);
+        Self { orders: Ok(orders), ..Self::default() }
+    }
+
+    fn with_windows(windows: &[&str], cause: Cause) -> Self {
+        let windows = windows.iter().map(|window| (*window).to_owned()).collect();
+        let maintenance = Maintenance { timezone: "UTC".into(), windows };
+        let windows = Windows::new(&maintenance, Path::new("/nonexistent")).unwrap();
+        Self { windows: Some(windows), cause, ..Self::default() }
+    }
+}
+
+#[test]
+fn where_nothing_is_in_the_way_all_gates_are_open_and_say_why() {
+    let reports = World::default().reports();
+    assert_eq!(reports.iter().map(|report| report.gate).collect::<Vec<_>>(), Gate::ALL);
+    assert!(reports.iter().all(|report| report.open && !report.why.is_empty()), "{reports:?}");
+    assert_eq!(closed_before_upgrade(&World::default().inputs(), &at(NOON)), None);
+}
+
+#[test]
+fn starting() {
+    World::waiting(Gate::Starting, None).closes(Gate::Starting, &["interrupted run"]);
+}
+
+#[test]
+fn flist_name() {
+    let report = World::waiting(Gate::FlistName, None).closes(Gate::FlistName, &["/tmp/flist.name"]);
+    assert_eq!(report.may_change.at, Some(at(NOON + 600)));
+}
+
+#[test]
+fn damaged_orders() {
+    let world = World { orders: Err("orders.json is damaged".into()), ..World::default() };
+    let blocks = closed_before_upgrade(&world.inputs(), &at(NOON)).unwrap();
+    assert_eq!(blocks.gate, Gate::Orders);
+    world.closes(Gate::Orders, &["orders.json is damaged"]);
+}
+
+#[test]
+fn pause() {
+    let pause = Pause::new(at(5), 1000, Some("holiday".into()));
+    let world = World::ordered(|orders| orders.pause = Some(pause));
+    let says = ["paused since 1970-01-01T00:00:05Z by user 1000", "(holiday)", "identityd resume"];
+    let report = world.closes(Gate::Pause, &says);
+    assert_eq!(report.inputs["pause"]["by"], 1000);
+}
+
+#[test]
+fn hold() {
+    let hold =
+        |release: Option<&str>| Hold::new(release.map(str::to_owned), at(5), 1000, Some("later".into()));
+    let held = |release| World::ordered(|orders| orders.hold(hold(release)).unwrap());
+    let says = ["since 1970-01-01T00:00:05Z by user 1000", "(later)", "identityd unhold"];
+    held(None).closes(Gate::Hold, &[&says[..], &["every release is held"]].concat());
+    held(Some("2.0.0")).closes(Gate::Hold, &[&says[..], &["release 2.0.0 is held"]].concat());
+    held(Some("02020202")).closes(Gate::Hold, &["release 02020202 is held"]);
+    let other = held(Some("3.0.0")).reports();
+    let report = other.iter().find(|report| report.gate == Gate::Hold).unwrap();
+    assert!(report.open && report.why.contains("not what the channel offers"), "{report:?}");
+    // Everything stays held while nothing is offered.
+    let nothing = World { candidate: None, ..held(None) };
+    nothing.closes(Gate::Hold, &["every release"]);
+}
+
+#[test]
+fn maintenance() {
+    let report = World::with_windows(&["02:00-05:00"], Cause::Poll).closes(
+        Gate::Maintenance,
+        &["02:00-05:00, UTC", "the next one opens 1970-01-02T02:00:00Z", "identityd apply --now"],
+    );
+    assert_eq!(report.may_change.at, Some(at(26 * 3600)));
+    let by_hand = |now| World::with_windows(&["02:00-05:00"], Cause::Apply { by: 0, now });
+    by_hand(false).closes(Gate::Maintenance, &["identityd apply --now"]);
+    assert!(by_hand(true).reports().iter().all(|report| report.open));
+    let open = World::with_windows(&["11:00-13:00"], Cause::Poll).reports();
+    let report = open.iter().find(|report| report.gate == Gate::Maintenance).unwrap();
+    assert!(report.open && report.why.contains("open until 1970-01-01T13:00:00Z"), "{report:?}");
+}
+
+#[test]
+fn bad_release() {
+    let failures = |bad| Some(Failures { attempts: 3, bad, reason: "web did not start".into() });
+    let world = |bad| World { failures: failures(bad), ..World::default() };
+    let id = candidate().release;
+    let says = ["2.0.0", &id, "failed 3 times", "web did not start", "identityd retry"];
+    world(true).closes(Gate::BadRelease, &says);
+    assert!(world(false).reports().iter().all(|report| report.open));
+}
+
+#[test]
+fn refused() {
+    let world = World::waiting(Gate::Refused, Some(ProblemKind::Refused));
+    world.closes(Gate::Refused, &["cannot be installed here: it did not work"]);
+}
+
+#[test]
+fn back_off() {
+    let world = World::waiting(Gate::BackOff, Some(ProblemKind::Network));
+    let says = ["failed 2 times in a row: it did not work", "tries again 1970-01-01T12:10:00Z"];
+    let report = world.closes(Gate::BackOff, &says);
+    assert_eq!((&report.inputs["attempts"], report.may_change.at), (&2.into(), Some(at(NOON + 600))));
+}
+
+#[test]
+fn lock() {
+    let world = World { holder: Some("bootstrap (pid 7)"), ..World::default() };
+    world.closes(Gate::Lock, &["bootstrap (pid 7)"]);
+}
+
+#[test]
+fn degraded() {
+    let problem = Some(Problem::new(ProblemKind::Degraded, "/bin/web is not back"));
+    let state = State { stage: Stage::Degraded, problem, attempts: 1, recovered: false, ..idle() };
+    let world = World { state, ..World::default() };
+    world.closes(Gate::Degraded, &["could not be undone", "/bin/web is not back"]);
+}
+
+#[test]
+fn freshness() {
+    let answered = |answered| World { answered, ..World::default() };
+    answered(None).closes(Gate::Freshness, &["has not answered since identityd started"]);
+    answered(Some(at(NOON - 3601))).closes(Gate::Freshness, &["3601 s"]);
+    assert!(answered(Some(at(NOON - 3600))).reports().iter().all(|report| report.open));
+    // A clock that was set back.
+    assert!(answered(Some(at(NOON + 9999))).reports().iter().all(|report| report.open));
+}
+
+#[test]
+fn holds_and_pauses_go_before_windows_and_every_name_is_stable() {
+    let mut world = World::with_windows(&["02:00-05:00"], Cause::Poll);
+    let mut orders = Orders::default();
+    orders.hold(Hold::new(None, at(0), 0, None)).unwrap();
+    orders.pause = Some(Pause::new(at(0), 0, None));
+    world.orders = Ok(orders);
+    assert_eq!(closed_before_upgrade(&world.inputs(), &at(NOON)).unwrap().gate, Gate::Pause);
+    for gate in Gate::ALL {
+        assert_eq!(serde_json::to_string(&gate).unwrap(), format!("\"{gate}\""));
+    }
+}

@@ -1,0 +1,242 @@
+//! Somebody decides when a node upgrades: hold, pause, cancel, retry; and the node says why it waits.
+
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
+use std::process::Command;
+use std::time::Duration;
+
+use molt_tests::{
+    BaseFile, Binaries, CHANNEL_NAME, CHANNEL_REPO, Fault, FaultProxy, Node, Payload, Site, UPGRADE_LIMIT,
+    output,
+};
+use serde_json::Value;
+use zinit_client::State;
+
+/// Files of a release that takes long to stage from a slow store.
+const MANY: usize = 200;
+
+/// How much later a slow store answers.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// What a command of identityd prints as JSON, whether it succeeds or not.
+fn json(node: &Node, arguments: &[&str]) -> Value {
+    let command = [&["identityd"], arguments, &["--json"]].concat();
+    let output = node.exec(&command).unwrap();
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {output:?}"))
+}
+
+/// What a command of identityd says when it refuses.
+fn refused(node: &Node, arguments: &[&str]) -> String {
+    let output = node.exec(&[&["identityd"], arguments].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn why(node: &Node) -> String {
+    node.run(&["identityd", "why"]).unwrap()
+}
+
+/// Waits until the status is like that; returns it.
+fn until(node: &Node, what: &str, reached: impl Fn(&Value) -> bool) -> Value {
+    node.wait_for(what, UPGRADE_LIMIT, || {
+        let status = node.status().map_err(|error| format!("{error:?}"))?;
+        if reached(&status) { Ok(status) } else { Err(status.to_string()) }
+    })
+    .unwrap()
+}
+
+/// The newest attempt in the history.
+fn last_attempt(node: &Node) -> Value {
+    json(node, &["history", "--limit", "1"])[0].clone()
+}
+
+fn booted() -> (Site, Node) {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    (site, node)
+}
+
+/// Publishes 2.0.0 with many files, whose blocks nodes get through a proxy; it is slow until it is told
+/// otherwise.
+fn publish_slowly(site: &Site) -> (Payload, FaultProxy) {
+    let payload = site.payload("2.0.0").unwrap();
+    for number in 0..MANY {
+        payload.file(&format!("/usr/share/site/many/{number}"), 0o644, format!("file {number}\n")).unwrap();
+    }
+    let address = site.hub.url().trim_start_matches("http://").parse().unwrap();
+    let mut proxy = site.netns.run(|| FaultProxy::start(address)).unwrap().unwrap();
+    proxy.set(Fault::Delay(SLOW)).unwrap();
+    let mut publish = Command::new(Binaries::ensure().unwrap().flist());
+    publish.args(["publish", "--hub", &site.hub.url(), "--repo", CHANNEL_REPO, "--name", CHANNEL_NAME]);
+    publish.args(["--version", "2.0.0", "--run-mode", "dev"]);
+    publish.args(["--route", &format!("http://{}/store", proxy.address())]).arg(payload.directory());
+    let published = site.netns.run(|| output(&mut publish, UPGRADE_LIMIT)).unwrap().unwrap();
+    assert!(published.status.success(), "{published:?}");
+    (payload, proxy)
+}
+
+/// Nothing is left of what was staged, and what is installed runs as before.
+fn runs_as_before(site: &Site, node: &Node, services: &[u32; 2]) {
+    assert_eq!(site.web_version().unwrap(), "1.0.0");
+    assert_eq!(&["web", "idle"].map(|name| node.pid_of(name).unwrap()), services);
+    assert!(!node.path("/usr/share/site/many").exists());
+}
+
+fn services(node: &Node) -> [u32; 2] {
+    node.wait_for_services(&["identityd", "web", "idle"], UPGRADE_LIMIT).unwrap();
+    ["web", "idle"].map(|name| node.pid_of(name).unwrap())
+}
+
+#[test]
+fn what_is_held_is_not_installed_until_it_is_let_go() {
+    let (site, node) = booted();
+    node.run(&["identityd", "hold", "--reason", "holiday"]).unwrap();
+    let new = site.payload("2.0.0").unwrap();
+    new.marked("/sbin/identityd", "2.0.0").unwrap();
+    site.publish("2.0.0", &new).unwrap();
+    let status = until(&node, "it waits", |status| status["gate"] == "Hold");
+    assert_eq!((&status["candidate"]["version"], &status["holds"][0]["by"]), (&"2.0.0".into(), &0.into()));
+    let said = why(&node);
+    assert!(said.starts_with("CLOSED Hold"), "{said}");
+    assert!(said.contains("every release is held since") && said.contains("(holiday)"), "{said}");
+    assert_eq!(json(&node, &["why"])[0]["gate"], "Hold");
+    assert_eq!(json(&node, &["check"])["waits"]["gate"], "Hold");
+    assert!(refused(&node, &["apply", "--now"]).contains("identityd unhold"));
+    assert_eq!(site.web_version().unwrap(), "1.0.0");
+    assert!(node.run(&["identityd", "status"]).unwrap().contains("held        every release"));
+
+    node.run(&["identityd", "unhold"]).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+    let attempts = json(&node, &["history"]);
+    let codes: Vec<_> = attempts.as_array().unwrap().iter().map(|attempt| &attempt["code"]).collect();
+    assert_eq!(codes, ["Handover", "Committed"], "identityd first, then the rest");
+    let attempt = last_attempt(&node);
+    assert_eq!((&attempt["outcome"], &attempt["cause"]["kind"]), (&"committed".into(), &"poll".into()));
+    assert_eq!((&attempt["from"]["version"], &attempt["to"]["version"]), (&"1.0.0".into(), &"2.0.0".into()));
+    let web = attempt["services"].as_array().unwrap().iter().find(|service| service["name"] == "web");
+    assert!(web.unwrap()["down_ms"].is_u64(), "{attempt}");
+    assert!(attempt["bytes_fetched"].as_u64().unwrap() > 0, "{attempt}");
+    assert_eq!(json(&node, &["doctor"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_pause_while_files_are_staged_stops_before_the_swap_and_survives_a_restart() {
+    let (site, node) = booted();
+    let before = services(&node);
+    let (payload, mut proxy) = publish_slowly(&site);
+    until(&node, "files are staged", |status| status["stage"] == "Staging");
+    let said = node.run(&["identityd", "pause"]).unwrap();
+    assert!(said.contains("stops before the swap"), "{said}");
+    until(&node, "it waits", |status| status["gate"] == "Pause");
+    runs_as_before(&site, &node, &before);
+    let attempt = last_attempt(&node);
+    assert_eq!((&attempt["outcome"], &attempt["code"]), (&"stopped".into(), &"Pause".into()));
+
+    // A killed daemon comes back paused.
+    let pid = node.service("identityd").unwrap().pid.unwrap();
+    node.run(&["kill", "-KILL", &pid.to_string()]).unwrap();
+    until(&node, "another daemon waits", |status| {
+        status["gate"] == "Pause" && status["identityd"]["pid"] != pid
+    });
+    assert!(why(&node).contains("upgrades are paused since"), "{}", why(&node));
+    runs_as_before(&site, &node, &before);
+
+    proxy.set(Fault::Pass).unwrap();
+    node.run(&["identityd", "resume"]).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+    molt_tests::require_installed(&node, &payload).unwrap();
+}
+
+#[test]
+fn what_is_cancelled_while_files_are_staged_stays_away_and_is_not_bad() {
+    let (site, node) = booted();
+    let before = services(&node);
+    assert!(refused(&node, &["cancel"]).contains("no upgrade runs"));
+    let (payload, mut proxy) = publish_slowly(&site);
+    until(&node, "files are staged", |status| status["stage"] == "Staging");
+    let said = node.run(&["identityd", "cancel", "--reason", "not today"]).unwrap();
+    assert!(said.contains("cancelled by user 0 (not today)"), "{said}");
+    until(&node, "it waits", |status| status["gate"] == "Hold");
+    runs_as_before(&site, &node, &before);
+    let attempt = last_attempt(&node);
+    assert_eq!((&attempt["outcome"], &attempt["code"]), (&"cancelled".into(), &"Hold".into()));
+    let gates = json(&node, &["why"]);
+    let bad = gates.as_array().unwrap().iter().find(|gate| gate["gate"] == "BadRelease").unwrap();
+    assert_eq!((&bad["open"], &bad["inputs"]["failures"]), (&true.into(), &Value::Null));
+
+    proxy.set(Fault::Pass).unwrap();
+    node.run(&["identityd", "retry"]).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+    molt_tests::require_installed(&node, &payload).unwrap();
+    assert_eq!(last_attempt(&node)["cause"], serde_json::json!({"kind": "retry", "by": 0, "now": false}));
+}
+
+#[test]
+fn a_bad_release_is_named_and_tried_again_on_request() {
+    let (site, node) = booted();
+    let payload = site.payload("2.0.0").unwrap();
+    payload.unit("broken", "exec: sh -c 'exit 1'\noneshot: true\n").unwrap();
+    site.publish("2.0.0", &payload).unwrap();
+    until(&node, "the release is given up", |status| status["gate"] == "Refused");
+    let said = why(&node);
+    assert!(said.contains("CLOSED BadRelease") && said.contains("failed 3 times"), "{said}");
+    assert!(said.contains("release 2.0.0") && said.contains("identityd retry"), "{said}");
+    assert_eq!(site.web_version().unwrap(), "1.0.0");
+    let attempts = json(&node, &["history"]);
+    let ends: Vec<_> = attempts.as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
+    assert_eq!(ends, ["rolled-back", "rolled-back", "rolled-back", "refused"]);
+
+    assert!(refused(&node, &["retry", "9.9.9"]).contains("does not offer release 9.9.9"));
+    assert!(refused(&node, &["retry", "2.0.0"]).contains("rolled back"));
+    let attempts = json(&node, &["history"]);
+    let retried = attempts.as_array().unwrap().iter().find(|attempt| attempt["cause"]["kind"] == "retry");
+    assert_eq!(retried.unwrap()["outcome"], "rolled-back");
+    until(&node, "the release is given up again", |status| status["gate"] == "Refused");
+    assert_eq!(site.web_version().unwrap(), "1.0.0");
+}
+
+#[test]
+fn the_doctor_detaches_a_stale_mount_and_has_identityd_monitored_again() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let flist = BaseFile::program("/usr/bin/flist", Binaries::ensure().unwrap().flist());
+    let get = format!(
+        "exec: wget -O /tmp/zos.fl {}/{CHANNEL_REPO}/{CHANNEL_NAME}:v1.0.0.flist\noneshot: true\n",
+        site.hub.url()
+    );
+    // Mounts, and is killed.
+    let mount = "exec: sh -c 'mkdir -p /run/molt/mnt/left; flist mount -m /tmp/zos.fl /run/molt/mnt/left & \
+                 until [ -e /run/molt/mnt/left/sbin ]; do sleep 0.1; done; kill -KILL $!; true'\n\
+                 oneshot: true\nafter: [get, bootstrap]\n";
+    let node = site.node().file(flist).unit("get", &get).unit("left", mount).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    let mounted = |node: &Node| node.read("/proc/1/mounts").unwrap().contains("/run/molt/mnt/left");
+    let state =
+        |name: &str| node.service(name).map(|service| service.state).map_err(|error| format!("{error:?}"));
+    node.wait_for("it is mounted, and its server is dead", UPGRADE_LIMIT, || match state("left")? {
+        State::Success => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .unwrap();
+    node.run(&["zinit", "stop", "identityd"]).unwrap();
+    node.wait_for("zinit forgets identityd", UPGRADE_LIMIT, || {
+        node.run(&["zinit", "forget", "identityd"]).map_err(|error| format!("{error:?}"))
+    })
+    .unwrap();
+    let codes = |findings: &Value| -> Vec<String> {
+        findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|finding| finding["code"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(codes(&json(&node, &["doctor"])), ["stale-mount", "not-monitored"]);
+    assert!(mounted(&node), "a look changes nothing");
+    node.run(&["identityd", "doctor", "--fix"]).unwrap();
+    assert!(!mounted(&node));
+    node.wait_for_services(&["identityd"], UPGRADE_LIMIT).unwrap();
+    assert_eq!(json(&node, &["doctor"]), serde_json::json!([]));
+}
