@@ -240,7 +240,7 @@ fn damaged_orders_close_the_gate_until_the_doctor_sets_them_aside() {
     assert!(String::from_utf8(refused.stderr).unwrap().contains("orders.json is damaged"));
 
     let look = node.doctor(&["--json"]);
-    assert_eq!(look.status.code(), Some(1));
+    assert_eq!(look.status.code(), Some(6));
     let codes = |output: &Output| -> Vec<(String, bool)> {
         let findings = json(output);
         let code = |finding: &serde_json::Value| {

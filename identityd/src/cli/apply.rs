@@ -25,6 +25,7 @@ const EXAMPLES: &str = "Examples:
 
 /// Forget that a release failed or was cancelled, try it now, and follow the upgrade to its end.
 #[derive(clap::Args)]
+#[command(after_help = RETRY)]
 pub(super) struct RetryArguments {
     /// A version that the channel offers, or at least 8 digits of a release's id; what the channel offers if
     /// nothing is given
@@ -36,6 +37,10 @@ pub(super) struct RetryArguments {
     #[command(flatten)]
     asking: Asking,
 }
+
+const RETRY: &str = "Examples:
+  identityd retry
+  identityd retry 2.0.0 --now";
 
 pub(super) fn run(Arguments { now, asking }: Arguments) -> CommandResult {
     follow(&asking, Asked { now, ..Verb::Apply.into() })

@@ -8,8 +8,9 @@ use super::{CommandResult, Failure, other, print, print_json};
 
 /// Find what is wrong with upgrades on this node. Works without a running identityd.
 ///
-/// Exit code 1 when something is wrong that is not repaired.
+/// Exit code 6 when something is wrong that is not repaired.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Repair what can be repaired without guessing. Nothing is deleted, only set aside
     #[arg(long)]
@@ -21,10 +22,9 @@ pub(super) struct Arguments {
     overrides: Overrides,
 }
 
-/// Something is wrong and stays so.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} of the findings above need somebody")]
-struct Ill(usize);
+const EXAMPLES: &str = "Examples:
+  identityd doctor
+  identityd doctor --fix --json";
 
 /// A finding, and whether it was repaired, or why not.
 struct Line {
@@ -57,7 +57,7 @@ pub(super) fn run(Arguments { fix, json, overrides }: &Arguments) -> CommandResu
     }
     match lines.iter().filter(|line| !line.repaired).count() {
         0 => Ok(()),
-        left => Err(other(Ill(left))),
+        left => Err(Failure::Ill(left)),
     }
 }
 

@@ -9,6 +9,7 @@ use super::{CommandResult, bytes, other, print, print_json};
 
 /// Show what became of the attempts to upgrade, the oldest first. Works without a running identityd.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// As JSON
     #[arg(long)]
@@ -20,6 +21,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/molt")]
     state_dir: PathBuf,
 }
+
+const EXAMPLES: &str = "Examples:
+  identityd history
+  identityd history --json --limit 100";
 
 pub(super) fn run(Arguments { json, limit, state_dir }: &Arguments) -> CommandResult {
     let past = History::new(state_dir).read(*limit).map_err(other)?;

@@ -82,6 +82,9 @@ enum Failure {
     /// The settings are wrong, or cannot be read.
     #[error(transparent)]
     Settings(SettingsError),
+    /// The doctor has found something that nobody has repaired; it is told already.
+    #[error("{0} of the findings above need somebody")]
+    Ill(usize),
     /// Anything else; the causes are in the error.
     #[error(transparent)]
     Other(Box<dyn Error>),
@@ -105,7 +108,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run_command(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if json {
+            if json && !matches!(failure, Failure::Ill(_)) {
                 // With nobody to read the JSON, there still are the text and the exit code.
                 let _unread = print(&failure.as_json().to_string());
             }
@@ -142,6 +145,7 @@ impl Failure {
             Self::Ask(AskError::Refused(Problem {
                 kind: ProblemKind::Network | ProblemKind::Busy, ..
             })) => Exit::Unreachable,
+            Self::Ill(_) => Exit::Differs,
             // What could not be read may be readable the next time.
             Self::Settings(SettingsError::Read { .. }) => Exit::Failed,
             Self::Settings(_) => Exit::Usage,
@@ -228,6 +232,18 @@ mod tests {
         command().debug_assert();
     }
 
+    /// The words of a command line, as a shell tells them apart: by spaces, but not within '.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (number, part) in line.split('\'').enumerate() {
+            match number % 2 {
+                0 => words.extend(part.split_whitespace().map(str::to_owned)),
+                _ => words.push(part.to_owned()),
+            }
+        }
+        words
+    }
+
     #[test]
     fn every_example_in_the_help_is_a_good_command_line() {
         let command = command();
@@ -238,7 +254,7 @@ mod tests {
                 examples.map(|line| line.split("   ").next().unwrap_or_default()).collect();
             assert!(examples.len() >= 2, "{}: {text}", help.get_name());
             for example in examples {
-                let parsed = Arguments::try_parse_from(example.split(' '));
+                let parsed = Arguments::try_parse_from(words(example));
                 assert!(parsed.is_ok(), "{example}: {:?}", parsed.err());
             }
         }

@@ -8,6 +8,7 @@ use super::{Asking, CommandResult, ask, print, print_json, wrong_answer};
 ///
 /// Without a release, everything is held. What runs is not stopped; see `cancel`.
 #[derive(clap::Args)]
+#[command(after_help = HOLD)]
 pub(super) struct HoldArguments {
     /// A version, or at least 8 digits of a release's id
     #[arg(value_name = "RELEASE-ID|VERSION")]
@@ -21,10 +22,15 @@ pub(super) struct HoldArguments {
     asking: Asking,
 }
 
+const HOLD: &str = "Examples:
+  identityd hold 2.0.0 --reason 'breaks our printers'
+  identityd hold --all";
+
 /// Let go what `hold` or `cancel` holds back.
 ///
 /// Without a release, all holds go.
 #[derive(clap::Args)]
+#[command(after_help = UNHOLD)]
 pub(super) struct UnholdArguments {
     /// As it was given to `hold`; `status` shows it
     #[arg(value_name = "RELEASE-ID|VERSION")]
@@ -36,11 +42,16 @@ pub(super) struct UnholdArguments {
     asking: Asking,
 }
 
+const UNHOLD: &str = "Examples:
+  identityd unhold 2.0.0
+  identityd unhold";
+
 /// Stop before the swap, and begin no upgrade until `resume`; also after a restart.
 ///
 /// What is being fetched or staged is given up and begins again later. From the swap on, an upgrade is
 /// finished or undone first.
 #[derive(clap::Args)]
+#[command(after_help = PAUSE)]
 pub(super) struct PauseArguments {
     #[command(flatten)]
     reason: Reason,
@@ -48,24 +59,38 @@ pub(super) struct PauseArguments {
     asking: Asking,
 }
 
+const PAUSE: &str = "Examples:
+  identityd pause
+  identityd pause --reason maintenance";
+
 /// Go on after `pause`.
 #[derive(clap::Args)]
+#[command(after_help = RESUME)]
 pub(super) struct ResumeArguments {
     #[command(flatten)]
     asking: Asking,
 }
+
+const RESUME: &str = "Examples:
+  identityd resume
+  identityd resume --json";
 
 /// Give up the upgrade that is being fetched or staged; what is installed stays.
 ///
 /// The release is held until `unhold` or `retry`, and does not count as failed. From the swap on nothing can
 /// be cancelled.
 #[derive(clap::Args)]
+#[command(after_help = CANCEL)]
 pub(super) struct CancelArguments {
     #[command(flatten)]
     reason: Reason,
     #[command(flatten)]
     asking: Asking,
 }
+
+const CANCEL: &str = "Examples:
+  identityd cancel
+  identityd cancel --reason 'not now'";
 
 #[derive(clap::Args)]
 struct Reason {

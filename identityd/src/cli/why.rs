@@ -9,10 +9,15 @@ use super::{Asking, CommandResult, ask, print, print_json, wrong_answer};
 
 /// Show every reason to wait, the ones that hold first, with what it was judged by and when it may change.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
     asking: Asking,
 }
+
+const EXAMPLES: &str = "Examples:
+  identityd why
+  identityd why --json";
 
 pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
     match ask(asking, Verb::Why)? {
