@@ -107,8 +107,9 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     let effects = Effects::new(settings, brake).map_err(RunError::Engine)?;
 
     let (handle, inbox) = agent::channel(status.clone());
+    let agent = Agent::new(effects, ground, status, file, inbox);
     let server = tokio::spawn(server.serve(handle));
-    let result = Agent::new(effects, ground, status, file, inbox).run(shutdown).await;
+    let result = agent.run(shutdown).await;
     server.abort();
     // Waits until the socket is removed; that it was aborted is no news.
     let _aborted = server.await;

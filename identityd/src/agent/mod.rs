@@ -127,12 +127,13 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that shows `status` in `file` and through the other end of `inbox`.
+    /// An agent that shows `status` in `file` and through the other end of `inbox`; it begins at once, so that
+    /// nobody is ever shown what it has not judged.
     pub fn new(doing: impl Doing, ground: Ground, status: Status, file: StatusFile, inbox: Inbox) -> Self {
         let Ground { poll_interval, windows, state_dir, run_dir, boot, handed_over, brake } = ground;
         let attempts = Attempts::open(History::new(&state_dir), boot, handed_over);
         let orders_file = OrdersFile::new(&state_dir);
-        Self {
+        let mut agent = Self {
             state: State::default(),
             worker: Worker::start(doing),
             inbox,
@@ -153,14 +154,15 @@ impl Agent {
             due: None,
             shown: None,
             said_disabled: false,
-        }
+        };
+        agent.handle(Event::Started);
+        agent
     }
 
     /// Runs until `shutdown` comes. A transaction that runs then is finished first.
     pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut leaving = false;
-        self.handle(Event::Started);
         while !leaving || self.worker.in_transaction() {
             let due = self.due;
             tokio::select! {
