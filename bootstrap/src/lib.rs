@@ -20,6 +20,7 @@ pub mod kernel_params;
 pub mod lock;
 pub mod plan;
 mod processes;
+mod rehearsal;
 pub mod releases;
 pub mod root;
 pub mod settings;

@@ -13,7 +13,7 @@ use flist::xattr::{self, Xattrs};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, mkdirat, mknodat, utimensat};
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 use rustix::fs::{FallocateFlags, RenameFlags, StatxAttributes, StatxFlags, renameat_with};
@@ -25,6 +25,15 @@ const RACES: usize = 100;
 
 /// `RAMFS_MAGIC` of linux/magic.h, which nix does not name.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+
+/// Bytes of memory that can be taken without swapping (`MemAvailable` of proc_meminfo(5), in KiB); `None` where
+/// the kernel does not tell.
+fn available_memory() -> io::Result<Option<u64>> {
+    let info = std::fs::read_to_string("/proc/meminfo")?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    Ok(kib.map(|kib| kib.saturating_mul(1024)))
+}
 
 /// The files beneath a directory.
 #[derive(Debug)]
@@ -140,8 +149,15 @@ impl Disk for Beneath {
         let kind = statfs.filesystem_type();
         let device = nix::sys::stat::fstat(&dir)?.st_dev;
         let free = statfs.blocks_available().saturating_mul(statfs.block_size().unsigned_abs());
-        let available = (statfs.blocks() > 0).then_some(free);
-        Ok(Filesystem { device, in_ram: kind == TMPFS_MAGIC || kind == RAMFS_MAGIC, available })
+        let in_ram = kind == TMPFS_MAGIC || kind == RAMFS_MAGIC;
+        // ramfs has no limit of its own, and that of a tmpfs can be more than there is.
+        let available = match (statfs.blocks() > 0, in_ram) {
+            (true, false) => Some(free),
+            (true, true) => Some(available_memory()?.map_or(free, |memory| memory.min(free))),
+            (false, true) => available_memory()?,
+            (false, false) => None,
+        };
+        Ok(Filesystem { device, in_ram, copies_up: kind == OVERLAYFS_SUPER_MAGIC, available })
     }
 
     fn read_link(&self, path: &FlistPath) -> io::Result<Vec<u8>> {

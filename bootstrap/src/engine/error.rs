@@ -7,7 +7,7 @@ use zinit_client::UnitError;
 
 use super::MAX_UNIT;
 use crate::generation::GenerationError;
-use crate::plan::PlanError;
+use crate::plan::{PlanError, Space};
 use crate::root::RootError;
 use crate::source::SourceError;
 use crate::transaction::TransactionError;
@@ -73,6 +73,12 @@ pub enum EngineError {
     /// The release cannot be installed on this node.
     #[error("the release cannot be installed here")]
     Plan(#[source] PlanError),
+    /// There is not enough space for it.
+    #[error(
+        "there is not enough space for the release: {} needs {} bytes and has {}; nothing was fetched",
+        .0.at, .0.need, .0.have.unwrap_or_default()
+    )]
+    NoSpace(Space),
     /// Something went wrong while it was installed.
     #[error("the installation failed")]
     Transaction(#[source] TransactionError),

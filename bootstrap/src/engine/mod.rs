@@ -4,6 +4,7 @@ mod error;
 mod generations;
 mod look;
 mod release;
+mod space;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -283,13 +284,14 @@ impl Engine {
             (_, None) => Cause::FirstBoot,
             (_, Some(_)) => Cause::Release,
         };
+        let space = self.space(&files, &found, release, items.len())?;
         let number = self.state.next_number().map_err(EngineError::Generation)?;
         let what = (release.channel.clone(), version, id);
         let (identity, info) = (self.identity()?, release.info.clone());
         let paths = files.changes.iter().map(FileChange::path);
         let seen = paths.filter_map(|path| Some((path.clone(), found.get(path)?.clone()))).collect();
         Ok(Prepared {
-            plan: Plan::new(purpose, files, services),
+            plan: Plan::new(purpose, files, services, space),
             generation: generation(number, cause, what, identity, info, items),
             seen,
             release: release.clone(),

@@ -8,7 +8,7 @@ use flist::path::FlistPath;
 use nix::errno::Errno;
 
 use super::{Generation, GenerationError, RootIdentity, Standing};
-use crate::disk::{self, Beneath, Disk, is_absent};
+use crate::disk::{self, Beneath, Disk, Filesystem, is_absent};
 use crate::durable;
 use crate::transaction::journal::{self, JournalPlace};
 
@@ -90,6 +90,16 @@ impl StateDir {
     fn write(&self, at: &FlistPath, bytes: &[u8]) -> Result<(), GenerationError> {
         let written = disk::replace(self.disk.as_ref(), at, bytes, 0o600);
         written.map_err(|source| self.failed("write", at, source))
+    }
+
+    /// The file system that the state is in, and what it is called in messages.
+    ///
+    /// # Errors
+    /// [`GenerationError::File`].
+    pub fn filesystem(&self) -> Result<(Filesystem, String), GenerationError> {
+        let top = FlistPath::root();
+        let filesystem = self.disk.filesystem(&top).map_err(|error| self.failed("look at", &top, error))?;
+        Ok((filesystem, self.path.display().to_string()))
     }
 
     /// What is installed in this root. A damaged record is told apart from none, because then what is on

@@ -1,12 +1,13 @@
 //! The plan: what an installation will do, decided before anything is touched. Pure and deterministic.
 //!
-//! Order of the steps of an upgrade: reserve space → stage all → sync once → stop affected (dependents
+//! Order of the steps of an upgrade: reserve space → stage all → rehearse → sync once → stop affected (dependents
 //! first) → swap → start (dependencies first) → soak → record → commit. On a first boot there is nothing to go back to,
 //! so what is installed is recorded and committed before the first service starts (contract, item 2).
 
 mod etc_merge;
 pub mod files;
 pub mod services;
+mod space;
 
 use flist::path::{FlistPath, PathError};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use zinit_client::{OrderError, UnitName};
 
 pub use files::{FileChange, FilePlan, Wanted, plan_files};
 pub use services::{ServiceNote, ServicePlan, ServiceView, Verdict, plan_services};
+pub use space::{Space, SpaceSum};
 
 use crate::item::Item;
 
@@ -92,6 +94,8 @@ pub enum Step {
         /// Index in [`Plan::changes`].
         change: usize,
     },
+    /// Look whether the root would run as it will be. Before the sync, which a refusal need not wait for.
+    Rehearse,
     /// Make what was staged durable.
     Sync,
     /// Stop a service and make the supervisor forget its unit. Inverse: monitor it again.
@@ -126,15 +130,17 @@ pub struct Plan {
     pub files: FilePlan,
     /// What happens to services.
     pub services: ServicePlan,
+    /// The space it takes.
+    pub space: Vec<Space>,
     /// The steps in order.
     pub steps: Vec<Step>,
 }
 
 impl Plan {
     /// Puts the decisions in order.
-    pub fn new(purpose: Purpose, files: FilePlan, services: ServicePlan) -> Self {
+    pub fn new(purpose: Purpose, files: FilePlan, services: ServicePlan, space: Vec<Space>) -> Self {
         let steps = steps(purpose, &files, &services);
-        Self { purpose, files, services, steps }
+        Self { purpose, files, services, space, steps }
     }
 
     /// Whether files and services are as they shall be already.
@@ -153,6 +159,10 @@ fn steps(purpose: Purpose, files: &FilePlan, services: &ServicePlan) -> Vec<Step
     let staged = changes().filter(|(_, change)| change.staged().is_some());
     let mut steps = vec![Step::Reserve];
     steps.extend(staged.map(|(change, _)| Step::Stage { change }));
+    // At a first boot there is nothing better to go back to: what fails is reported by the supervisor.
+    if purpose != Purpose::Boot {
+        steps.push(Step::Rehearse);
+    }
     steps.push(Step::Sync);
     steps.extend(services.stop.iter().cloned().map(|unit| Step::Stop { unit }));
     steps.extend(changes().map(|(change, _)| Step::Swap { change }));
@@ -196,6 +206,11 @@ impl std::fmt::Display for Plan {
             let beside = if self.files.conflicts.contains(path) { "; see .new beside it" } else { "" };
             writeln!(f, "  = /{path} (changed on this node, kept{beside})")?;
         }
+        for Space { at, need, have, in_ram } in self.space.iter().filter(|space| space.need > 0) {
+            let have = have.map_or_else(|| "no limit".to_owned(), |have| format!("{have} free"));
+            let ram = if *in_ram { ", in RAM" } else { "" };
+            writeln!(f, "space: {need} bytes in {at} ({have}{ram})")?;
+        }
         writeln!(f, "services:")?;
         for ServiceNote { name, verdict, reason } in &self.services.notes {
             let verb = match verdict {
@@ -230,25 +245,30 @@ mod tests {
 
     fn shape(purpose: Purpose) -> String {
         let (files, services) = sample();
-        let letters = Plan::new(purpose, files, services).steps.into_iter().map(|step| match step {
-            Step::Reserve => "reserve",
-            Step::Stage { .. } => "stage",
-            Step::Sync => "sync",
-            Step::Stop { .. } => "stop",
-            Step::Swap { .. } => "swap",
-            Step::Start { .. } => "start",
-            Step::Soak => "soak",
-            Step::Record => "record",
-            Step::Commit => "commit",
-        });
+        let letters =
+            Plan::new(purpose, files, services, Vec::new()).steps.into_iter().map(|step| match step {
+                Step::Reserve => "reserve",
+                Step::Stage { .. } => "stage",
+                Step::Rehearse => "rehearse",
+                Step::Sync => "sync",
+                Step::Stop { .. } => "stop",
+                Step::Swap { .. } => "swap",
+                Step::Start { .. } => "start",
+                Step::Soak => "soak",
+                Step::Record => "record",
+                Step::Commit => "commit",
+            });
         letters.collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn the_order_of_steps() {
-        assert_eq!(shape(Purpose::Upgrade), "reserve stage sync stop swap swap start soak record commit");
+        assert_eq!(
+            shape(Purpose::Upgrade),
+            "reserve stage rehearse sync stop swap swap start soak record commit"
+        );
         assert_eq!(shape(Purpose::Boot), "reserve stage sync stop swap swap record commit start");
-        assert_eq!(shape(Purpose::SelfUpdate), "reserve stage sync stop swap swap");
+        assert_eq!(shape(Purpose::SelfUpdate), "reserve stage rehearse sync stop swap swap");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flist::path::FlistPath;
+use flist::rehearsal::Finding;
 use flist::tree::Tree;
 use nix::errno::Errno;
 use zinit_client::{ServiceUnit, UnitName};
@@ -27,6 +28,7 @@ use crate::boot_info::{self, BootInfo, BootInfoError};
 use crate::generation::{Cause, Generation, GenerationError, Kept, StateDir};
 use crate::health::{HealthLimits, HealthWatch};
 use crate::plan::{FileChange, Plan, Purpose, Step};
+use crate::rehearsal;
 use crate::root::{Found, Root, RootError, failed};
 use crate::source::{ContentSource, SourceError};
 use crate::supervisor::Supervisor;
@@ -69,6 +71,12 @@ pub enum TransactionError {
     /// Services had been stopped or files swapped when it failed; all of that was undone.
     #[error("it failed half-way and was undone")]
     Undone(#[source] Box<TransactionError>),
+    /// It could not be found out whether the release would run.
+    #[error("the release cannot be rehearsed")]
+    Rehearsal(#[source] flist::rehearsal::RootError),
+    /// The root would not run after the swap; no service was touched.
+    #[error("the release would not run on this node: {}", in_words(.0))]
+    WouldNotRun(Vec<Finding>),
     /// Whoever has to be ready before the swap was not.
     #[error("the swap could not begin")]
     NotReady(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -83,6 +91,17 @@ pub enum TransactionError {
     },
 }
 
+/// Findings that are told in a message; the log has all.
+const FINDINGS_TOLD: usize = 5;
+
+fn in_words(findings: &[Finding]) -> String {
+    let told: Vec<_> = findings.iter().take(FINDINGS_TOLD).map(ToString::to_string).collect();
+    match findings.len().saturating_sub(FINDINGS_TOLD) {
+        0 => told.join("; "),
+        more => format!("{}; and {more} more", told.join("; ")),
+    }
+}
+
 /// Longest health window that a unit can ask for.
 const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
 
@@ -91,10 +110,14 @@ const NOT_THE_RELEASE: [Errno; 6] =
     [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::ENOMEM, Errno::EMFILE];
 
 impl TransactionError {
-    /// Whether the release is to blame, so that it is bad after some attempts. Whatever fails before the
-    /// first service is stopped costs nothing, and a full or broken disk is nobody's release.
+    /// Whether the release is to blame. Whatever fails before the first service is stopped costs nothing, unless
+    /// it was the rehearsal that found what would fail; a full or broken disk is nobody's release.
     pub fn is_the_releases_fault(&self) -> bool {
-        let Self::Undone(error) = self else { return false };
+        let error = match self {
+            Self::WouldNotRun(_) => return true,
+            Self::Undone(error) => error,
+            _ => return false,
+        };
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
         while let Some(error) = cause {
             let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
@@ -258,6 +281,7 @@ impl<'r> Run<'r> {
             Step::Reserve => self.reserve().await,
             // All are staged together: see `stage_all`.
             Step::Stage { .. } => self.stage_all().await,
+            Step::Rehearse => self.rehearse().await,
             Step::Sync => self.sync().await,
             Step::Stop { unit } => self.stop(unit).await,
             Step::Swap { change } => self.swap(*change),
@@ -325,11 +349,21 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    async fn sync(&mut self) -> Result<(), TransactionError> {
-        if self.swaps.is_empty() {
-            // Nothing had to be staged, but removals and directories are announced all the same.
-            self.stage_all().await?;
+    async fn rehearse(&mut self) -> Result<(), TransactionError> {
+        self.stage_all().await?;
+        let (root, swaps) = (self.context.root.clone(), self.swaps.clone());
+        let (before, after) = (self.context.units.0.clone(), self.context.units.1.clone());
+        let work = tokio::task::spawn_blocking(move || rehearsal::findings(&root, &swaps, (&before, &after)));
+        let findings = work.await.map_err(TransactionError::Broken)?.map_err(TransactionError::Rehearsal)?;
+        for finding in &findings {
+            tracing::error!(%finding, "it would not run");
         }
+        if findings.is_empty() { Ok(()) } else { Err(TransactionError::WouldNotRun(findings)) }
+    }
+
+    async fn sync(&mut self) -> Result<(), TransactionError> {
+        // Also when nothing had to be staged: removals and directories are announced all the same.
+        self.stage_all().await?;
         self.sync_mounts()?;
         let record = Record::Staged { swaps: self.swaps.clone() };
         self.journal.append(&record).map_err(TransactionError::Journal)?;

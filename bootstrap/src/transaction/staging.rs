@@ -54,7 +54,11 @@ pub(super) fn directories_of(slots: &[Option<FlistPath>]) -> Vec<FlistPath> {
     directories.into_iter().collect()
 }
 
-fn staging_directory(root: &Root, path: &FlistPath, generation: u64) -> Result<FlistPath, RootError> {
+/// The top of the mount that a path is in, or will be.
+///
+/// # Errors
+/// [`RootError`].
+pub(crate) fn top(root: &Root, path: &FlistPath) -> Result<FlistPath, RootError> {
     // The directory may be one that this very transaction makes: its nearest ancestor is in its mount.
     let mut at = path.parent().unwrap_or_default();
     let directory = loop {
@@ -63,7 +67,11 @@ fn staging_directory(root: &Root, path: &FlistPath, generation: u64) -> Result<F
             None => at = at.parent().unwrap_or_default(),
         }
     };
-    let top = root.disk().mount_top(&directory).map_err(failed("find the mount of", path))?;
+    root.disk().mount_top(&directory).map_err(failed("find the mount of", path))
+}
+
+fn staging_directory(root: &Root, path: &FlistPath, generation: u64) -> Result<FlistPath, RootError> {
+    let top = top(root, path)?;
     join(&join(&top, STAGING.as_bytes())?, generation.to_string().as_bytes())
 }
 

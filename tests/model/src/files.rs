@@ -25,6 +25,8 @@ pub struct Files {
     pub in_ram: bool,
     /// Whether it can exchange two names.
     pub can_exchange: bool,
+    /// Bytes that it says can be written to it; nothing enforces them.
+    pub available: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -62,7 +64,15 @@ impl Files {
     pub fn new(device: u64) -> Self {
         let root = Inode::new(Node::Directory(BTreeMap::new()), 0o755, 0);
         let inodes = BTreeMap::from([(ROOT, root)]);
-        Self { inodes, next: ROOT + 1, clock: 1, device, in_ram: false, can_exchange: true }
+        Self {
+            inodes,
+            next: ROOT + 1,
+            clock: 1,
+            device,
+            in_ram: false,
+            can_exchange: true,
+            available: Some(1 << 40),
+        }
     }
 
     /// What the medium holds when the power goes: names as they are here, content as far as it was synced.
@@ -262,7 +272,12 @@ impl Files {
 
     pub(crate) fn filesystem(&self, directory: &FlistPath) -> Answer<Filesystem> {
         self.directory(directory)?;
-        Ok(Filesystem { device: self.device, in_ram: self.in_ram, available: Some(1 << 40) })
+        Ok(Filesystem {
+            device: self.device,
+            in_ram: self.in_ram,
+            copies_up: false,
+            available: self.available,
+        })
     }
 
     pub(crate) fn read_link(&self, path: &FlistPath) -> Answer<Vec<u8>> {

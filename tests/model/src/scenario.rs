@@ -15,6 +15,7 @@ use bootstrap::source::{ContentSource, SourceError};
 use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
 use flist::hub::{FlistName, ReleaseId, ReleaseVersion, Sha256};
 use flist::path::FlistPath;
+use flist::rehearsal::machine;
 use flist::tree::{Block, Content, Entry, Kind, Meta, Tree};
 use zinit_client::UnitName;
 
@@ -93,7 +94,7 @@ pub type SetUpError = Box<dyn std::error::Error + Send + Sync>;
 impl Scenario {
     /// The release is bad, so that what a fault hits may be the undoing.
     pub fn undoes_itself(&self) -> bool {
-        let bad = |file: &FileSpec| [EXITS, DIES].iter().any(|bad| file.2.starts_with(bad));
+        let bad = |file: &FileSpec| [EXITS, DIES].iter().any(|bad| file.2.contains(bad));
         self.release.iter().any(bad)
     }
 
@@ -302,11 +303,33 @@ fn put_all(root: &mut Files, files: &[FileSpec]) -> Result<(), SetUpError> {
             None => {
                 root.create(&path)?;
                 root.set_mode(&path, *mode)?;
-                root.append(&path, text.as_bytes())?;
+                root.append(&path, &bytes_of(text))?;
             }
         }
     }
     Ok(())
+}
+
+/// Stands for a program that this machine can run.
+const PROGRAM: &str = "(a program)";
+
+/// What a file holds. A program is an ELF header with nothing behind it: a static program that is never run.
+fn bytes_of(text: &str) -> Vec<u8> {
+    if text != PROGRAM {
+        return text.as_bytes().to_vec();
+    }
+    let machine = if cfg!(target_arch = "aarch64") { machine::AARCH64 } else { machine::X86_64 };
+    let mut header = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0".to_vec();
+    header.extend(machine.to_le_bytes());
+    header.extend(1_u32.to_le_bytes());
+    header.resize(32, 0);
+    // Where the program headers are, sizes of this header and of the tables' entries, one program header that
+    // loads nothing (elf(5)).
+    header.extend(64_u64.to_le_bytes());
+    header.resize(52, 0);
+    header.extend([64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0, 1]);
+    header.resize(64 + 56, 0);
+    header
 }
 
 const WEB: &str = "exec: /bin/web\n";
@@ -314,8 +337,8 @@ const DB: &str = "exec: /bin/db\n";
 
 fn small() -> Vec<FileSpec> {
     vec![
-        ("bin/web", 0o755, "web 1"),
-        ("bin/db", 0o755, "db 1"),
+        ("bin/web", 0o755, "#!/bin/sh\nweb 1"),
+        ("bin/db", 0o755, "#!/bin/sh\ndb 1"),
         ("bin/helper", 0o4755, "set-uid 1"),
         ("etc/web.conf", 0o644, "port 1"),
         ("etc/zinit/web.yaml", 0o644, "exec: /bin/web\nafter: [db]\n"),
@@ -340,10 +363,23 @@ fn without(mut files: Vec<FileSpec>, paths: &[&str]) -> Vec<FileSpec> {
     files
 }
 
+/// An upgrade from a small release to one that differs in these files.
+pub fn upgrade_with(changes: &[FileSpec]) -> Scenario {
+    Scenario {
+        name: "upgrade",
+        act: Act::Upgrade,
+        base: vec![("bin/sh", 0o755, PROGRAM)],
+        installed: Some(small()),
+        edited: Vec::new(),
+        release: small_but(changes),
+        no_exchange: false,
+    }
+}
+
 /// All scenarios.
 pub fn all() -> Vec<Scenario> {
     let base =
-        || vec![("bin/sh", 0o755, "busybox"), ("etc/hosts", 0o644, "localhost"), ("tmp/keep", 0o600, "k")];
+        || vec![("bin/sh", 0o755, PROGRAM), ("etc/hosts", 0o644, "localhost"), ("tmp/keep", 0o600, "k")];
     let scenario = |name, act, installed: Option<Vec<FileSpec>>, release| Scenario {
         name,
         act,
@@ -356,7 +392,7 @@ pub fn all() -> Vec<Scenario> {
     let upgrade = |name, release| scenario(name, Act::Upgrade, Some(small()), release);
     let changed = || {
         small_but(&[
-            ("bin/web", 0o755, "web 2"),
+            ("bin/web", 0o755, "#!/bin/sh\nweb 2"),
             ("lib/libx.so", 0o644, "-> libx.so.2"),
             ("lib/libx.so.2", 0o644, "x 2"),
         ])
@@ -370,7 +406,7 @@ pub fn all() -> Vec<Scenario> {
         upgrade(
             "service added",
             small_but(&[
-                ("bin/new", 0o755, "new 1"),
+                ("bin/new", 0o755, "#!/bin/sh\nnew 1"),
                 ("etc/zinit/new.yaml", 0o644, "exec: /bin/new\nafter: [web]\n"),
             ]),
         ),
@@ -385,7 +421,7 @@ pub fn all() -> Vec<Scenario> {
                 "/etc conflict",
                 small_but(&[
                     ("etc/web.conf", 0o644, "port 2"),
-                    ("bin/db", 0o755, "db 2"),
+                    ("bin/db", 0o755, "#!/bin/sh\ndb 2"),
                     ("etc/zinit/db.yaml", 0o644, DB),
                 ]),
             )
@@ -393,13 +429,16 @@ pub fn all() -> Vec<Scenario> {
         scenario(
             "self-update",
             Act::SelfUpdate,
-            Some(with_identityd("identityd 1")),
-            with_identityd("identityd 2"),
+            Some(with_identityd("#!/bin/sh\nidentityd 1")),
+            with_identityd("#!/bin/sh\nidentityd 2"),
         ),
-        upgrade("bad release", small_but(&[("bin/web", 0o755, "exits 2"), ("bin/db", 0o755, "db 2")])),
+        upgrade(
+            "bad release",
+            small_but(&[("bin/web", 0o755, "#!/bin/sh\nexits 2"), ("bin/db", 0o755, "#!/bin/sh\ndb 2")]),
+        ),
         upgrade(
             "dying release",
-            small_but(&[("bin/web", 0o755, "dies 2"), ("etc/zinit/web.yaml", 0o644, WEB)]),
+            small_but(&[("bin/web", 0o755, "#!/bin/sh\ndies 2"), ("etc/zinit/web.yaml", 0o644, WEB)]),
         ),
         Scenario { no_exchange: true, ..upgrade("upgrade without exchange", changed()) },
         scenario("rollback", Act::Revert, Some(small()), changed()),

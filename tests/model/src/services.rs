@@ -16,10 +16,10 @@ use crate::machine::Machine;
 
 const UNITS: &str = "etc/zinit";
 
-/// A program that begins with this exits with an error at once.
+/// A program that holds this word exits with an error at once.
 pub(crate) const EXITS: &str = "exits";
 
-/// A program that begins with this dies after it was asked about some times.
+/// A program that holds this word dies after it was asked about some times.
 pub(crate) const DIES: &str = "dies";
 
 const ANSWERS_BEFORE_DEATH: u32 = 3;
@@ -108,9 +108,7 @@ impl Services {
             .and_then(|path| Some((files.content(&path)?.to_vec(), files.inode_of(&path)?)));
         service.state = match found {
             None => State::Failure,
-            Some((program, _)) if program.starts_with(EXITS.as_bytes()) => {
-                State::Error(ExitCause::Exited { pid, code: 1 })
-            }
+            Some((program, _)) if holds(&program, EXITS) => State::Error(ExitCause::Exited { pid, code: 1 }),
             Some(_) if service.unit.oneshot => State::Success,
             Some((program, inode)) => {
                 service.process = Some(Process { pid, program, inode, asked: 0 });
@@ -127,7 +125,7 @@ impl Services {
         let service = self.known(name)?;
         if let Some(process) = &mut service.process {
             process.asked += 1;
-            if process.asked > ANSWERS_BEFORE_DEATH && process.program.starts_with(DIES.as_bytes()) {
+            if process.asked > ANSWERS_BEFORE_DEATH && holds(&process.program, DIES) {
                 service.state = State::Error(ExitCause::Exited { pid: process.pid, code: 2 });
                 service.process = None;
             }
@@ -166,6 +164,10 @@ impl Services {
     fn has_process(&self, pid: u32) -> bool {
         self.table.values().any(|service| service.process.as_ref().is_some_and(|process| process.pid == pid))
     }
+}
+
+fn holds(program: &[u8], word: &str) -> bool {
+    program.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
 fn units_in(files: &Files) -> BTreeSet<UnitName> {

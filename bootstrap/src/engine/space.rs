@@ -1,0 +1,54 @@
+//! How much space a plan takes on this node.
+
+use std::collections::BTreeMap;
+
+use flist::path::FlistPath;
+
+use super::{Engine, EngineError, ReleaseTree};
+use crate::disk::Filesystem;
+use crate::plan::{FileChange, FilePlan, Space, SpaceSum};
+use crate::root::{Found, failed};
+use crate::transaction::staging;
+
+/// What a file is described with in the record of a generation and in the journal, in bytes.
+const RECORD: u64 = 700;
+
+impl Engine {
+    /// What each file system has to take: what is staged, what is copied up for the swap, and the records.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSpace`] names the first one that has too little.
+    pub(super) fn space(
+        &self,
+        files: &FilePlan,
+        found: &BTreeMap<FlistPath, Found>,
+        release: &ReleaseTree,
+        installed: usize,
+    ) -> Result<Vec<Space>, EngineError> {
+        let mut sum = SpaceSum::default();
+        for change in &files.changes {
+            let top = staging::top(&self.root, change.path()).map_err(EngineError::Root)?;
+            let filesystem = self.root.disk().filesystem(&top);
+            let filesystem = filesystem.map_err(failed("look at the file system of", &top));
+            let filesystem = filesystem.map_err(EngineError::Root)?;
+            let new = change.staged().map_or(0, |(_, item)| item.size());
+            let takes_away = matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. });
+            let old = found.get(change.path()).filter(|_| takes_away && filesystem.copies_up);
+            let copied = old.map_or(0, |old| old.item.size());
+            let at = self.root.outer(&top).display().to_string();
+            sum.add(filesystem.device, || describe(&filesystem, at), new.saturating_add(copied));
+        }
+        let (filesystem, at) = self.state.filesystem().map_err(EngineError::Generation)?;
+        let records = (installed + files.changes.len()) as u64 * RECORD + release.flist.len() as u64;
+        sum.add(filesystem.device, || describe(&filesystem, at), records);
+        let spaces = sum.finish();
+        match spaces.iter().find(|space| !space.suffices()) {
+            Some(space) => Err(EngineError::NoSpace(space.clone())),
+            None => Ok(spaces),
+        }
+    }
+}
+
+fn describe(filesystem: &Filesystem, at: String) -> Space {
+    Space { at, need: 0, have: filesystem.available, in_ram: filesystem.in_ram }
+}

@@ -1,0 +1,154 @@
+//! Would the root run as it will be after the swap? Asked before any service is stopped.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flist::path::FlistPath;
+use flist::rehearsal::{
+    Facts, Finding, FutureRoot, Node, Purpose, RootError, Service, machine, rehearse, without_repeats,
+};
+use zinit_client::{ServiceUnit, UnitName};
+
+use crate::disk::{Kind, is_absent};
+use crate::plan::FileChange;
+use crate::root::Root;
+use crate::transaction::journal::Swap;
+
+/// Units by name.
+type Units = BTreeMap<UnitName, ServiceUnit>;
+
+/// What would be wrong after the swap and is not wrong now.
+///
+/// # Errors
+/// The root, or what is staged, could not be looked at.
+pub(crate) fn findings(
+    root: &Root,
+    swaps: &[Swap],
+    (before, after): (&Units, &Units),
+) -> Result<Vec<Finding>, RootError> {
+    let changed: Vec<FlistPath> = swaps
+        .iter()
+        .filter(|swap| swap.change.staged().is_some())
+        .map(|swap| swap.change.path().clone())
+        .collect();
+    let look = |root: &dyn FutureRoot, units: &Units| {
+        let facts = Facts { services: &services(units), changed: &changed, machine: here() };
+        rehearse(root, &facts)
+    };
+    let known: BTreeSet<Finding> =
+        look(&AfterSwap { root, placed: BTreeMap::new() }, before)?.into_iter().collect();
+    let placed = swaps.iter().map(|swap| (swap.change.path(), Placed::of(swap))).collect();
+    let mut found = look(&AfterSwap { root, placed }, after)?;
+    found.retain(|finding| !known.contains(finding));
+    Ok(without_repeats(found))
+}
+
+/// The processor of this node.
+fn here() -> u16 {
+    if cfg!(target_arch = "aarch64") { machine::AARCH64 } else { machine::X86_64 }
+}
+
+fn services(units: &Units) -> Vec<Service> {
+    let of = |(name, unit): (&UnitName, &ServiceUnit)| {
+        let service = |purpose, argv: Vec<String>| Service {
+            unit: name.as_str().to_owned(),
+            purpose,
+            argv,
+            directory: unit.dir.clone(),
+            path: unit.env.get("PATH").cloned(),
+            library_path: unit.env.get("LD_LIBRARY_PATH").cloned(),
+        };
+        // Commands that cannot be split are the plan's business.
+        let exec = unit.command().ok().map(|argv| service(Purpose::Exec, argv));
+        let test = unit.test_command().ok().flatten().map(|argv| service(Purpose::Test, argv));
+        [exec, test]
+    };
+    units.iter().flat_map(of).flatten().collect()
+}
+
+/// What is at a path after the swap.
+enum Placed<'s> {
+    Nothing,
+    Directory,
+    /// What lies in this slot now.
+    Staged(&'s FlistPath),
+}
+
+impl<'s> Placed<'s> {
+    fn of(swap: &'s Swap) -> Self {
+        match (&swap.change, &swap.slot) {
+            (FileChange::MakeDirectory { .. }, _) => Self::Directory,
+            (FileChange::Add { .. } | FileChange::Replace { .. }, Some(slot)) => Self::Staged(slot),
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// The root file system with changes that have not been made yet.
+struct AfterSwap<'r> {
+    root: &'r Root,
+    placed: BTreeMap<&'r FlistPath, Placed<'r>>,
+}
+
+impl AfterSwap<'_> {
+    /// Where the file is now that will be at a path.
+    fn now<'p>(&'p self, path: &'p FlistPath) -> &'p FlistPath {
+        match self.placed.get(path) {
+            Some(Placed::Staged(slot)) => slot,
+            _ => path,
+        }
+    }
+}
+
+fn failed(action: &'static str, path: &FlistPath) -> impl FnOnce(std::io::Error) -> RootError + use<> {
+    let path = path.clone();
+    move |source| RootError { action, path, source: source.into() }
+}
+
+impl FutureRoot for AfterSwap<'_> {
+    fn look(&self, path: &FlistPath) -> Result<Option<Node>, RootError> {
+        match self.placed.get(path) {
+            Some(Placed::Nothing) => return Ok(None),
+            Some(Placed::Directory) => return Ok(Some(Node::Directory)),
+            Some(Placed::Staged(_)) | None => {}
+        }
+        let at = self.now(path);
+        let disk = self.root.disk();
+        let Some(stat) = disk.stat(at).map_err(failed("look at", path))? else { return Ok(None) };
+        Ok(Some(match stat.kind {
+            Kind::Directory => Node::Directory,
+            Kind::File => Node::File { size: stat.size, mode: stat.mode },
+            Kind::Symlink => Node::Symlink(disk.read_link(at).map_err(failed("read the link", path))?),
+            _ => Node::Other,
+        }))
+    }
+
+    fn read(&self, path: &FlistPath, offset: u64, length: usize) -> Result<Vec<u8>, RootError> {
+        let file = self.root.disk().open(self.now(path), false).map_err(failed("open", path))?;
+        let mut bytes = vec![0; length];
+        let mut read = 0;
+        while read < length {
+            match file.read_at(&mut bytes[read..], offset + read as u64).map_err(failed("read", path))? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    fn list(&self, path: &FlistPath) -> Result<Vec<Vec<u8>>, RootError> {
+        let mut names: BTreeSet<Vec<u8>> = match self.root.disk().list(path) {
+            Ok(names) => names.into_iter().collect(),
+            Err(error) if is_absent(&error) => BTreeSet::new(),
+            Err(error) => return Err(failed("list", path)(error)),
+        };
+        let here = |(at, _): &(&&FlistPath, &Placed<'_>)| at.parent().as_ref() == Some(path);
+        for (at, placed) in self.placed.iter().filter(here) {
+            match placed {
+                Placed::Nothing => names.remove(at.name()),
+                Placed::Directory | Placed::Staged(_) => names.insert(at.name().to_vec()),
+            };
+        }
+        Ok(names.into_iter().collect())
+    }
+}

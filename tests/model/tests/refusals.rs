@@ -1,0 +1,76 @@
+//! What is refused is refused before anything is touched.
+
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bootstrap::engine::EngineError;
+use bootstrap::lock;
+use bootstrap::transaction::TransactionError;
+use flist::rehearsal::Code;
+use molt_model::fault::Operation;
+use molt_model::scenario::{FileSpec, upgrade_with};
+use molt_model::{Files, Machine, Observed};
+
+/// Upgrades to a release with these changes on a machine that is prepared like this; returns the error, after
+/// having seen that no service was touched and no file differs.
+fn refused(
+    changes: &[FileSpec],
+    prepare: impl FnOnce(&mut Files, &mut Files),
+) -> (EngineError, Arc<Machine>) {
+    let directory = tempfile::tempdir().unwrap();
+    let lock = lock::take(directory.path(), "the test", Duration::ZERO).unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let stage = upgrade_with(changes).set_up(&lock).await.unwrap();
+        let machine = Arc::new(stage.machine.copy());
+        machine.with(|root, state, _| prepare(root, state));
+        machine.plan(None);
+        let before = Observed::of(&machine);
+        let error = stage.act(&machine, &lock).await.unwrap_err();
+        assert_eq!(before.difference(&Observed::of(&machine)), Vec::<String>::new());
+        assert!(!machine.operations().contains(&Operation::Order), "a service was touched: {error:?}");
+        (error, machine)
+    })
+}
+
+fn codes(changes: &[FileSpec]) -> Vec<Code> {
+    match refused(changes, |_, _| {}).0 {
+        EngineError::Transaction(error @ TransactionError::WouldNotRun(_)) => {
+            assert!(error.is_the_releases_fault());
+            let TransactionError::WouldNotRun(findings) = error else { unreachable!() };
+            findings.into_iter().map(|finding| finding.code).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_would_not_run_is_found_before_a_service_is_stopped() {
+    let unit = |text| ("etc/zinit/web.yaml", 0o644, text);
+    assert_eq!(codes(&[unit("exec: /bin/nothing\n")]), [Code::MissingExec]);
+    assert_eq!(codes(&[unit("exec: /bin/web\ntest: /bin/nothing\n")]), [Code::MissingExec]);
+    assert_eq!(codes(&[("bin/web", 0o644, "#!/bin/sh\nweb 2")]), [Code::ExecNotExecutable]);
+    assert_eq!(codes(&[("bin/web", 0o755, "#!/bin/python\nweb 2")]), [Code::MissingShebangInterpreter]);
+    assert_eq!(codes(&[("bin/web", 0o755, "-> nowhere")]), [Code::MissingExec]);
+}
+
+#[test]
+fn too_little_space_is_found_before_a_byte_is_written() {
+    let changes = [("bin/web", 0o755, "#!/bin/sh\nweb 2")];
+    for in_state in [false, true] {
+        let (error, machine) = refused(&changes, |root, state| {
+            (if in_state { state } else { root }).available = Some(4096);
+        });
+        let EngineError::NoSpace(space) = &error else { panic!("{error:?}") };
+        assert_eq!(space.at, if in_state { "/var/lib/molt" } else { "/" });
+        assert!(space.need > 0 && space.have == Some(4096), "{space:?}");
+        let written: Vec<String> = machine.with(|root, state, _| {
+            let all = root.listing().into_keys().chain(state.listing().into_keys());
+            all.map(|path| path.to_string()).filter(|path| path.contains("/2")).collect()
+        });
+        assert!(written.is_empty(), "{written:?}");
+    }
+}
