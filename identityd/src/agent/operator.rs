@@ -171,7 +171,7 @@ impl Agent {
         });
         let candidate = stopped.map_err(|problem| {
             let message = format!("nothing is cancelled in stage {}: {problem}", self.state.stage);
-            Problem::new(ProblemKind::Busy, message)
+            Problem::new(ProblemKind::Local, message)
         })?;
         let version = candidate.version.clone();
         let hold = Hold::new(Some(candidate.release), now(), by, Some(why));
