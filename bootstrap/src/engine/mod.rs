@@ -4,16 +4,17 @@ mod error;
 mod generations;
 mod look;
 mod release;
+mod services;
 mod space;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flist::hub::{ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
-use zinit_client::{Client, ServiceStatus, ServiceUnit, UnitName};
+use zinit_client::{Client, ServiceUnit, UnitName};
 
 pub use error::EngineError;
 pub use generations::{Collected, Listed};
@@ -24,15 +25,13 @@ use crate::generation::{Cause, Generation, RootIdentity, Standing, StateDir, gen
 use crate::health::HealthLimits;
 use crate::item::Items;
 use crate::lock::EngineLock;
-use crate::plan::{
-    FileChange, Plan, PlanError, Purpose, ServiceView, Wanted, plan_files, plan_services, unit_name,
-};
+use crate::plan::{FileChange, Plan, PlanError, Purpose, Wanted, plan_files, plan_services, unit_name};
 use crate::root::{Found, Root};
 use crate::settings::Settings;
 use crate::source::ContentSource;
 use crate::supervisor::Supervisor;
 use crate::transaction::journal::Record;
-use crate::transaction::services::{monitor, status};
+use crate::transaction::services::monitor;
 use crate::transaction::{
     self, BeforeSwap, Context, FETCHED_AT_ONCE, Observer, Recovery, TransactionError, recover,
 };
@@ -45,9 +44,6 @@ const MAX_UNIT: usize = zinit_client::MAX_UNIT_BYTES;
 
 /// Most services that are looked at.
 const MAX_SERVICES: usize = 10_000;
-
-/// Where the executable of a unit without a path is looked for, as zinit's environment has it.
-const SEARCH_PATH: [&str; 6] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
 
 /// Services that no plan stops: the supervisor, the daemon that does the upgrade, and whoever restarts
 /// bootstrap.
@@ -339,82 +335,6 @@ impl Engine {
             tracing::warn!(error = %flist::report(&error), "old generations are still recorded");
         }
         done
-    }
-
-    async fn service_view(
-        &self,
-        changes: &[FileChange],
-        found: &BTreeMap<FlistPath, Found>,
-        (old, new): (&Items, &Items),
-        (before, after): (&BTreeMap<UnitName, ServiceUnit>, &BTreeMap<UnitName, ServiceUnit>),
-    ) -> Result<ServiceView, EngineError> {
-        let status = self.services().await?;
-        let replaced: HashMap<(u64, u64), FlistPath> = changes
-            .iter()
-            .filter(|change| matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. }))
-            .filter_map(|change| Some((found.get(change.path())?.stamp.inode, change.path().clone())))
-            .collect();
-        let leaders: BTreeMap<_, _> =
-            status.iter().filter_map(|(name, status)| Some((name.clone(), status.pid?))).collect();
-        let mut executables = BTreeMap::new();
-        for (name, unit) in after {
-            if let Some(path) = self.executable(unit)? {
-                executables.insert(name.clone(), path);
-            }
-        }
-        let changed_files = replaced.values().cloned().collect();
-        let zinit = self.zinit.clone();
-        let in_use = tokio::task::spawn_blocking(move || zinit.in_use(&replaced, &leaders));
-        let shipped = |items: &Items| items.keys().filter_map(unit_name).collect();
-        Ok(ServiceView {
-            before: before.clone(),
-            after: after.clone(),
-            shipped_before: shipped(old),
-            shipped_after: shipped(new),
-            status,
-            changed_units: changes.iter().filter_map(|change| unit_name(change.path())).collect(),
-            changed_files,
-            executables,
-            in_use: in_use.await.map_err(EngineError::Broken)?,
-            protected: self.protected.clone(),
-            starts_missing: false,
-        })
-    }
-
-    /// What the supervisor says of every service that it knows.
-    ///
-    /// # Errors
-    /// [`EngineError`].
-    pub async fn services(&self) -> Result<BTreeMap<UnitName, ServiceStatus>, EngineError> {
-        let listed = self.zinit.list().await.map_err(EngineError::List)?;
-        let mut all = BTreeMap::new();
-        // A name that cannot be a unit's is nothing that a release could have shipped.
-        for name in listed.iter().filter_map(|name| name.parse::<UnitName>().ok()).take(MAX_SERVICES) {
-            if let Some(status) = status(self.zinit(), &name).await.map_err(EngineError::Service)? {
-                all.insert(name, status);
-            }
-        }
-        Ok(all)
-    }
-
-    /// The path of a unit's executable, without symlinks in its directories; `None` when nobody can tell.
-    fn executable(&self, unit: &ServiceUnit) -> Result<Option<FlistPath>, EngineError> {
-        let Some(program) = unit.command().ok().and_then(|command| command.into_iter().next()) else {
-            return Ok(None);
-        };
-        let candidates: Vec<FlistPath> = match program.strip_prefix('/') {
-            Some(path) => path.parse().into_iter().collect(),
-            None => SEARCH_PATH.iter().filter_map(|dir| format!("{dir}/{program}").parse().ok()).collect(),
-        };
-        let mut first = None;
-        for candidate in &candidates {
-            let path = self.root.canonical(candidate).map_err(EngineError::Root)?;
-            if self.root.inode(&path).map_err(EngineError::Root)?.is_some() {
-                return Ok(Some(path));
-            }
-            first = first.or(Some(path));
-        }
-        Ok(first)
     }
 }
 

@@ -6,7 +6,8 @@ use zinit_client::{Target, UnitName};
 
 use super::journal::{Header, JournalPlace, Record, Swap};
 use super::services::{self, ServiceError};
-use super::{TransactionError, clean_up, files};
+use super::undo::clean_up;
+use super::{TransactionError, files};
 use crate::boot_info;
 use crate::generation::{Cause, Generation, RootIdentity, StateDir};
 use crate::plan::Purpose;

@@ -1,0 +1,107 @@
+//! Why a transaction did not go through.
+
+use flist::path::FlistPath;
+use flist::rehearsal::Finding;
+use nix::errno::Errno;
+
+use super::journal::JournalError;
+use super::services::ServiceError;
+use crate::boot_info::BootInfoError;
+use crate::generation::GenerationError;
+use crate::root::RootError;
+use crate::source::SourceError;
+
+/// Why a transaction did not go through.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionError {
+    /// The root file system did not do what was asked.
+    #[error("a file could not be installed")]
+    Root(#[source] RootError),
+    /// The content of a file could not be had.
+    #[error("the content of /{path} cannot be had")]
+    Content {
+        /// The file.
+        path: FlistPath,
+        /// The reason.
+        #[source]
+        source: SourceError,
+    },
+    /// A service could not be stopped or started.
+    #[error("a service could not be switched")]
+    Service(#[source] ServiceError),
+    /// The journal could not be kept.
+    #[error("the transaction cannot be recorded")]
+    Journal(#[source] JournalError),
+    /// The new generation could not be recorded.
+    #[error("the new generation cannot be recorded")]
+    Generation(#[source] GenerationError),
+    /// The boot information could not be written.
+    #[error("the boot information cannot be written")]
+    BootInfo(#[source] BootInfoError),
+    /// The engine stopped in the middle, and not everything could be undone afterwards.
+    #[error("an interrupted transaction could not be undone: {}", .0.join("; "))]
+    NotRecovered(Vec<String>),
+    /// A thread of the engine failed.
+    #[error("staging broke off")]
+    Broken(#[source] tokio::task::JoinError),
+    /// Services had been stopped or files swapped when it failed; all of that was undone.
+    #[error("it failed half-way and was undone")]
+    Undone(#[source] Box<TransactionError>),
+    /// It could not be found out whether the release would run.
+    #[error("the release cannot be rehearsed")]
+    Rehearsal(#[source] flist::rehearsal::RootError),
+    /// The root would not run after the swap; no service was touched.
+    #[error("the release would not run on this node: {}", in_words(.0))]
+    WouldNotRun(Vec<Finding>),
+    /// Whoever has to be ready before the swap was not.
+    #[error("the swap could not begin")]
+    NotReady(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Something failed, and not everything could be undone.
+    #[error("the node is degraded: {}", .not_undone.join("; "))]
+    Degraded {
+        /// What could not be undone.
+        not_undone: Vec<String>,
+        /// What had failed in the first place.
+        #[source]
+        source: Box<TransactionError>,
+    },
+}
+
+/// Findings that are told in a message; the log has all.
+const FINDINGS_TOLD: usize = 5;
+
+fn in_words(findings: &[Finding]) -> String {
+    let told: Vec<_> = findings.iter().take(FINDINGS_TOLD).map(ToString::to_string).collect();
+    match findings.len().saturating_sub(FINDINGS_TOLD) {
+        0 => told.join("; "),
+        more => format!("{}; and {more} more", told.join("; ")),
+    }
+}
+
+/// Answers of the system that are about this node's disk and memory, not about the release.
+const NOT_THE_RELEASE: [Errno; 6] =
+    [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::ENOMEM, Errno::EMFILE];
+
+impl TransactionError {
+    /// Whether the release is to blame. Whatever fails before the first service is stopped costs nothing, unless
+    /// it was the rehearsal that found what would fail; a full or broken disk is nobody's release.
+    pub fn is_the_releases_fault(&self) -> bool {
+        let error = match self {
+            Self::WouldNotRun(_) => return true,
+            Self::Undone(error) => error,
+            _ => return false,
+        };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
+        while let Some(error) = cause {
+            let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+            if errno.is_some_and(|errno| NOT_THE_RELEASE.contains(&Errno::from_raw(errno))) {
+                return false;
+            }
+            if matches!(error.downcast_ref::<RootError>(), Some(RootError::Changed(_))) {
+                return false;
+            }
+            cause = error.source();
+        }
+        true
+    }
+}

@@ -1,0 +1,268 @@
+//! Carrying out one step after the other.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use flist::path::FlistPath;
+use zinit_client::{ServiceUnit, UnitName};
+
+use super::journal::{Header, Journal, JournalPlace, Record, Swap};
+use super::{Context, Progress, TransactionError, files, services, staging};
+use crate::boot_info::{self, BootInfo};
+use crate::generation::{Cause, Generation, Kept};
+use crate::health::{HealthLimits, HealthWatch};
+use crate::plan::{FileChange, Plan, Purpose, Step};
+use crate::rehearsal;
+use crate::root::{Found, failed};
+
+/// Longest health window that a unit can ask for.
+const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
+
+/// A transaction under way.
+pub(super) struct Run<'r> {
+    pub(super) plan: &'r Plan,
+    pub(super) context: &'r Context<'r>,
+    pub(super) journal: Journal,
+    pub(super) place: JournalPlace,
+    pub(super) generation: Generation,
+    pub(super) header: Header,
+    pub(super) slots: Vec<Option<FlistPath>>,
+    pub(super) swaps: Vec<Swap>,
+    pub(super) begun: bool,
+    pub(super) swapped: Vec<usize>,
+    pub(super) stopped: BTreeMap<UnitName, Instant>,
+    pub(super) started: Vec<UnitName>,
+    pub(super) committed: bool,
+}
+
+impl<'r> Run<'r> {
+    pub(super) fn begin(plan: &'r Plan, context: &'r Context<'r>) -> Result<Self, TransactionError> {
+        let Context { root, state, .. } = context;
+        let mut generation = context.generation.clone();
+        let slots =
+            staging::slots(root, &plan.files.changes, generation.number).map_err(TransactionError::Root)?;
+        let header = Header {
+            generation: generation.number,
+            purpose: plan.purpose,
+            release: generation.release,
+            version: generation.version.clone(),
+            root: generation.root.clone(),
+            stop: plan.services.stopped_and_wanted(),
+            start: plan.services.start.clone(),
+            staging: staging::directories_of(&slots),
+            boot_info: BootInfo::read(root).map_err(TransactionError::BootInfo)?,
+        };
+        if generation.cause != Cause::FirstBoot {
+            generation.staging.clone_from(&header.staging);
+            generation.kept = kept(&plan.files.changes, &slots, context.seen);
+        }
+        state.prepare(&generation, context.flist).map_err(TransactionError::Generation)?;
+        let place = state.journal().map_err(TransactionError::Generation)?;
+        let journal = Journal::begin(place.clone(), header.clone()).map_err(TransactionError::Journal)?;
+        // What an earlier life left there is no longer described by any journal.
+        let staged = staging::clear(root, &header.staging)
+            .and_then(|()| staging::make_directories(root, &header.staging));
+        if let Err(error) = staged {
+            journal.end().map_err(TransactionError::Journal)?;
+            return Err(TransactionError::Root(error));
+        }
+        Ok(Self {
+            plan,
+            context,
+            journal,
+            place,
+            generation,
+            header,
+            slots,
+            swaps: Vec::new(),
+            begun: false,
+            swapped: Vec::new(),
+            stopped: BTreeMap::new(),
+            started: Vec::new(),
+            committed: false,
+        })
+    }
+
+    pub(super) async fn step(&mut self, step: &Step) -> Result<(), TransactionError> {
+        match step {
+            Step::Reserve => self.reserve().await,
+            // All are staged together: see `stage_all`.
+            Step::Stage { .. } => self.stage_all().await,
+            Step::Rehearse => self.rehearse().await,
+            Step::Sync => self.sync().await,
+            Step::Stop { unit } => self.stop(unit).await,
+            Step::Swap { change } => self.swap(*change),
+            Step::Start { unit } => self.start(unit).await,
+            Step::Soak => self.soak().await,
+            Step::Record => self.record(),
+            Step::Commit => self.commit(),
+        }
+    }
+
+    async fn soak(&self) -> Result<(), TransactionError> {
+        (self.context.observer)(Progress::Soaking);
+        let units = &self.context.units.1;
+        let started = || self.plan.services.start.iter().map(|name| (name, units.get(name)));
+        let asked = |unit: Option<&ServiceUnit>| unit?.molt.health_window.map(Duration::from_secs);
+        let default = self.context.health.window;
+        let windows = started().map(|(_, unit)| asked(unit).unwrap_or(default).min(MAX_HEALTH_WINDOW));
+        let window = windows.max().unwrap_or(default);
+        let limits = HealthLimits { window, ..self.context.health };
+        let services = started().map(|(name, unit)| (name.clone(), unit.is_some_and(|unit| unit.oneshot)));
+        let soaked = services::soak(self.context.zinit, HealthWatch::new(limits, services)).await;
+        soaked.map_err(TransactionError::Service)
+    }
+
+    /// Takes space for all that will be staged.
+    async fn reserve(&mut self) -> Result<(), TransactionError> {
+        let (root, tree) = (self.context.root.clone(), self.context.tree.clone());
+        let source = self.context.source.clone();
+        let (changes, slots) = (self.plan.files.changes.clone(), self.slots.clone());
+        let fetched_at_once = self.context.fetched_at_once;
+        // A change in the journal takes its JSON and some words about where it lies.
+        let journal = changes.iter().map(|change| 300 + 2 * change.path().as_bytes().len() as u64).sum();
+        self.journal.reserve(journal).map_err(TransactionError::Journal)?;
+        let work = tokio::task::spawn_blocking(move || {
+            let source = source.as_ref();
+            let stager = staging::Stager { root: &root, tree: &tree, source, fetched_at_once };
+            changes.iter().zip(&slots).try_for_each(|(change, slot)| stager.reserve(change, slot.as_ref()))
+        });
+        work.await.map_err(TransactionError::Broken)?
+    }
+
+    /// Stages every change, on threads that may block, at the first of the stage steps.
+    async fn stage_all(&mut self) -> Result<(), TransactionError> {
+        if !self.swaps.is_empty() {
+            return Ok(());
+        }
+        let (root, tree) = (self.context.root.clone(), self.context.tree.clone());
+        let source = self.context.source.clone();
+        let (changes, slots) = (self.plan.files.changes.clone(), self.slots.clone());
+        let fetched_at_once = self.context.fetched_at_once;
+        let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        let work = tokio::task::spawn_blocking(move || {
+            let source = source.as_ref();
+            let stager = staging::Stager { root: &root, tree: &tree, source, fetched_at_once };
+            let total = changes.iter().filter(|change| change.staged().is_some()).count();
+            stager.stage_all(&changes, &slots, |done| {
+                // Nobody listening is no reason to stop.
+                let _ = report.send(Progress::Staged { done, total });
+            })
+        });
+        while let Some(progress) = reports.recv().await {
+            (self.context.observer)(progress);
+        }
+        self.swaps = work.await.map_err(TransactionError::Broken)??;
+        Ok(())
+    }
+
+    async fn rehearse(&mut self) -> Result<(), TransactionError> {
+        self.stage_all().await?;
+        let (root, swaps) = (self.context.root.clone(), self.swaps.clone());
+        let (before, after) = (self.context.units.0.clone(), self.context.units.1.clone());
+        let work = tokio::task::spawn_blocking(move || rehearsal::findings(&root, &swaps, (&before, &after)));
+        let findings = work.await.map_err(TransactionError::Broken)?.map_err(TransactionError::Rehearsal)?;
+        for finding in &findings {
+            tracing::error!(%finding, "it would not run");
+        }
+        if findings.is_empty() { Ok(()) } else { Err(TransactionError::WouldNotRun(findings)) }
+    }
+
+    async fn sync(&mut self) -> Result<(), TransactionError> {
+        // Also when nothing had to be staged: removals and directories are announced all the same.
+        self.stage_all().await?;
+        self.sync_mounts()?;
+        let record = Record::Staged { swaps: self.swaps.clone() };
+        self.journal.append(&record).map_err(TransactionError::Journal)?;
+        (self.context.before_swap)().map_err(TransactionError::NotReady)?;
+        self.begun = true;
+        (self.context.observer)(Progress::Swapping);
+        Ok(())
+    }
+
+    async fn stop(&mut self, unit: &UnitName) -> Result<(), TransactionError> {
+        // Counted as stopped from the request on: a stop that fails half-way has to be made good too.
+        self.stopped.insert(unit.clone(), Instant::now());
+        let definition = self.context.units.0.get(unit);
+        let stopped = services::stop_and_forget(self.context.zinit, unit, definition).await;
+        stopped.map_err(TransactionError::Service)?;
+        (self.context.observer)(Progress::Stopped(unit.clone()));
+        Ok(())
+    }
+
+    fn swap(&mut self, change: usize) -> Result<(), TransactionError> {
+        self.swapped.push(change);
+        let swap = &self.swaps[change];
+        let seen = self.context.seen.get(swap.change.path()).map(|found| &found.stamp);
+        files::swap(&self.context.root, swap, seen).map_err(TransactionError::Root)
+    }
+
+    async fn start(&mut self, unit: &UnitName) -> Result<(), TransactionError> {
+        // Counted as started from the request on: zinit may obey and its answer be lost.
+        self.started.push(unit.clone());
+        if let Err(error) = services::monitor(self.context.zinit, unit).await {
+            if !self.committed {
+                return Err(TransactionError::Service(error));
+            }
+            // On a first boot there is nothing better to go back to: what runs is kept (contract, item 2).
+            tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started");
+            return Ok(());
+        }
+        let down = self.stopped.get(unit).map(Instant::elapsed);
+        (self.context.observer)(Progress::Started { unit: unit.clone(), down });
+        Ok(())
+    }
+
+    fn record(&mut self) -> Result<(), TransactionError> {
+        let (root, generation) = (&self.context.root, self.context.generation);
+        boot_info::write(root, &generation.channel, &generation.info).map_err(TransactionError::BootInfo)
+    }
+
+    fn commit(&mut self) -> Result<(), TransactionError> {
+        // The swaps must be on disk before anything says that they are.
+        self.sync_mounts()?;
+        let number = self.header.generation;
+        if let Err(error) = self.context.state.commit(number) {
+            // The pointer may have moved although syncing it failed.
+            if self.context.state.current_number().ok().flatten() != Some(number) {
+                return Err(TransactionError::Generation(error));
+            }
+            tracing::warn!(error = %flist::report(&error), "the new generation may not survive a power cut");
+        }
+        self.committed = true;
+        if let Err(error) = self.journal.append(&Record::Committed { generation: number }) {
+            tracing::warn!(error = %flist::report(&error), "the commit is not in the journal; the pointer counts");
+        }
+        Ok(())
+    }
+
+    fn sync_mounts(&self) -> Result<(), TransactionError> {
+        for directory in &self.header.staging {
+            let synced = self.context.root.disk().sync_filesystem(directory);
+            synced.map_err(failed("sync", directory)).map_err(TransactionError::Root)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) {
+        if self.plan.purpose == Purpose::SelfUpdate {
+            return;
+        }
+        let settled = staging::settle(&self.context.root, &self.header.staging, &self.generation.kept);
+        let settled = settled.map_err(TransactionError::Root);
+        let ended = settled.and_then(|()| self.journal.end().map_err(TransactionError::Journal));
+        if let Err(error) = ended {
+            tracing::warn!(error = %flist::report(&error), "what was staged is still there; the next start removes it");
+        }
+    }
+}
+
+/// What the changes take away, and where it lies after the swap.
+fn kept(changes: &[FileChange], slots: &[Option<FlistPath>], seen: &BTreeMap<FlistPath, Found>) -> Vec<Kept> {
+    let of = |(change, slot): (&FileChange, &Option<FlistPath>)| {
+        let takes_away = matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. });
+        let item = seen.get(change.path()).filter(|_| takes_away)?.item.clone();
+        Some(Kept { slot: slot.clone()?, item })
+    };
+    changes.iter().zip(slots).filter_map(of).collect()
+}

@@ -1,0 +1,65 @@
+//! Going back when a step fails.
+
+use super::journal::{Header, JournalPlace, Record};
+use super::run::Run;
+use super::{TransactionError, files, services, staging};
+use crate::root::{Root, failed};
+
+impl Run<'_> {
+    /// Ends what runs of the new generation; tells what could not be ended.
+    async fn end_started(&mut self) -> Vec<String> {
+        let (mut problems, mut units) = (Vec::new(), Vec::new());
+        for unit in self.started.iter().rev() {
+            let definition = self.context.units.1.get(unit);
+            if let Err(error) = services::stop_and_forget(self.context.zinit, unit, definition).await {
+                problems.push(flist::report(&error));
+                units.push(unit.clone());
+            }
+        }
+        if !units.is_empty() {
+            problems.extend(problem(self.journal.append(&Record::Unstopped { units })));
+        }
+        problems
+    }
+
+    /// Undoes everything in reverse order and gives back what is left of it as an error.
+    pub(super) async fn undo(mut self, error: TransactionError) -> TransactionError {
+        tracing::error!(error = %flist::report(&error), "the transaction failed, undoing it");
+        if self.committed {
+            return error;
+        }
+        let mut not_undone = self.end_started().await;
+        for change in self.swapped.iter().rev() {
+            not_undone.extend(problem(files::unswap(&self.context.root, &self.swaps[*change])));
+        }
+        for unit in self.header.stop.iter().rev().filter(|unit| self.stopped.contains_key(*unit)) {
+            not_undone.extend(problem(services::monitor(self.context.zinit, unit).await));
+        }
+        not_undone.extend(problem(self.header.boot_info.restore(&self.context.root)));
+        if not_undone.is_empty() {
+            let cleaned = clean_up(&self.context.root, &self.header, &self.place);
+            not_undone.extend(cleaned.err());
+        }
+        match (not_undone.is_empty(), self.begun) {
+            (true, false) => error,
+            (true, true) => TransactionError::Undone(error.into()),
+            (false, _) => TransactionError::Degraded { not_undone, source: error.into() },
+        }
+    }
+}
+
+/// What went wrong, in words.
+fn problem<E: std::error::Error + 'static>(result: Result<(), E>) -> Option<String> {
+    result.err().map(|error| flist::report(&error))
+}
+
+/// Ends what was undone: everything must be on disk before the journal goes, or a power cut could bring a
+/// part of the swap back without anybody knowing. Then what was staged is removed.
+pub(super) fn clean_up(root: &Root, header: &Header, journal: &JournalPlace) -> Result<(), String> {
+    for top in header.staging.iter().filter_map(|directory| directory.parent()?.parent()) {
+        let synced = root.disk().sync_filesystem(&top).map_err(failed("sync", &top));
+        synced.map_err(|error| flist::report(&error))?;
+    }
+    staging::clear(root, &header.staging).map_err(|error| flist::report(&error))?;
+    journal.remove().map_err(|error| flist::report(&error))
+}

@@ -1,0 +1,149 @@
+//! The scenarios, and what is in their files.
+
+use flist::rehearsal::machine;
+
+use super::{Act, FileSpec, Scenario};
+
+/// Stands for a program that this machine can run.
+const PROGRAM: &str = "(a program)";
+
+/// What a file holds. A program is an ELF header with nothing behind it: a static program that is never run.
+pub(super) fn bytes_of(text: &str) -> Vec<u8> {
+    if text != PROGRAM {
+        return text.as_bytes().to_vec();
+    }
+    let machine = if cfg!(target_arch = "aarch64") { machine::AARCH64 } else { machine::X86_64 };
+    let mut header = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0".to_vec();
+    header.extend(machine.to_le_bytes());
+    header.extend(1_u32.to_le_bytes());
+    header.resize(32, 0);
+    // Where the program headers are, sizes of this header and of the tables' entries, one program header that
+    // loads nothing (elf(5)).
+    header.extend(64_u64.to_le_bytes());
+    header.resize(52, 0);
+    header.extend([64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0, 1]);
+    header.resize(64 + 56, 0);
+    header
+}
+
+const WEB: &str = "exec: /bin/web\n";
+const DB: &str = "exec: /bin/db\n";
+
+fn small() -> Vec<FileSpec> {
+    vec![
+        ("bin/web", 0o755, "#!/bin/sh\nweb 1"),
+        ("bin/db", 0o755, "#!/bin/sh\ndb 1"),
+        ("bin/helper", 0o4755, "set-uid 1"),
+        ("etc/web.conf", 0o644, "port 1"),
+        ("etc/zinit/web.yaml", 0o644, "exec: /bin/web\nafter: [db]\n"),
+        ("etc/zinit/db.yaml", 0o644, DB),
+        ("lib/libx.so", 0o644, "-> libx.so.1"),
+        ("lib/libx.so.1", 0o644, "x 1"),
+    ]
+}
+
+fn small_but(changes: &[FileSpec]) -> Vec<FileSpec> {
+    let mut files = small();
+    for change in changes {
+        files.retain(|file| file.0 != change.0);
+        files.push(*change);
+    }
+    files.sort_by_key(|file| file.0);
+    files
+}
+
+fn without(mut files: Vec<FileSpec>, paths: &[&str]) -> Vec<FileSpec> {
+    files.retain(|file| !paths.contains(&file.0));
+    files
+}
+
+/// An upgrade from a small release to one that differs in these files.
+pub fn upgrade_with(changes: &[FileSpec]) -> Scenario {
+    Scenario {
+        name: "upgrade",
+        act: Act::Upgrade,
+        base: vec![("bin/sh", 0o755, PROGRAM)],
+        installed: Some(small()),
+        edited: Vec::new(),
+        release: small_but(changes),
+        no_exchange: false,
+    }
+}
+
+/// All scenarios.
+pub fn all() -> Vec<Scenario> {
+    let base =
+        || vec![("bin/sh", 0o755, PROGRAM), ("etc/hosts", 0o644, "localhost"), ("tmp/keep", 0o600, "k")];
+    let scenario = |name, act, installed: Option<Vec<FileSpec>>, release| Scenario {
+        name,
+        act,
+        base: base(),
+        installed,
+        edited: Vec::new(),
+        release,
+        no_exchange: false,
+    };
+    let upgrade = |name, release| scenario(name, Act::Upgrade, Some(small()), release);
+    let changed = || {
+        small_but(&[
+            ("bin/web", 0o755, "#!/bin/sh\nweb 2"),
+            ("lib/libx.so", 0o644, "-> libx.so.2"),
+            ("lib/libx.so.2", 0o644, "x 2"),
+        ])
+    };
+    let identityd = |version| ("bin/identityd", 0o755, version);
+    let identityd_unit = ("etc/zinit/identityd.yaml", 0o644, "exec: /bin/identityd\n");
+    let with_identityd = |version| small_but(&[identityd(version), identityd_unit]);
+    vec![
+        scenario("first boot", Act::Boot, None, small()),
+        upgrade("small upgrade", changed()),
+        upgrade(
+            "service added",
+            small_but(&[
+                ("bin/new", 0o755, "#!/bin/sh\nnew 1"),
+                ("etc/zinit/new.yaml", 0o644, "exec: /bin/new\nafter: [web]\n"),
+            ]),
+        ),
+        upgrade("service removed", without(small(), &["bin/web", "etc/zinit/web.yaml", "etc/web.conf"])),
+        upgrade(
+            "unit changed",
+            small_but(&[("etc/zinit/web.yaml", 0o644, "exec: /bin/web --two\nafter: [db]\n")]),
+        ),
+        Scenario {
+            edited: vec![("etc/web.conf", 0o600, "port 9"), ("etc/zinit/db.yaml", 0o644, DB)],
+            ..upgrade(
+                "/etc conflict",
+                small_but(&[
+                    ("etc/web.conf", 0o644, "port 2"),
+                    ("bin/db", 0o755, "#!/bin/sh\ndb 2"),
+                    ("etc/zinit/db.yaml", 0o644, DB),
+                ]),
+            )
+        },
+        scenario(
+            "self-update",
+            Act::SelfUpdate,
+            Some(with_identityd("#!/bin/sh\nidentityd 1")),
+            with_identityd("#!/bin/sh\nidentityd 2"),
+        ),
+        upgrade(
+            "bad release",
+            small_but(&[("bin/web", 0o755, "#!/bin/sh\nexits 2"), ("bin/db", 0o755, "#!/bin/sh\ndb 2")]),
+        ),
+        upgrade(
+            "dying release",
+            small_but(&[("bin/web", 0o755, "#!/bin/sh\ndies 2"), ("etc/zinit/web.yaml", 0o644, WEB)]),
+        ),
+        Scenario { no_exchange: true, ..upgrade("upgrade without exchange", changed()) },
+        scenario("rollback", Act::Revert, Some(small()), changed()),
+        scenario("gc", Act::Collect, Some(small()), changed()),
+        scenario("recovery", Act::Recover, Some(small()), changed()),
+        upgrade(
+            "directories come and go",
+            without(
+                small_but(&[("opt/a/b/c", 0o644, "deep"), ("opt/a/d", 0o755, "-> b")]),
+                &["lib/libx.so", "lib/libx.so.1"],
+            ),
+        ),
+    ]
+}
