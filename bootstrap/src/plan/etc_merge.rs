@@ -41,6 +41,9 @@ pub(super) fn merge(base: Option<&Item>, user: Option<&Item>, new: Option<&Item>
 
 #[cfg(test)]
 mod tests {
+    use flist::tree::Fingerprint;
+    use flist::xattr::Xattrs;
+
     use super::*;
     use crate::item::What;
 
@@ -49,31 +52,57 @@ mod tests {
         Item { mode: 0o777, uid: 0, gid: 0, mtime: 0, xattrs: Default::default(), what }
     }
 
+    /// All 27 cases of base, user and new, each absent, `one` or `other`. Rows are by base, groups by user,
+    /// letters by new: `=` nothing, `T` take new, `K` keep user, `N` keep user with `.new` beside it.
+    fn assert_table(one: &Item, other: &Item) {
+        let table = ["=TT K=N KN=", "=KK T=T KK=", "=KK K=K TT="];
+        let values = [None, Some(one), Some(other)];
+        for (base, row) in values.into_iter().zip(table) {
+            for (user, group) in values.into_iter().zip(row.split(' ')) {
+                for (new, expected) in values.into_iter().zip(group.chars()) {
+                    let letter = match merge(base, user, new, false) {
+                        Merge::Nothing => '=',
+                        Merge::TakeNew => 'T',
+                        Merge::KeepUser => 'K',
+                        Merge::KeepUserBeside => 'N',
+                    };
+                    assert_eq!(letter, expected, "{base:?} {user:?} {new:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_whole_table() {
-        use Merge::{KeepUser, KeepUserBeside, Nothing, TakeNew};
         let (a, b, c) = (item("a"), item("b"), item("c"));
-        let (a, b, c) = (Some(&a), Some(&b), Some(&c));
-        // base, user, new
-        for (base, user, new, expected) in [
-            (None, None, None, Nothing),
-            (None, None, a, TakeNew),
-            (None, a, None, KeepUser),
-            (None, a, a, Nothing),
-            (None, a, b, KeepUserBeside),
-            (a, None, None, Nothing),
-            (a, None, a, KeepUser),
-            (a, None, b, KeepUser),
-            (a, a, None, TakeNew),
-            (a, a, a, Nothing),
-            (a, a, b, TakeNew),
-            (a, b, None, KeepUser),
-            (a, b, a, KeepUser),
-            (a, b, b, Nothing),
-            (a, b, c, KeepUserBeside),
-        ] {
-            assert_eq!(merge(base, user, new, false), expected, "{base:?} {user:?} {new:?}");
-        }
-        assert_eq!(merge(None, a, b, true), TakeNew);
+        assert_table(&a, &b);
+        assert_eq!(merge(Some(&a), Some(&b), Some(&c), false), Merge::KeepUserBeside);
+    }
+
+    #[test]
+    fn owner_mode_rights_and_kind_count_as_much_as_content() {
+        let file = Item {
+            what: What::File { size: 0, fingerprint: Fingerprint::of(0, [].into_iter()) },
+            ..item("")
+        };
+        let rights = Xattrs::from([(b"security.capability".to_vec(), vec![1])]);
+        let others = [
+            Item { mode: 0o600, ..file.clone() },
+            Item { uid: 7, ..file.clone() },
+            Item { gid: 7, ..file.clone() },
+            Item { xattrs: rights, ..file.clone() },
+            Item { what: What::Fifo, ..file.clone() },
+            item("link"),
+        ];
+        others.iter().for_each(|other| assert_table(&file, other));
+        // A time that differs is no change.
+        let later = Item { mtime: 9, ..file.clone() };
+        assert_eq!(merge(Some(&file), Some(&later), Some(&file), false), Merge::Nothing);
+    }
+
+    #[test]
+    fn at_a_first_boot_the_release_wins() {
+        let (a, b) = (item("a"), item("b"));
+        assert_eq!(merge(None, Some(&a), Some(&b), true), Merge::TakeNew);
     }
 }
