@@ -59,7 +59,7 @@ impl Engine {
         let current = self.current()?.map(|current| current.number);
         let identity = self.identity()?;
         let mut listed = Vec::new();
-        for generation in self.recorded_generations()? {
+        for generation in self.readable_generations()? {
             let number = generation.number;
             let here = generation.root.survives_in(&identity) && current.is_some_and(|at| number <= at);
             if !here {
@@ -79,10 +79,25 @@ impl Engine {
         Ok(listed)
     }
 
+    /// What is recorded and not damaged.
     fn recorded_generations(&self) -> Result<Vec<Generation>, EngineError> {
         let mut generations = Vec::new();
         for number in self.state.numbers().map_err(EngineError::Generation)? {
             generations.extend(self.state.recorded(number).map_err(EngineError::Generation)?);
+        }
+        Ok(generations)
+    }
+
+    /// As [`Engine::recorded_generations`], for who can do without: what cannot be read is told and passed over.
+    fn readable_generations(&self) -> Result<Vec<Generation>, EngineError> {
+        let mut generations = Vec::new();
+        for number in self.state.numbers().map_err(EngineError::Generation)? {
+            match self.state.recorded(number) {
+                Ok(generation) => generations.extend(generation),
+                Err(error) => {
+                    tracing::warn!(error = %flist::report(&error), "this generation cannot be gone back to");
+                }
+            }
         }
         Ok(generations)
     }
@@ -129,7 +144,7 @@ impl Engine {
     ) -> Result<Arc<dyn ContentSource>, EngineError> {
         let identity = self.identity()?;
         let mut slots = HashMap::new();
-        for generation in self.recorded_generations()? {
+        for generation in self.readable_generations()? {
             if generation.root.survives_in(&identity) {
                 slots.extend(generation.kept.into_iter().filter_map(|kept| match kept.item.what {
                     What::File { fingerprint, .. } => Some((fingerprint, kept.slot)),

@@ -185,8 +185,10 @@ impl Engine {
     pub async fn recover(&self, lock: &EngineLock) -> Result<Recovery, EngineError> {
         let recovered = recover(&self.root, &self.state, &self.identity()?, self.zinit()).await;
         let recovered = recovered.map_err(EngineError::Transaction)?;
-        if recovered != Recovery::Clean {
-            self.collect(lock, None, false)?;
+        if recovered != Recovery::Clean
+            && let Err(error) = self.collect(lock, None, false)
+        {
+            tracing::warn!(error = %flist::report(&error), "old generations are still recorded");
         }
         Ok(recovered)
     }

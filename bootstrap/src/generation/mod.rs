@@ -57,6 +57,18 @@ pub enum GenerationError {
         #[source]
         source: serde_json::Error,
     },
+    /// A generation is larger than what would be read again.
+    #[error(
+        "generation {number} has too many files: its record would be {bytes} bytes long, more than {limit}"
+    )]
+    TooLarge {
+        /// Its number.
+        number: u64,
+        /// Length of the record in bytes.
+        bytes: usize,
+        /// Most bytes that are read.
+        limit: usize,
+    },
     /// The identity of the root file system could not be found out.
     #[error("cannot identify the root file system")]
     Identity(#[source] io::Error),

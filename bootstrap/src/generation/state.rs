@@ -159,11 +159,16 @@ impl StateDir {
     /// [`GenerationError`].
     pub fn prepare(&self, generation: &Generation, flist: &[u8]) -> Result<(), GenerationError> {
         let number = generation.number;
+        let json =
+            serde_json::to_vec(generation).map_err(|source| GenerationError::Encode { number, source })?;
+        // What is written has to be read again.
+        let bytes = json.len().max(flist.len());
+        if bytes > MAX_MANIFEST {
+            return Err(GenerationError::TooLarge { number, bytes, limit: MAX_MANIFEST });
+        }
         if !flist.is_empty() {
             self.write(&self.flist_path(number)?, flist)?;
         }
-        let json =
-            serde_json::to_vec(generation).map_err(|source| GenerationError::Encode { number, source })?;
         self.write(&self.manifest(number)?, &json)
     }
 

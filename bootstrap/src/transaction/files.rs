@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::journal::Swap;
 use super::staging::set_meta;
-use crate::disk::{Disk, Rename, is_absent};
+use crate::disk::{Disk, Kind, Rename, is_absent};
 use crate::plan::FileChange;
 use crate::root::{Root, RootError, Stamp, failed};
 
@@ -68,7 +68,11 @@ pub(super) fn unswap(root: &Root, swap: &Swap) -> Result<(), RootError> {
         },
         FileChange::RemoveDirectory { item, .. } => match disk.make_directory(path) {
             Ok(()) => set_meta(root, path, item),
-            Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => Ok(()),
+            // It was never removed, or an earlier undo made it and did not come further.
+            Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => match root.stat(path)? {
+                Some(stat) if stat.kind == Kind::Directory => set_meta(root, path, item),
+                _ => Ok(()),
+            },
             Err(error) => Err(failed("create directory", path)(error)),
         },
         FileChange::Add { .. } if has_happened(root, swap)? => {

@@ -45,6 +45,9 @@ pub enum JournalError {
     /// A transaction is under way already.
     #[error("the journal {0} is there already; the transaction in it has to be recovered first")]
     Exists(PathBuf),
+    /// A record is longer than what would be read again.
+    #[error("the transaction has too many changes: its journal would be longer than {MAX_JOURNAL} bytes")]
+    TooLong,
     /// A record could not be put into words.
     #[error("cannot write a record")]
     Encode(#[source] serde_json::Error),
@@ -115,8 +118,11 @@ pub struct Swap {
 /// The journal's name in the state directory.
 pub const NAME: &str = "journal";
 
-/// Longest journal that is read, in bytes: a hundred thousand changes of some hundred bytes each.
-const MAX_JOURNAL: usize = 64 << 20;
+/// Longest journal, in bytes: some hundred bytes for each change, so half a million of them.
+const MAX_JOURNAL: usize = 256 << 20;
+
+/// Of these, what the records take that are not about changes.
+const OTHER_RECORDS: usize = 1 << 20;
 
 /// Where a journal is.
 #[derive(Debug, Clone)]
@@ -179,6 +185,10 @@ impl Journal {
     /// [`JournalError`].
     pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
         let json = serde_json::to_string(record).map_err(JournalError::Encode)?;
+        // What is written has to be read after a crash.
+        if json.len() > MAX_JOURNAL - OTHER_RECORDS {
+            return Err(JournalError::TooLong);
+        }
         let line = format!("{} {json}\n", checksum(&json));
         let JournalPlace { disk, at, .. } = &self.place;
         let appended = disk.append(at, line.as_bytes()).and_then(|()| disk.sync_file(at));

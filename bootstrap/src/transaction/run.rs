@@ -13,7 +13,7 @@ use crate::generation::{Cause, Generation, Kept};
 use crate::health::{HealthLimits, HealthWatch};
 use crate::plan::{FileChange, Plan, Purpose, Step};
 use crate::rehearsal;
-use crate::root::{Found, failed};
+use crate::root::{Found, RootError, failed};
 
 /// Longest health window that a unit can ask for.
 const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
@@ -33,6 +33,8 @@ pub(super) struct Run<'r> {
     pub(super) stopped: BTreeMap<UnitName, Instant>,
     pub(super) started: Vec<UnitName>,
     pub(super) committed: bool,
+    /// Nobody knows whether it is committed.
+    pub(super) undecided: bool,
 }
 
 impl<'r> Run<'r> {
@@ -80,6 +82,7 @@ impl<'r> Run<'r> {
             stopped: BTreeMap::new(),
             started: Vec::new(),
             committed: false,
+            undecided: false,
         })
     }
 
@@ -191,8 +194,14 @@ impl<'r> Run<'r> {
     }
 
     fn swap(&mut self, change: usize) -> Result<(), TransactionError> {
-        self.swapped.push(change);
         let swap = &self.swaps[change];
+        if let FileChange::MakeDirectory { path, .. } = &swap.change
+            && self.context.root.stat(path).map_err(TransactionError::Root)?.is_some()
+        {
+            // Somebody else has made it meanwhile: it is not ours to be taken away again.
+            return Err(TransactionError::Root(RootError::Changed(path.clone())));
+        }
+        self.swapped.push(change);
         let seen = self.context.seen.get(swap.change.path()).map(|found| &found.stamp);
         files::swap(&self.context.root, swap, seen).map_err(TransactionError::Root)
     }
@@ -224,10 +233,16 @@ impl<'r> Run<'r> {
         let number = self.header.generation;
         if let Err(error) = self.context.state.commit(number) {
             // The pointer may have moved although syncing it failed.
-            if self.context.state.current_number().ok().flatten() != Some(number) {
-                return Err(TransactionError::Generation(error));
+            match self.context.state.current_number() {
+                Ok(Some(current)) if current == number => {
+                    tracing::warn!(error = %flist::report(&error), "the new generation may not survive a power cut");
+                }
+                Ok(_) => return Err(TransactionError::Generation(error)),
+                Err(_) => {
+                    self.undecided = true;
+                    return Err(TransactionError::Generation(error));
+                }
             }
-            tracing::warn!(error = %flist::report(&error), "the new generation may not survive a power cut");
         }
         self.committed = true;
         if let Err(error) = self.journal.append(&Record::Committed { generation: number }) {

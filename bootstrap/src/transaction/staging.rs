@@ -141,13 +141,17 @@ pub(super) fn settle(root: &Root, directories: &[FlistPath], kept: &[Kept]) -> R
     if kept.is_empty() {
         return clear(root, directories);
     }
+    let disk = root.disk();
     for Kept { slot, item } in kept {
-        let is_file = matches!(item.what, What::File { .. });
-        if is_file && item.mode & 0o6000 != 0 && root.stat(slot)?.is_some_and(|stat| stat.mode & 0o6000 != 0)
-        {
-            let mode = item.mode & !0o6000;
-            root.disk().set_mode(slot, mode).map_err(failed("take the set-uid bit of", slot))?;
+        let gives_rights = item.mode & 0o6000 != 0 || !item.xattrs.is_empty();
+        if !matches!(item.what, What::File { .. }) || !gives_rights || root.stat(slot)?.is_none() {
+            continue;
         }
+        let failed = failed("take the rights of", slot);
+        // The kernel takes capabilities and the set-uid bit away with any change of owner, even to the same
+        // (chown(2)); a set-group-ID bit may stay.
+        disk.set_owner(slot, item.uid, item.gid).map_err(&failed)?;
+        disk.set_mode(slot, item.mode & !0o6000).map_err(&failed)?;
     }
     Ok(())
 }

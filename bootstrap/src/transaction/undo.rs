@@ -28,6 +28,12 @@ impl Run<'_> {
         if self.committed {
             return error;
         }
+        if self.undecided {
+            // Undoing what may be committed would be worse than waiting: recovery finds out, and finishes or
+            // undoes.
+            let not_undone = vec!["nobody knows whether it was committed".to_owned()];
+            return TransactionError::Degraded { not_undone, source: error.into() };
+        }
         let mut not_undone = self.end_started().await;
         for change in self.swapped.iter().rev() {
             not_undone.extend(problem(files::unswap(&self.context.root, &self.swaps[*change])));
