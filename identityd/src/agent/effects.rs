@@ -1,5 +1,6 @@
 //! What the agent can have done: the engine's calls.
 
+mod judgement;
 mod progress;
 mod self_update;
 mod stoppable;
@@ -14,7 +15,7 @@ use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, Prepared, ReleaseTre
 use bootstrap::generation::Generation;
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::Purpose;
-use bootstrap::releases::{Note, Releases};
+use bootstrap::releases::Releases;
 use bootstrap::settings::Settings;
 use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached};
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
@@ -25,6 +26,7 @@ use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::model::{Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved};
+use judgement::{bad_release, downgrade, is_judged};
 use progress::observer;
 use self_update::own_path;
 use stoppable::{StoppableSource, StoppableStore};
@@ -140,7 +142,7 @@ impl Effects {
             version: offered.version.to_string(),
             release: offered.id.to_string(),
         };
-        let downgrade = current.as_ref().and_then(|current| downgrade(current, offered));
+        let downgrade = current.as_ref().and_then(|current| downgrade(&current.version, &offered.version));
         let releases = Releases::load(&self.engine.state().releases());
         let bad = releases.note(&offered.id).filter(|note| note.is_bad());
         Ok(match downgrade.or_else(|| bad.map(|note| bad_release(offered, note))) {
@@ -268,6 +270,7 @@ impl Effects {
         let undone = matches!(error, EngineError::Transaction(TransactionError::Undone(_)));
         let blamed = matches!(error, EngineError::Transaction(error) if error.is_the_releases_fault());
         let remembered = match blamed {
+            true if is_judged(error) => releases.judged_bad(release.id, &problem.message),
             true => releases.failed(release.id, &problem.message),
             // Only what was announced was counted.
             false if undone => releases.excuse(release.id),
@@ -340,21 +343,6 @@ impl Effects {
         let opened = opened.await.map_err(|error| local("opening the stores broke off", &error))?;
         opened.map_err(|error| Problem::new(ProblemKind::Refused, report(&error)))
     }
-}
-
-fn downgrade(current: &Generation, offered: &ReleaseTree) -> Option<Problem> {
-    let (current, offered) = (current.version.semver()?, offered.version.semver()?);
-    let message =
-        format!("the channel went back from {current} to {offered}; a lower version is not followed");
-    (offered < current).then(|| Problem::new(ProblemKind::Refused, message))
-}
-
-fn bad_release(offered: &ReleaseTree, Note { attempts, reason, .. }: &Note) -> Problem {
-    let message = format!(
-        "release {} ({}) failed {attempts} times and is not tried again; the last time: {reason}",
-        offered.version, offered.id
-    );
-    Problem::new(ProblemKind::Refused, message)
 }
 
 /// The stores' HTTP client ends a runtime of its own when it is dropped, which must not happen on a thread
