@@ -75,15 +75,22 @@ pub enum Cause {
         /// Without waiting for a maintenance window.
         now: bool,
     },
+    /// Somebody wanted an earlier generation put back.
+    Rollback {
+        /// The user.
+        by: u32,
+        /// The generation.
+        to: u64,
+    },
     /// A newer version of this program knows it.
     #[serde(other)]
     Unknown,
 }
 
 impl Cause {
-    /// Whether no maintenance window is waited for.
+    /// Whether no maintenance window is waited for. Who goes back wants that now.
     pub fn is_now(&self) -> bool {
-        matches!(self, Self::Apply { now: true, .. } | Self::Retry { now: true, .. })
+        matches!(self, Self::Apply { now: true, .. } | Self::Retry { now: true, .. } | Self::Rollback { .. })
     }
 }
 

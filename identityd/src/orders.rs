@@ -1,7 +1,9 @@
-//! What people have ordered: releases that are held back, a pause. Kept in one file of the state directory.
+//! What people have ordered: releases that are held back, a pause, a rollback. Kept in one file of the state directory.
 //!
 //! The file is read by other versions of this program too: what one does not know is kept when it is
 //! written again, and a higher schema number is no obstacle.
+
+mod rollback;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -13,6 +15,8 @@ use serde_json::{Map, Value};
 
 use crate::agent::Candidate;
 use crate::timestamp::Timestamp;
+
+pub use rollback::{MOST_BEGINNINGS, Rollback};
 
 /// Name of the file in the state directory.
 pub const FILE: &str = "orders.json";
@@ -88,13 +92,16 @@ pub struct Orders {
     /// The pause, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// The rollback that is wanted and has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 impl Default for Orders {
     fn default() -> Self {
-        Self { schema: SCHEMA, holds: Vec::new(), pause: None, unknown: Map::new() }
+        Self { schema: SCHEMA, holds: Vec::new(), pause: None, rollback: None, unknown: Map::new() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod judgement;
 mod progress;
+mod revert;
 mod self_update;
 mod stoppable;
 
@@ -34,6 +35,7 @@ use stoppable::{StoppableSource, StoppableStore};
 use super::brake::{Brake, Stopped};
 use super::stage::Stage;
 use crate::handover::{self, Handover};
+use crate::orders::OrdersFile;
 use crate::timestamp::Timestamp;
 
 const USER_AGENT: &str = concat!("identityd/", env!("CARGO_PKG_VERSION"));
@@ -60,7 +62,10 @@ impl Effects {
     /// # Errors
     /// A [`Problem`] when the node's root, its state or the hub's address is not usable.
     pub fn new(settings: Settings, brake: Brake) -> Result<Self, Problem> {
-        let engine = Engine::open(&settings).map_err(|error| local("cannot start", &error))?;
+        // Where nobody can read the orders, a rollback may be among them.
+        let rolls_back =
+            OrdersFile::new(&settings.state_dir).load().map_or(true, |orders| orders.rollback.is_some());
+        let engine = revert::open(&settings, rolls_back)?;
         let hub = HubClient::new(&settings.hub, USER_AGENT).map_err(|error| local("cannot start", &error))?;
         let program = own_path()?;
         Ok(Self { settings, program, engine, hub, brake, seen: None, offered: None })
@@ -206,13 +211,24 @@ impl Effects {
         progress: UnboundedSender<Progress>,
     ) -> Result<Applied, Problem> {
         let release = self.offered(candidate)?;
+        self.engine = revert::open(&self.settings, false)?;
+        self.install(&release, Purpose::Upgrade, progress).await
+    }
+
+    async fn install(
+        &self,
+        release: &ReleaseTree,
+        purpose: Purpose,
+        progress: UnboundedSender<Progress>,
+    ) -> Result<Applied, Problem> {
         let lock = self.lock().await?;
         // Nobody listening is no reason not to upgrade.
         let _ = progress.send(Progress::Stage(Stage::Fetching));
         let fetched = Arc::new(AtomicU64::new(0));
-        let source = self.source(&release, fetched.clone()).await?;
+        let source = self.source(release, fetched.clone()).await?;
         let observer = observer(progress, fetched.clone());
-        let applied = self.apply_locked(&lock, &release, (source.clone(), &fetched), &observer).await;
+        let applied =
+            self.apply_locked(&lock, (release, purpose), (source.clone(), &fetched), &observer).await;
         drop_on_blocking_thread(source);
         match (applied, self.brake.check()) {
             // Whatever stopping led to, it is not what is wrong.
@@ -226,13 +242,13 @@ impl Effects {
     async fn apply_locked(
         &self,
         lock: &EngineLock,
-        release: &ReleaseTree,
+        (release, purpose): (&ReleaseTree, Purpose),
         (source, fetched): (Arc<dyn ContentSource>, &AtomicU64),
         observer: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<Applied, Problem> {
         self.engine.recover(lock).await.map_err(|error| problem(&error))?;
         self.update_self(lock, release, (source.clone(), fetched), observer).await?;
-        let prepared = self.engine.prepare(release, Purpose::Upgrade, source.clone(), None).await;
+        let prepared = self.engine.prepare(release, purpose, source.clone(), None).await;
         let prepared = prepared.map_err(|error| problem(&error))?;
         let current = self.current()?.map(|current| current.release);
         if prepared.plan.is_empty() && current == Some(release.id) {
