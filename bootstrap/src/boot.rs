@@ -93,8 +93,9 @@ pub enum BootError {
 
 /// Boots the node: returns when a release is installed, recorded and its services are monitored. A root
 /// that has a generation of the same channel keeps it, without asking the hub: changing it is identityd's
-/// work. So a second run changes nothing. Where the channel offers a release that is bad on this node, the
-/// newest good one that is recorded is installed instead; without one, another release is waited for.
+/// work. So a second run changes nothing. Where the channel offers a release that is bad on this node, or held, the
+/// newest good one that is recorded is installed instead; without one, another release is waited for, unless it
+/// is only held.
 ///
 /// # Errors
 /// [`BootError`]; nothing half-installed is left then.
@@ -222,7 +223,7 @@ async fn wait_for_choice(settings: &Settings, engine: &Engine) -> Result<Choice,
     let (mut pause, mut said) = (FIRST_PAUSE, String::new());
     loop {
         let (what, reason) = match resolve(&client, &settings.channel, None).await {
-            Ok(Resolution::Release(release, _)) => match choose(engine, release)? {
+            Ok(Resolution::Release(release, _)) => match choose(engine, &settings.state_dir, release)? {
                 Choice::Recorded { numbers, why } if numbers.is_empty() => {
                     ("another release, because nothing good is recorded of this channel", why)
                 }

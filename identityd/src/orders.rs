@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use bootstrap::durable;
+use bootstrap::{durable, held};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,7 +19,7 @@ use crate::timestamp::Timestamp;
 pub use rollback::{MOST_BEGINNINGS, Rollback};
 
 /// Name of the file in the state directory.
-pub const FILE: &str = "orders.json";
+pub const FILE: &str = held::FILE;
 
 /// The version of the layout that this program writes. Additions do not change it.
 const SCHEMA: u32 = 1;
@@ -35,9 +35,6 @@ pub const LONGEST_REASON: usize = 500;
 
 /// Longest version or id of a release, in characters.
 pub const LONGEST_RELEASE: usize = 128;
-
-/// Fewest digits by which an id can be named.
-const SHORTEST_ID: usize = 8;
 
 /// Why an order cannot be taken or remembered.
 #[derive(Debug, thiserror::Error)]
@@ -156,8 +153,7 @@ impl Pause {
 
 /// Whether a text names this release: by its version, or by the beginning of its id.
 pub fn names(text: &str, candidate: &Candidate) -> bool {
-    let by_id = text.len() >= SHORTEST_ID && candidate.release.starts_with(&text.to_ascii_lowercase());
-    text == candidate.version || text == candidate.release || by_id
+    held::names(text, &candidate.version, &candidate.release)
 }
 
 impl Orders {

@@ -29,7 +29,8 @@ fn json(node: &Node, arguments: &[&str]) -> Value {
 /// What a command of identityd says when it refuses.
 fn refused(node: &Node, arguments: &[&str]) -> String {
     let output = node.exec(&[&["identityd"], arguments].concat()).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+    // 3: what is not possible now may be possible later.
+    assert!(matches!(output.status.code(), Some(1 | 3)), "{arguments:?}: {output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 

@@ -81,6 +81,34 @@ fn a_bad_release_is_not_installed_where_a_good_one_is_recorded() {
 }
 
 #[test]
+fn what_was_gone_back_from_stays_away_after_a_reboot() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    site.publish("2.0.0", &site.payload("2.0.0").unwrap()).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+    node.run(&["identityd", "rollback"]).unwrap();
+    let disk = state_of(&node);
+    drop(node);
+
+    let current = fs::read_to_string(disk.path().join("current")).unwrap();
+    let record = |kind: &str| format!("generations/{current}.{kind}");
+    let state = ["current", "orders.json", &record("json"), &record("fl")];
+    let node = with_state(&site, &disk, &state).boot().unwrap();
+    node.wait_for("the release before runs", UPGRADE_LIMIT, || {
+        let status = node.status().map_err(|error| format!("{error:?}"))?;
+        match &status["installed"]["version"] {
+            version if version == "1.0.0" && status["gate"] == "Hold" => Ok(()),
+            _ => Err(status.to_string()),
+        }
+    })
+    .unwrap();
+    node.wait_for_services(&["web", "idle", "bootstrap"], UPGRADE_LIMIT).unwrap();
+    assert_eq!(site.web_version().unwrap(), "1.0.0");
+    assert!(node.console().contains("rolled back from 2.0.0 to 1.0.0"), "{}", node.console().tail(50));
+}
+
+#[test]
 fn without_a_good_one_another_release_is_waited_for() {
     let (site, disk) = found_bad();
     let node = with_state(&site, &disk, &["releases.json"]).boot().unwrap();

@@ -126,7 +126,10 @@ impl Agent {
                 format!("the rollback was begun {begun} times and cut off each time; it is given up");
             return Err(Problem::new(ProblemKind::Local, message));
         }
-        let order = begun.unwrap_or_else(|| Rollback::new(target.generation, left, now(), wanted.by));
+        let what = (target.generation, target.release.release.clone());
+        let mut order = begun.unwrap_or_else(|| Rollback::new(what, left, now(), wanted.by));
+        // The daemon before this one has counted this beginning.
+        order.begun = order.begun.saturating_sub(u32::from(wanted.handed_over));
         self.rollback = Some(Wanted { to: Some(target.generation), handed_over: false, ..wanted });
         self.change(|orders| orders.begin_rollback(order, reason))
     }

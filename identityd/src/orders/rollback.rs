@@ -15,6 +15,9 @@ pub const MOST_BEGINNINGS: u32 = 3;
 pub struct Rollback {
     /// The generation.
     pub to: u64,
+    /// Its release, by its id.
+    #[serde(default)]
+    pub release: String,
     /// The release that is left behind, by its id; `None` where nobody knows what is installed.
     #[serde(default)]
     pub left: Option<String>,
@@ -33,9 +36,9 @@ pub struct Rollback {
 }
 
 impl Rollback {
-    /// An order to put the generation `to` back.
-    pub fn new(to: u64, left: Option<String>, since: Timestamp, by: u32) -> Self {
-        Self { to, left, holds: false, since, by, begun: 0, unknown: Map::new() }
+    /// An order to put the generation `to` back, which is of this release.
+    pub fn new((to, release): (u64, String), left: Option<String>, since: Timestamp, by: u32) -> Self {
+        Self { to, release, left, holds: false, since, by, begun: 0, unknown: Map::new() }
     }
 }
 
@@ -58,12 +61,15 @@ impl Orders {
         Ok(())
     }
 
-    /// A rollback has ended. If it was not `done`, the release that it would have left behind is let go.
+    /// A rollback has ended. If it was `done`, somebody wanted the release that runs now, so no hold names it
+    /// any more; otherwise the one that would have been left behind is let go.
     pub fn end_rollback(&mut self, done: bool) {
         let Some(rollback) = self.rollback.take() else { return };
-        if !done && rollback.holds {
-            self.unhold(|hold| hold.release.is_some() && hold.release == rollback.left);
-        }
+        let let_go = match done {
+            true => Some(rollback.release),
+            false => rollback.left.filter(|_| rollback.holds),
+        };
+        self.unhold(|hold| hold.release.is_some() && hold.release == let_go);
     }
 }
 
@@ -72,7 +78,7 @@ mod tests {
     use super::*;
 
     fn order() -> Rollback {
-        Rollback::new(1, Some("id-2".to_owned()), Timestamp::from_unix(7), 1000)
+        Rollback::new((1, "id-1".to_owned()), Some("id-2".to_owned()), Timestamp::from_unix(7), 1000)
     }
 
     fn begun(orders: &mut Orders) -> Rollback {
@@ -88,6 +94,8 @@ mod tests {
         assert_eq!(begun(&mut orders).begun, 2);
         let written = serde_json::to_string(&orders).unwrap();
         assert_eq!(serde_json::from_str::<Orders>(&written).unwrap(), orders);
+        // Who went back from it before wants it now.
+        orders.hold(Hold::new(Some("id-1".to_owned()), Timestamp::from_unix(1), 7, None)).unwrap();
         orders.end_rollback(true);
         assert_eq!((orders.holds.len(), orders.rollback.is_none()), (1, true));
         assert_eq!((orders.holds[0].release.as_deref(), orders.holds[0].by), (Some("id-2"), 1000));

@@ -154,7 +154,7 @@ async fn a_rollback_goes_before_what_a_poll_has_found_meanwhile() {
 fn restarted(begun: u32, script: Script) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let mut orders = Orders::default();
-    let order = Rollback::new(1, Some("id-2".to_owned()), Timestamp::from_unix(7), 1000);
+    let order = Rollback::new((1, "id-1".to_owned()), Some("id-2".to_owned()), Timestamp::from_unix(7), 1000);
     orders.begin_rollback(order, "rolled back".to_owned()).unwrap();
     orders.rollback.as_mut().unwrap().begun = begun;
     OrdersFile::new(directory.path()).save(&orders).unwrap();
