@@ -1,10 +1,12 @@
 //! The boot pipeline: wait for the hub, find the release, mount it, install it, leave.
 
+mod choice;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flist::hub::{FlistName, HubClient, HubError, Release, Resolution, resolve};
+use flist::hub::{FlistName, HubClient, HubError, Resolution, resolve};
 use flist::mount::{MountError, MountedFlist, Purpose as MountPurpose, detach, mount};
 use flist::store::{DirStore, Store, StoreError, open_routes};
 
@@ -17,6 +19,7 @@ use crate::plan::Purpose;
 use crate::settings::Settings;
 use crate::source::{BlockSource, ContentSource, MountSource, cached};
 use crate::transaction::Progress;
+use choice::{Choice, choose};
 
 /// The longest pause between two attempts to reach the hub.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -90,12 +93,14 @@ pub enum BootError {
 
 /// Boots the node: returns when a release is installed, recorded and its services are monitored. A root
 /// that has a generation of the same channel keeps it, without asking the hub: changing it is identityd's
-/// work. So a second run changes nothing.
+/// work. So a second run changes nothing. Where the channel offers a release that is bad on this node, or held, the
+/// newest good one that is recorded is installed instead; without one, another release is waited for, unless it
+/// is only held.
 ///
 /// # Errors
 /// [`BootError`]; nothing half-installed is left then.
 pub async fn boot(settings: &Settings) -> Result<(), BootError> {
-    let engine = Engine::open(settings).map_err(BootError::State)?;
+    let engine = Engine::open(settings).map_err(BootError::State)?.keeping(settings.keep_generations);
     let lock = take_lock(settings).await?;
     clear_stale_mounts(&settings.run_dir);
     engine.recover(&lock).await.map_err(BootError::State)?;
@@ -105,10 +110,47 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
     }
     // Nobody else has to wait while this one waits for the hub.
     drop(lock);
-    let release = wait_for_release(settings).await?;
+    let choice = wait_for_choice(settings, &engine).await?;
     let lock = take_lock(settings).await?;
     engine.recover(&lock).await.map_err(BootError::State)?;
-    install(&engine, &lock, settings, &release).await
+    match choice {
+        Choice::Offered(release) => {
+            let release = ReleaseTree::read(&release).map_err(|error| not_installed(settings, error))?;
+            install(&engine, &lock, settings, &release).await
+        }
+        Choice::Recorded { numbers, why } => {
+            tracing::error!(reason = why, "NOT installing what the channel offers, but what is recorded");
+            install_recorded(&engine, &lock, settings, &numbers).await
+        }
+    }
+}
+
+/// Installs the release of the first of these generations that can be had.
+async fn install_recorded(
+    engine: &Engine,
+    lock: &EngineLock,
+    settings: &Settings,
+    numbers: &[u64],
+) -> Result<(), BootError> {
+    let mut failure = not_installed(settings, EngineError::NothingBefore(numbers.to_vec()));
+    for number in numbers {
+        let installed = match ReleaseTree::recorded(engine.state(), *number) {
+            Ok(release) => install(engine, lock, settings, &release).await,
+            Err(error) => Err(not_installed(settings, error)),
+        };
+        match installed {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                tracing::error!(generation = number, error = %flist::report(&error), "the release of a recorded generation cannot be installed");
+                failure = error;
+            }
+        }
+    }
+    Err(failure)
+}
+
+fn not_installed(settings: &Settings, source: EngineError) -> BootError {
+    BootError::Engine { channel: settings.channel.clone(), source }
 }
 
 async fn take_lock(settings: &Settings) -> Result<EngineLock, BootError> {
@@ -140,13 +182,11 @@ async fn install(
     engine: &Engine,
     lock: &EngineLock,
     settings: &Settings,
-    release: &Release,
+    release: &ReleaseTree,
 ) -> Result<(), BootError> {
-    let engine_failed = |source| BootError::Engine { channel: settings.channel.clone(), source };
-    let release = ReleaseTree::read(release).map_err(engine_failed)?;
     tracing::info!(channel = %release.channel, version = %release.version, release = %release.id, entries = release.tree.len(), "installing");
-    let content = Content::open(settings, &release).await?;
-    let prepared = engine.prepare(&release, Purpose::Boot, content.source.clone(), None).await;
+    let content = Content::open(settings, release).await?;
+    let prepared = engine.prepare(release, Purpose::Boot, content.source.clone(), None).await;
     let installed = match prepared {
         Ok(prepared) => {
             let source = content.source.clone();
@@ -155,7 +195,7 @@ async fn install(
         Err(error) => Err(error),
     };
     content.close().await?;
-    installed.map_err(engine_failed)?;
+    installed.map_err(|error| not_installed(settings, error))?;
     if engine.identity().map_err(BootError::State)?.volatile
         && let Err(error) = DirStore::new(&settings.cache_dir).clear()
     {
@@ -175,21 +215,26 @@ fn report_progress(progress: Progress) {
     }
 }
 
-/// Asks the hub until it answers. What is waited for is said once, and again whenever it changes.
-async fn wait_for_release(settings: &Settings) -> Result<Release, BootError> {
+/// Asks the hub until there is something to install. What is waited for is said once, and again whenever it
+/// changes.
+async fn wait_for_choice(settings: &Settings, engine: &Engine) -> Result<Choice, BootError> {
     let hub_failed = |source| BootError::Hub { hub: settings.hub.clone(), source };
     let client = HubClient::new(&settings.hub, USER_AGENT).map_err(hub_failed)?;
     let (mut pause, mut said) = (FIRST_PAUSE, String::new());
     loop {
-        let error = match resolve(&client, &settings.channel, None).await {
-            Ok(Resolution::Release(release, _)) => return Ok(*release),
+        let (what, reason) = match resolve(&client, &settings.channel, None).await {
+            Ok(Resolution::Release(release, _)) => match choose(engine, &settings.state_dir, release)? {
+                Choice::Recorded { numbers, why } if numbers.is_empty() => {
+                    ("another release, because nothing good is recorded of this channel", why)
+                }
+                choice => return Ok(choice),
+            },
             // Without anything known before, nothing can be unchanged.
             Ok(Resolution::Unchanged(_)) => continue,
-            Err(error) => error,
+            Err(error) => ("the hub", flist::report(&error)),
         };
-        let reason = flist::report(&error);
         if reason != said {
-            tracing::warn!(hub = settings.hub, channel = %settings.channel, reason, "waiting for the hub; trying again, at the latest every {LONGEST_PAUSE:?}");
+            tracing::warn!(hub = settings.hub, channel = %settings.channel, reason, "waiting for {what}; trying again, at the latest every {LONGEST_PAUSE:?}");
             said = reason;
         }
         tokio::time::sleep(pause).await;

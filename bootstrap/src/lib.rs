@@ -15,6 +15,7 @@ pub mod durable;
 pub mod engine;
 pub mod generation;
 pub mod health;
+pub mod held;
 pub mod item;
 pub mod kernel_params;
 pub mod lock;

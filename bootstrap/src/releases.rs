@@ -1,4 +1,8 @@
 //! What is remembered of releases: how often one was tried, and which ones failed.
+//!
+//! A release whose services were started and did not do is bad at once, because finding out again would cost
+//! another downtime. One whose attempts only ended before anybody could judge it is bad after
+//! [`MAX_ATTEMPTS`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,11 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 
-/// After so many failed attempts a release is bad.
+/// After so many attempts that did not end well a release is bad.
 pub const MAX_ATTEMPTS: u32 = 3;
 
 /// Releases that are remembered; the oldest notes go first.
 const MAX_NOTES: usize = 64;
+
+/// Longest reason that is remembered, in characters.
+const LONGEST_REASON: usize = 1000;
 
 /// The notes could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +41,9 @@ pub struct Note {
     pub attempts: u32,
     /// Why the last one failed.
     pub reason: String,
+    /// It was judged: its services did not do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub judged: bool,
     /// Orders the notes by age.
     order: u64,
 }
@@ -41,7 +51,7 @@ pub struct Note {
 impl Note {
     /// Whether it is not to be tried again.
     pub fn is_bad(&self) -> bool {
-        self.attempts >= MAX_ATTEMPTS
+        self.judged || self.attempts >= MAX_ATTEMPTS
     }
 }
 
@@ -81,8 +91,21 @@ impl Releases {
     /// # Errors
     /// [`ReleasesError`].
     pub fn failed(&mut self, release: ReleaseId, reason: &str) -> Result<(), ReleasesError> {
-        let reason: String = reason.chars().take(1000).collect();
+        let reason = shortened(reason);
         self.change(release, |note| note.reason = reason)
+    }
+
+    /// Says that the release itself did not do, and why: it is bad from now on.
+    ///
+    /// # Errors
+    /// [`ReleasesError`].
+    pub fn judged_bad(&mut self, release: ReleaseId, reason: &str) -> Result<(), ReleasesError> {
+        let reason = shortened(reason);
+        self.change(release, |note| {
+            note.attempts = note.attempts.max(1);
+            note.judged = true;
+            note.reason = reason;
+        })
     }
 
     /// Takes back an attempt that failed for a reason that is not the release's fault.
@@ -145,6 +168,10 @@ impl Releases {
     }
 }
 
+fn shortened(reason: &str) -> String {
+    reason.chars().take(LONGEST_REASON).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +198,30 @@ mod tests {
         assert!(!releases.note(&id(1)).unwrap().is_bad());
         releases.succeeded(id(1)).unwrap();
         assert!(Releases::load(&path).note(&id(1)).is_none());
+    }
+
+    #[test]
+    fn a_release_that_was_judged_is_bad_at_once_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("releases.json");
+        let mut releases = Releases::load(&path);
+        releases.attempt(id(1)).unwrap();
+        releases.judged_bad(id(1), "web is not well").unwrap();
+        let mut releases = Releases::load(&path);
+        let note = releases.note(&id(1)).unwrap();
+        assert_eq!((note.is_bad(), note.attempts, note.reason.as_str()), (true, 1, "web is not well"));
+        releases.forget("0101").unwrap();
+        releases.attempt(id(1)).unwrap();
+        assert!(!Releases::load(&path).note(&id(1)).unwrap().is_bad());
+    }
+
+    #[test]
+    fn notes_of_the_first_version_are_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("releases.json");
+        let note = r#"{"attempts": 3, "reason": "it crashed", "order": 1}"#;
+        std::fs::write(&path, format!("{{\"{}\": {note}}}", id(1))).unwrap();
+        assert!(Releases::load(&path).note(&id(1)).unwrap().is_bad());
     }
 
     #[test]

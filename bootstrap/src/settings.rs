@@ -17,6 +17,9 @@ const DEFAULT_HANDOVER: Duration = Duration::from_secs(30);
 const MAX_HANDOVER_SECONDS: u64 = 600;
 const MAX_HEALTH_SECONDS: u64 = 3600;
 
+/// Most generations before the current one that can be kept.
+pub const MAX_KEPT_GENERATIONS: u64 = 100;
+
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -76,6 +79,7 @@ struct ConfigFile {
     handover_timeout: Option<u64>,
     start_timeout: Option<u64>,
     health_window: Option<u64>,
+    keep_generations: Option<u64>,
     channel: ChannelNames,
     maintenance: Option<Maintenance>,
 }
@@ -165,6 +169,8 @@ pub struct Settings {
     pub health: HealthLimits,
     /// When upgrades may begin by themselves; `None`: at any time.
     pub maintenance: Option<Maintenance>,
+    /// Generations before the current one that are kept; `None`: what suits the root.
+    pub keep_generations: Option<usize>,
     /// The configuration file, for messages about what is in it.
     pub config: PathBuf,
     /// Generations, journal, releases that failed (0700).
@@ -217,6 +223,7 @@ impl Settings {
             handover_timeout,
             health,
             maintenance: file.maintenance,
+            keep_generations: kept(&overrides.config, file.keep_generations)?,
             config: overrides.config.clone(),
             state_dir: overrides.state_dir.clone(),
             run_dir: overrides.run_dir.clone(),
@@ -241,6 +248,19 @@ fn seconds_within(
             key,
             value: seconds.to_string(),
             expected: format!("1 to {max} seconds"),
+        }),
+    }
+}
+
+fn kept(path: &Path, value: Option<u64>) -> Result<Option<usize>, SettingsError> {
+    let Some(number) = value else { return Ok(None) };
+    match usize::try_from(number).ok().filter(|_| number <= MAX_KEPT_GENERATIONS) {
+        Some(number) => Ok(Some(number)),
+        None => Err(SettingsError::Range {
+            path: path.to_owned(),
+            key: "keep_generations",
+            value: number.to_string(),
+            expected: format!("0 to {MAX_KEPT_GENERATIONS}"),
         }),
     }
 }
@@ -306,6 +326,14 @@ mod tests {
         assert!(matches!(load("poll_interval: 0\n", "", &[]), Err(SettingsError::Range { .. })));
         let error = load("maintenance: { windows: [], zone: UTC }\n", "", &[]).unwrap_err();
         assert!(flist::report(&error).contains("zone"), "{}", flist::report(&error));
+    }
+
+    #[test]
+    fn how_many_generations_are_kept_is_limited() {
+        assert_eq!(load("", "", &[]).unwrap().keep_generations, None);
+        assert_eq!(load("keep_generations: 0\n", "", &[]).unwrap().keep_generations, Some(0));
+        let error = load("keep_generations: 101\n", "", &[]).unwrap_err();
+        assert!(error.to_string().contains("keep_generations is 101, expected 0 to 100"), "{error}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 use crate::agent::Verb;
 
-pub use client::{AskError, Heard, ask, follow_upgrade};
+pub use client::{AskError, Heard, ask, follow_rollback, follow_upgrade};
 pub use server::{Server, ServerError};
 
 /// Name of the socket in the run directory.
@@ -46,7 +46,7 @@ fn patience(verb: Verb) -> Duration {
         Verb::Check => Duration::from_secs(3 * 60),
         Verb::Plan => Duration::from_secs(10 * 60),
         // Between two lines there may be a large download or a health window.
-        Verb::Apply | Verb::Retry => Duration::from_secs(60 * 60),
+        Verb::Apply | Verb::Retry | Verb::Rollback => Duration::from_secs(60 * 60),
     }
 }
 

@@ -183,7 +183,10 @@ fn hold(Inputs { orders, candidate, .. }: &Inputs<'_>) -> Verdict {
                 Err(format!("{what} since {at} by user {by}{because}; `identityd unhold` lets it go"))
             }
             None if holds.is_empty() => Ok("nothing is held".to_owned()),
-            None => Ok(format!("{} held, but not what the channel offers", count(holds.len(), "release"))),
+            None => Ok(format!(
+                "{} held, but not what the channel offers",
+                count(u32::try_from(holds.len()).unwrap_or(u32::MAX), "release")
+            )),
         },
         inputs: json!({ "holds": holds, "candidate": candidate }),
         at: None,
@@ -221,13 +224,15 @@ fn bad_release(Inputs { candidate, failures, .. }: &Inputs<'_>) -> Verdict {
     let failures = failures.as_ref();
     let closed = match (candidate, failures) {
         (Some(Candidate { version, release, .. }), Some(Failures { attempts, bad: true, reason })) => {
+            let times = count(*attempts, "time");
             Err(format!(
-                "release {version} ({release}) failed {attempts} times and is not tried again; the last time: {reason}; `identityd retry` tries it again"
+                "release {version} ({release}) failed {times} and is not tried again; the last time: {reason}; `identityd retry` tries it again"
             ))
         }
-        (Some(_), Some(Failures { attempts, reason, .. })) => {
-            Ok(format!("what the channel offers failed {attempts} times; the last time: {reason}"))
-        }
+        (Some(_), Some(Failures { attempts, reason, .. })) => Ok(format!(
+            "what the channel offers failed {}; the last time: {reason}",
+            count(*attempts, "time")
+        )),
         (Some(_), None) => Ok("what the channel offers has not failed here".to_owned()),
         (None, _) => Ok("the channel offers no other release".to_owned()),
     };
@@ -258,7 +263,7 @@ fn back_off(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
     Verdict {
         closed: problem.map_or_else(
             || Ok("nothing failed".to_owned()),
-            |problem| Err(format!("failed {} in a row: {problem}{until}", count(attempts as usize, "time"))),
+            |problem| Err(format!("failed {} in a row: {problem}{until}", count(attempts, "time"))),
         ),
         inputs: json!({ "problem": problem, "attempts": attempts, "until": next_check }),
         at: next_check.filter(|_| waits).cloned(),
@@ -315,7 +320,8 @@ fn because(reason: Option<&str>) -> String {
     reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
 }
 
-fn count(number: usize, what: &str) -> String {
+/// A number of things, for people.
+pub(crate) fn count(number: u32, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 

@@ -65,6 +65,9 @@ pub struct Handover {
     /// Bytes of the release that have been fetched so far.
     #[serde(default)]
     pub fetched: u64,
+    /// Generations before the current one that are kept; `None`: what suits the root.
+    #[serde(default)]
+    keep: Option<usize>,
     /// Tells this handover from any other.
     #[serde(default)]
     token: String,
@@ -101,7 +104,8 @@ impl Handover {
             zinit_socket: settings.zinit_socket.clone(),
         };
         let seconds = settings.handover_timeout.as_secs();
-        Ok(Self { pid: std::process::id(), unit, generation, release, seconds, fetched: 0, token, places })
+        let (pid, keep) = (std::process::id(), settings.keep_generations);
+        Ok(Self { pid, unit, generation, release, seconds, fetched: 0, keep, token, places })
     }
 
     /// The handover that is under way, if any.
@@ -253,7 +257,8 @@ async fn put_back(handover: &Handover, why: &str) -> Result<(), Problem> {
     let Places { root, state_dir, run_dir, zinit_socket } = &handover.places;
     let unit = &handover.unit;
     let engine = Engine::open_at(root, state_dir, zinit_socket)
-        .map_err(|error| local("cannot put the old identityd back", &error))?;
+        .map_err(|error| local("cannot put the old identityd back", &error))?
+        .keeping(handover.keep);
     let take = |patience| lock::take(run_dir, "identityd's guardian", patience);
     let lock = take(SHORT);
     if lock.is_ok() && !is_pending(handover) {

@@ -7,6 +7,8 @@
 //! ```
 //! A line that cannot be read, as a power cut leaves it, is passed over.
 
+mod cause;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,6 +20,8 @@ use serde_json::{Map, Value};
 
 use crate::agent::{Candidate, Installed, Stage};
 use crate::timestamp::Timestamp;
+
+pub use cause::Cause;
 
 /// The file that is written to.
 pub const FILE: &str = "history.jsonl";
@@ -47,44 +51,6 @@ pub struct HistoryError {
     pub path: PathBuf,
     /// What the system said.
     pub source: io::Error,
-}
-
-/// On whose behalf something is installed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Cause {
-    /// A poll found another release; nobody asked.
-    #[default]
-    Poll,
-    /// Somebody had the channel asked.
-    Check {
-        /// The user.
-        by: u32,
-    },
-    /// Somebody wanted what the channel offers.
-    Apply {
-        /// The user.
-        by: u32,
-        /// Without waiting for a maintenance window.
-        now: bool,
-    },
-    /// Somebody wanted a release tried again.
-    Retry {
-        /// The user.
-        by: u32,
-        /// Without waiting for a maintenance window.
-        now: bool,
-    },
-    /// A newer version of this program knows it.
-    #[serde(other)]
-    Unknown,
-}
-
-impl Cause {
-    /// Whether no maintenance window is waited for.
-    pub fn is_now(&self) -> bool {
-        matches!(self, Self::Apply { now: true, .. } | Self::Retry { now: true, .. })
-    }
 }
 
 /// How an attempt ended.

@@ -1,21 +1,25 @@
-//! What people have ordered: releases that are held back, a pause. Kept in one file of the state directory.
+//! What people have ordered: releases that are held back, a pause, a rollback. Kept in one file of the state directory.
 //!
 //! The file is read by other versions of this program too: what one does not know is kept when it is
 //! written again, and a higher schema number is no obstacle.
+
+mod rollback;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use bootstrap::durable;
+use bootstrap::{durable, held};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::agent::Candidate;
 use crate::timestamp::Timestamp;
 
+pub use rollback::{MOST_BEGINNINGS, Rollback};
+
 /// Name of the file in the state directory.
-pub const FILE: &str = "orders.json";
+pub const FILE: &str = held::FILE;
 
 /// The version of the layout that this program writes. Additions do not change it.
 const SCHEMA: u32 = 1;
@@ -31,9 +35,6 @@ pub const LONGEST_REASON: usize = 500;
 
 /// Longest version or id of a release, in characters.
 pub const LONGEST_RELEASE: usize = 128;
-
-/// Fewest digits by which an id can be named.
-const SHORTEST_ID: usize = 8;
 
 /// Why an order cannot be taken or remembered.
 #[derive(Debug, thiserror::Error)]
@@ -88,13 +89,16 @@ pub struct Orders {
     /// The pause, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// The rollback that is wanted and has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 impl Default for Orders {
     fn default() -> Self {
-        Self { schema: SCHEMA, holds: Vec::new(), pause: None, unknown: Map::new() }
+        Self { schema: SCHEMA, holds: Vec::new(), pause: None, rollback: None, unknown: Map::new() }
     }
 }
 
@@ -149,8 +153,7 @@ impl Pause {
 
 /// Whether a text names this release: by its version, or by the beginning of its id.
 pub fn names(text: &str, candidate: &Candidate) -> bool {
-    let by_id = text.len() >= SHORTEST_ID && candidate.release.starts_with(&text.to_ascii_lowercase());
-    text == candidate.version || text == candidate.release || by_id
+    held::names(text, &candidate.version, &candidate.release)
 }
 
 impl Orders {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::{Candidate, Gate, Installed, ProblemKind, ServiceEvent, Stage, State};
 use crate::gates::GateReport;
-use crate::orders::{Hold, Pause};
+use crate::orders::{Hold, Pause, Rollback};
 use crate::timestamp::Timestamp;
 
 /// The version of the snapshot's layout. Additions do not change it.
@@ -60,6 +60,9 @@ pub struct Status {
     /// The pause, if there is one.
     #[serde(default)]
     pub pause: Option<Pause>,
+    /// The rollback that has not ended.
+    #[serde(default)]
+    pub rollback: Option<Rollback>,
     /// The daemon itself.
     pub identityd: Daemon,
 }
@@ -137,6 +140,7 @@ impl Status {
             gates: Vec::new(),
             holds: Vec::new(),
             pause: None,
+            rollback: None,
             identityd,
         }
     }

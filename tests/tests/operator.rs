@@ -29,7 +29,8 @@ fn json(node: &Node, arguments: &[&str]) -> Value {
 /// What a command of identityd says when it refuses.
 fn refused(node: &Node, arguments: &[&str]) -> String {
     let output = node.exec(&[&["identityd"], arguments].concat()).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+    // 3: what is not possible now may be possible later.
+    assert!(matches!(output.status.code(), Some(1 | 3)), "{arguments:?}: {output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 
@@ -181,12 +182,12 @@ fn a_bad_release_is_named_and_tried_again_on_request() {
     site.publish("2.0.0", &payload).unwrap();
     until(&node, "the release is given up", |status| status["gate"] == "Refused");
     let said = why(&node);
-    assert!(said.contains("CLOSED BadRelease") && said.contains("failed 3 times"), "{said}");
+    assert!(said.contains("CLOSED BadRelease") && said.contains("failed 1 time and"), "{said}");
     assert!(said.contains("release 2.0.0") && said.contains("identityd retry"), "{said}");
     assert_eq!(site.web_version().unwrap(), "1.0.0");
     let attempts = json(&node, &["history"]);
     let ends: Vec<_> = attempts.as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
-    assert_eq!(ends, ["rolled-back", "rolled-back", "rolled-back", "refused"]);
+    assert_eq!(ends, ["rolled-back", "refused"]);
 
     assert!(refused(&node, &["retry", "9.9.9"]).contains("does not offer release 9.9.9"));
     assert!(refused(&node, &["retry", "2.0.0"]).contains("rolled back"));

@@ -148,7 +148,9 @@ impl Disk for Beneath {
         let statfs = fstatfs(&dir)?;
         let kind = statfs.filesystem_type();
         let device = nix::sys::stat::fstat(&dir)?.st_dev;
-        let free = statfs.blocks_available().saturating_mul(statfs.block_size().unsigned_abs());
+        // Its type is another one in each C library.
+        let block_size = u64::try_from(statfs.block_size()).unwrap_or(0);
+        let free = statfs.blocks_available().saturating_mul(block_size);
         let in_ram = kind == TMPFS_MAGIC || kind == RAMFS_MAGIC;
         // ramfs has no limit of its own, and that of a tmpfs can be more than there is.
         let available = match (statfs.blocks() > 0, in_ram) {

@@ -51,7 +51,7 @@ impl ReleaseTree {
     ///
     /// # Errors
     /// [`EngineError::NoGeneration`] when nothing is recorded of it.
-    pub(super) fn recorded(state: &StateDir, number: u64) -> Result<Self, EngineError> {
+    pub fn recorded(state: &StateDir, number: u64) -> Result<Self, EngineError> {
         let missing = || EngineError::NoGeneration(number);
         let generation = state.recorded(number).map_err(EngineError::Generation)?.ok_or_else(missing)?;
         let bytes = state.flist(number).map_err(EngineError::Generation)?.ok_or_else(missing)?;

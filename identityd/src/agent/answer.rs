@@ -30,7 +30,9 @@ pub(super) fn to(verb: Verb, event: &Event, state: &State) -> Option<Answer> {
         (Verb::Check, Event::Blocked { candidate, gate, why, .. }) => {
             offer(Some(candidate), Some(Problem::closed(*gate, why)))
         }
-        (_, Event::Blocked { gate, why, .. }) => return Some(Answer::Error(Problem::closed(*gate, why))),
+        (_, Event::Blocked { gate, why, .. }) | (_, Event::Applied(Ok(Applied::Stopped { gate, why }))) => {
+            return Some(Answer::Error(Problem::closed(*gate, why)));
+        }
         (_, Event::Resolved(Ok(Resolved::Unchanged))) | (_, Event::Applied(Ok(Applied::Nothing))) => {
             let generation = state.installed.as_ref().map(|installed| installed.generation);
             Outcome::Apply(Upgraded { committed: false, version, generation })

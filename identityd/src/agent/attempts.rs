@@ -125,7 +125,8 @@ impl Attempts {
                 };
                 self.end(outcome, problem.kind.as_str(), Some(&problem.message), now);
             }
-            Event::Blocked { gate, why, .. } => {
+            // Told by `Blocked`, unless it is a rollback.
+            Event::Blocked { gate, why, .. } | Event::Applied(Ok(Applied::Stopped { gate, why })) => {
                 let outcome = if *gate == Gate::Hold { Outcome::Cancelled } else { Outcome::Stopped };
                 self.end(outcome, gate.as_str(), Some(why), now);
             }

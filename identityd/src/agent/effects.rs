@@ -1,6 +1,8 @@
 //! What the agent can have done: the engine's calls.
 
+mod judgement;
 mod progress;
+mod revert;
 mod self_update;
 mod stoppable;
 
@@ -14,7 +16,7 @@ use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, Prepared, ReleaseTre
 use bootstrap::generation::Generation;
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::Purpose;
-use bootstrap::releases::{Note, Releases};
+use bootstrap::releases::Releases;
 use bootstrap::settings::Settings;
 use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached};
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
@@ -25,6 +27,7 @@ use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::model::{Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved};
+use judgement::{bad_release, downgrade, is_judged};
 use progress::observer;
 use self_update::own_path;
 use stoppable::{StoppableSource, StoppableStore};
@@ -32,6 +35,7 @@ use stoppable::{StoppableSource, StoppableStore};
 use super::brake::{Brake, Stopped};
 use super::stage::Stage;
 use crate::handover::{self, Handover};
+use crate::orders::OrdersFile;
 use crate::timestamp::Timestamp;
 
 const USER_AGENT: &str = concat!("identityd/", env!("CARGO_PKG_VERSION"));
@@ -58,7 +62,10 @@ impl Effects {
     /// # Errors
     /// A [`Problem`] when the node's root, its state or the hub's address is not usable.
     pub fn new(settings: Settings, brake: Brake) -> Result<Self, Problem> {
-        let engine = Engine::open(&settings).map_err(|error| local("cannot start", &error))?;
+        // Where nobody can read the orders, a rollback may be among them.
+        let rolls_back =
+            OrdersFile::new(&settings.state_dir).load().map_or(true, |orders| orders.rollback.is_some());
+        let engine = revert::open(&settings, rolls_back)?;
         let hub = HubClient::new(&settings.hub, USER_AGENT).map_err(|error| local("cannot start", &error))?;
         let program = own_path()?;
         Ok(Self { settings, program, engine, hub, brake, seen: None, offered: None })
@@ -140,7 +147,7 @@ impl Effects {
             version: offered.version.to_string(),
             release: offered.id.to_string(),
         };
-        let downgrade = current.as_ref().and_then(|current| downgrade(current, offered));
+        let downgrade = current.as_ref().and_then(|current| downgrade(&current.version, &offered.version));
         let releases = Releases::load(&self.engine.state().releases());
         let bad = releases.note(&offered.id).filter(|note| note.is_bad());
         Ok(match downgrade.or_else(|| bad.map(|note| bad_release(offered, note))) {
@@ -204,13 +211,24 @@ impl Effects {
         progress: UnboundedSender<Progress>,
     ) -> Result<Applied, Problem> {
         let release = self.offered(candidate)?;
+        self.engine = revert::open(&self.settings, false)?;
+        self.install(&release, Purpose::Upgrade, progress).await
+    }
+
+    async fn install(
+        &self,
+        release: &ReleaseTree,
+        purpose: Purpose,
+        progress: UnboundedSender<Progress>,
+    ) -> Result<Applied, Problem> {
         let lock = self.lock().await?;
         // Nobody listening is no reason not to upgrade.
         let _ = progress.send(Progress::Stage(Stage::Fetching));
         let fetched = Arc::new(AtomicU64::new(0));
-        let source = self.source(&release, fetched.clone()).await?;
+        let source = self.source(release, fetched.clone()).await?;
         let observer = observer(progress, fetched.clone());
-        let applied = self.apply_locked(&lock, &release, (source.clone(), &fetched), &observer).await;
+        let applied =
+            self.apply_locked(&lock, (release, purpose), (source.clone(), &fetched), &observer).await;
         drop_on_blocking_thread(source);
         match (applied, self.brake.check()) {
             // Whatever stopping led to, it is not what is wrong.
@@ -224,13 +242,13 @@ impl Effects {
     async fn apply_locked(
         &self,
         lock: &EngineLock,
-        release: &ReleaseTree,
+        (release, purpose): (&ReleaseTree, Purpose),
         (source, fetched): (Arc<dyn ContentSource>, &AtomicU64),
         observer: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<Applied, Problem> {
         self.engine.recover(lock).await.map_err(|error| problem(&error))?;
         self.update_self(lock, release, (source.clone(), fetched), observer).await?;
-        let prepared = self.engine.prepare(release, Purpose::Upgrade, source.clone(), None).await;
+        let prepared = self.engine.prepare(release, purpose, source.clone(), None).await;
         let prepared = prepared.map_err(|error| problem(&error))?;
         let current = self.current()?.map(|current| current.release);
         if prepared.plan.is_empty() && current == Some(release.id) {
@@ -268,6 +286,7 @@ impl Effects {
         let undone = matches!(error, EngineError::Transaction(TransactionError::Undone(_)));
         let blamed = matches!(error, EngineError::Transaction(error) if error.is_the_releases_fault());
         let remembered = match blamed {
+            true if is_judged(error) => releases.judged_bad(release.id, &problem.message),
             true => releases.failed(release.id, &problem.message),
             // Only what was announced was counted.
             false if undone => releases.excuse(release.id),
@@ -340,21 +359,6 @@ impl Effects {
         let opened = opened.await.map_err(|error| local("opening the stores broke off", &error))?;
         opened.map_err(|error| Problem::new(ProblemKind::Refused, report(&error)))
     }
-}
-
-fn downgrade(current: &Generation, offered: &ReleaseTree) -> Option<Problem> {
-    let (current, offered) = (current.version.semver()?, offered.version.semver()?);
-    let message =
-        format!("the channel went back from {current} to {offered}; a lower version is not followed");
-    (offered < current).then(|| Problem::new(ProblemKind::Refused, message))
-}
-
-fn bad_release(offered: &ReleaseTree, Note { attempts, reason, .. }: &Note) -> Problem {
-    let message = format!(
-        "release {} ({}) failed {attempts} times and is not tried again; the last time: {reason}",
-        offered.version, offered.id
-    );
-    Problem::new(ProblemKind::Refused, message)
 }
 
 /// The stores' HTTP client ends a runtime of its own when it is dropped, which must not happen on a thread

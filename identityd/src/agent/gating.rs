@@ -23,7 +23,7 @@ impl Agent {
                     None => Event::Resolved(Ok(Resolved::Candidate(candidate))),
                 }
             }
-            Event::Applied(Ok(Applied::Stopped { gate, why })) => {
+            Event::Applied(Ok(Applied::Stopped { gate, why })) if self.rollback.is_none() => {
                 let Some(candidate) = self.state.candidate.clone() else {
                     return Event::Applied(Ok(Applied::Nothing));
                 };
@@ -70,6 +70,7 @@ impl Agent {
         let orders = self.orders.as_ref().ok();
         self.status.holds = orders.map(|orders| orders.holds.clone()).unwrap_or_default();
         self.status.pause = orders.and_then(|orders| orders.pause.clone());
+        self.status.rollback = orders.and_then(|orders| orders.rollback.clone());
     }
 
     /// Reads again what is remembered of the release that the channel offers.

@@ -28,11 +28,14 @@ pub struct Asked {
     /// Of [`Verb::Apply`], [`Verb::Retry`]: without waiting for a maintenance window.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub now: bool,
+    /// Of [`Verb::Rollback`]: the generation; the one before the current release if it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
 }
 
 impl From<Verb> for Asked {
     fn from(verb: Verb) -> Self {
-        Self { verb, release: None, reason: None, now: false }
+        Self { verb, release: None, reason: None, now: false, to: None }
     }
 }
 
@@ -56,6 +59,8 @@ pub enum Verb {
     Unhold,
     /// Forget that a release failed, and try it now.
     Retry,
+    /// Put an earlier generation back, and follow that to its end.
+    Rollback,
     /// Stop before the swap, and begin nothing.
     Pause,
     /// The opposite of [`Verb::Pause`].
@@ -67,7 +72,7 @@ pub enum Verb {
 impl Verb {
     /// Whether what is asked for is an upgrade, to be followed to its end.
     pub const fn follows_upgrade(self) -> bool {
-        matches!(self, Self::Apply | Self::Retry)
+        matches!(self, Self::Apply | Self::Retry | Self::Rollback)
     }
 }
 
@@ -93,7 +98,7 @@ pub enum Outcome {
     Check(Offer),
     /// To [`Verb::Plan`].
     Plan(Planned),
-    /// To [`Verb::Apply`] and [`Verb::Retry`].
+    /// To [`Verb::Apply`], [`Verb::Retry`] and [`Verb::Rollback`].
     Apply(Upgraded),
     /// To [`Verb::Why`]: the closed gates first.
     Why(Vec<GateReport>),

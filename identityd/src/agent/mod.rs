@@ -18,6 +18,8 @@ mod handle;
 mod log;
 mod model;
 mod operator;
+mod request;
+mod rollback;
 mod schedule;
 mod stage;
 mod state;
@@ -39,7 +41,7 @@ pub use handle::{
     Answer, Asked, Handle, Inbox, Offer, Ordered, Outcome, Planned, Request, Upgraded, Verb, channel,
 };
 pub use model::{
-    Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved, ServiceEvent,
+    Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved, ServiceEvent, Target,
 };
 pub use schedule::Delay;
 pub use stage::{Gate, Stage};
@@ -53,6 +55,7 @@ use crate::orders::{Orders, OrdersFile};
 use crate::status::{Status, StatusFile};
 use crate::timestamp::Timestamp;
 use attempts::Attempts;
+use rollback::Wanted;
 use worker::{Job, Report, Worker};
 
 /// Bytes that are being fetched are shown this often at most.
@@ -112,6 +115,8 @@ pub struct Agent {
     orders_file: OrdersFile,
     /// What is ordered, or why nobody knows.
     orders: Result<Orders, String>,
+    /// The rollback that has not ended.
+    rollback: Option<Wanted>,
     /// On whose behalf the next upgrade begins.
     cause: Cause,
     /// What is remembered of the candidate.
@@ -133,6 +138,7 @@ impl Agent {
         let Ground { poll_interval, windows, state_dir, run_dir, boot, handed_over, brake } = ground;
         let attempts = Attempts::open(History::new(&state_dir), boot, handed_over);
         let orders_file = OrdersFile::new(&state_dir);
+        let orders = orders_file.load().map_err(|error| flist::report(&error));
         let mut agent = Self {
             state: State::default(),
             worker: Worker::start(doing),
@@ -147,7 +153,8 @@ impl Agent {
             brake,
             cause: attempts.cause().cloned().unwrap_or_default(),
             attempts,
-            orders: orders_file.load().map_err(|error| flist::report(&error)),
+            rollback: orders.as_ref().ok().and_then(|orders| Wanted::left(orders, handed_over)),
+            orders,
             orders_file,
             failures: None,
             answered: None,
@@ -198,55 +205,13 @@ impl Agent {
                 self.count_check();
                 self.publish();
             }
+            // An order that is not begun is lost with whoever gave it; one that was begun is on disk.
+            Report::Target(_) if leaving => {}
+            Report::Target(target) => self.targeted(target),
             Report::Done(event) if leaving => self.handle_last(event),
             Report::Done(event) => self.handle(event),
             Report::Progress(progress) => self.progress(progress),
             Report::Forgotten(forgotten, answers) => self.forgotten(forgotten, answers),
-        }
-    }
-
-    fn request(&mut self, request: Request, leaving: bool) {
-        let Request { asked, by, answers } = request;
-        let verb = asked.verb;
-        if leaving {
-            let problem =
-                Problem::new(ProblemKind::Busy, "identityd is about to end; ask again when it runs");
-            return handle::send(&answers, Answer::Error(problem));
-        }
-        let upgrading = self.state.stage.is_upgrading();
-        match verb {
-            Verb::Status => {
-                handle::send(&answers, Answer::Ok(Outcome::Status(Box::new(self.status.clone()))));
-            }
-            Verb::Check | Verb::Plan if upgrading => {
-                handle::send(&answers, Answer::Error(answer::upgrade_runs(&self.state)));
-            }
-            Verb::Plan if self.state.installed.is_none() => {
-                handle::send(&answers, Answer::Error(answer::nothing_known(&self.state)));
-            }
-            Verb::Plan => self.worker.begin(Job::Plan(answers)),
-            Verb::Why => {
-                self.load_orders();
-                handle::send(&answers, Answer::Ok(Outcome::Why(self.gates())));
-            }
-            Verb::Hold | Verb::Unhold | Verb::Pause | Verb::Resume | Verb::Cancel => {
-                self.order(&asked, by, answers);
-            }
-            Verb::Retry => self.retry(&asked, by, answers),
-            Verb::Check => {
-                self.cause = Cause::Check { by };
-                self.followers.push(Follower { verb, answers });
-                self.handle(Event::CheckRequested);
-            }
-            Verb::Apply => {
-                if upgrading {
-                    handle::send(&answers, Answer::Progress(Progress::Stage(self.state.stage)));
-                } else {
-                    self.cause = Cause::Apply { by, now: asked.now };
-                }
-                self.followers.push(Follower { verb, answers });
-                self.handle(Event::ApplyRequested);
-            }
         }
     }
 
@@ -278,6 +243,9 @@ impl Agent {
 
     /// One event, with everything that follows from it.
     fn handle(&mut self, event: Event) {
+        if self.goes_back_instead(&event) {
+            return self.publish();
+        }
         let event = self.gated(event);
         let actions = self.decide(event);
         for action in actions {
@@ -311,6 +279,7 @@ impl Agent {
         }
         let (state, actions) = step(mem::take(&mut self.state), event.clone());
         self.state = state;
+        self.settle_rollback(&event);
         self.load_failures();
         self.log(before, &event);
         self.status.follow(&self.state, &now());
@@ -325,11 +294,19 @@ impl Agent {
         match action {
             Action::Recover => self.worker.begin(Job::Recover),
             Action::LookForInstalled => self.worker.begin(Job::LookForInstalled),
-            Action::Resolve => self.begin_early(Job::Resolve),
+            Action::Resolve => {
+                let job = self.resolving();
+                self.begin_early(job);
+            }
             Action::Apply(candidate) => {
                 self.status.fetch = None;
                 self.note_begin(&candidate);
                 self.begin_early(Job::Apply(candidate));
+            }
+            Action::Revert(target) => {
+                self.status.fetch = None;
+                self.note_begin(&target.release);
+                self.begin_early(Job::Revert(target));
             }
             Action::PollAfter(delay) => {
                 // Keyed anew each time, which is all the randomness that spreading polls needs.
@@ -357,7 +334,9 @@ impl Agent {
         let state = &self.state;
         let ordered = |message: &str| Outcome::Ordered(self.ordered(message.to_owned()));
         let cancelled = match event {
-            Event::Blocked { why, .. } => Some(Answer::Ok(ordered(why))),
+            Event::Blocked { why, .. } | Event::Applied(Ok(Applied::Stopped { why, .. })) => {
+                Some(Answer::Ok(ordered(why)))
+            }
             Event::Applied(_) => Some(Answer::Error(answer::ended_by_itself(state))),
             _ => None,
         };

@@ -36,6 +36,15 @@ impl Candidate {
     }
 }
 
+/// What somebody wants to go back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The number of the generation.
+    pub generation: u64,
+    /// Its release.
+    pub release: Candidate,
+}
+
 /// The answer of one poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolved {

@@ -119,8 +119,17 @@ impl Agent {
 
     fn unhold(&mut self, asked: &Asked) -> Result<String, Problem> {
         let mut gone = Vec::new();
+        let offered = self.state.candidate.clone();
         self.change(|orders| {
-            gone = orders.unhold(|hold| asked.release.is_none() || hold.release == asked.release);
+            gone = orders.unhold(|hold| match (&asked.release, &hold.release) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                // A hold that names the id lets go of the version that the channel offers under it.
+                (Some(named), Some(held)) => {
+                    let offered = offered.as_ref().filter(|offered| names(named, offered));
+                    named == held || offered.is_some_and(|offered| names(held, offered))
+                }
+            });
             Ok(())
         })?;
         match (&asked.release, gone.len()) {
@@ -142,6 +151,9 @@ impl Agent {
             orders.pause = Some(pause);
             Ok(())
         })?;
+        if self.rollback.is_some() {
+            return Ok("paused; the rollback that runs goes on".to_owned());
+        }
         Ok(match self.brake.stop(Gate::Pause, format!("paused by user {by}")) {
             Ok(()) => "paused; the upgrade that runs stops before the swap and begins again after \
                        `identityd resume`"
@@ -174,6 +186,9 @@ impl Agent {
             Problem::new(ProblemKind::Local, message)
         })?;
         let version = candidate.version.clone();
+        if self.rollback.is_some() {
+            return Ok(format!("the rollback to {version} is cancelled"));
+        }
         let hold = Hold::new(Some(candidate.release), now(), by, Some(why));
         self.change(|orders| orders.hold(hold))?;
         Ok(format!("the upgrade to {version} is cancelled, and the release is held"))
@@ -190,7 +205,10 @@ impl Agent {
     }
 
     /// Changes what is ordered, on disk first.
-    fn change(&mut self, change: impl FnOnce(&mut Orders) -> Result<(), OrdersError>) -> Result<(), Problem> {
+    pub(super) fn change(
+        &mut self,
+        change: impl FnOnce(&mut Orders) -> Result<(), OrdersError>,
+    ) -> Result<(), Problem> {
         self.load_orders();
         let mut orders = match &self.orders {
             Ok(orders) => orders.clone(),

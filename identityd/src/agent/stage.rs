@@ -76,7 +76,7 @@ pub enum Gate {
     Hold,
     /// No maintenance window is open.
     Maintenance,
-    /// The release has failed too often.
+    /// The release has failed, or too many attempts to install it were cut off.
     BadRelease,
     /// What the channel offers cannot be installed here.
     Refused,
@@ -139,7 +139,7 @@ impl Gate {
             Self::Pause => "upgrades are paused; `identityd resume` goes on",
             Self::Hold => "the release is held back; `identityd unhold` lets it go",
             Self::Maintenance => "no maintenance window is open",
-            Self::BadRelease => "the release failed too often; `identityd retry` tries it again",
+            Self::BadRelease => "the release failed on this node; `identityd retry` tries it again",
             Self::Refused => "the release that the channel offers cannot be installed; waits for another one",
             Self::BackOff => "something failed; tries again after a delay that grows with every failure",
             Self::Lock => "another engine is at work",

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::model::{Applied, Candidate, Installed, Problem, ProblemKind, Resolved};
+use super::model::{Applied, Candidate, Installed, Problem, ProblemKind, Resolved, Target};
 use super::schedule::Delay;
 use super::stage::{Gate, Stage};
 
@@ -60,9 +60,11 @@ pub enum Event {
     ApplyRequested,
     /// [`Action::Resolve`] ended.
     Resolved(Result<Resolved, Problem>),
+    /// Somebody wants this put back, instead of what the channel offers.
+    TargetFound(Target),
     /// The upgrade came to this stage.
     Progress(Stage),
-    /// [`Action::Apply`] ended.
+    /// [`Action::Apply`] or [`Action::Revert`] ended.
     Applied(Result<Applied, Problem>),
     /// A gate keeps this release from being installed now, or has stopped its upgrade before the swap.
     Blocked {
@@ -84,10 +86,12 @@ pub enum Action {
     Recover,
     /// Find out what is installed.
     LookForInstalled,
-    /// Ask what the channel offers.
+    /// Find out what to install: what the channel offers, or what somebody wants to go back to.
     Resolve,
     /// Install this release.
     Apply(Candidate),
+    /// Put this back.
+    Revert(Target),
     /// Say [`Event::PollDue`] after this delay. Replaces an earlier one.
     PollAfter(Delay),
 }
@@ -125,6 +129,10 @@ pub fn step(state: State, event: Event) -> (State, Vec<Action>) {
             (state.settled(S::Idle), vec![Action::PollAfter(Delay::Regular)])
         }
         (S::Resolving, E::Resolved(Ok(Resolved::Candidate(candidate)))) => state.upgrade(candidate),
+        (S::Resolving, E::TargetFound(target)) => {
+            let (state, _) = state.upgrade(target.release.clone());
+            (state, vec![Action::Revert(target)])
+        }
         (_, E::Blocked { candidate, gate, opens, .. }) if upgrading || state.stage == S::Resolving => {
             let state = State { candidate: Some(candidate), ..state.settled(S::Waiting) };
             (State { gate: Some(gate), ..state }, vec![Action::PollAfter(Delay::Gate { opens })])
@@ -198,8 +206,8 @@ impl State {
                 let (state, actions) = self.failed(rolled_back(&reason));
                 (State { stage: Stage::RolledBack, gate: None, ..state }, actions)
             }
-            // Told by `Blocked`, with when the gate opens.
-            Ok(Applied::Stopped { .. }) => (self, vec![]),
+            // A rollback; an upgrade that was stopped is `Blocked`, with when the gate opens.
+            Ok(Applied::Stopped { .. }) => (self.settled(Stage::Idle), vec![poll]),
             Err(problem) => self.failed(problem),
         }
     }

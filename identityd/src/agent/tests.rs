@@ -11,7 +11,11 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::status::Daemon;
 
+mod engine;
 mod orders;
+mod rollback;
+
+use engine::{Applying, Engine, Script};
 
 /// Polls come by themselves while a test waits for them.
 const OFTEN: Duration = Duration::from_millis(2);
@@ -19,79 +23,6 @@ const OFTEN: Duration = Duration::from_millis(2);
 const RARELY: Duration = Duration::from_secs(24 * 3600);
 /// More than any condition takes; only a test that fails waits so long.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// What the engine says, in order; an empty queue says that nothing changed.
-#[derive(Default)]
-struct Script {
-    recovered: VecDeque<Result<(), Problem>>,
-    /// Whether there is no flist.name.
-    disabled: Arc<AtomicBool>,
-    resolved: VecDeque<Result<Resolved, Problem>>,
-    applied: VecDeque<Applying>,
-}
-
-/// What an upgrade says on its way, what it waits for, and how it ends.
-struct Applying(Vec<Progress>, Option<oneshot::Receiver<()>>, Result<Applied, Problem>);
-
-/// An engine that does what its script says and notes what it was asked to do.
-struct Engine {
-    script: Script,
-    brake: Brake,
-    calls: Arc<Mutex<Vec<&'static str>>>,
-}
-
-impl Engine {
-    fn called(&self, what: &'static str) {
-        self.calls.lock().unwrap().push(what);
-    }
-}
-
-impl Doing for Engine {
-    async fn recover(&mut self) -> Result<(), Problem> {
-        self.called("recover");
-        self.script.recovered.pop_front().unwrap_or(Ok(()))
-    }
-
-    async fn installed(&mut self) -> Result<Option<Installed>, Problem> {
-        self.called("installed");
-        let disabled = self.script.disabled.load(Ordering::Relaxed);
-        Ok((!disabled).then(|| candidate("1").installed_as(1)))
-    }
-
-    async fn resolve(&mut self) -> Result<Resolved, Problem> {
-        self.called("resolve");
-        self.script.resolved.pop_front().unwrap_or(Ok(Resolved::Unchanged))
-    }
-
-    async fn plan(&mut self, candidate: &Candidate) -> Result<PlanReport, Problem> {
-        self.called("plan");
-        Ok(PlanReport { text: format!("to {}", candidate.version), json: serde_json::json!([]) })
-    }
-
-    async fn forget(&mut self, id: &str) -> Result<Vec<String>, Problem> {
-        self.called("forget");
-        Ok(vec![id.to_owned()])
-    }
-
-    async fn apply(
-        &mut self,
-        _: &Candidate,
-        progress: UnboundedSender<Progress>,
-    ) -> Result<Applied, Problem> {
-        self.called("apply");
-        let Some(Applying(said, wait, result)) = self.script.applied.pop_front() else {
-            panic!("the script knows no upgrade");
-        };
-        said.into_iter().for_each(|said| progress.send(said).unwrap());
-        if let Some(wait) = wait {
-            wait.await.unwrap();
-        }
-        match self.brake.check() {
-            Ok(()) => result,
-            Err(stopped) => Ok(Applied::Stopped { gate: stopped.gate, why: stopped.why }),
-        }
-    }
-}
 
 fn candidate(version: &str) -> Candidate {
     Candidate { channel: "r/c.flist".into(), version: version.into(), release: format!("id-{version}") }
@@ -120,7 +51,15 @@ impl Running {
         Self::start_with(poll_interval, None, script)
     }
     fn start_with(poll_interval: Duration, windows: Option<Windows>, script: Script) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), poll_interval, windows, script)
+    }
+
+    fn start_in(
+        directory: TempDir,
+        poll_interval: Duration,
+        windows: Option<Windows>,
+        script: Script,
+    ) -> Self {
         let file = StatusFile::prepare(&directory.path().join("molt")).unwrap();
         let daemon = Daemon { version: "1".into(), pid: 1, started: Timestamp::from_unix(0) };
         let status = Status::new(daemon, true);

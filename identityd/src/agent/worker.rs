@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::effects::Effects;
 use super::handle::{Answer, Outcome, Planned, send};
-use super::model::{Applied, Candidate, Installed, PlanReport, Problem, Progress, Resolved};
+use super::model::{Applied, Candidate, Installed, PlanReport, Problem, Progress, Resolved, Target};
 use super::state::Event;
 
 /// What the agent can have done. [`Effects`] in the daemon.
@@ -23,6 +23,14 @@ pub trait Doing: Send + 'static {
     fn plan(&mut self, candidate: &Candidate) -> impl Future<Output = Result<PlanReport, Problem>> + Send;
     /// Forgets that releases failed whose ids begin with this text; tells which.
     fn forget(&mut self, id: &str) -> impl Future<Output = Result<Vec<String>, Problem>> + Send;
+    /// The generation with this number, or the one to go back to if there is no number.
+    fn target(&mut self, number: Option<u64>) -> impl Future<Output = Result<Target, Problem>> + Send;
+    /// Puts a generation back.
+    fn revert(
+        &mut self,
+        target: &Target,
+        progress: UnboundedSender<Progress>,
+    ) -> impl Future<Output = Result<Applied, Problem>> + Send;
     /// Installs the candidate.
     fn apply(
         &mut self,
@@ -52,6 +60,18 @@ impl Doing for Effects {
         Effects::forget(self, id)
     }
 
+    async fn target(&mut self, number: Option<u64>) -> Result<Target, Problem> {
+        Effects::target(self, number)
+    }
+
+    async fn revert(
+        &mut self,
+        target: &Target,
+        progress: UnboundedSender<Progress>,
+    ) -> Result<Applied, Problem> {
+        Effects::revert(self, target, progress).await
+    }
+
     async fn apply(
         &mut self,
         candidate: &Candidate,
@@ -68,6 +88,9 @@ pub(super) enum Job {
     LookForInstalled,
     Resolve,
     Apply(Candidate),
+    /// Find the generation with this number, or the one to go back to.
+    Target(Option<u64>),
+    Revert(Target),
     /// Outside of the agent's decisions: changes nothing, and answers whoever asked.
     Plan(UnboundedSender<Answer>),
     /// Forget that a release failed; whoever asked waits for what comes of it.
@@ -77,7 +100,7 @@ pub(super) enum Job {
 impl Job {
     /// Whether it changes the node, and so must never be broken off.
     fn is_transaction(&self) -> bool {
-        matches!(self, Self::Recover | Self::Apply(_))
+        matches!(self, Self::Recover | Self::Apply(_) | Self::Revert(_))
     }
 }
 
@@ -90,6 +113,8 @@ pub(super) enum Report {
     Done(Event),
     /// A plan was made, or could not be.
     Planned,
+    /// What there is to go back to.
+    Target(Result<Target, Problem>),
     /// These releases may be tried again, says whoever forgot them; and who asked.
     Forgotten(Result<Vec<String>, Problem>, UnboundedSender<Answer>),
 }
@@ -147,7 +172,15 @@ async fn work(mut doing: impl Doing, mut jobs: UnboundedReceiver<Job>, reports: 
             Job::LookForInstalled => Report::Done(Event::LookedForInstalled(doing.installed().await)),
             Job::Resolve => Report::Done(Event::Resolved(doing.resolve().await)),
             Job::Apply(candidate) => {
-                Report::Done(Event::Applied(apply(&mut doing, &candidate, &reports).await))
+                let (sender, progress) = mpsc::unbounded_channel();
+                let applied = relay(doing.apply(&candidate, sender), progress, &reports).await;
+                Report::Done(Event::Applied(applied))
+            }
+            Job::Target(number) => Report::Target(doing.target(number).await),
+            Job::Revert(target) => {
+                let (sender, progress) = mpsc::unbounded_channel();
+                let applied = relay(doing.revert(&target, sender), progress, &reports).await;
+                Report::Done(Event::Applied(applied))
             }
             Job::Plan(answers) => {
                 let answer = match plan(&mut doing).await {
@@ -177,13 +210,12 @@ async fn plan(doing: &mut impl Doing) -> Result<Planned, Problem> {
 }
 
 /// Installs, and passes progress on in order: all of it comes before the result.
-async fn apply(
-    doing: &mut impl Doing,
-    candidate: &Candidate,
+async fn relay(
+    applying: impl Future<Output = Result<Applied, Problem>>,
+    mut progress: UnboundedReceiver<Progress>,
     reports: &UnboundedSender<Report>,
 ) -> Result<Applied, Problem> {
-    let (sender, mut progress) = mpsc::unbounded_channel();
-    let mut applying = std::pin::pin!(doing.apply(candidate, sender));
+    let mut applying = std::pin::pin!(applying);
     let said = |progress| {
         // The agent went without waiting: the upgrade goes on all the same.
         let _gone = reports.send(Report::Progress(progress));

@@ -1,9 +1,9 @@
-//! `identityd apply` and `identityd retry`
+//! `identityd apply`, `identityd retry` and `identityd rollback`
 
 use identityd::agent::{Asked, Outcome, Progress, ServiceEvent, Upgraded, Verb};
 use identityd::control::{self, Heard};
 
-use super::{Asking, CommandResult, bytes, print, print_line, wait, wrong_answer};
+use super::{Asking, CommandResult, Failure, bytes, print, print_line, wait, wrong_answer};
 
 /// Install what the channel offers now, and follow the upgrade to its end.
 ///
@@ -42,29 +42,59 @@ const RETRY: &str = "Examples:
   identityd retry
   identityd retry 2.0.0 --now";
 
+/// Put an earlier generation back, without a reboot, and follow that to its end.
+///
+/// The release that is left behind is held, by its id, until `unhold` or `retry`; a newer one is installed.
+/// Holds, a pause and maintenance windows do not keep anybody from going back. What was replaced is kept on
+/// this node, so no hub is needed.
+#[derive(clap::Args)]
+#[command(after_help = ROLLBACK)]
+pub(super) struct RollbackArguments {
+    /// The generation, as `generations` shows it; if nothing is given, the newest one of another release
+    #[arg(long, value_name = "N")]
+    to: Option<u64>,
+    /// As for `apply`. A rollback does not wait for a maintenance window anyway
+    #[arg(long)]
+    now: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+const ROLLBACK: &str = "Examples:
+  identityd rollback
+  identityd rollback --to 3 --json";
+
 pub(super) fn run(Arguments { now, asking }: Arguments) -> CommandResult {
-    follow(&asking, Asked { now, ..Verb::Apply.into() })
+    let asked = Asked { now, ..Verb::Apply.into() };
+    finish(&asking, wait(control::follow_upgrade(&asking.socket, asked, heard(asking.json))))
+}
+
+pub(super) fn rollback(RollbackArguments { to, now: _, asking }: RollbackArguments) -> CommandResult {
+    finish(&asking, wait(control::follow_rollback(&asking.socket, to, heard(asking.json))))
 }
 
 pub(super) fn retry(RetryArguments { release, now, asking }: RetryArguments) -> CommandResult {
-    follow(&asking, Asked { release, now, ..Verb::Retry.into() })
+    let asked = Asked { release, now, ..Verb::Retry.into() };
+    finish(&asking, wait(control::follow_upgrade(&asking.socket, asked, heard(asking.json))))
 }
 
-fn follow(asking: &Asking, asked: Asked) -> CommandResult {
-    let json = asking.json;
-    let answer = wait(control::follow_upgrade(&asking.socket, asked, |heard| {
+/// Shows what is heard on the way.
+fn heard(json: bool) -> impl FnMut(Heard<'_>) + Send {
+    move |heard| {
         // Output that nobody reads is no reason to leave an upgrade unfollowed.
         let _unread = match (json, heard) {
             (false, heard) => print(&line(heard)),
             (true, Heard::Progress(progress)) => print_line("progress", progress),
             (true, Heard::Handover) => print_line("progress", "handover"),
         };
-    }));
-    match answer {
-        Ok(Outcome::Apply(upgraded)) if json => print_line("ok", &upgraded),
-        Ok(Outcome::Apply(upgraded)) => print(&end(&upgraded)),
-        Ok(_) => Err(wrong_answer(asking)),
-        Err(failure) => Err(failure),
+    }
+}
+
+fn finish(asking: &Asking, answer: Result<Outcome, Failure>) -> CommandResult {
+    match answer? {
+        Outcome::Apply(upgraded) if asking.json => print_line("ok", &upgraded),
+        Outcome::Apply(upgraded) => print(&end(&upgraded)),
+        _ => Err(wrong_answer(asking)),
     }
 }
 
@@ -90,6 +120,6 @@ fn end(upgraded: &Upgraded) -> String {
     if upgraded.committed {
         format!("Committed: {version} is installed{generation}.")
     } else {
-        format!("Nothing to do: {version} is installed{generation}, and the channel offers the same.")
+        format!("Nothing to do: {version} is installed{generation}.")
     }
 }

@@ -80,6 +80,7 @@ fn cause(cause: &Cause) -> String {
         Cause::Check { by } => format!("check by user {by}"),
         Cause::Apply { by, now: at_once } => format!("apply{} by user {by}", now(*at_once)),
         Cause::Retry { by, now: at_once } => format!("retry{} by user {by}", now(*at_once)),
+        Cause::Rollback { by, to } => format!("rollback to generation {to} by user {by}"),
         Cause::Unknown => "a cause that a newer version knows".to_owned(),
     }
 }

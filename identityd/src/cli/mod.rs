@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod daemon;
 mod doctor;
+mod generations;
 mod guardian;
 mod history;
 mod order;
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "Examples:
   identityd plan              what the channel's release would change
   identityd apply             check and upgrade now, and show how it goes
   identityd why               every reason to wait, and when it may change
+  identityd rollback          put the release before this one back
   identityd hold 2.0.0        do not install this release
   identityd status --json     for a program
 
@@ -50,6 +52,9 @@ enum Command {
     Plan(plan::Arguments),
     Apply(apply::Arguments),
     Retry(apply::RetryArguments),
+    Rollback(apply::RollbackArguments),
+    Generations(Box<generations::Arguments>),
+    Gc(Box<generations::GcArguments>),
     Hold(order::HoldArguments),
     Unhold(order::UnholdArguments),
     Pause(order::PauseArguments),
@@ -126,6 +131,9 @@ fn run_command(command: Command) -> CommandResult {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Apply(arguments) => apply::run(arguments),
         Command::Retry(arguments) => apply::retry(arguments),
+        Command::Rollback(arguments) => apply::rollback(arguments),
+        Command::Generations(arguments) => generations::run(&arguments),
+        Command::Gc(arguments) => generations::gc(&arguments),
         Command::Hold(arguments) => order::hold(arguments),
         Command::Unhold(arguments) => order::unhold(arguments),
         Command::Pause(arguments) => order::pause(arguments),

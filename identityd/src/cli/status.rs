@@ -65,6 +65,10 @@ fn text(status: &Status, now: u64) -> String {
     if let Some(pause) = &status.pause {
         lines.add("paused", order(&pause.since, pause.by, pause.reason.as_deref(), now));
     }
+    if let Some(rollback) = &status.rollback {
+        let wanted = order(&rollback.since, rollback.by, None, now);
+        lines.add("rolls back", format!("to generation {}, {wanted}", rollback.to));
+    }
     for hold in &status.holds {
         let what = hold.release.as_deref().unwrap_or("every release");
         lines.add("held", format!("{what}, {}", order(&hold.since, hold.by, hold.reason.as_deref(), now)));

@@ -123,7 +123,32 @@ pub async fn ask(
 pub async fn follow_upgrade(
     socket: &Path,
     asked: impl Into<Asked>,
+    heard: impl FnMut(Heard<'_>) + Send,
+) -> Result<Outcome, AskError> {
+    follow(socket, asked.into(), heard, end_of_upgrade).await
+}
+
+/// Asks for a rollback to the generation `to`, or to the one before the current release, and follows it as
+/// [`follow_upgrade`] does.
+pub async fn follow_rollback(
+    socket: &Path,
+    to: Option<u64>,
+    heard: impl FnMut(Heard<'_>) + Send,
+) -> Result<Outcome, AskError> {
+    let before = match ask(socket, Verb::Status, |_| {}).await? {
+        Outcome::Status(status) => status.installed,
+        _ => return Err(AskError::Garbage { socket: socket.to_owned(), source: None }),
+    };
+    let before = before.map(|installed| installed.release);
+    let asked = Asked { to, ..Verb::Rollback.into() };
+    follow(socket, asked, heard, |status| end_of_rollback(status, before.as_deref())).await
+}
+
+async fn follow(
+    socket: &Path,
+    asked: Asked,
     mut heard: impl FnMut(Heard<'_>) + Send,
+    end: impl Fn(&Status) -> Option<Result<Upgraded, Problem>>,
 ) -> Result<Outcome, AskError> {
     match ask(socket, asked, &mut heard).await {
         Err(AskError::BrokenOff { .. }) => heard(Heard::Handover),
@@ -139,7 +164,7 @@ pub async fn follow_upgrade(
                 if status.stage.is_upgrading() && last_stage.replace(status.stage) != Some(status.stage) {
                     heard(Heard::Progress(&Progress::Stage(status.stage)));
                 }
-                if let Some(end) = end_of_upgrade(&status) {
+                if let Some(end) = end(&status) {
                     return end.map(Outcome::Apply).map_err(AskError::Refused);
                 }
             }
@@ -157,22 +182,41 @@ pub async fn follow_upgrade(
 
 /// How the upgrade ended, if this status says that it did.
 fn end_of_upgrade(status: &Status) -> Option<Result<Upgraded, Problem>> {
-    let ended_badly = || {
-        let (kind, message) = match &status.last_error {
-            Some(error) => (error.kind, error.message.clone()),
-            None => (ProblemKind::Local, status.reason.clone().unwrap_or_default()),
-        };
-        Problem::new(kind, message)
-    };
     match (status.stage, status.gate) {
-        (Stage::Idle | Stage::Committed, _) => Some(Ok(Upgraded {
-            committed: true,
-            version: status.installed.as_ref().map(|installed| installed.version.clone()),
-            generation: status.installed.as_ref().map(|installed| installed.generation),
-        })),
-        (Stage::RolledBack | Stage::Degraded, _) => Some(Err(ended_badly())),
-        (Stage::Waiting, Some(gate)) if gate != Gate::Starting => Some(Err(ended_badly())),
+        (Stage::Idle | Stage::Committed, _) => Some(Ok(installed(status))),
+        (Stage::RolledBack | Stage::Degraded, _) => Some(Err(ended_badly(status))),
+        (Stage::Waiting, Some(gate)) if gate != Gate::Starting => Some(Err(ended_badly(status))),
         _ => None,
+    }
+}
+
+/// How the rollback from the release `before` ended, if this status says that it did. What the daemon does
+/// afterwards may have begun.
+fn end_of_rollback(status: &Status, before: Option<&str>) -> Option<Result<Upgraded, Problem>> {
+    let release = status.installed.as_ref().map(|installed| installed.release.as_str());
+    match (&status.rollback, release) {
+        (Some(_), _) | (None, None) => None,
+        (None, now) if now != before => Some(Ok(installed(status))),
+        (None, _) => Some(Err(ended_badly(status))),
+    }
+}
+
+fn installed(status: &Status) -> Upgraded {
+    Upgraded {
+        committed: true,
+        version: status.installed.as_ref().map(|installed| installed.version.clone()),
+        generation: status.installed.as_ref().map(|installed| installed.generation),
+    }
+}
+
+fn ended_badly(status: &Status) -> Problem {
+    match (&status.last_error, &status.reason) {
+        (Some(error), _) => Problem::new(error.kind, error.message.clone()),
+        (None, Some(reason)) => Problem::new(ProblemKind::Local, reason.clone()),
+        (None, None) => {
+            let message = "it did not come to its end; `identityd history` tells why";
+            Problem::new(ProblemKind::Local, message)
+        }
     }
 }
 

@@ -121,7 +121,7 @@ async fn after_the_swap_has_begun_nothing_is_cancelled_and_a_pause_waits() {
 }
 
 /// A window that is not open now.
-fn closed_window() -> Windows {
+pub(super) fn closed_window() -> Windows {
     let now = now().unix;
     let hour = |ahead: u64| (now / 3600 + ahead) % 24;
     let windows = vec![format!("{:02}:00-{:02}:00", hour(3), hour(4) + if hour(4) == 0 { 24 } else { 0 })];

@@ -1,0 +1,167 @@
+//! Which release a root gets that has none: what the channel offers, unless that is bad on this node, or held.
+
+use std::fmt;
+use std::path::Path;
+
+use flist::hub::{FlistName, Release, ReleaseId};
+
+use super::BootError;
+use crate::engine::{Engine, EngineError};
+use crate::generation::{Cause, Generation};
+use crate::held;
+use crate::releases::{Note, Releases};
+
+/// What is to be installed.
+#[derive(Debug)]
+pub(super) enum Choice {
+    /// What the channel offers.
+    Offered(Box<Release>),
+    /// The release of one of these recorded generations, the best one first; none where nothing good is
+    /// recorded.
+    Recorded {
+        /// Their numbers.
+        numbers: Vec<u64>,
+        /// Why it is not what the channel offers.
+        why: String,
+    },
+}
+
+/// Chooses between what the channel offers and what is recorded.
+///
+/// # Errors
+/// [`BootError::State`].
+pub(super) fn choose(engine: &Engine, state_dir: &Path, offered: Box<Release>) -> Result<Choice, BootError> {
+    let releases = Releases::load(&engine.state().releases());
+    let (version, id) = (offered.version.to_string(), offered.id.to_string());
+    let bad = releases.note(&offered.id).filter(|note| note.is_bad());
+    let held = held::why_held(state_dir, &version, &id);
+    let ran = ran(engine).map_err(BootError::State)?;
+    let Some(objection) = objection(bad, held, ran == Some(offered.id)) else {
+        return Ok(Choice::Offered(offered));
+    };
+    let why = format!("release {version} ({id}) {objection}");
+    let recorded = recorded(engine).map_err(BootError::State)?;
+    let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
+    // What is held is no better for being recorded.
+    let numbers = good(&recorded, &offered.channel, |release| is_bad(release) || *release == offered.id);
+    if numbers.is_empty() && matches!(objection, Objection::Held(_)) {
+        tracing::warn!(reason = why, "installing it all the same, because nothing else is recorded");
+        return Ok(Choice::Offered(offered));
+    }
+    Ok(Choice::Recorded { numbers, why })
+}
+
+/// What speaks against a release.
+#[derive(Debug, PartialEq, Eq)]
+enum Objection {
+    Bad(String),
+    /// Better than none all the same.
+    Held(String),
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bad(reason) => write!(f, "failed on this node: {reason}"),
+            Self::Held(reason) => write!(f, "is held: {reason}"),
+        }
+    }
+}
+
+/// A hold is about changes: it says nothing against the release that ran here before.
+fn objection(bad: Option<&Note>, held: Option<String>, ran_before: bool) -> Option<Objection> {
+    let bad = bad.map(|note| Objection::Bad(note.reason.clone()));
+    bad.or_else(|| held.filter(|_| !ran_before).map(Objection::Held))
+}
+
+/// The release that this node ran before it lost its root.
+fn ran(engine: &Engine) -> Result<Option<ReleaseId>, EngineError> {
+    let state = engine.state();
+    let generation = match state.current_number().map_err(EngineError::Generation)? {
+        Some(number) => state.recorded(number).map_err(EngineError::Generation)?,
+        None => None,
+    };
+    Ok(generation.map(|generation| generation.release))
+}
+
+/// What counts of a recorded generation.
+struct Recorded {
+    number: u64,
+    cause: Cause,
+    channel: FlistName,
+    release: ReleaseId,
+}
+
+fn recorded(engine: &Engine) -> Result<Vec<Recorded>, EngineError> {
+    let mut all = Vec::new();
+    for number in engine.state().numbers().map_err(EngineError::Generation)? {
+        // A damaged record is none.
+        if let Some(generation) = engine.state().recorded(number).map_err(EngineError::Generation)? {
+            let Generation { cause, channel, release, .. } = generation;
+            all.push(Recorded { number, cause, channel, release });
+        }
+    }
+    Ok(all)
+}
+
+/// The newest generation of each good release of this channel, the newest one first. A generation of a
+/// self-update is no release as a whole.
+fn good(all: &[Recorded], channel: &FlistName, is_bad: impl Fn(&ReleaseId) -> bool) -> Vec<u64> {
+    let whole = |cause| matches!(cause, Cause::FirstBoot | Cause::Release | Cause::Revert);
+    let usable =
+        |found: &&Recorded| whole(found.cause) && found.channel == *channel && !is_bad(&found.release);
+    let mut usable: Vec<_> = all.iter().filter(usable).collect();
+    usable.sort_unstable_by_key(|found| std::cmp::Reverse(found.number));
+    let mut seen = std::collections::BTreeSet::new();
+    usable.retain(|found| seen.insert(found.release));
+    usable.into_iter().map(|found| found.number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u8) -> ReleaseId {
+        format!("{number:02x}").repeat(32).parse().unwrap()
+    }
+
+    #[test]
+    fn a_hold_does_not_take_away_what_ran_and_a_bad_release_is_bad_in_any_case() {
+        let mut releases = Releases::load(std::path::Path::new("/nonexistent/releases.json"));
+        // It cannot be written there; what was noted counts.
+        releases.judged_bad(id(1), "web is not well").unwrap_err();
+        let bad = releases.note(&id(1));
+        let held = || Some("rolled back".to_owned());
+        assert_eq!(objection(None, None, false), None);
+        assert_eq!(objection(None, held(), false), Some(Objection::Held("rolled back".to_owned())));
+        assert_eq!(objection(None, held(), true), None);
+        for ran_before in [true, false] {
+            let expected = Some(Objection::Bad("web is not well".to_owned()));
+            assert_eq!(objection(bad, held(), ran_before), expected);
+        }
+    }
+
+    #[test]
+    fn the_newest_generation_of_each_good_release_of_the_channel_counts() {
+        let channel: FlistName = "tf-zos/zos:development:latest.flist".parse().unwrap();
+        let other: FlistName = "tf-zos/zos:testing:latest.flist".parse().unwrap();
+        let of = |number, cause, channel: &FlistName, release| Recorded {
+            number,
+            cause,
+            channel: channel.clone(),
+            release: id(release),
+        };
+        let all = [
+            of(1, Cause::FirstBoot, &channel, 1),
+            of(2, Cause::Release, &channel, 2),
+            of(3, Cause::Revert, &channel, 1),
+            of(4, Cause::Release, &channel, 3),
+            of(5, Cause::SelfUpdate, &channel, 2),
+            of(6, Cause::Release, &other, 6),
+            of(7, Cause::Other, &channel, 7),
+        ];
+        assert_eq!(good(&all, &channel, |release| *release == id(3)), [3, 2]);
+        assert_eq!(good(&all, &channel, |_| false), [4, 3, 2]);
+        assert_eq!(good(&all, &channel, |_| true), [0; 0]);
+    }
+}

@@ -1,0 +1,67 @@
+//! Going back to an earlier generation.
+
+use bootstrap::engine::Engine;
+use bootstrap::plan::Purpose;
+use bootstrap::settings::Settings;
+use flist::report;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Effects, local, problem};
+use crate::agent::model::{Applied, Candidate, Problem, Progress, Target};
+
+/// The engine. While a rollback is under way, nothing is forgotten: identityd goes back first, and the
+/// generation that it makes would otherwise count instead of the one that everything else goes back to.
+pub(super) fn open(settings: &Settings, rolls_back: bool) -> Result<Engine, Problem> {
+    let engine = Engine::open(settings).map_err(|error| local("cannot open the engine", &error))?;
+    Ok(engine.keeping(if rolls_back { Some(usize::MAX) } else { settings.keep_generations }))
+}
+
+impl Effects {
+    /// The generation with this number; without one, the newest with another release than the current one.
+    ///
+    /// # Errors
+    /// A [`Problem`] that names what is kept.
+    pub fn target(&self, number: Option<u64>) -> Result<Target, Problem> {
+        let (generation, release) = self.engine.revert_target(number).map_err(|error| problem(&error))?;
+        let release = Candidate {
+            channel: release.channel.to_string(),
+            version: release.version.to_string(),
+            release: release.id.to_string(),
+        };
+        Ok(Target { generation, release })
+    }
+
+    /// Puts a generation back: its identityd first, if that is another one; then this process is replaced and
+    /// does not return. What is kept on this node is not asked of a store.
+    ///
+    /// # Errors
+    /// As [`Effects::apply`].
+    pub async fn revert(
+        &mut self,
+        target: &Target,
+        progress: UnboundedSender<Progress>,
+    ) -> Result<Applied, Problem> {
+        self.engine = open(&self.settings, true)?;
+        let found = self.engine.revert_target(Some(target.generation)).map_err(|error| problem(&error));
+        let applied = match found {
+            Ok((_, release)) => self.install(&release, Purpose::Revert, progress).await,
+            Err(problem) => Err(problem),
+        };
+        self.engine = open(&self.settings, false)?;
+        if matches!(applied, Ok(Applied::Committed { .. })) {
+            self.collect().await;
+        }
+        applied
+    }
+
+    /// Forgets what nobody can go back to any more.
+    async fn collect(&self) {
+        let collected = match self.lock().await {
+            Ok(lock) => self.engine.collect(&lock, None, false).map_err(|error| report(&error)),
+            Err(problem) => Err(problem.message),
+        };
+        if let Err(error) = collected {
+            tracing::warn!(error, "old generations are still recorded");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! `identityd generations` and `identityd gc`
+
+use std::fmt::Write;
+
+use bootstrap::engine::{Collected, Engine, EngineError, LOCK_PATIENCE, Listed};
+use bootstrap::lock::{self, LockError};
+use bootstrap::releases::Releases;
+use bootstrap::settings::{MAX_KEPT_GENERATIONS, Overrides, Settings};
+use identityd::agent::{Candidate, Problem, ProblemKind};
+use identityd::control::AskError;
+use identityd::orders::{Hold, Orders, OrdersFile};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{CommandResult, Failure, bytes, other, print, print_json};
+
+/// Show the generations of this node, the oldest first: what is installed, and what can be gone back to. Works
+/// without a running identityd.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+const EXAMPLES: &str = "Examples:
+  identityd generations
+  identityd generations --json";
+
+/// Forget old generations, and the files that are kept to go back to them. Works without a running identityd.
+///
+/// The current generation stays, and nothing is forgotten while an upgrade or a rollback is under way.
+#[derive(clap::Args)]
+#[command(after_help = GC)]
+pub(super) struct GcArguments {
+    /// So many generations before the current one stay; as configured if nothing is given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=MAX_KEPT_GENERATIONS))]
+    keep: Option<u64>,
+    /// Only show what would be forgotten
+    #[arg(long)]
+    dry_run: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+const GC: &str = "Examples:
+  identityd gc --dry-run
+  identityd gc --keep 1 --json";
+
+/// A generation, with what speaks against its release.
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    listed: Listed,
+    /// Why the release is bad on this node.
+    bad: Option<String>,
+    /// The hold that names the release.
+    held: Option<Hold>,
+}
+
+pub(super) fn run(Arguments { json, overrides }: &Arguments) -> CommandResult {
+    let settings = Settings::load(overrides).map_err(Failure::Settings)?;
+    let lines = match settings.state_dir.exists() {
+        true => lines(&settings)?,
+        false => Vec::new(),
+    };
+    if *json { print_json(&lines) } else { print(&text(&lines)) }
+}
+
+fn lines(settings: &Settings) -> Result<Vec<Line>, Failure> {
+    let engine = Engine::open(settings).map_err(other)?;
+    let releases = Releases::load(&engine.state().releases());
+    let orders = OrdersFile::new(&settings.state_dir).load().unwrap_or_else(|error| {
+        eprintln!("identityd: {}", flist::report(&error));
+        Orders::default()
+    });
+    let line = |listed: Listed| {
+        let note = releases.note(&listed.release).filter(|note| note.is_bad());
+        let release = Candidate {
+            channel: String::new(),
+            version: listed.version.clone(),
+            release: listed.release.to_string(),
+        };
+        let held = orders.holds.iter().find(|hold| hold.release.is_some() && hold.covers(&release));
+        Line { bad: note.map(|note| note.reason.clone()), held: held.cloned(), listed }
+    };
+    Ok(engine.generations().map_err(other)?.into_iter().map(line).collect())
+}
+
+fn text(lines: &[Line]) -> String {
+    if lines.is_empty() {
+        return "Nothing is recorded of this root file system.".to_owned();
+    }
+    let mut text = String::new();
+    for Line { listed, bad, held } in lines {
+        let standing = match (listed.current, listed.target) {
+            (true, _) => "current",
+            (false, true) => "target",
+            (false, false) => "-",
+        };
+        let release: String = listed.release.to_string().chars().take(12).collect();
+        let (number, version, cause) = (listed.number, &listed.version, listed.cause.as_str());
+        let kept = bytes(listed.kept_bytes);
+        // Writing to a String cannot fail.
+        let _infallible =
+            writeln!(text, "{number:>4}  {standing:<7}  {version:<12}  {release}  {cause:<11}  keeps {kept}");
+        if let Some(reason) = bad {
+            let _infallible = writeln!(text, "      bad: {reason}");
+        }
+        if let Some(hold) = held {
+            let reason = hold.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let _infallible =
+                writeln!(text, "      held since {} by user {}{reason}", hold.since.at, hold.by);
+        }
+    }
+    text
+}
+
+pub(super) fn gc(GcArguments { keep, dry_run, json, overrides }: &GcArguments) -> CommandResult {
+    let settings = Settings::load(overrides).map_err(Failure::Settings)?;
+    let keep = keep.and_then(|keep| usize::try_from(keep).ok()).or(settings.keep_generations);
+    let lock = lock::take(&settings.run_dir, "identityd gc", LOCK_PATIENCE).map_err(|error| match error {
+        held @ LockError::Held { .. } => busy(flist::report(&held)),
+        error => other(error),
+    })?;
+    let orders = OrdersFile::new(&settings.state_dir).load().map_err(other)?;
+    if let Some(rollback) = orders.rollback {
+        let message = format!("a rollback to generation {} is under way; try again later", rollback.to);
+        return Err(busy(message));
+    }
+    let engine = Engine::open(&settings).map_err(other)?;
+    let collected = engine.collect(&lock, keep, *dry_run).map_err(|error| match error {
+        unfinished @ EngineError::Unfinished => busy(flist::report(&unfinished)),
+        error => other(error),
+    })?;
+    match json {
+        true => {
+            let Collected { generations, directories, bytes } = &collected;
+            print_json(&json!({
+                "dry_run": dry_run, "generations": generations, "directories": directories, "bytes": bytes,
+            }))
+        }
+        false => print(&outcome(&collected, *dry_run)),
+    }
+}
+
+fn outcome(Collected { generations, directories, bytes: freed }: &Collected, dry_run: bool) -> String {
+    if generations.is_empty() && directories.is_empty() {
+        return "There is nothing to forget.".to_owned();
+    }
+    let numbers: Vec<_> = generations.iter().map(ToString::to_string).collect();
+    let what = match numbers.len() {
+        0 => "files of no generation".to_owned(),
+        1 => format!("generation {}", numbers.join("")),
+        _ => format!("generations {}", numbers.join(", ")),
+    };
+    let (forgot, freed) = (if dry_run { "Would forget" } else { "Forgot" }, bytes(*freed));
+    format!("{forgot} {what}; {freed} of kept files.")
+}
+
+fn busy(message: String) -> Failure {
+    Failure::Ask(AskError::Refused(Problem::new(ProblemKind::Busy, message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use bootstrap::generation::Cause;
+    use identityd::timestamp::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_generation_is_listed_with_what_speaks_against_it() {
+        let listed = Listed {
+            number: 3,
+            current: false,
+            target: true,
+            cause: Cause::Release,
+            version: "2.0.0".to_owned(),
+            release: "ab".repeat(32).parse().unwrap(),
+            kept_bytes: 2048,
+        };
+        let hold = Hold::new(Some("2.0.0".into()), Timestamp::from_unix(0), 7, Some("no".into()));
+        let line = Line { listed, bad: Some("web is not well".into()), held: Some(hold) };
+        let expected = "   3  target   2.0.0         abababababab  release      keeps 2.0 KiB\n      bad: web is not well\n      held since 1970-01-01T00:00:00Z by user 7 (no)\n";
+        let json = serde_json::to_value(&line).unwrap();
+        assert_eq!(text(&[line]), expected);
+        assert_eq!((&json["number"], &json["cause"]), (&3.into(), &"release".into()));
+        assert_eq!((&json["bad"], &json["held"]["by"]), (&"web is not well".into(), &7.into()));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_named() {
+        let mut collected = Collected::default();
+        assert_eq!(outcome(&collected, false), "There is nothing to forget.");
+        collected.generations = vec![1, 2];
+        assert_eq!(outcome(&collected, true), "Would forget generations 1, 2; 0 B of kept files.");
+        collected.generations = vec![1];
+        assert_eq!(outcome(&collected, false), "Forgot generation 1; 0 B of kept files.");
+    }
+}
