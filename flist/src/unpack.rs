@@ -37,7 +37,7 @@ pub enum UnpackError {
         source: std::io::Error,
     },
     /// Something is in the way.
-    #[error("'{0}' is already there; unpack into an empty directory")]
+    #[error("'{0}' is already there; remove it, or unpack elsewhere")]
     Exists(FlistPath),
     /// An entry could not be made.
     #[error("cannot {action} '{path}'")]

@@ -73,7 +73,7 @@ fn a_link_in_place_of_an_entry_is_neither_followed_nor_replaced() {
         let link = sandbox.destination().join("entry");
         symlink(sandbox.outside("victim"), &link).unwrap();
         let error = sandbox.unpack(&[("entry", kind)]).unwrap_err();
-        assert!(error.contains("'entry' is already there; unpack into an empty directory"), "{error}");
+        assert!(error.contains("'entry' is already there; remove it, or unpack elsewhere"), "{error}");
         assert_eq!(fs::read_link(&link).unwrap(), sandbox.outside("victim"));
     }
 }

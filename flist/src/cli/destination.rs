@@ -4,6 +4,10 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use flist::exit::Exit;
+use flist::path::FlistPath;
+use flist::tree::{Entry, Kind, Tree};
+
 use super::failure::Failure;
 
 /// Where a flist is unpacked to, as it was before.
@@ -50,6 +54,27 @@ impl Destination {
             }
         };
         Ok(Self { path: path.to_owned(), before })
+    }
+
+    /// Finds out before anything is written whether something is in the way of a tree.
+    ///
+    /// # Errors
+    /// It names what is there already.
+    pub(super) fn has_room_for(&self, tree: &Tree) -> Result<(), Failure> {
+        let in_the_way = |(path, entry): &(&FlistPath, &Entry)| {
+            let there = self.path.join(path.as_path()).symlink_metadata();
+            there.is_ok_and(|there| !(matches!(entry.kind, Kind::Directory) && there.is_dir()))
+        };
+        match tree.iter().find(in_the_way) {
+            Some((path, _)) => Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "'{path}' is already in {}; nothing was unpacked; remove it, or unpack elsewhere",
+                    self.path.display()
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Takes away what a failed unpack has made, and says what is left.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use flist::server::collect;
 use serde_json::json;
 
+use super::failure::Failure;
 use super::output::{Output, counted};
 
 /// Remove the blocks of a hub's store that none of its flists needs.
@@ -31,6 +32,11 @@ const EXAMPLES: &str = "Examples:
   flist gc --root /srv/hub --older-than 7d";
 
 pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
+    // It would be made into one, and a mistyped directory be found clean.
+    if arguments.root.is_dir() && !arguments.root.join("public/users").is_dir() {
+        let root = arguments.root.display();
+        return Err(Failure::usage(format!("{root} is not the directory of a hub: it has no public/users")));
+    }
     let collected = collect(&arguments.root, arguments.older_than, SystemTime::now(), arguments.dry_run)?;
     let mut shown = json!(collected);
     shown["dry_run"] = json!(arguments.dry_run);

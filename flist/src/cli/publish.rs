@@ -72,7 +72,8 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     let failed = |error| Failure::from(error).or_insist("to replace this one, use --replace");
     let published = publish(&publication, &arguments.directory, &progress).map_err(failed)?;
     drop(progress);
-    output.done(&as_json(&published), || text(&published))
+    let replaced = publication.replace;
+    output.done(&as_json(&published), || text(&published, replaced))
 }
 
 fn as_json(Published { flist, link, entries, summary }: &Published) -> serde_json::Value {
@@ -87,10 +88,11 @@ fn as_json(Published { flist, link, entries, summary }: &Published) -> serde_jso
     })
 }
 
-fn text(published: &Published) -> String {
+fn text(published: &Published, replaced: bool) -> String {
     let link = match &published.link {
         Some(link) => format!("{link} now points to it"),
-        None => "no run mode was given, so no node follows it yet".to_owned(),
+        None if replaced => "whatever links to it leads to this content now".to_owned(),
+        None => "no run mode was given, so no link leads to it yet".to_owned(),
     };
     let PackSummary { bytes, blocks, new_blocks, new_bytes } = published.summary;
     format!(

@@ -59,6 +59,13 @@ pub(super) struct Reading {
 impl Reading {
     /// The tree of a flist and the stores with its blocks.
     pub(super) fn open(&self, flist: &Path) -> Result<(Tree, Arc<dyn Store>), Failure> {
+        if let Some(address) =
+            flist.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://"))
+        {
+            return Err(Failure::usage(format!(
+                "{address} is an address, not a file; get the flist first: curl -fLO {address}"
+            )));
+        }
         let tree = flist::format::read(flist, &Limits::default())?;
         let store = open_for_reading(&tree.routes, &self.store, self.cache.as_deref())?;
         Ok((tree, store))

@@ -39,6 +39,7 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
     let (flist, directory) = arguments.reading.meta.with_directory(&arguments.arguments)?;
     let (tree, store) = arguments.reading.open(&flist)?;
     let destination = Destination::look(&directory, arguments.merge)?;
+    destination.has_room_for(&tree)?;
     let store = ObservedStore::new(store, &tree, output.progress("unpacking"));
     let unpacked = unpack::unpack(&tree, &store, &directory);
     drop(store);

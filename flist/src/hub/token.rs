@@ -168,7 +168,7 @@ fn parse_grants(path: &Path, text: &str) -> Result<Vec<Grant>, TokenError> {
         let Some(token) = words.next() else { continue };
         let token: Token = token.parse().map_err(|_| {
             refused(format!(
-                "has no token: expected {MIN_LENGTH} to {MAX_LENGTH} letters, digits and -._~+/="
+                "has something that is no token: expected {MIN_LENGTH} to {MAX_LENGTH} letters, digits and -._~+/=; make one with: openssl rand -hex 32"
             ))
         })?;
         let repos: Vec<String> = words.map(str::to_owned).collect();

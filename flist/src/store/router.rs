@@ -36,14 +36,17 @@ impl Router {
         mut failure: Option<StoreError>,
         ask: impl Fn(&dyn Store) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<T>, StoreError> {
+        let mut told = false;
         for store in self.stores(id).skip(first) {
+            // The last failure is the answer, and told by who asked.
+            if let Some(failure) = failure.as_ref().filter(|_| !told) {
+                complain(id, failure);
+                told = true;
+            }
             match ask(store.as_ref()) {
                 Ok(Some(answer)) => return Ok(Some(answer)),
                 Ok(None) => {}
-                Err(error) => {
-                    complain(id, &error);
-                    failure = Some(error);
-                }
+                Err(error) => (failure, told) = (Some(error), false),
             }
         }
         failure.map_or(Ok(None), Err)
@@ -74,10 +77,7 @@ impl Store for Router {
             let failure = match answer {
                 Ok(true) => return Ok(true),
                 Ok(false) => None,
-                Err(error) => {
-                    complain(id, &error);
-                    Some(error)
-                }
+                Err(error) => Some(error),
             };
             let stored = self.ask(id, asked, failure, |store| store.get(id))?;
             Ok(stored.map(|stored| *buffer = stored).is_some())

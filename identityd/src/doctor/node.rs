@@ -108,7 +108,7 @@ pub(super) fn flist_name(settings: &Settings, current: Option<Generation>) -> Op
             format!("/tmp/flist.name says {named}, but this node was installed from {}", current.channel)
         }
         (Ok(Some(_)), _) => return None,
-        (Ok(None), _) => "/tmp/flist.name is missing: live upgrade is disabled".to_owned(),
+        (Ok(None), _) => "/tmp/flist.name is missing: this node was not booted from a flist, so live upgrade is disabled; `bootstrap` makes it".to_owned(),
         (Err(error @ BootInfoError::NotTrusted { .. }), _) => error.to_string(),
         (Err(error), _) => report(&error),
     };

@@ -115,6 +115,10 @@ fn attempt(directory: &Path) -> Option<Finding> {
 
 fn damaged_journal(path: &Path) -> Option<Finding> {
     let journal = path.parent().unwrap_or(Path::new("/"));
+    if !journal.exists() {
+        // Nothing has ever been installed.
+        return None;
+    }
     match JournalPlace::in_directory(journal).and_then(|journal| journal.read()) {
         Ok(_) => None,
         Err(error @ JournalError::Damaged { .. }) => {
