@@ -299,7 +299,9 @@ impl History {
         if ends_torn(&mut file).map_err(failed("read"))? {
             line.insert(0, b'\n');
         }
-        file.write_all(&line).and_then(|()| file.sync_all()).map_err(failed("write"))
+        file.write_all(&line).and_then(|()| file.sync_all()).map_err(failed("write"))?;
+        // The file may be new.
+        self.sync_names()
     }
 
     /// Remembers the attempt that runs.
@@ -332,6 +334,17 @@ impl History {
         match fs::remove_file(&path) {
             Err(source) if source.kind() != ErrorKind::NotFound => {
                 Err(HistoryError { action: "remove", path, source })
+            }
+            // Otherwise a power cut could bring it back, and the attempt would be noted twice.
+            _ => self.sync_names(),
+        }
+    }
+
+    fn sync_names(&self) -> Result<(), HistoryError> {
+        let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        match synced {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(HistoryError { action: "sync", path: self.directory.clone(), source })
             }
             _ => Ok(()),
         }

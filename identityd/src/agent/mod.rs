@@ -119,6 +119,8 @@ pub struct Agent {
     rollback: Option<Wanted>,
     /// On whose behalf the next upgrade begins.
     cause: Cause,
+    /// Who wants a release tried again whose failures are being forgotten.
+    retried: Option<Cause>,
     /// What is remembered of the candidate.
     failures: Option<Failures>,
     /// When the channel answered last.
@@ -152,6 +154,7 @@ impl Agent {
             run_dir,
             brake,
             cause: attempts.cause().cloned().unwrap_or_default(),
+            retried: None,
             attempts,
             rollback: orders.as_ref().ok().and_then(|orders| Wanted::left(orders, handed_over)),
             orders,

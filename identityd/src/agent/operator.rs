@@ -1,5 +1,7 @@
 //! What people order: holds, a pause, the end of an upgrade.
 
+use std::mem;
+
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::info;
 
@@ -52,7 +54,8 @@ impl Agent {
             Err(problem) => return handle::send(&answers, Answer::Error(problem)),
         };
         info!(by, release, "tried again on request");
-        self.cause = Cause::Retry { by, now: asked.now };
+        // What is being looked into meanwhile is somebody else's.
+        self.retried = Some(Cause::Retry { by, now: asked.now });
         self.worker.begin(Job::Forget(release, answers));
     }
 
@@ -62,15 +65,28 @@ impl Agent {
         forgotten: Result<Vec<String>, Problem>,
         answers: UnboundedSender<Answer>,
     ) {
-        if let Err(problem) = forgotten {
+        let retried = self.retried.take();
+        let let_go = forgotten.and_then(|_| self.let_go_of_candidate());
+        if let Err(problem) = let_go {
             return handle::send(&answers, Answer::Error(problem));
         }
+        self.cause = mem::take(&mut self.cause).or(retried.unwrap_or_default());
         self.followers.push(Follower { verb: Verb::Retry, answers });
         self.handle(Event::ApplyRequested);
     }
 
-    /// The id, or its beginning, of the release that shall be tried again. Holds that name it go.
-    fn release_to_retry(&mut self, asked: &Asked) -> Result<String, Problem> {
+    /// Holds that name what the channel offers go, because it shall be tried again.
+    fn let_go_of_candidate(&mut self) -> Result<(), Problem> {
+        let Some(offered) = self.state.candidate.clone() else { return Ok(()) };
+        self.load_orders();
+        self.change(|orders| {
+            orders.unhold(|hold| hold.release.is_some() && hold.covers(&offered));
+            Ok(())
+        })
+    }
+
+    /// The id, or its beginning, of the release that shall be tried again.
+    fn release_to_retry(&self, asked: &Asked) -> Result<String, Problem> {
         if self.state.stage.is_upgrading() {
             return Err(answer::upgrade_runs(&self.state));
         }
@@ -93,11 +109,6 @@ impl Agent {
                 )),
             };
         };
-        self.load_orders();
-        self.change(|orders| {
-            orders.unhold(|hold| hold.release.is_some() && hold.covers(&offered));
-            Ok(())
-        })?;
         Ok(offered.release)
     }
 
@@ -176,21 +187,28 @@ impl Agent {
     fn cancel(&mut self, asked: &Asked, by: u32) -> Result<String, Problem> {
         let why = asked.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         let why = format!("cancelled by user {by}{why}");
-        let running = self.state.candidate.clone().filter(|_| self.state.stage.is_upgrading());
-        let stopped = running.ok_or(NotStopped::Nothing).and_then(|candidate| {
-            self.brake.stop(Gate::Hold, &why)?;
-            Ok(candidate)
-        });
-        let candidate = stopped.map_err(|problem| {
-            let message = format!("nothing is cancelled in stage {}: {problem}", self.state.stage);
-            Problem::new(ProblemKind::Local, message)
-        })?;
+        let stage = self.state.stage;
+        let not_cancelled = |problem: NotStopped| {
+            Problem::new(ProblemKind::Local, format!("nothing is cancelled in stage {stage}: {problem}"))
+        };
+        let running = self.state.candidate.clone().filter(|_| stage.is_upgrading());
+        let candidate = running.ok_or(NotStopped::Nothing).map_err(not_cancelled)?;
         let version = candidate.version.clone();
         if self.rollback.is_some() {
+            self.brake.stop(Gate::Hold, &why).map_err(not_cancelled)?;
             return Ok(format!("the rollback to {version} is cancelled"));
         }
-        let hold = Hold::new(Some(candidate.release), now(), by, Some(why));
+        // The hold first: without it the next poll would begin again what was stopped.
+        let hold = Hold::new(Some(candidate.release.clone()), now(), by, Some(why.clone()));
         self.change(|orders| orders.hold(hold))?;
+        if let Err(problem) = self.brake.stop(Gate::Hold, &why) {
+            self.change(|orders| {
+                let ours = |hold: &Hold| hold.release.as_ref() == Some(&candidate.release);
+                orders.unhold(|hold| ours(hold) && hold.reason.as_ref() == Some(&why));
+                Ok(())
+            })?;
+            return Err(not_cancelled(problem));
+        }
         Ok(format!("the upgrade to {version} is cancelled, and the release is held"))
     }
 

@@ -1,5 +1,7 @@
 //! What is asked for, and who does it.
 
+use std::mem;
+
 use super::handle::{self, Answer, Outcome, Request, Verb};
 use super::model::{Problem, ProblemKind, Progress};
 use super::state::Event;
@@ -39,7 +41,7 @@ impl Agent {
             Verb::Rollback => self.roll_back(&asked, by, answers),
             Verb::Retry => self.retry(&asked, by, answers),
             Verb::Check => {
-                self.cause = Cause::Check { by };
+                self.cause = mem::take(&mut self.cause).or(Cause::Check { by });
                 self.followers.push(Follower { verb, answers });
                 self.handle(Event::CheckRequested);
             }
@@ -47,7 +49,8 @@ impl Agent {
                 if upgrading {
                     handle::send(&answers, Answer::Progress(Progress::Stage(self.state.stage)));
                 } else {
-                    self.cause = Cause::Apply { by, now: asked.now };
+                    let apply = Cause::Apply { by, now: asked.now };
+                    self.cause = mem::take(&mut self.cause).or(apply);
                 }
                 self.followers.push(Follower { verb, answers });
                 self.handle(Event::ApplyRequested);
