@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc::linger;
 use nix::sys::socket::sockopt::Linger;
@@ -55,6 +55,8 @@ pub enum Fault {
     Reset(usize),
     /// Requests are accepted and never answered, also not when the fault is over.
     Stall,
+    /// All answers together get at most so many bytes a second.
+    Throttle(u32),
 }
 
 /// The proxy. Dropping it closes its port, cuts every connection, and waits until all are gone.
@@ -87,6 +89,8 @@ struct State {
     /// Both ends of every connection, to cut it by.
     connections: HashMap<usize, [TcpStream; 2]>,
     next: usize,
+    /// When the line is free again for a throttled answer.
+    line_free: Option<Instant>,
 }
 
 impl FaultProxy {
@@ -96,7 +100,8 @@ impl FaultProxy {
     /// When there is no port.
     pub fn start(server: SocketAddr) -> Result<Self, Error> {
         let connections = HashMap::new();
-        let state = State { fault: Fault::Pass, once: false, strikes: 0, open: false, connections, next: 0 };
+        let (fault, line_free) = (Fault::Pass, None);
+        let state = State { fault, once: false, strikes: 0, open: false, connections, next: 0, line_free };
         let shared = Arc::new(Shared { server, state: Mutex::new(state), changed: Condvar::new() });
         let mut proxy = Self { port: ReservedPort::new()?, shared, door: None };
         proxy.open()?;
@@ -264,6 +269,7 @@ impl Shared {
                 Fault::Delay(_) => start == 0,
                 Fault::Truncate(at) | Fault::Reset(at) => at < end,
                 Fault::Flip { at, .. } => (start..end).contains(&at),
+                Fault::Throttle(_) => true,
                 Fault::Pass | Fault::Refuse | Fault::Drop | Fault::Stall => false,
             });
             let mut pass = length;
@@ -271,6 +277,7 @@ impl Shared {
                 Fault::Delay(pause) => self.wait(pause),
                 Fault::Flip { at, bits } => chunk[at - start] ^= bits,
                 Fault::Truncate(at) | Fault::Reset(at) => pass = at.saturating_sub(start),
+                Fault::Throttle(rate) => self.wait_for_line(length, rate),
                 Fault::Pass | Fault::Refuse | Fault::Drop | Fault::Stall => {}
             }
             let sent = client.write_all(&chunk[..pass]);
@@ -284,6 +291,19 @@ impl Shared {
         }
     }
 
+    /// Waits until a line of `rate` bytes a second has had time for these bytes, after all before them.
+    fn wait_for_line(&self, bytes: usize, rate: u32) {
+        let now = Instant::now();
+        let takes = Duration::from_secs_f64(bytes as f64 / f64::from(rate.max(1)));
+        let free = {
+            let mut state = self.lock();
+            let free = state.line_free.map_or(now, |free| free.max(now)) + takes;
+            state.line_free = Some(free);
+            free
+        };
+        self.wait(free - now);
+    }
+
     /// Waits so long, or until the proxy closes.
     fn wait(&self, pause: Duration) {
         // The guard is of no use, and a poisoned lock no reason not to wait.
@@ -292,102 +312,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{BufRead, BufReader, ErrorKind};
-    use std::time::Instant;
-
-    use super::*;
-
-    /// Longer than anything here takes.
-    const PATIENCE: Duration = Duration::from_secs(30);
-
-    /// Sends every line back; ends with the test program.
-    fn echo() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            for connection in listener.incoming().map_while(Result::ok) {
-                thread::spawn(move || {
-                    let mut lines = BufReader::new(connection.try_clone().unwrap());
-                    let mut line = String::new();
-                    while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
-                        (&connection).write_all(line.as_bytes()).unwrap();
-                        line.clear();
-                    }
-                });
-            }
-        });
-        address
-    }
-
-    fn connect(proxy: &FaultProxy) -> TcpStream {
-        let connection = TcpStream::connect(proxy.address()).unwrap();
-        connection.set_read_timeout(Some(PATIENCE)).unwrap();
-        connection
-    }
-
-    /// What comes back for a line: up to the end of the line or of the connection.
-    fn ask(mut connection: &TcpStream) -> std::io::Result<Vec<u8>> {
-        connection.write_all(b"0123456789\n")?;
-        let mut answer = Vec::new();
-        BufReader::new(connection).read_until(b'\n', &mut answer)?;
-        Ok(answer)
-    }
-
-    #[test]
-    fn each_fault_is_what_it_says() {
-        let mut proxy = FaultProxy::start(echo()).unwrap();
-        let whole = b"0123456789\n";
-        let flip = Fault::Flip { at: 3, bits: 1 };
-        for (fault, answer) in [
-            (Fault::Pass, &whole[..]),
-            (flip, b"0122456789\n"),
-            (Fault::Truncate(4), b"0123"),
-            (Fault::Drop, b""),
-        ] {
-            let connection = connect(&proxy);
-            assert_eq!(ask(&connection).unwrap(), whole);
-            proxy.set_once(fault).unwrap();
-            assert_eq!(ask(&connection).unwrap(), answer, "{fault:?}");
-            assert_eq!(ask(&connect(&proxy)).unwrap(), whole, "{fault:?} strikes once");
-            proxy.set(Fault::Pass).unwrap();
-        }
-        proxy.set(Fault::Reset(4)).unwrap();
-        assert_eq!(ask(&connect(&proxy)).unwrap_err().kind(), ErrorKind::ConnectionReset);
-        proxy.set(Fault::Delay(Duration::from_millis(30))).unwrap();
-        let (connection, start) = (connect(&proxy), Instant::now());
-        assert_eq!(ask(&connection).unwrap(), whole);
-        assert!(start.elapsed() >= Duration::from_millis(30));
-        assert_eq!(proxy.strikes(), 5);
-    }
-
-    #[test]
-    fn a_stalled_connection_ends_with_the_proxy() {
-        let mut proxy = FaultProxy::start(echo()).unwrap();
-        proxy.set_once(Fault::Stall).unwrap();
-        let connection = connect(&proxy);
-        let asking = thread::spawn(move || ask(&connection).unwrap_or_default());
-        crate::wait_for("the request stalls", PATIENCE, || match proxy.strikes() {
-            1 => Ok(()),
-            _ => Err("not yet".to_owned()),
-        })
-        .unwrap();
-        assert_eq!(ask(&connect(&proxy)).unwrap(), b"0123456789\n", "others are answered");
-        drop(proxy);
-        assert_eq!(asking.join().unwrap(), b"");
-    }
-
-    #[test]
-    fn a_closed_port_cuts_and_opens_again() {
-        let mut proxy = FaultProxy::start(echo()).unwrap();
-        for _ in 0..3 {
-            let connection = connect(&proxy);
-            assert_eq!(ask(&connection).unwrap(), b"0123456789\n");
-            proxy.set(Fault::Refuse).unwrap();
-            assert!(ask(&connection).is_ok_and(|answer| answer.is_empty()) || ask(&connection).is_err());
-            let refused = TcpStream::connect(proxy.address()).unwrap_err();
-            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-            proxy.set(Fault::Pass).unwrap();
-        }
-    }
-}
+mod tests;

@@ -78,13 +78,27 @@ impl Hub {
     /// # Errors
     /// When it is refused.
     pub fn publish(&self, version: &str, directory: &Path, run_mode: Option<&str>) -> Result<String, Error> {
+        self.publish_with(version, directory, run_mode, &[])
+    }
+
+    /// As [`publish`](Self::publish), with more options of `flist publish`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn publish_with(
+        &self,
+        version: &str,
+        directory: &Path,
+        run_mode: Option<&str>,
+        options: &[&str],
+    ) -> Result<String, Error> {
         let mut publish = Command::new(self.binaries.flist());
         publish.args(["publish", "--hub", &self.url(), "--repo", CHANNEL_REPO, "--name", CHANNEL_NAME]);
         publish.args(["--version", version]);
         if let Some(mode) = run_mode {
             publish.args(["--run-mode", mode]);
         }
-        publish.arg(directory);
+        publish.args(options).arg(directory);
         // Uploads are accepted from the hub's own machine only, which its namespace is to it.
         self.netns.run(|| job::run(&mut publish, LIMIT))?
     }
@@ -94,7 +108,7 @@ impl Hub {
     /// # Errors
     /// When it was not published, or a block is not there.
     pub fn blocks_of(&self, version: &str) -> Result<BTreeMap<String, u64>, Error> {
-        let flist = self.repo().join(format!("{CHANNEL_NAME}:v{version}.flist"));
+        let flist = self.flist(&format!("v{version}"));
         let json =
             job::run(Command::new(self.binaries.flist()).args(["inspect", "--json"]).arg(&flist), LIMIT)?;
         let described: serde_json::Value = serde_json::from_str(&json)
@@ -159,18 +173,47 @@ impl Hub {
         for block in &new {
             fs::remove_file(block).doing(|| format!("remove {}", block.display()))?;
         }
-        self.point_dev_to(version)?;
+        self.offer(&format!("v{version}"))?;
         Ok(new.len())
     }
 
-    /// Moves the link of the run mode `dev` behind the hub's back; publishing again would bring missing
-    /// blocks back.
-    fn point_dev_to(&self, version: &str) -> Result<(), Error> {
-        let link = self.repo().join(format!("{CHANNEL_NAME}:development:latest.flist"));
-        let new = self.repo().join(".new");
-        symlink(format!("{CHANNEL_NAME}:v{version}.flist"), &new)
+    /// Copies the flist of a published version, so that it can be [offered](Self::offer) under a name that
+    /// is higher or lower than no other.
+    ///
+    /// # Errors
+    /// When it was not published.
+    pub fn name(&self, version: &str, name: &str) -> Result<(), Error> {
+        let (from, to) = (self.flist(&format!("v{version}")), self.flist(name));
+        fs::copy(&from, &to).doing(|| format!("copy {} to {}", from.display(), to.display())).map(drop)
+    }
+
+    /// Moves the link of the run mode `dev` behind the hub's back to `v<version>` or a
+    /// [name](Self::name); publishing again would bring missing blocks back.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn offer(&self, name: &str) -> Result<(), Error> {
+        let (link, new) = (self.channel(), self.repo().join(".new"));
+        symlink(format!("{CHANNEL_NAME}:{name}.flist"), &new)
             .and_then(|()| fs::rename(&new, &link))
             .doing(|| format!("move {}", link.display()))
+    }
+
+    /// Removes the link of the run mode `dev`: nothing is offered until something is again.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn withdraw(&self) -> Result<(), Error> {
+        let link = self.channel();
+        fs::remove_file(&link).doing(|| format!("remove {}", link.display()))
+    }
+
+    fn channel(&self) -> PathBuf {
+        self.flist("development:latest")
+    }
+
+    fn flist(&self, name: &str) -> PathBuf {
+        self.repo().join(format!("{CHANNEL_NAME}:{name}.flist"))
     }
 
     fn repo(&self) -> PathBuf {

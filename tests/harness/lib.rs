@@ -13,13 +13,14 @@
 //! `MOLT_ZINIT=/path/to/zinit` names a real one. [`Payload`] is what a release consists of.
 //!
 //! [`RedisServer`] and [`BlockServer`] are stores on 127.0.0.1 without a node, and [`FaultProxy`] damages
-//! what they answer.
+//! what they answer. [`campaign`] lets upgrades of nodes go wrong many times over.
 //!
 //! All of the node needs root, and says so. Every process dies with the thread that keeps its [`NetNs`], so that
 //! a test that is killed leaves nothing running; temporary files are under the target directory.
 
 mod base;
 mod binaries;
+pub mod campaign;
 mod error;
 mod fault_proxy;
 mod http;
@@ -30,6 +31,7 @@ mod libraries;
 mod log;
 mod netns;
 mod node;
+mod path_watch;
 mod payload;
 mod place;
 mod port;
@@ -48,6 +50,7 @@ pub use job::{output, run};
 pub use log::{Line, Log};
 pub use netns::NetNs;
 pub use node::{Census, Node, NodeBuilder, Process, digest_of};
+pub use path_watch::{PathWatch, Seen};
 pub use payload::Payload;
 pub use place::{cargo, lock, profile_dir, scratch, target_dir, workspace};
 pub use port::ReservedPort;

@@ -39,7 +39,7 @@ enum Task {
     Test,
     /// Download the programs that nodes and tests need to target/tools; the other tasks do it by themselves
     Tools,
-    /// Fail the engine at every single effect, in a model of a node
+    /// Let upgrades go wrong: in a model of a node at every single effect, or in real nodes (needs root)
     Torture(torture::Options),
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask torture`: every fault at every effect of the engine, in a model of a node.
+//! Every fault at every effect of the engine, in a model of a node.
 
 use std::collections::BTreeMap;
 
@@ -6,28 +6,16 @@ use molt_model::campaign::{Extent, Tally, missing_endings, run_all};
 use molt_model::scenario;
 use molt_tests::Error;
 
+use super::Options;
+
 /// Distinct cases that a whole campaign aims for.
 const GOAL: usize = 100_000;
-
-/// How much is tried.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    /// A fixed part of some minutes, as CI runs it
-    #[arg(long)]
-    quick: bool,
-    /// Only scenarios whose name contains this
-    #[arg(long, value_name = "TEXT")]
-    scenario: Option<String>,
-    /// Second faults at every so many-th effect of a recovery; 0 for none
-    #[arg(long, value_name = "N")]
-    second_stride: Option<usize>,
-}
 
 /// Runs the campaign and prints a table; `false` when a case went wrong.
 ///
 /// # Errors
 /// A scenario does not work even without a fault.
-pub(crate) fn run(options: &Options) -> Result<bool, Error> {
+pub(super) fn run(options: &Options) -> Result<bool, Error> {
     let stride = if options.quick { 3 } else { 1 };
     let second_stride = options.second_stride.unwrap_or(if options.quick { 0 } else { 16 });
     let extent = Extent { stride, second_stride };

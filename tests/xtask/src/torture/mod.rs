@@ -1,0 +1,66 @@
+//! `cargo xtask torture`: campaigns that let upgrades go wrong.
+//!
+//! | part | what goes wrong | where |
+//! |---|---|---|
+//! | `model` | every single effect of the engine, each in every way | a model of a node |
+//! | `kill` | identityd is killed at random moments | real nodes |
+//! | `chaos` | bad releases, a dying hub, a corrupt store, kills, load | real nodes |
+
+mod model;
+mod real;
+
+use clap::ValueEnum;
+use molt_tests::Error;
+
+/// How much is tried.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// What to run; `kill` and `chaos` need root
+    #[arg(long, value_enum, default_value_t = Part::Model)]
+    part: Part,
+    /// A fixed part; all three parts take some minutes then
+    #[arg(long)]
+    quick: bool,
+    /// Only scenarios of the model whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    scenario: Option<String>,
+    /// Second faults at every so many-th effect of a recovery in the model; 0 for none
+    #[arg(long, value_name = "N")]
+    second_stride: Option<usize>,
+    /// Kills, or upgrades of the chaos
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    runs: Option<u32>,
+    /// Real nodes at the same time
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
+    nodes: u32,
+    /// Repeats the random choices of an earlier campaign; by default they are new ones, or, with --quick,
+    /// always the same
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+}
+
+/// A campaign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Fail the engine at every single effect, in a model of a node
+    Model,
+    /// Kill identityd of real nodes at random moments of upgrades
+    Kill,
+    /// Upgrade real nodes to bad releases, with a dying hub, a corrupt store, kills, under load
+    Chaos,
+    /// One after the other
+    All,
+}
+
+/// Runs campaigns and prints their tables; `false` when a case went wrong.
+///
+/// # Errors
+/// A campaign cannot be set up.
+pub(crate) fn run(options: &Options) -> Result<bool, Error> {
+    match options.part {
+        Part::Model => model::run(options),
+        Part::Kill => real::kill(options),
+        Part::Chaos => real::chaos(options),
+        Part::All => Ok(model::run(options)? & real::kill(options)? & real::chaos(options)?),
+    }
+}

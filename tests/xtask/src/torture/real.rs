@@ -1,0 +1,60 @@
+//! The campaigns with real nodes.
+
+use std::time::Instant;
+
+use molt_tests::campaign::chaos::{self, Trouble};
+use molt_tests::campaign::{Extent, kill};
+use molt_tests::{Error, require_root};
+
+use super::Options;
+
+/// Kills and upgrades of whole campaigns, and of quick ones.
+const KILLS: (u32, u32) = (1000, 40);
+const UPGRADES: (u32, u32) = (300, 36);
+
+/// Kills identityd; `false` when a node was not what it had to be, or the kills did not bite.
+///
+/// # Errors
+/// A node cannot be set up.
+pub(super) fn kill(options: &Options) -> Result<bool, Error> {
+    let (extent, start) = (extent(options, "kill", KILLS)?, Instant::now());
+    let tally = kill::run(extent, &|said| eprintln!("{said}"))?;
+    println!("| after the kill, the upgrade was | times |");
+    println!("|---|---:|");
+    for (ending, count) in &tally.endings {
+        println!("| {ending} | {count} |");
+    }
+    println!("| something else | {} |", tally.problems.len());
+    println!("{} kills in {:.0?}; stages they fell into: {:?}", tally.kills(), start.elapsed(), tally.stages);
+    tally.problems.iter().for_each(|problem| println!("{problem}"));
+    for ending in tally.missing() {
+        println!("no upgrade was {ending}: the campaign did not bite");
+    }
+    Ok(tally.problems.is_empty() && tally.missing().is_empty())
+}
+
+/// Upgrades with something wrong; `false` when a node was worse off after one.
+///
+/// # Errors
+/// A node cannot be set up.
+pub(super) fn chaos(options: &Options) -> Result<bool, Error> {
+    let (extent, start) = (extent(options, "chaos", UPGRADES)?, Instant::now());
+    let tally = chaos::run(extent, &|said| eprintln!("{said}"))?;
+    println!("| trouble | upgrades |");
+    println!("|---|---:|");
+    for trouble in Trouble::all() {
+        println!("| {trouble:?} | {} |", tally.upgrades.get(&trouble).copied().unwrap_or_default());
+    }
+    let upgrades: usize = tally.upgrades.values().sum();
+    println!("{upgrades} upgrades in {:.0?}, {} problems", start.elapsed(), tally.problems.len());
+    tally.problems.iter().for_each(|problem| println!("{problem}"));
+    Ok(tally.problems.is_empty())
+}
+
+fn extent(options: &Options, part: &'static str, (whole, quick): (u32, u32)) -> Result<Extent, Error> {
+    require_root("a campaign with real nodes")?;
+    let runs = options.runs.unwrap_or(if options.quick { quick } else { whole });
+    let seed = options.seed.unwrap_or_else(|| if options.quick { 1 } else { fastrand::u64(..) });
+    println!("{part}: {runs} runs on {} nodes, --seed {seed}", options.nodes);
+    Ok(Extent { runs: runs as usize, nodes: options.nodes as usize, seed })
+}
