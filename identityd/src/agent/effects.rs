@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
-use bootstrap::boot_info;
+use bootstrap::boot_info::{self, BootInfoError};
 use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, Prepared, ReleaseTree};
 use bootstrap::generation::Generation;
 use bootstrap::lock::{self, EngineLock};
@@ -25,6 +25,8 @@ use flist::report;
 use flist::store::{DirStore, open_routes};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
+
+use tracing::warn;
 
 use super::model::{Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved};
 use judgement::{bad_release, downgrade, is_judged};
@@ -101,11 +103,19 @@ impl Effects {
     /// # Errors
     /// A [`Problem`] when flist.name cannot be accepted.
     pub async fn installed(&mut self) -> Result<Option<Installed>, Problem> {
-        let named = boot_info::read_name(&self.settings.root);
+        let current = self.current()?;
+        let named = match (boot_info::read_name(&self.settings.root), &current) {
+            // It is damaged, not missing. What the node follows is recorded where nobody else writes.
+            (Err(error @ BootInfoError::Name { .. }), Some(current)) => {
+                warn!(error = %flist::report(&error), channel = %current.channel, "written anew");
+                boot_info::write(self.engine.root(), &current.channel, &current.info)
+                    .map(|()| Some(current.channel.clone()))
+            }
+            (named, _) => named,
+        };
         let Some(channel) = named.map_err(|error| local("live upgrade is disabled", &error))? else {
             return Ok(None);
         };
-        let current = self.current()?;
         let known = current.as_ref().map_or(&self.settings.channel, |current| &current.channel);
         if channel != *known {
             let message = format!(
