@@ -89,7 +89,8 @@ fn reads_under_faults(place: &Place, proxy: &mut FaultProxy, length_at: usize) {
         flip(800, 0x80),
         Fault::Delay(Duration::from_millis(30)),
     ];
-    for (number, fault) in faults.into_iter().enumerate() {
+    // The last one first, so that none has been read ahead of.
+    for (number, fault) in faults.into_iter().enumerate().rev() {
         let name = format!("deep/er/{number}");
         let (file, right) = (place.at().join(&name), fs::read(place.source().join(&name)).unwrap());
         proxy.set(fault).unwrap();
