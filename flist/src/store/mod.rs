@@ -20,7 +20,7 @@ pub use cache::CachedStore;
 pub use dir::DirStore;
 pub use fetch::{Batch, FetchError, Plain, fetch_plain};
 pub use http::HttpStore;
-pub(crate) use key_locks::{KeyGuard, KeyLocks};
+pub(crate) use key_locks::KeyLocks;
 pub use open::{StoreUrl, open, open_for_reading, open_for_writing, open_routes};
 pub use redis::RedisStore;
 pub use retry::{RetryPolicy, RetryStore};
