@@ -157,6 +157,18 @@ impl Store for CountingStore {
         Ok(stored)
     }
 
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        let got = self.inner.get_each(ids, buffers);
+        let there = got.iter().zip(buffers).filter(|(got, _)| matches!(got, Ok(true)));
+        let length = there.map(|(_, stored)| stored.len() as u64).sum();
+        self.bytes.fetch_add(length, Ordering::Relaxed);
+        got
+    }
+
+    fn at_once(&self, ids: &[BlockId]) -> usize {
+        self.inner.at_once(ids)
+    }
+
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
         self.inner.has(id)
     }

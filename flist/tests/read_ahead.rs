@@ -16,7 +16,7 @@ use std::time::Duration;
 use flist::block::{BLOCK_SIZE, BlockId};
 use flist::mount::{MountedFlist, Purpose, mount};
 use flist::pack::pack;
-use flist::store::{DirStore, Store, StoreError};
+use flist::store::{DirStore, Store, StoreError, one_by_one};
 use flist::tree::Tree;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{minor, stat};
@@ -96,6 +96,8 @@ struct State {
     fails_each: Option<usize>,
     /// It answers for these blocks only; whoever asks for others waits.
     answers_for: Option<Vec<BlockId>>,
+    /// Each block is a request of its own.
+    far_away: bool,
 }
 
 impl Watched {
@@ -123,6 +125,14 @@ impl Store for Watched {
         }
         drop(state);
         self.blocks.get(id)
+    }
+
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        one_by_one(self, ids, buffers)
+    }
+
+    fn at_once(&self, ids: &[BlockId]) -> usize {
+        if self.state.lock().unwrap().far_away { 1 } else { ids.len() }
     }
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
         self.blocks.has(id)
@@ -278,6 +288,29 @@ fn reads_that_nobody_has_taken_yet_do_not_hold_up_those_that_wait_for_what_is_re
         let (number, read) = answers.recv_timeout(PATIENCE).expect("a reader waits for ever");
         assert_eq!(read.unwrap(), library.files[number].1);
     }
+    mounted.unmount().unwrap();
+}
+
+#[test]
+fn from_far_away_nobody_waits_for_a_block_that_he_has_not_asked_for() {
+    let library = Library::new();
+    let answered = (0..4).map(|number| library.block(number)).collect();
+    library.store.set(|state| (state.far_away, state.answers_for) = (true, Some(answered)));
+    let mounted = library.mount();
+    library.list(0);
+    for number in 0..3 {
+        assert_eq!(library.read(number).unwrap(), library.files[number].1);
+    }
+    // Files 4 and 7 do not come, 3 is there, and nobody is at 5 and 6.
+    observe::wait_until("files are read ahead", || library.store.asked() == 3 + 3);
+    library.store.set(|state| state.answers_for.as_mut().unwrap().extend([5, 6].map(|n| library.block(n))));
+    let (answer, answers) = channel();
+    library.start_reading(&[3, 5, 6], &answer);
+    for _ in 0..3 {
+        let (number, read) = answers.recv_timeout(PATIENCE).expect("a reader waits for what others want");
+        assert_eq!(read.unwrap(), library.files[number].1);
+    }
+    library.store.set(|state| state.answers_for = None);
     mounted.unmount().unwrap();
 }
 

@@ -96,12 +96,21 @@ impl Blocks {
         keep: impl Fn(usize) -> bool,
         mut push: impl FnMut(usize, &[u8]),
     ) {
-        for (number, id, plain) in self.opened_ahead(blocks, batch, keep) {
-            push(number, &plain);
-            drop(plain);
-            if let Some(id) = id {
-                self.kept().forget(&id);
+        let id = |(content, index): &(&Content, usize)| content.blocks.get(*index).map(|block| block.id);
+        let ids: Option<Vec<_>> = blocks.iter().map(id).collect();
+        let Some(ids) = ids else { return };
+        let mut first = 0;
+        while first < blocks.len() {
+            let count = self.store.at_once(&ids[first..]).clamp(1, blocks.len() - first);
+            let group = &blocks[first..first + count];
+            for (number, id, plain) in self.opened_ahead(group, batch, |number| keep(first + number)) {
+                push(first + number, &plain);
+                drop(plain);
+                if let Some(id) = id {
+                    self.kept().forget(&id);
+                }
             }
+            first += count;
         }
     }
 
@@ -207,7 +216,7 @@ mod tests {
 
     use super::*;
     use crate::block::{BlockKey, seal};
-    use crate::store::StoreError;
+    use crate::store::{StoreError, one_by_one};
     use crate::tree::Block;
 
     /// After so long without an answer there will be none.
@@ -223,6 +232,14 @@ mod tests {
         fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             Ok(self.blocks.get(id).cloned())
+        }
+
+        fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+            one_by_one(self, ids, buffers)
+        }
+
+        fn at_once(&self, ids: &[BlockId]) -> usize {
+            ids.len()
         }
         fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
             Ok(self.blocks.contains_key(id))

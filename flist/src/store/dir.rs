@@ -135,6 +135,10 @@ impl Store for DirStore {
         read.into_iter().zip(ids).map(verified).collect()
     }
 
+    fn at_once(&self, ids: &[BlockId]) -> usize {
+        ids.len().max(1)
+    }
+
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
         Ok(self.open(id)?.is_some())
     }
