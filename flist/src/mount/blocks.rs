@@ -33,6 +33,7 @@ pub(super) struct Blocks {
 struct Kept {
     /// Plain bytes, and when they were last used.
     blocks: HashMap<BlockId, (Arc<Vec<u8>>, u64)>,
+    /// The memory that they take.
     bytes: usize,
     clock: u64,
     /// Blocks that are kept no longer, whose memory is used again.
@@ -184,10 +185,15 @@ impl Kept {
 
     fn insert(&mut self, id: BlockId, plain: Plain<'_>) -> Arc<Vec<u8>> {
         self.clock += 1;
-        let plain = Arc::new(plain.take(self.spare.pop().unwrap_or_default()));
-        self.bytes += plain.len();
+        // A short block in the memory of a long one would keep all of it.
+        let plain = match plain.bytes() {
+            short if short.len() < plain.capacity() / 2 => short.to_vec(),
+            _ => plain.take(self.spare.pop().unwrap_or_default()),
+        };
+        let plain = Arc::new(plain);
+        self.bytes += plain.capacity();
         if let Some((before, _)) = self.blocks.insert(id, (plain.clone(), self.clock)) {
-            self.bytes -= before.len();
+            self.bytes -= before.capacity();
         }
         while (self.bytes > KEPT_BYTES || self.blocks.len() > KEPT)
             && let Some(oldest) = self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
@@ -199,7 +205,7 @@ impl Kept {
 
     fn forget(&mut self, id: &BlockId) {
         let Some((old, _)) = self.blocks.remove(id) else { return };
-        self.bytes -= old.len();
+        self.bytes -= old.capacity();
         if self.spare.len() < SPARE {
             // Somebody may still read it; then its memory is not ours.
             self.spare.extend(Arc::into_inner(old));
@@ -317,6 +323,27 @@ mod tests {
         blocks.open_ahead(&wanted, &mut Batch::default(), |number| number == 1, |_, _| {});
         let kept: Vec<_> = blocks.kept().blocks.keys().copied().collect();
         assert_eq!(kept, [contents[1].blocks[0].id], "the kernel has the others");
+    }
+
+    #[test]
+    fn what_is_kept_takes_no_more_memory_than_it_may() {
+        let long = (0..40_u8).map(|seed| vec![seed; BLOCK_SIZE]);
+        let short = (0..300_u32).map(|seed| seed.to_le_bytes().repeat(25));
+        let mut store = Counting { blocks: HashMap::new(), asked: AtomicUsize::new(0) };
+        let mut contents = Vec::new();
+        for plain in long.chain(short) {
+            let sealed = seal(&plain).unwrap();
+            let blocks = vec![Block { id: sealed.id, key: sealed.key }];
+            contents.push(Content { size: plain.len() as u64, blocks });
+            store.blocks.insert(sealed.id, sealed.stored);
+        }
+        let blocks = Blocks::new(Arc::new(store));
+        for content in &contents {
+            blocks.read(content, 0, 1).unwrap();
+            let kept = blocks.kept();
+            let taken: usize = kept.blocks.values().map(|(plain, _)| plain.capacity()).sum();
+            assert!(taken == kept.bytes && taken <= KEPT_BYTES && kept.blocks.len() <= KEPT, "{taken}");
+        }
     }
 
     #[test]
