@@ -150,7 +150,7 @@ impl Store for CachedStore {
 
     fn at_once(&self, ids: &[BlockId]) -> usize {
         // What is not in the cache comes one after the other.
-        ids.iter().take_while(|id| self.cache.has(id).unwrap_or(false)).count().max(1)
+        ids.iter().take_while(|id| self.cache.path_of(id).exists()).count().max(1)
     }
 
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {

@@ -18,6 +18,8 @@ use std::path::PathBuf;
 
 pub use cache::CachedStore;
 pub use dir::DirStore;
+#[cfg(feature = "server")]
+pub(crate) use dir::touch;
 pub use fetch::{Batch, FetchError, Plain, fetch_plain};
 pub use http::HttpStore;
 pub(crate) use key_locks::KeyLocks;
