@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
 use flist::path::FlistPath;
@@ -101,17 +101,44 @@ impl ContentSource for BlockSource {
 /// Reads the files that earlier upgrades replaced, and asks another source for what is not among them.
 pub struct KeptSource {
     /// The root file system.
-    pub root: Arc<Root>,
+    root: Arc<Root>,
     /// Where the content lies that is kept.
-    pub slots: HashMap<Fingerprint, FlistPath>,
+    slots: HashMap<Fingerprint, FlistPath>,
     /// Who has the rest.
-    pub next: Option<Arc<dyn ContentSource>>,
+    next: Option<Arc<dyn ContentSource>>,
+    /// The file that was asked for last, its length in bytes, and where it is kept. A fingerprint is made of
+    /// all blocks of a file, and the next question is mostly about the same one.
+    last: Mutex<Option<(FlistPath, u64, Option<FlistPath>)>>,
 }
 
 impl KeptSource {
+    /// Uses the content that is kept at `slots` of a root, and `next` for the rest.
+    pub fn new(
+        root: Arc<Root>,
+        slots: HashMap<Fingerprint, FlistPath>,
+        next: Option<Arc<dyn ContentSource>>,
+    ) -> Self {
+        Self { root, slots, next, last: Mutex::default() }
+    }
+
+    fn slot(&self, path: &FlistPath, content: &Content) -> Option<FlistPath> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another file of the same path and length is no danger: each block is compared with its key.
+        if let Some((_, _, slot)) = last.as_ref().filter(|(of, size, _)| of == path && *size == content.size)
+        {
+            return slot.clone();
+        }
+        let slot = self.slots.get(&content.fingerprint()).cloned();
+        *last = Some((path.clone(), content.size, slot.clone()));
+        slot
+    }
+
     /// A block of a kept file, if it is still what it was.
-    fn kept(&self, content: &Content, index: usize) -> Option<Vec<u8>> {
-        let file = self.root.disk().open(self.slots.get(&content.fingerprint())?, false).ok()?;
+    fn kept(&self, path: &FlistPath, content: &Content, index: usize) -> Option<Vec<u8>> {
+        let file = self.root.disk().open(&self.slot(path, content)?, false).ok()?;
         let mut plain = vec![0; content.block_len(index)];
         let read = file.read_at(&mut plain, index as u64 * BLOCK_SIZE as u64).ok()?;
         (read == plain.len() && BlockKey::of(&plain) == content.blocks[index].key).then_some(plain)
@@ -120,7 +147,7 @@ impl KeptSource {
 
 impl ContentSource for KeptSource {
     fn block(&self, path: &FlistPath, content: &Content, index: usize) -> Result<Vec<u8>, SourceError> {
-        match (self.kept(content, index), &self.next) {
+        match (self.kept(path, content, index), &self.next) {
             (Some(plain), _) => Ok(plain),
             (None, Some(next)) => next.block(path, content, index),
             (None, None) => Err(SourceError::NotKept { path: path.clone(), index }),
@@ -157,6 +184,18 @@ impl Store for CountingStore {
         Ok(stored)
     }
 
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        let got = self.inner.get_each(ids, buffers);
+        let there = got.iter().zip(buffers).filter(|(got, _)| matches!(got, Ok(true)));
+        let length = there.map(|(_, stored)| stored.len() as u64).sum();
+        self.bytes.fetch_add(length, Ordering::Relaxed);
+        got
+    }
+
+    fn at_once(&self, ids: &[BlockId]) -> usize {
+        self.inner.at_once(ids)
+    }
+
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
         self.inner.has(id)
     }
@@ -167,5 +206,34 @@ impl Store for CountingStore {
 
     fn url(&self) -> String {
         self.inner.url()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flist::tree::Block;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_found_and_nothing_else_is_taken_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("slot"), "kept").unwrap();
+        let root = Arc::new(Root::open(dir.path()).unwrap());
+        let content = |plain: &[u8]| Content {
+            size: plain.len() as u64,
+            blocks: vec![Block { id: BlockId::of(plain), key: BlockKey::of(plain) }],
+        };
+        let (path, slot): (FlistPath, FlistPath) = ("bin/app".parse().unwrap(), "slot".parse().unwrap());
+        let slots = HashMap::from([(content(b"kept").fingerprint(), slot)]);
+        let source = KeptSource::new(root.clone(), slots, None);
+        for _ in 0..2 {
+            assert_eq!(source.block(&path, &content(b"kept"), 0).unwrap(), b"kept");
+        }
+        // Of the same path and length.
+        assert!(matches!(source.block(&path, &content(b"gone"), 0), Err(SourceError::NotKept { .. })));
+        assert_eq!(source.block(&path, &content(b"kept"), 0).unwrap(), b"kept");
+        let nothing = KeptSource::new(root, HashMap::new(), None);
+        assert!(matches!(nothing.block(&path, &content(b"kept"), 0), Err(SourceError::NotKept { .. })));
     }
 }

@@ -7,6 +7,7 @@ mod serving;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::SystemTime;
 
 use serving::{FLIST, Serving};
 
@@ -19,6 +20,27 @@ fn flist(arguments: &[&str]) -> String {
 fn blocks(root: &Path) -> usize {
     let directories = fs::read_dir(root.join("store")).unwrap();
     directories.map(|directory| fs::read_dir(directory.unwrap().path()).unwrap().count()).sum()
+}
+
+#[test]
+fn a_block_that_a_publisher_finds_is_as_good_as_new() {
+    let place = tempfile::tempdir().unwrap();
+    let (root, source) = (place.path().join("hub"), place.path().join("source"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "content").unwrap();
+    let hub = Serving::start(&root, &[]);
+    let publish = |version: &str| {
+        let mut arguments = vec!["publish", "--hub", &hub.url, "--repo", "a", "--name", "app"];
+        arguments.extend(["--version", version, "--run-mode", "dev", source.to_str().unwrap()]);
+        flist(&arguments)
+    };
+    publish("1.0.0");
+    let directory = fs::read_dir(root.join("store")).unwrap().next().unwrap().unwrap().path();
+    let block = fs::read_dir(directory).unwrap().next().unwrap().unwrap().path();
+    fs::File::open(&block).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    publish("2.0.0");
+    assert!(fs::metadata(&block).unwrap().modified().unwrap() > SystemTime::UNIX_EPOCH);
+    assert!(hub.stop());
 }
 
 #[test]

@@ -8,14 +8,22 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use flist::block::{BLOCK_SIZE, BlockId};
 use flist::mount::{MountedFlist, Purpose, mount};
 use flist::pack::pack;
-use flist::store::{DirStore, Store, StoreError};
+use flist::store::{DirStore, Store, StoreError, one_by_one};
 use flist::tree::Tree;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::stat::{minor, stat};
 use tempfile::TempDir;
+
+/// After so long without an answer there will be none.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Short files in some directories, in the order in which the tree is walked.
 struct Library {
@@ -60,6 +68,15 @@ impl Library {
         assert_eq!(fs::read_dir(directory).unwrap().count(), FILES);
     }
 
+    /// Starts to read files, each on a thread of its own, and sends what is read.
+    fn start_reading(&self, numbers: &[usize], answer: &Sender<(usize, std::io::Result<Vec<u8>>)>) {
+        for number in numbers.iter().copied() {
+            let path = self.dir.path().join("mnt").join(&self.files[number].0);
+            let answer = answer.clone();
+            thread::spawn(move || answer.send((number, fs::read(path))));
+        }
+    }
+
     fn block(&self, number: usize) -> BlockId {
         self.tree.files().nth(number).unwrap().2.blocks[0].id
     }
@@ -79,6 +96,8 @@ struct State {
     fails_each: Option<usize>,
     /// It answers for these blocks only; whoever asks for others waits.
     answers_for: Option<Vec<BlockId>>,
+    /// Each block is a request of its own.
+    far_away: bool,
 }
 
 impl Watched {
@@ -106,6 +125,14 @@ impl Store for Watched {
         }
         drop(state);
         self.blocks.get(id)
+    }
+
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        one_by_one(self, ids, buffers)
+    }
+
+    fn at_once(&self, ids: &[BlockId]) -> usize {
+        if self.state.lock().unwrap().far_away { 1 } else { ids.len() }
     }
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
         self.blocks.has(id)
@@ -210,6 +237,107 @@ fn a_store_that_does_not_answer_what_is_read_ahead_keeps_no_unmount_waiting() {
     mounted.unmount().unwrap();
     library.store.set(|state| state.answers_for = None);
     observe::wait_until("nothing is left of it", || Arc::strong_count(&library.store) == 1);
+}
+
+/// What the kernel tells of the connections of all mounts by FUSE.
+struct Connections(TempDir);
+
+impl Connections {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        nix::mount::mount(Some("fusectl"), dir.path(), Some("fusectl"), MsFlags::empty(), None::<&str>)
+            .unwrap();
+        Self(dir)
+    }
+
+    /// How many requests of a mount have no answer yet.
+    fn waiting(&self, mounted: &MountedFlist) -> usize {
+        let connection = minor(stat(mounted.path()).unwrap().st_dev).to_string();
+        fs::read_to_string(self.0.path().join(connection).join("waiting")).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn reads_that_nobody_has_taken_yet_do_not_hold_up_those_that_wait_for_what_is_read_ahead() {
+    let library = Library::new();
+    library.store.set(|state| state.answers_for = Some((0..3).map(|number| library.block(number)).collect()));
+    let (connections, mounted) = (Connections::new(), library.mount());
+    library.list(0);
+    for number in 0..3 {
+        assert_eq!(library.read(number).unwrap(), library.files[number].1);
+    }
+    // Files 3 to 6 and 7 to 10 are being read ahead.
+    observe::wait_until("files are read ahead", || library.store.asked() == 3 + 2);
+    let (answer, answers) = channel();
+    // They keep every thread of the mount busy, so that the kernel has pages locked for reads nobody is at.
+    let at_once = [5, 6, 9, 10];
+    library.start_reading(&at_once, &answer);
+    observe::wait_until("the reads have come", || connections.waiting(&mounted) == at_once.len());
+    let later = [3, 7, 4, 8];
+    library.start_reading(&later, &answer);
+    let all = at_once.len() + later.len();
+    observe::wait_until("the other reads have come", || connections.waiting(&mounted) == all);
+    library.store.set(|state| state.answers_for = None);
+    for _ in 0..all {
+        let (number, read) = answers.recv_timeout(PATIENCE).expect("a reader waits for ever");
+        assert_eq!(read.unwrap(), library.files[number].1);
+    }
+    mounted.unmount().unwrap();
+}
+
+#[test]
+fn from_far_away_nobody_waits_for_a_block_that_he_has_not_asked_for() {
+    let library = Library::new();
+    let answered = (0..4).map(|number| library.block(number)).collect();
+    library.store.set(|state| (state.far_away, state.answers_for) = (true, Some(answered)));
+    let mounted = library.mount();
+    library.list(0);
+    for number in 0..3 {
+        assert_eq!(library.read(number).unwrap(), library.files[number].1);
+    }
+    // Files 4 and 7 do not come, 3 is there, and nobody is at 5 and 6.
+    observe::wait_until("files are read ahead", || library.store.asked() == 3 + 3);
+    library.store.set(|state| state.answers_for.as_mut().unwrap().extend([5, 6].map(|n| library.block(n))));
+    let (answer, answers) = channel();
+    library.start_reading(&[3, 5, 6], &answer);
+    for _ in 0..3 {
+        let (number, read) = answers.recv_timeout(PATIENCE).expect("a reader waits for what others want");
+        assert_eq!(read.unwrap(), library.files[number].1);
+    }
+    library.store.set(|state| state.answers_for = None);
+    mounted.unmount().unwrap();
+}
+
+#[test]
+fn many_readers_in_order_get_every_file() {
+    let library = Library::new();
+    let mounted = library.mount();
+    for directory in 0..DIRECTORIES {
+        library.list(directory);
+    }
+    let library = Arc::new(library);
+    let (answer, answers) = channel();
+    let next = Arc::new(Mutex::new(0..DIRECTORIES * FILES));
+    for _ in 0..12 {
+        let (library, answer, next) = (library.clone(), answer.clone(), next.clone());
+        let take = move || next.lock().unwrap().next();
+        thread::spawn(move || {
+            while let Some(number) = take() {
+                answer.send((number, library.read(number))).unwrap();
+            }
+        });
+    }
+    for _ in 0..DIRECTORIES * FILES {
+        let (number, read) = answers.recv_timeout(PATIENCE).expect("a reader waits for ever");
+        assert_eq!(read.unwrap(), library.files[number].1);
+    }
+    mounted.unmount().unwrap();
 }
 
 #[test]

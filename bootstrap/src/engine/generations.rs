@@ -152,7 +152,7 @@ impl Engine {
                 }));
             }
         }
-        Ok(Arc::new(KeptSource { root: self.root.clone(), slots, next: Some(next) }))
+        Ok(Arc::new(KeptSource::new(self.root.clone(), slots, Some(next))))
     }
 
     /// How many generations before the current one are kept, if nobody says otherwise.

@@ -120,16 +120,30 @@ impl ObservedStore {
         progress.total(waiting.values().sum());
         Self { store, waiting: Mutex::new(waiting), progress }
     }
+
+    fn asked(&self, id: &BlockId) {
+        let bytes = lock(&self.waiting).remove(id);
+        if let Some(bytes) = bytes {
+            self.progress.advance(bytes);
+        }
+    }
 }
 
 impl Store for ObservedStore {
     fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
         let got = self.store.get(id);
-        let bytes = lock(&self.waiting).remove(id);
-        if let Some(bytes) = bytes {
-            self.progress.advance(bytes);
-        }
+        self.asked(id);
         got
+    }
+
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        let got = self.store.get_each(ids, buffers);
+        ids.iter().for_each(|id| self.asked(id));
+        got
+    }
+
+    fn at_once(&self, ids: &[BlockId]) -> usize {
+        self.store.at_once(ids)
     }
 
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
@@ -166,6 +180,24 @@ mod tests {
         assert_eq!(line, ": 1.00 MiB of 4.00 MiB (25 %)");
         assert_eq!(progress.due(&mut last, start + BETWEEN_LINES * 3 / 2), None);
         assert!(progress.due(&mut last, start + BETWEEN_LINES * 2).is_some());
+    }
+
+    #[test]
+    fn an_observed_store_is_asked_for_several_blocks_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(flist::store::DirStore::new(dir.path()));
+        let sealed: Vec<_> = (0..3_u8).map(|seed| flist::block::seal(&[seed; 10]).unwrap()).collect();
+        let waiting = sealed.iter().map(|sealed| (sealed.id, 10)).collect();
+        let observed = ObservedStore { store, waiting: Mutex::new(waiting), progress: Progress::silent() };
+        sealed[..2].iter().for_each(|sealed| observed.put(&sealed.id, &sealed.stored).unwrap());
+        let ids: Vec<_> = sealed.iter().map(|sealed| sealed.id).collect();
+        // A directory opens and reads into the buffers that it is given; one by one they would be replaced.
+        let mut buffers: Vec<_> = (0..3).map(|_| Vec::with_capacity(1000)).collect();
+        let answers = observed.get_each(&ids, &mut buffers);
+        assert!(matches!(answers.as_slice(), [Ok(true), Ok(true), Ok(false)]), "{answers:?}");
+        assert!(buffers.iter().all(|buffer| buffer.capacity() >= 1000));
+        assert_eq!(observed.at_once(&ids), 3);
+        assert_eq!(observed.progress.done.load(Ordering::Relaxed), 30);
     }
 
     #[test]

@@ -101,7 +101,9 @@ impl ReadAhead {
     pub(super) fn asked(&self, ino: u64, offset: u64) {
         let Some(place) = self.shared.table.place_of(ino) else { return };
         let Some(content) = self.shared.content(ino) else { return };
-        let block = usize::try_from(offset / BLOCK_SIZE as u64).unwrap_or(usize::MAX - BLOCK_SIZE);
+        // Behind the end there is nothing to learn.
+        let block = usize::try_from(offset / BLOCK_SIZE as u64).ok();
+        let Some(block) = block.filter(|block| *block < content.blocks.len()) else { return };
         let length = |place| self.shared.short(place).map(|(_, content)| content.size);
         let (files, marker, blocks) = {
             let mut sequences = self.sequences();

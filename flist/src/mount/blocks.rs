@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::block::{BLOCK_SIZE, BlockId};
-use crate::store::{Batch, FetchError, KeyGuard, KeyLocks, Plain, Store};
+use crate::store::{Batch, FetchError, KeyLocks, Plain, Store};
 use crate::tree::Content;
 
 /// Plain bytes kept in memory. The kernel asks for at most one block's length at a time and reads ahead,
@@ -33,6 +33,7 @@ pub(super) struct Blocks {
 struct Kept {
     /// Plain bytes, and when they were last used.
     blocks: HashMap<BlockId, (Arc<Vec<u8>>, u64)>,
+    /// The memory that they take.
     bytes: usize,
     clock: u64,
     /// Blocks that are kept no longer, whose memory is used again.
@@ -84,9 +85,11 @@ impl Blocks {
         opened.ok_or_else(|| FetchError::Missing { id, store: self.store.url() })
     }
 
-    /// Opens blocks, each given as a file and an index, before somebody asks for them. Those that `keep` says,
-    /// or that somebody has begun to wait for meanwhile, are kept for the next read, all others are handed to
-    /// `push`. What somebody is at, and what cannot be had, is left out.
+    /// Opens blocks, each given as a file and an index, before somebody asks for them. All are kept for the next
+    /// read; those that nobody waits for and that `keep` does not want kept are handed to `push` and forgotten.
+    /// What somebody is at, and what cannot be had, is left out.
+    ///
+    /// `push` may wait for the answer to a read: no lock is held then, so that no answer waits for it.
     pub(super) fn open_ahead(
         &self,
         blocks: &[(&Content, usize)],
@@ -94,35 +97,56 @@ impl Blocks {
         keep: impl Fn(usize) -> bool,
         mut push: impl FnMut(usize, &[u8]),
     ) {
-        let free = |(number, (content, index)): (usize, &(&Content, usize))| {
-            let id = content.blocks.get(*index)?.id;
-            // Never waits: who holds one lock and waits for another could wait for ever.
-            let guard = self.locks.try_lock(id)?;
-            let Some(plain) = self.kept().get(&id, content.block_len(*index)) else {
-                return Some((number, id, Some(guard)));
-            };
-            if !keep(number) {
-                drop(guard);
-                push(number, &plain);
+        let id = |(content, index): &(&Content, usize)| content.blocks.get(*index).map(|block| block.id);
+        let ids: Option<Vec<_>> = blocks.iter().map(id).collect();
+        let Some(ids) = ids else { return };
+        let mut first = 0;
+        while first < blocks.len() {
+            let count = self.store.at_once(&ids[first..]).clamp(1, blocks.len() - first);
+            let group = &blocks[first..first + count];
+            for (number, id, plain) in self.opened_ahead(group, batch, |number| keep(first + number)) {
+                push(first + number, &plain);
+                drop(plain);
+                if let Some(id) = id {
+                    self.kept().forget(&id);
+                }
             }
-            None
-        };
-        let mut free: Vec<_> = blocks.iter().enumerate().filter_map(free).collect();
+            first += count;
+        }
+    }
+
+    /// What is to be pushed: its number, its id if it is not to be kept afterwards, and its plain bytes.
+    fn opened_ahead(
+        &self,
+        blocks: &[(&Content, usize)],
+        batch: &mut Batch,
+        keep: impl Fn(usize) -> bool,
+    ) -> Vec<(usize, Option<BlockId>, Arc<Vec<u8>>)> {
+        let mut pushed = Vec::new();
+        let mut free = Vec::new();
+        for (number, (content, index)) in blocks.iter().enumerate() {
+            let Some(id) = content.blocks.get(*index).map(|block| block.id) else { continue };
+            // Never waits: who holds one lock and waits for another could wait for ever.
+            let Some(guard) = self.locks.try_lock(id) else { continue };
+            match self.kept().get(&id, content.block_len(*index)) {
+                Some(plain) if !keep(number) => pushed.push((number, None, plain)),
+                Some(_) => {}
+                None => free.push((number, id, Some(guard))),
+            }
+        }
         let wanted: Vec<_> = free.iter().map(|(number, ..)| blocks[*number]).collect();
         let _ = batch.fetch(self.store.as_ref(), &wanted, |place, plain| {
             let (number, id, guard) = &mut free[place];
             let guard = guard.take();
             // Whoever asks for it hears of a failure.
             let Ok(plain) = plain else { return Ok::<_, Infallible>(()) };
-            if keep(*number) || guard.as_ref().is_some_and(KeyGuard::is_awaited) {
-                self.kept().insert(*id, plain);
-            } else {
-                // The kernel waits here for a read of the same file that is under way, which may wait for the lock.
-                drop(guard);
-                push(*number, plain.bytes());
+            let plain = self.kept().insert(*id, plain);
+            if !keep(*number) && !guard.is_some_and(|guard| guard.is_awaited()) {
+                pushed.push((*number, Some(*id), plain));
             }
             Ok(())
         });
+        pushed
     }
 
     fn batches(&self) -> MutexGuard<'_, Vec<Batch>> {
@@ -161,33 +185,48 @@ impl Kept {
 
     fn insert(&mut self, id: BlockId, plain: Plain<'_>) -> Arc<Vec<u8>> {
         self.clock += 1;
-        let plain = Arc::new(plain.take(self.spare.pop().unwrap_or_default()));
-        self.bytes += plain.len();
+        // A short block in the memory of a long one would keep all of it.
+        let plain = match plain.bytes() {
+            short if short.len() < plain.capacity() / 2 => short.to_vec(),
+            _ => plain.take(self.spare.pop().unwrap_or_default()),
+        };
+        let plain = Arc::new(plain);
+        self.bytes += plain.capacity();
         if let Some((before, _)) = self.blocks.insert(id, (plain.clone(), self.clock)) {
-            self.bytes -= before.len();
+            self.bytes -= before.capacity();
         }
         while (self.bytes > KEPT_BYTES || self.blocks.len() > KEPT)
             && let Some(oldest) = self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
-            && let Some((old, _)) = self.blocks.remove(&oldest)
         {
-            self.bytes -= old.len();
-            if self.spare.len() < SPARE {
-                // Somebody may still read it; then its memory is not ours.
-                self.spare.extend(Arc::into_inner(old));
-            }
+            self.forget(&oldest);
         }
         plain
+    }
+
+    fn forget(&mut self, id: &BlockId) {
+        let Some((old, _)) = self.blocks.remove(id) else { return };
+        self.bytes -= old.capacity();
+        if self.spare.len() < SPARE {
+            // Somebody may still read it; then its memory is not ours.
+            self.spare.extend(Arc::into_inner(old));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
 
     use super::*;
     use crate::block::{BlockKey, seal};
-    use crate::store::StoreError;
+    use crate::store::{StoreError, one_by_one};
     use crate::tree::Block;
+
+    /// After so long without an answer there will be none.
+    const PATIENCE: Duration = Duration::from_secs(30);
 
     /// Counts what is asked of it.
     struct Counting {
@@ -199,6 +238,14 @@ mod tests {
         fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             Ok(self.blocks.get(id).cloned())
+        }
+
+        fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+            one_by_one(self, ids, buffers)
+        }
+
+        fn at_once(&self, ids: &[BlockId]) -> usize {
+            ids.len()
         }
         fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
             Ok(self.blocks.contains_key(id))
@@ -235,6 +282,68 @@ mod tests {
             }
         });
         assert_eq!(store.asked.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn what_is_pushed_keeps_no_reader_waiting() {
+        let plains: Vec<Vec<u8>> = (0..Batch::SIZE).map(|seed| vec![seed as u8; 1000 + seed]).collect();
+        let sealed: Vec<_> = plains.iter().map(|plain| seal(plain).unwrap()).collect();
+        let content = |(plain, sealed): (&Vec<u8>, &crate::block::Sealed)| Content {
+            size: plain.len() as u64,
+            blocks: vec![Block { id: sealed.id, key: sealed.key }],
+        };
+        let contents: Vec<_> = plains.iter().zip(&sealed).map(content).collect();
+        let blocks = Arc::new(Blocks::new(Arc::new(Counting {
+            blocks: sealed.into_iter().map(|s| (s.id, s.stored)).collect(),
+            asked: AtomicUsize::new(0),
+        })));
+        let wanted: Vec<_> = contents.iter().map(|content| (content, 0)).collect();
+        let mut pushed = Vec::new();
+        blocks.open_ahead(
+            &wanted,
+            &mut Batch::default(),
+            |_| false,
+            |number, plain| {
+                assert_eq!(plain, plains[number]);
+                pushed.push(number);
+                // As the kernel does: it takes nothing before the reads of other files are answered.
+                let (answer, answers) = channel();
+                for content in contents.clone() {
+                    let (blocks, answer) = (blocks.clone(), answer.clone());
+                    thread::spawn(move || answer.send(blocks.read(&content, 0, 10).unwrap().bytes().len()));
+                }
+                for _ in &contents {
+                    assert_eq!(answers.recv_timeout(PATIENCE).expect("a reader is kept waiting"), 10);
+                }
+            },
+        );
+        assert_eq!(pushed, (0..Batch::SIZE).collect::<Vec<_>>());
+
+        let blocks = Blocks::new(blocks.store.clone());
+        blocks.open_ahead(&wanted, &mut Batch::default(), |number| number == 1, |_, _| {});
+        let kept: Vec<_> = blocks.kept().blocks.keys().copied().collect();
+        assert_eq!(kept, [contents[1].blocks[0].id], "the kernel has the others");
+    }
+
+    #[test]
+    fn what_is_kept_takes_no_more_memory_than_it_may() {
+        let long = (0..40_u8).map(|seed| vec![seed; BLOCK_SIZE]);
+        let short = (0..300_u32).map(|seed| seed.to_le_bytes().repeat(25));
+        let mut store = Counting { blocks: HashMap::new(), asked: AtomicUsize::new(0) };
+        let mut contents = Vec::new();
+        for plain in long.chain(short) {
+            let sealed = seal(&plain).unwrap();
+            let blocks = vec![Block { id: sealed.id, key: sealed.key }];
+            contents.push(Content { size: plain.len() as u64, blocks });
+            store.blocks.insert(sealed.id, sealed.stored);
+        }
+        let blocks = Blocks::new(Arc::new(store));
+        for content in &contents {
+            blocks.read(content, 0, 1).unwrap();
+            let kept = blocks.kept();
+            let taken: usize = kept.blocks.values().map(|(plain, _)| plain.capacity()).sum();
+            assert!(taken == kept.bytes && taken <= KEPT_BYTES && kept.blocks.len() <= KEPT, "{taken}");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::path::{FlistPath, escape};
 /// Places that are remembered.
 const MAX_REMEMBERED: usize = 200_000;
 
+/// Findings that are told; one more says that there are others.
+const MAX_FINDINGS: usize = 10_000;
+
 /// What a rehearsal is about.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -171,7 +174,12 @@ impl<'r> Rehearsal<'r> {
     }
 
     pub(super) fn report(&mut self, finding: Finding) {
-        self.findings.insert(finding);
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.insert(finding);
+        } else if !self.findings.contains(&finding) {
+            let message = format!("there is more wrong than {MAX_FINDINGS} things; correct those first");
+            self.findings.insert(Finding::about_path(Code::TooLarge, FlistPath::root(), message));
+        }
     }
 
     pub(super) fn resolve(&mut self, path: &[u8]) -> Result<Resolved, RootError> {
@@ -216,4 +224,45 @@ impl<'r> Rehearsal<'r> {
 
 fn is_library_name(name: &[u8]) -> bool {
     name.ends_with(b".so") || name.windows(4).any(|window| window == b".so.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::service::Purpose;
+    use super::*;
+
+    /// Nothing is there.
+    struct Nothing;
+
+    impl FutureRoot for Nothing {
+        fn look(&self, _: &FlistPath) -> Result<Option<Node>, RootError> {
+            Ok(None)
+        }
+        fn read(&self, _: &FlistPath, _: u64, _: usize) -> Result<Vec<u8>, RootError> {
+            Ok(Vec::new())
+        }
+        fn list(&self, _: &FlistPath) -> Result<Vec<Vec<u8>>, RootError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn of_very_many_findings_the_last_says_that_there_are_more() {
+        let service = |number| Service {
+            unit: format!("unit-{number}"),
+            purpose: Purpose::Exec,
+            argv: Vec::new(),
+            directory: None,
+            path: None,
+            library_path: None,
+        };
+        for (count, told) in [(MAX_FINDINGS, MAX_FINDINGS), (MAX_FINDINGS + 5, MAX_FINDINGS + 1)] {
+            let services: Vec<_> = (0..count).map(service).collect();
+            let facts = Facts { services: &services, changed: &[], machine: 62 };
+            let findings = rehearse(&Nothing, &facts).unwrap();
+            assert_eq!(findings.len(), told);
+            let more = findings.iter().filter(|finding| finding.code == Code::TooLarge).count();
+            assert_eq!(more, told - MAX_FINDINGS);
+        }
+    }
 }

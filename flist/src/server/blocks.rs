@@ -5,11 +5,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::Hub;
@@ -18,21 +19,27 @@ use super::download::stream;
 use super::layout::Layout;
 use super::temporary;
 use crate::block::{self, BlockId, MAX_STORED};
+use crate::store::touch;
 
 /// How much of a block is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 
 /// `GET /store/<id>`.
-pub(super) async fn get(hub: State<Arc<Hub>>, Path(id): Path<String>) -> Result<Response, Refusal> {
-    send(hub, parse(&id)?).await
+pub(super) async fn get(
+    method: Method,
+    hub: State<Arc<Hub>>,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    send(hub, parse(&id)?, method == Method::HEAD).await
 }
 
 /// `GET /store/<first 2 digits>/<id>`.
 pub(super) async fn get_under_prefix(
+    method: Method,
     hub: State<Arc<Hub>>,
     Path((prefix, id)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    send(hub, parse_under_prefix(&prefix, &id)?).await
+    send(hub, parse_under_prefix(&prefix, &id)?, method == Method::HEAD).await
 }
 
 /// `PUT /store/<first 2 digits>/<id>` with the stored bytes: 201 when it was not there, 200 when it was, 507
@@ -48,10 +55,14 @@ pub(super) async fn put(
     Ok((status.await?, format!("{id}\n")).into_response())
 }
 
-async fn send(State(hub): State<Arc<Hub>>, id: BlockId) -> Result<Response, Refusal> {
+/// Who only asks whether it is there may be a publisher, who then does not send it.
+async fn send(State(hub): State<Arc<Hub>>, id: BlockId, only_asks: bool) -> Result<Response, Refusal> {
     let (file, length) = on_disk(move || {
         let failed = || Refusal::failed(format!("read block {id}"));
         let file = hub.layout.open_block(&id).map_err(failed())?.ok_or_else(|| missing(&id))?;
+        if only_asks {
+            keep_young(&file, &id);
+        }
         let length = file.metadata().map_err(failed())?.len();
         Ok((file, length))
     })
@@ -76,6 +87,13 @@ fn parse_under_prefix(prefix: &str, id: &str) -> Result<BlockId, Refusal> {
     }
 }
 
+/// Blocks are collected by their age: one that a publisher counts on is as good as new.
+fn keep_young(file: &File, id: &BlockId) {
+    if let Err(error) = touch(file, SystemTime::now()) {
+        tracing::warn!(block = %id, %error, "cannot note that a publisher needs a block");
+    }
+}
+
 fn missing(id: &BlockId) -> Refusal {
     Refusal::text(StatusCode::NOT_FOUND, format!("block {id} is not here"))
 }
@@ -84,7 +102,10 @@ fn missing(id: &BlockId) -> Refusal {
 fn keep(hub: &Hub, id: &BlockId, stored: &[u8]) -> Result<StatusCode, Refusal> {
     let failed = || Refusal::failed("keep a block");
     let present = match hub.layout.open_block(id).map_err(failed())? {
-        Some(file) if holds(&file, stored).map_err(failed())? => return Ok(StatusCode::OK),
+        Some(file) if holds(&file, stored).map_err(failed())? => {
+            keep_young(&file, id);
+            return Ok(StatusCode::OK);
+        }
         present => present.is_some(),
     };
     let full = |message| Refusal::text(StatusCode::INSUFFICIENT_STORAGE, message);

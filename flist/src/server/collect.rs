@@ -39,6 +39,17 @@ pub enum CollectError {
     /// A flist cannot be read, so what it needs is not known.
     #[error("no block was removed, because a flist cannot be read; remove or repair it first")]
     Flist(#[source] FormatError),
+    /// Some blocks were removed before something failed.
+    #[error("{removed} blocks with {removed_bytes} bytes were removed, but not all")]
+    Partly {
+        /// Blocks that were removed.
+        removed: usize,
+        /// Their bytes.
+        removed_bytes: u64,
+        /// What failed.
+        #[source]
+        source: Box<CollectError>,
+    },
 }
 
 /// What was found and done.
@@ -86,7 +97,18 @@ pub fn collect(
     collected.needed = needed.len();
     // When there is no such time, no block is that old.
     let limit = now.checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);
-    for block in stored(layout.store_path())? {
+    remove(stored(layout.store_path())?, &needed, limit, dry_run, &mut collected)?;
+    Ok(collected)
+}
+
+fn remove(
+    blocks: Vec<Stored>,
+    needed: &HashSet<BlockId>,
+    limit: SystemTime,
+    dry_run: bool,
+    collected: &mut Collected,
+) -> Result<(), CollectError> {
+    for block in blocks {
         if needed.contains(&block.id) {
             continue;
         }
@@ -95,12 +117,17 @@ pub fn collect(
             continue;
         }
         if !dry_run {
-            fs::remove_file(&block.path).map_err(failed("remove", &block.path))?;
+            let removed = fs::remove_file(&block.path).map_err(failed("remove", &block.path));
+            let Collected { removed: before, removed_bytes, .. } = *collected;
+            removed.map_err(|error| match before {
+                0 => error,
+                _ => CollectError::Partly { removed: before, removed_bytes, source: Box::new(error) },
+            })?;
         }
         collected.removed += 1;
         collected.removed_bytes += block.bytes;
     }
-    Ok(collected)
+    Ok(())
 }
 
 /// The blocks that the flists beneath a directory refer to.
@@ -241,6 +268,19 @@ mod tests {
             assert_eq!(left(root.path()), kept, "seed {seed}");
             assert_eq!(would.removed, before.len() - kept.len(), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_failure_says_what_was_removed_before() {
+        let root = tempfile::tempdir().unwrap();
+        let now = SystemTime::UNIX_EPOCH + 1000 * DAY;
+        [&b"a"[..], b"b"].iter().for_each(|plain| put(root.path(), &seal(plain).unwrap(), now));
+        let mut blocks = stored(&root.path().join("store")).unwrap();
+        fs::remove_file(&blocks[1].path).unwrap();
+        fs::create_dir(&blocks[1].path).unwrap();
+        blocks.iter_mut().for_each(|block| block.bytes = 7);
+        let error = remove(blocks, &HashSet::new(), now, false, &mut Collected::default()).unwrap_err();
+        assert!(matches!(error, CollectError::Partly { removed: 1, removed_bytes: 7, .. }), "{error:?}");
     }
 
     #[test]

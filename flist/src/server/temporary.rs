@@ -28,11 +28,7 @@ const RANDOM: usize = 6;
 /// Removes what a crash left, before anything is served, and returns how much it was. What cannot be removed
 /// is logged and stays: it is in nobody's way.
 pub(super) fn sweep(layout: &Layout) -> usize {
-    let found = leftovers(layout).unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot look for what a crash left");
-        Vec::new()
-    });
-    let removed = found.iter().filter(|(path, kind)| remove(path, *kind)).count();
+    let removed = leftovers(layout).iter().filter(|(path, kind)| remove(path, *kind)).count();
     if removed > 0 {
         tracing::info!(removed, "removed what a crash left");
     }
@@ -47,31 +43,36 @@ fn remove(path: &Path, kind: FileType) -> bool {
     removed.is_ok()
 }
 
-fn leftovers(layout: &Layout) -> io::Result<Vec<(PathBuf, FileType)>> {
-    let mut found = Vec::new();
-    list(layout.users_path(), &mut found)?;
-    for (repo, _) in layout.repos()? {
-        list(&layout.repo_path(&repo), &mut found)?;
-    }
-    for entry in fs::read_dir(layout.store_path())? {
-        let entry = entry?;
-        // Not behind a link: what it leads to may belong to others.
-        if entry.file_type()?.is_dir() {
-            list(&entry.path(), &mut found)?;
-        }
-    }
-    Ok(found)
+fn leftovers(layout: &Layout) -> Vec<(PathBuf, FileType)> {
+    let repos = layout.repos().unwrap_or_else(|error| {
+        complain(layout.users_path(), &error);
+        Vec::new()
+    });
+    let mut directories = vec![layout.users_path().to_owned()];
+    directories.extend(repos.iter().map(|(repo, _)| layout.repo_path(repo)));
+    // Not behind a link: what it leads to may belong to others.
+    let prefixes = list(layout.store_path()).into_iter().filter(|(_, kind)| kind.is_dir());
+    directories.extend(prefixes.map(|(path, _)| path));
+    let found = directories.iter().flat_map(|directory| list(directory));
+    found.filter(|(path, kind)| path.file_name().is_some_and(|name| is_temporary(name, *kind))).collect()
 }
 
-fn list(directory: &Path, found: &mut Vec<(PathBuf, FileType)>) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if is_temporary(&entry.file_name(), kind) {
-            found.push((entry.path(), kind));
+/// What is in a directory, as far as it can be read.
+fn list(directory: &Path) -> Vec<(PathBuf, FileType)> {
+    let one =
+        |entry: io::Result<fs::DirEntry>| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
+    let known = |entry: io::Result<_>| entry.map_err(|error| complain(directory, &error)).ok();
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(one).filter_map(known).collect(),
+        Err(error) => {
+            complain(directory, &error);
+            Vec::new()
         }
     }
-    Ok(())
+}
+
+fn complain(directory: &Path, error: &io::Error) {
+    tracing::warn!(directory = %directory.display(), %error, "cannot look for what a crash left");
 }
 
 fn is_temporary(name: &OsStr, kind: FileType) -> bool {
@@ -125,6 +126,15 @@ mod tests {
         assert!(kept.iter().all(|path| path.exists()));
         assert!(!left.iter().any(|path| path.exists()));
         assert!(!repo.join(".gone-a1B2c3").exists() && !repo.join(".new-tag-a1B2c3").exists());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_keeps_nothing_else_from_being_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::open(root.path()).unwrap();
+        fs::write(layout.users_path().join(".upload-a1B2c3"), "half").unwrap();
+        fs::remove_dir_all(layout.store_path()).unwrap();
+        assert_eq!(sweep(&layout), 1);
     }
 
     #[test]

@@ -148,6 +148,11 @@ impl Store for CachedStore {
         ids.iter().zip(buffers).zip(copies).map(or_fetched).collect()
     }
 
+    fn at_once(&self, ids: &[BlockId]) -> usize {
+        // What is not in the cache comes one after the other.
+        ids.iter().take_while(|id| self.cache.path_of(id).exists()).count().max(1)
+    }
+
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
         Ok(self.cache.has(id).unwrap_or(false) || self.inner.has(id)?)
     }
@@ -163,6 +168,7 @@ impl Store for CachedStore {
 
 #[cfg(test)]
 mod tests {
+    use super::super::one_by_one;
     use super::*;
     use crate::block::seal;
 
@@ -251,6 +257,14 @@ mod tests {
             self.asked.fetch_add(1, Ordering::Relaxed);
             std::thread::yield_now();
             Ok(Some(self.stored.clone()))
+        }
+
+        fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+            one_by_one(self, ids, buffers)
+        }
+
+        fn at_once(&self, _: &[BlockId]) -> usize {
+            1
         }
         fn has(&self, _: &BlockId) -> Result<bool, StoreError> {
             Ok(true)

@@ -4,10 +4,14 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::cache::StoredBlock;
 use super::{Store, StoreError};
 use crate::block::{self, BlockError, BlockId, MAX_STORED};
+
+/// That a block is needed is noted in its time of modification, but not more often than this.
+const NOTED_FOR: Duration = Duration::from_secs(60);
 
 /// A directory of blocks.
 #[derive(Debug, Clone)]
@@ -135,14 +139,23 @@ impl Store for DirStore {
         read.into_iter().zip(ids).map(verified).collect()
     }
 
+    fn at_once(&self, ids: &[BlockId]) -> usize {
+        ids.len().max(1)
+    }
+
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
-        Ok(self.open(id)?.is_some())
+        let Some((file, path)) = self.open(id)? else { return Ok(false) };
+        // A packer that hears so does not write it again; somebody else's block stays as it is.
+        if let Err(error) = touch(&file, SystemTime::now()) {
+            tracing::debug!(path = %path.display(), %error, "cannot note that a block is needed");
+        }
+        Ok(true)
     }
 
     fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError> {
         let path = self.path_of(id);
         if path.exists() {
-            return Ok(());
+            return self.has(id).map(drop);
         }
         let directory = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(directory).map_err(failed("create", directory))?;
@@ -159,6 +172,16 @@ impl Store for DirStore {
     fn url(&self) -> String {
         format!("dir://{}", self.root.display())
     }
+}
+
+/// Notes in a block's time of modification that it is needed, but not again within a minute.
+///
+/// # Errors
+/// The system's, for instance because the block belongs to somebody else.
+pub(crate) fn touch(block: &File, now: SystemTime) -> std::io::Result<()> {
+    let noted = block.metadata()?.modified()?;
+    let is_new = now.duration_since(noted).is_ok_and(|age| age <= NOTED_FOR);
+    if is_new { Ok(()) } else { block.set_modified(now) }
 }
 
 fn failed<'p>(action: &'static str, path: &'p Path) -> impl Fn(std::io::Error) -> StoreError + 'p {
@@ -185,6 +208,22 @@ mod tests {
 
         fs::write(dir.path().join(sealed.id.to_string()), "garbage").unwrap();
         assert!(matches!(store.get(&sealed.id), Err(StoreError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn a_block_that_a_packer_asks_for_or_puts_again_is_as_good_as_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::new(dir.path());
+        let sealed = seal(b"content").unwrap();
+        store.put(&sealed.id, &sealed.stored).unwrap();
+        let path = store.path_of(&sealed.id);
+        let asks: [&dyn Fn(); 2] =
+            [&|| assert!(store.has(&sealed.id).unwrap()), &|| store.put(&sealed.id, &sealed.stored).unwrap()];
+        for ask in asks {
+            File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            ask();
+            assert!(fs::metadata(&path).unwrap().modified().unwrap() > SystemTime::UNIX_EPOCH);
+        }
     }
 
     #[test]

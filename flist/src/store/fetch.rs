@@ -114,6 +114,11 @@ impl Plain<'_> {
         &self.buffer[..self.length]
     }
 
+    /// How many bytes of memory they take.
+    pub fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Takes them out of the batch, which uses `instead` as its buffer from now on.
     pub fn take(self, instead: Vec<u8>) -> Vec<u8> {
         let mut bytes = std::mem::replace(self.buffer, instead);

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::AUTHORIZATION;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, one_by_one};
 use crate::block::{self, BlockId, MAX_STORED};
 use crate::hub::{Token, message_of, printable};
 
@@ -99,6 +99,14 @@ impl Store for HttpStore {
         }
         block::verify(id, &stored).map_err(|source| StoreError::Corrupt { url, source })?;
         Ok(Some(stored))
+    }
+
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        one_by_one(self, ids, buffers)
+    }
+
+    fn at_once(&self, _: &[BlockId]) -> usize {
+        1
     }
 
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {

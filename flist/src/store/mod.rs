@@ -18,9 +18,11 @@ use std::path::PathBuf;
 
 pub use cache::CachedStore;
 pub use dir::DirStore;
+#[cfg(feature = "server")]
+pub(crate) use dir::touch;
 pub use fetch::{Batch, FetchError, Plain, fetch_plain};
 pub use http::HttpStore;
-pub(crate) use key_locks::{KeyGuard, KeyLocks};
+pub(crate) use key_locks::KeyLocks;
 pub use open::{StoreUrl, open, open_for_reading, open_for_writing, open_routes};
 pub use redis::RedisStore;
 pub use retry::{RetryPolicy, RetryStore};
@@ -38,14 +40,12 @@ pub trait Store: Send + Sync {
 
     /// Gets several blocks, each into the buffer of the same index, whose old content is replaced. Returns for
     /// each what [`Store::get`] would, `false` for a missing block; the buffers of others than `Ok(true)` hold
-    /// nothing of use. Stores that gain by it verify the blocks together.
-    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
-        let one = |(id, buffer): (&BlockId, &mut Vec<u8>)| {
-            let stored = self.get(id)?;
-            Ok(stored.map(|stored| *buffer = stored).is_some())
-        };
-        ids.iter().zip(buffers).map(one).collect()
-    }
+    /// nothing of use. Stores that gain by it verify the blocks together; others use [`one_by_one`].
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>>;
+
+    /// How many of these blocks, from the first on, come together in hardly more time than one of them: at
+    /// least 1, and 1 where each is a request of its own. Whoever waits for one of them asks for no more at once.
+    fn at_once(&self, ids: &[BlockId]) -> usize;
 
     /// Whether the store has a block (its content is not checked).
     ///
@@ -61,6 +61,19 @@ pub trait Store: Send + Sync {
 
     /// The store's address as a user writes it, without secrets.
     fn url(&self) -> String;
+}
+
+/// [`Store::get_each`] of a store that gains nothing by it.
+pub fn one_by_one(
+    store: &dyn Store,
+    ids: &[BlockId],
+    buffers: &mut [Vec<u8>],
+) -> Vec<Result<bool, StoreError>> {
+    let one = |(id, buffer): (&BlockId, &mut Vec<u8>)| {
+        let stored = store.get(id)?;
+        Ok(stored.map(|stored| *buffer = stored).is_some())
+    };
+    ids.iter().zip(buffers).map(one).collect()
 }
 
 /// Why a store did not answer.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, Value};
 use reqwest::Url;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, one_by_one};
 use crate::block::{self, BlockId, MAX_STORED};
 
 /// Port of 0-db where the address names none.
@@ -133,6 +133,14 @@ impl Store for RedisStore {
         }
         self.keep(connection);
         Ok(stored)
+    }
+
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        one_by_one(self, ids, buffers)
+    }
+
+    fn at_once(&self, _: &[BlockId]) -> usize {
+        1
     }
 
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {

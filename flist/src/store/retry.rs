@@ -50,9 +50,19 @@ impl RetryStore {
         id: &BlockId,
         ask: impl Fn(&dyn Store) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.repeat_after(id, ask(self.inner.as_ref()), ask)
+    }
+
+    /// `answer` is that of the first attempt.
+    fn repeat_after<T>(
+        &self,
+        id: &BlockId,
+        mut answer: Result<T, StoreError>,
+        ask: impl Fn(&dyn Store) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut attempt = 0;
         loop {
-            let error = match ask(self.inner.as_ref()) {
+            let error = match answer {
                 Err(error) if error.is_retryable() && attempt + 1 < self.policy.attempts => error,
                 answer => return answer,
             };
@@ -62,6 +72,7 @@ impl RetryStore {
             tracing::debug!(block = %id, error = %crate::report(&error), ?pause, "asking again");
             std::thread::sleep(pause);
             attempt += 1;
+            answer = ask(self.inner.as_ref());
         }
     }
 }
@@ -69,6 +80,20 @@ impl RetryStore {
 impl Store for RetryStore {
     fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
         self.repeat(id, |store| store.get(id))
+    }
+
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        let answers = self.inner.get_each(ids, buffers);
+        let or_again = |((id, buffer), answer): ((&BlockId, &mut Vec<u8>), Result<bool, StoreError>)| {
+            let Err(error) = answer else { return answer };
+            let stored = self.repeat_after(id, Err(error), |store| store.get(id))?;
+            Ok(stored.map(|stored| *buffer = stored).is_some())
+        };
+        ids.iter().zip(buffers).zip(answers).map(or_again).collect()
+    }
+
+    fn at_once(&self, ids: &[BlockId]) -> usize {
+        self.inner.at_once(ids)
     }
 
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
@@ -88,6 +113,7 @@ impl Store for RetryStore {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use super::super::one_by_one;
     use super::*;
 
     /// Fails so many times with this status.
@@ -104,6 +130,14 @@ mod tests {
             }
             Ok(None)
         }
+
+        fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+            one_by_one(self, ids, buffers)
+        }
+
+        fn at_once(&self, _: &[BlockId]) -> usize {
+            1
+        }
         fn has(&self, _: &BlockId) -> Result<bool, StoreError> {
             Ok(false)
         }
@@ -113,6 +147,18 @@ mod tests {
         fn url(&self) -> String {
             "failing".to_owned()
         }
+    }
+
+    #[test]
+    fn of_several_blocks_only_those_that_failed_are_asked_for_again() {
+        let inner = Arc::new(Failing { times: 2, status: 503, asked: AtomicU32::new(0) });
+        let pause = Duration::from_micros(1);
+        let policy = RetryPolicy { attempts: 3, first_pause: pause, longest_pause: pause };
+        let ids = [1, 2, 3, 4].map(|seed| BlockId::of(&[seed]));
+        let mut buffers = vec![Vec::new(); ids.len()];
+        let answers = RetryStore::new(inner.clone(), policy).get_each(&ids, &mut buffers);
+        assert!(answers.iter().all(|answer| matches!(answer, Ok(false))), "{answers:?}");
+        assert_eq!(inner.asked.load(Ordering::Relaxed), 4 + 2);
     }
 
     fn ask(times: u32, status: u16) -> (bool, u32) {

@@ -85,6 +85,13 @@ impl Store for Router {
         ids.iter().zip(buffers).zip(answers).map(or_others).collect()
     }
 
+    fn at_once(&self, ids: &[BlockId]) -> usize {
+        let Some(store) = ids.first().and_then(|id| self.stores(id).next()) else { return 1 };
+        let same = |id: &&BlockId| self.stores(id).next().is_some_and(|other| Arc::ptr_eq(store, other));
+        let together = ids.iter().take_while(same).count();
+        store.at_once(&ids[..together])
+    }
+
     /// Whether every store that should have the block has it.
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
         let mut any = false;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flist::block::{BLOCK_SIZE, BlockId, seal};
 use flist::rehearsal::{Conflict, Facts, FutureRoot, Layered, Node, Nothing, TreeRoot, machine, rehearse};
-use flist::store::{Store, StoreError};
+use flist::store::{Store, StoreError, one_by_one};
 use flist::tree::{Block, Content, Entry, Kind, Meta, Tree};
 
 use crate::forge::{fixed, library, program};
@@ -112,6 +112,14 @@ impl Store for Blocks {
     fn get(&self, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         Ok(self.blocks.get(id).cloned())
+    }
+
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        one_by_one(self, ids, buffers)
+    }
+
+    fn at_once(&self, _: &[BlockId]) -> usize {
+        1
     }
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
         Ok(self.blocks.contains_key(id))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bootstrap::source::{ContentSource, SourceError};
 use flist::block::BlockId;
 use flist::path::FlistPath;
-use flist::store::{Store, StoreError};
+use flist::store::{Store, StoreError, one_by_one};
 use flist::tree::Content;
 
 use crate::agent::brake::Brake;
@@ -60,6 +60,15 @@ impl Store for StoppableStore {
         }
     }
 
+    fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+        // Whoever stops waits for none of them: each is asked for by a thread of its own.
+        one_by_one(self, ids, buffers)
+    }
+
+    fn at_once(&self, _: &[BlockId]) -> usize {
+        1
+    }
+
     fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
         self.inner.has(id)
     }
@@ -88,6 +97,14 @@ mod tests {
         fn get(&self, _: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
             let _over = self.0.lock().unwrap().recv();
             Ok(Some(b"block".to_vec()))
+        }
+
+        fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
+            one_by_one(self, ids, buffers)
+        }
+
+        fn at_once(&self, _: &[BlockId]) -> usize {
+            1
         }
 
         fn has(&self, _: &BlockId) -> Result<bool, StoreError> {
