@@ -21,10 +21,23 @@ fn count(node: &Node) -> Count {
     let Census { mounts, processes, identityd_descriptors, files } = node.census().unwrap();
     let mut by_directory = BTreeMap::new();
     for file in files {
-        let directory = file.parent().unwrap().to_string_lossy().replace(|c: char| c.is_ascii_digit(), "0");
-        *by_directory.entry(directory).or_default() += 1;
+        let directory = file.parent().unwrap().to_string_lossy().into_owned();
+        *by_directory.entry(without_numbers(&directory)).or_default() += 1;
     }
     Count { mounts, processes, identityd_descriptors, files: by_directory }
+}
+
+/// Every number becomes the same, however many digits it has.
+fn without_numbers(path: &str) -> String {
+    let mut text = String::new();
+    for c in path.chars() {
+        match c.is_ascii_digit() {
+            true if text.ends_with('#') => {}
+            true => text.push('#'),
+            false => text.push(c),
+        }
+    }
+    text
 }
 
 fn upgrade(site: &Site, node: &Node, number: u32, payload: &Payload, shows: &str) {
