@@ -153,12 +153,24 @@ fn go_around(seed: u64) {
     fs::create_dir(at("mounted")).unwrap();
     let mounted = mount(&parsed, Arc::new(store.clone()), &at("mounted"), Purpose::Install).unwrap();
     assert_eq!(everything(&at("mounted")), everything(&at("source")), "seed {seed}: mounted");
+    assert!(archive(&at("mounted")) == archive(&at("source")), "seed {seed}: tar sees a difference");
     let (again, _) = pack(&at("mounted"), &store).unwrap();
     mounted.unmount().unwrap();
     assert!(again == tree, "seed {seed}: packing the mount gives another tree");
 
     fs::write(at("tree.fl"), &bytes).unwrap();
     inspect(&at("tree.fl"), tree.len(), seed);
+}
+
+/// What tar(1) makes of a directory. It has no sockets, and says so on standard error.
+fn archive(root: &Path) -> Vec<u8> {
+    let output = Command::new("tar")
+        .args(["--sort=name", "--numeric-owner", "-cf", "-", "-C"])
+        .args([root.as_os_str(), ".".as_ref()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 /// `flist inspect` takes any tree: one line an entry, and sound JSON.
