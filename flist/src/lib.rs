@@ -29,6 +29,7 @@ mod report;
 pub mod server;
 pub mod store;
 pub mod tree;
+pub mod trust;
 pub mod unpack;
 pub mod verify;
 pub mod xattr;

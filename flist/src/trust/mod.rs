@@ -1,0 +1,27 @@
+//! Which releases may be installed: the client of a TUF repository.
+//!
+//! ```text
+//! root.json (base image) ──► TrustClient ──refresh──► Fresh ──target──► SignedTarget
+//!                               │   ▲                                       │
+//!                     Source (HTTP)  StateDir (per role, atomic)            ▼
+//!                                                         content of this length and digest
+//! ```
+//!
+//! Hubs, mirrors and caches only carry. What they send is checked from the pinned root on: signatures and
+//! thresholds, versions that never fall, expiry, length and digest. The checks themselves are those of the
+//! crate `sigstore-tuf`, docs/decisions/0012; this module gives it limits, a state on disk, and a floor for
+//! the clock.
+//!
+//! Source: The Update Framework Specification 1.0.33, <https://theupdateframework.github.io/specification/>.
+
+mod client;
+pub mod clock;
+mod error;
+mod keys;
+mod source;
+mod state;
+
+pub use client::{Fresh, SignedTarget, TrustClient};
+pub use error::{TrustError, Verdict};
+pub use source::{Body, Source, SourceError, SourceLimits};
+pub use state::StateError;
