@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::Utf8Error;
 use std::time::Duration;
 
+use crate::unit::UnitError;
+
 /// Longest piece of an unreadable answer that an error quotes, in bytes.
 const EXCERPT_BYTES: usize = 80;
 
@@ -45,8 +47,8 @@ pub enum Error {
         /// What the system said; `None` for an orderly end of the stream.
         source: Option<io::Error>,
     },
-    /// A whole answer came, and it is not one to this request: something else than a zinit that
-    /// speaks the line dialect listens on the socket.
+    /// A whole answer came, and it is not one to this request: something else than a zinit listens on the
+    /// socket, or one that speaks another dialect than before.
     #[error("the answer to `{command}` is not zinit's: \"{excerpt}\"")]
     Garbage {
         /// The request.
@@ -63,6 +65,30 @@ pub enum Error {
         command: String,
         /// The limit, in bytes.
         limit: usize,
+    },
+    /// The supervisor has more services than any of sound mind would.
+    #[error("the answer to `{command}` has more than {limit} services")]
+    TooMany {
+        /// The request.
+        command: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// The request was not made, because this supervisor would do more than was asked for.
+    #[error("`{command}` was not done: {hazard}")]
+    Unsafe {
+        /// The request.
+        command: String,
+        /// What it would do besides.
+        hazard: Hazard,
+    },
+    /// A unit file that this supervisor has to be told, and cannot.
+    #[error("the unit {} cannot be given to this zinit", path.display())]
+    UnitFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Untranslatable,
     },
     /// The supervisor understood the request and said no.
     #[error("the supervisor refused `{command}`: {reason}")]
@@ -91,7 +117,21 @@ impl Error {
                 // A socket left by a dead supervisor, a full backlog, a signal.
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
             ),
-            Self::Garbage { .. } | Self::TooLarge { .. } | Self::Refused { .. } => false,
+            Self::Garbage { .. }
+            | Self::TooLarge { .. }
+            | Self::TooMany { .. }
+            | Self::Unsafe { .. }
+            | Self::UnitFile { .. }
+            | Self::Refused { .. } => false,
+        }
+    }
+
+    /// Whether nobody knows any more who listens there and what he speaks.
+    pub(crate) fn is_of_the_conversation(&self) -> bool {
+        match self {
+            Self::Refused { reason, .. } => matches!(reason, Refusal::Other(_)),
+            Self::TooMany { .. } | Self::Unsafe { .. } | Self::UnitFile { .. } => false,
+            _ => true,
         }
     }
 
@@ -118,12 +158,72 @@ pub enum Malformed {
     /// The answer is not JSON, or JSON of another shape than this request is answered with.
     #[error("it is not the JSON that this request is answered with")]
     Json(#[source] serde_json::Error),
+    /// The answer is that of no zinit.
+    #[error("no zinit answers so")]
+    NoDialect,
+    /// The answer has neither a result nor an error.
+    #[error("it has neither a result nor an error")]
+    NoResult,
+    /// The supervisor could not read the request.
+    #[error("the request was not understood: {message:?}")]
+    NotUnderstood {
+        /// In its words.
+        message: String,
+    },
+    /// Many answers came, and none of them to this request.
+    #[error("none of {passed_over} answers is to this request")]
+    NoAnswer {
+        /// How many were passed over.
+        passed_over: usize,
+    },
     /// The answer speaks of another service than the one asked about.
     #[error("it is about the service {answered:?}")]
     OtherService {
         /// The name in the answer.
         answered: String,
     },
+}
+
+/// What zinit 0.3 would do besides, if it were asked to delete a service.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Hazard {
+    /// It deletes what depends on the service, and ends it.
+    #[error("this zinit would delete {dependant} too, which depends on it and runs; stop it first")]
+    Deletes {
+        /// A service that depends on it, directly or by way of others.
+        dependant: String,
+    },
+    /// It moves another service in its table, and never learns of the end of that one's process.
+    #[error(
+        "this zinit would lose track of {service}, which runs; stop it first, and start it again afterwards"
+    )]
+    LosesTrack {
+        /// The service that it would move.
+        service: String,
+    },
+}
+
+/// Why a unit file cannot be given to zinit 0.3.
+#[derive(Debug, thiserror::Error)]
+pub enum Untranslatable {
+    /// It cannot be read.
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
+    /// It is no unit.
+    #[error(transparent)]
+    Unit(UnitError),
+    /// A command line is none.
+    #[error(transparent)]
+    Command(UnitError),
+    /// It takes no names with a dot.
+    #[error("it takes no names with a dot")]
+    Name,
+    /// It runs commands by way of a shell, which would take the name of the program for something else.
+    #[error("it runs commands with a shell, which would not take {0:?} for the name of a program; rename it")]
+    Program(String),
+    /// A shell cannot pass this word on.
+    #[error("an argument has a NUL byte: {0:?}")]
+    Argument(String),
 }
 
 /// Why the supervisor said no.
@@ -165,6 +265,9 @@ pub enum Refusal {
     /// `start` or `monitor` while the supervisor stops everything.
     #[error("it is shutting down")]
     ShuttingDown,
+    /// zinit 0.3 does not take the unit that it was given, in its own words.
+    #[error("it does not take the unit: {0:?}")]
+    Unit(String),
     /// Anything else, in the supervisor's own words.
     #[error("{0:?}")]
     Other(String),

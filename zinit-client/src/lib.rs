@@ -25,9 +25,9 @@
 //! # }
 //! ```
 //!
-//! Of zinit's three wire dialects the client speaks one, *line*: zinit up to 0.2.19, the one that
-//! production nodes run. What a dialect has to do is in one private module, so another one is
-//! added beside it without a change to [`Client`]'s methods.
+//! zinit has three wire dialects: *line* up to 0.2.19, *jsonrpc* from there to 0.2.28, *service* in 0.3. The
+//! client finds out by itself which one a socket speaks ([`Client::dialect`]), and says the same in all of
+//! them; what they do differently is told at each method. Each is one private module.
 //!
 //! [zinit]: https://github.com/threefoldtech/zinit
 
@@ -37,8 +37,9 @@ mod error;
 mod status;
 mod unit;
 
-pub use client::{Client, DEFAULT_DEADLINE, DEFAULT_SOCKET};
-pub use error::{Error, Malformed, Refusal};
+pub use client::{Client, DEFAULT_DEADLINE, DEFAULT_SOCKET, DEFAULT_UNITS};
+pub use dialect::{Dialect, MAX_SERVICES};
+pub use error::{Error, Hazard, Malformed, Refusal, Untranslatable};
 pub use status::{ExitCause, ServiceStatus, State, Target};
 pub use unit::{
     LogTarget, MAX_NAME_BYTES, MAX_STOP_TIMEOUT, MAX_UNIT_BYTES, MoltSettings, NameError, OrderError,

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
-use zinit_client::{Client, Error, Malformed, Refusal, SignalName, State, Target, UnitName};
+use zinit_client::{Client, Dialect, Error, Malformed, Refusal, SignalName, State, Target, UnitName};
 
 /// A deadline that no answering peer comes near.
 const AMPLE: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ impl Peer {
     }
 
     fn client(&self) -> Client {
-        Client::new(self.directory.path().join("sock")).with_deadline(AMPLE)
+        Client::new(self.directory.path().join("sock")).with_deadline(AMPLE).speaking(Dialect::Line)
     }
 
     async fn request(self) -> String {
@@ -137,7 +137,7 @@ async fn an_answer_that_never_ends_ends_with_the_deadline() {
         let (mut stream, _) = listener.accept().await.unwrap();
         while stream.write_all(b"[+] redis: again\n").await.is_ok() {}
     });
-    let client = Client::new(&socket).with_deadline(Duration::from_millis(200));
+    let client = Client::new(&socket).with_deadline(Duration::from_millis(200)).speaking(Dialect::Line);
     let error = client.log_snapshot().await.unwrap_err();
     assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
     peer.await.unwrap();

@@ -13,16 +13,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::Request;
+use super::{MAX_ANSWER_BYTES, MAX_LOG_BYTES, Request, StatusBody, connect, cut_to_tail};
 use crate::error::{Error, Malformed, Refusal};
-use crate::status::{ServiceStatus, State, Target};
+use crate::status::{ServiceStatus, State};
 use crate::unit::UnitName;
-
-/// Largest JSON answer that is read.
-const MAX_ANSWER_BYTES: usize = 4 << 20;
-
-/// How much of a log is kept: its end.
-const MAX_LOG_BYTES: usize = 1 << 20;
 
 #[derive(Deserialize)]
 #[serde(tag = "state", content = "body", rename_all = "lowercase")]
@@ -31,34 +25,12 @@ enum Envelope<T> {
     Error(String),
 }
 
-#[derive(Deserialize)]
-struct StatusBody {
-    name: String,
-    pid: u32,
-    state: State,
-    target: Target,
-    after: BTreeMap<String, State>,
-}
-
 pub(super) async fn list(socket: &Path) -> Result<BTreeMap<String, State>, Error> {
     call(socket, Request::List).await
 }
 
 pub(super) async fn status(socket: &Path, name: &UnitName) -> Result<ServiceStatus, Error> {
-    let request = Request::Status(name);
-    let body: StatusBody = call(socket, request).await?;
-    if body.name != name.as_str() {
-        let about = body.name.clone();
-        let source = Malformed::OtherService { answered: about };
-        return Err(Error::garbage(request.to_string(), body.name.as_bytes(), source));
-    }
-    Ok(ServiceStatus {
-        name: name.clone(),
-        pid: (body.pid != 0).then_some(body.pid),
-        state: body.state,
-        target: body.target,
-        after: body.after,
-    })
+    call::<StatusBody>(socket, Request::Status(name)).await?.about(name)
 }
 
 pub(super) async fn order(socket: &Path, request: Request<'_>) -> Result<(), Error> {
@@ -96,13 +68,7 @@ async fn call<T: DeserializeOwned>(socket: &Path, request: Request<'_>) -> Resul
 }
 
 async fn send(socket: &Path, request: Request<'_>) -> Result<UnixStream, Error> {
-    let mut stream = UnixStream::connect(socket).await.map_err(|source| {
-        let socket = socket.to_owned();
-        match source.kind() {
-            io::ErrorKind::NotFound => Error::NoSocket { socket, source },
-            _ => Error::Connect { socket, source },
-        }
-    })?;
+    let mut stream = connect(socket).await?;
     // A name has no character that shell words would have to quote, so the request is its own text.
     stream.write_all(format!("{request}\n").as_bytes()).await.map_err(|source| Error::BrokenOff {
         command: request.to_string(),
@@ -152,11 +118,7 @@ async fn read_tail(stream: &mut UnixStream, keep: usize) -> Result<Vec<u8>, (usi
             tail.drain(..tail.len() - keep);
         }
     }
-    if received > keep {
-        let cut = tail.len().saturating_sub(keep);
-        let line = tail[cut..].iter().position(|byte| *byte == b'\n').map_or(tail.len(), |at| cut + at + 1);
-        tail.drain(..line);
-    }
+    cut_to_tail(&mut tail, keep, received <= keep);
     Ok(tail)
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-/// Every name that zinit knows on Linux.
+/// Every name that zinit knows on Linux, in the order of their numbers on most processors.
 const NAMES: [&str; 31] = [
     "SIGHUP",
     "SIGINT",
@@ -52,6 +52,11 @@ impl SignalName {
     pub const TERM: Self = Self("SIGTERM");
     /// `SIGKILL`, which ends it unasked.
     pub const KILL: Self = Self("SIGKILL");
+
+    /// The signal with this number on Linux; real-time signals have no name.
+    pub(crate) fn from_number(number: usize) -> Option<Self> {
+        NAMES.get(number.checked_sub(1)?).copied().map(Self)
+    }
 
     /// The name.
     pub fn as_str(self) -> &'static str {
