@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +12,46 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use zinit_client::{Client, Error, ServiceStatus, UnitName};
+use zinit_client::{Client, Dialect, Error, ServiceStatus, SignalName, UnitName};
 
 use crate::processes;
+
+/// In which order a service is ended and its supervisor is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StopOrder {
+    /// The supervisor is told, signals the service once, and leaves the rest to us.
+    #[default]
+    AskFirst,
+    /// We signal, because the supervisor would kill long before the unit's time; it is told as soon as the
+    /// process has ended, because it would start it again.
+    SignalFirst,
+    /// The supervisor is told and signals. It is not made to forget the service then: that would take others
+    /// along. It stops what depends on a service together with it.
+    AskAndKeep,
+}
+
+impl From<Dialect> for StopOrder {
+    fn from(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Line => Self::AskFirst,
+            Dialect::Jsonrpc => Self::SignalFirst,
+            Dialect::Service => Self::AskAndKeep,
+        }
+    }
+}
 
 /// A supervisor and the processes of its services. Each method that changes something is one effect.
 #[async_trait]
 pub trait Supervisor: Send + Sync + std::fmt::Debug {
-    /// The names of all services that it monitors.
+    /// In which order a service is stopped.
+    ///
+    /// # Errors
+    /// The supervisor's.
+    async fn stop_order(&self) -> Result<StopOrder, Error> {
+        Ok(StopOrder::default())
+    }
+
+    /// The names of all services that it monitors. With [`StopOrder::AskAndKeep`], in the order of its table.
     ///
     /// # Errors
     /// The supervisor's.
@@ -54,6 +87,15 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
     /// The supervisor's.
     async fn forget(&self, unit: &UnitName) -> Result<(), Error>;
 
+    /// Of these stopped services, forgets those whose unit file is gone or has changed, where
+    /// [`StopOrder::AskAndKeep`] has kept them.
+    ///
+    /// # Errors
+    /// The supervisor's.
+    async fn discard(&self, _stopped: &[UnitName]) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Takes hold of the leader of a service's process group: from here on its number cannot come to mean
     /// another process unnoticed.
     fn hold(&self, pid: u32) -> Box<dyn HeldProcess>;
@@ -77,15 +119,24 @@ pub trait HeldProcess: Send + Sync {
     /// be somebody else's.
     fn group_lives(&self) -> bool;
 
+    /// Sends a signal to its process group.
+    fn signal_group(&self, signal: SignalName);
+
     /// Sends SIGKILL to its process group.
-    fn kill_group(&self);
+    fn kill_group(&self) {
+        self.signal_group(SignalName::KILL);
+    }
 }
 
 /// The real supervisor: zinit, and the processes in /proc.
 #[async_trait]
 impl Supervisor for Client {
+    async fn stop_order(&self) -> Result<StopOrder, Error> {
+        Ok(self.dialect().await?.into())
+    }
+
     async fn list(&self) -> Result<Vec<String>, Error> {
-        Ok(Client::list(self).await?.into_keys().collect())
+        Ok(self.table().await?.into_iter().map(|(name, _)| name).collect())
     }
 
     async fn status(&self, unit: &UnitName) -> Result<ServiceStatus, Error> {
@@ -106,6 +157,10 @@ impl Supervisor for Client {
 
     async fn forget(&self, unit: &UnitName) -> Result<(), Error> {
         Client::forget(self, unit).await
+    }
+
+    async fn discard(&self, stopped: &[UnitName]) -> Result<(), Error> {
+        self.discard_changed(stopped).await
     }
 
     fn hold(&self, pid: u32) -> Box<dyn HeldProcess> {
@@ -155,9 +210,11 @@ impl HeldProcess for Process {
         killpg(self.group(), None) != Err(Errno::ESRCH)
     }
 
-    fn kill_group(&self) {
-        // Whoever is gone needs no signal.
-        let _ = killpg(self.group(), Signal::SIGKILL);
+    fn signal_group(&self, signal: SignalName) {
+        // All names are Linux's; whoever is gone needs no signal.
+        if let Ok(signal) = Signal::from_str(signal.as_str()) {
+            let _ = killpg(self.group(), signal);
+        }
     }
 }
 

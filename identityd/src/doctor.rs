@@ -175,7 +175,9 @@ async fn carry_out(repair: &Repair, settings: &Settings) -> Result<(), DoctorErr
                 .map_err(DoctorError::BootInfo)
         }
         Repair::Monitor(unit) => {
-            services::monitor(&Client::new(&settings.zinit_socket), unit).await.map_err(DoctorError::Zinit)
+            let zinit = Client::new(&settings.zinit_socket);
+            let zinit = zinit.with_units(settings.root.join(bootstrap::plan::UNIT_DIRECTORY));
+            services::monitor(&zinit, unit).await.map_err(DoctorError::Zinit)
         }
     }
 }

@@ -25,7 +25,9 @@ use crate::generation::{Cause, Generation, RootIdentity, Standing, StateDir, gen
 use crate::health::HealthLimits;
 use crate::item::Items;
 use crate::lock::EngineLock;
-use crate::plan::{FileChange, Plan, PlanError, Purpose, Wanted, plan_files, plan_services, unit_name};
+use crate::plan::{
+    FileChange, Plan, PlanError, Purpose, UNIT_DIRECTORY, Wanted, plan_files, plan_services, unit_name,
+};
 use crate::root::{Found, Root};
 use crate::settings::Settings;
 use crate::source::ContentSource;
@@ -100,7 +102,8 @@ impl Engine {
     pub fn open_at(root: &Path, state_dir: &Path, zinit_socket: &Path) -> Result<Self, EngineError> {
         let root = Root::open(root).map_err(EngineError::Root)?;
         let state = StateDir::open(state_dir).map_err(EngineError::Generation)?;
-        Ok(Self::on(root, state, Arc::new(Client::new(zinit_socket))))
+        let zinit = Client::new(zinit_socket).with_units(root.path().join(UNIT_DIRECTORY));
+        Ok(Self::on(root, state, Arc::new(zinit)))
     }
 
     /// An engine on this root, this state and this supervisor.

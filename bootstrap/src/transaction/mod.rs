@@ -12,6 +12,7 @@ mod recover;
 mod run;
 pub mod services;
 pub(crate) mod staging;
+mod stopping;
 mod undo;
 
 use std::collections::BTreeMap;

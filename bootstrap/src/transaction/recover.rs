@@ -146,6 +146,10 @@ async fn undo(
     if let Err(error) = header.boot_info.restore(root) {
         note(&mut not_undone, &error);
     }
+    let stopped: Vec<_> = header.start.iter().chain(&header.stop).filter(ends).cloned().collect();
+    if let Err(error) = services::discard(zinit, &stopped).await {
+        note(&mut not_undone, &error);
+    }
     for unit in header.stop.iter().rev().filter(|_| !swaps.is_empty()) {
         if let Err(error) = bring_up(zinit, unit).await {
             tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started again");

@@ -32,6 +32,8 @@ pub(super) struct Run<'r> {
     pub(super) swapped: Vec<usize>,
     pub(super) stopped: BTreeMap<UnitName, Instant>,
     pub(super) started: Vec<UnitName>,
+    /// Whether the supervisor has forgotten what is stopped and has another unit now.
+    discarded: bool,
     pub(super) committed: bool,
     /// Nobody knows whether it is committed.
     pub(super) undecided: bool,
@@ -81,6 +83,7 @@ impl<'r> Run<'r> {
             swapped: Vec::new(),
             stopped: BTreeMap::new(),
             started: Vec::new(),
+            discarded: false,
             committed: false,
             undecided: false,
         })
@@ -95,9 +98,15 @@ impl<'r> Run<'r> {
             Step::Sync => self.sync().await,
             Step::Stop { unit } => self.stop(unit).await,
             Step::Swap { change } => self.swap(*change),
-            Step::Start { unit } => self.start(unit).await,
+            Step::Start { unit } => {
+                self.discard_changed().await?;
+                self.start(unit).await
+            }
             Step::Soak => self.soak().await,
-            Step::Record => self.record(),
+            Step::Record => {
+                self.discard_changed().await?;
+                self.record()
+            }
             Step::Commit => self.commit(),
         }
     }
@@ -191,6 +200,16 @@ impl<'r> Run<'r> {
         stopped.map_err(TransactionError::Service)?;
         (self.context.observer)(Progress::Stopped(unit.clone()));
         Ok(())
+    }
+
+    /// Before the first start, or when there is none: units that have changed are to be loaded anew.
+    async fn discard_changed(&mut self) -> Result<(), TransactionError> {
+        if self.discarded {
+            return Ok(());
+        }
+        self.discarded = true;
+        let stopped = &self.plan.services.stop;
+        services::discard(self.context.zinit, stopped).await.map_err(TransactionError::Service)
     }
 
     fn swap(&mut self, change: usize) -> Result<(), TransactionError> {

@@ -1,25 +1,15 @@
-//! Stopping and starting services for real: what the supervisor says is checked against the process.
+//! Starting services for real, and watching them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use zinit_client::{Error as ZinitError, Refusal, ServiceStatus, ServiceUnit, UnitName};
+use zinit_client::{Error as ZinitError, Refusal, ServiceStatus, UnitName};
+
+pub use super::stopping::{discard, stop_and_forget};
 
 use crate::health::{HealthWatch, Judgement};
-use crate::supervisor::{HeldProcess, Supervisor};
-
-/// How often the supervisor is asked whether something has happened.
-const POLL: Duration = Duration::from_millis(10);
-
-/// How long a killed process may take to be gone: it is in the kernel's hands then.
-const KILLED: Duration = Duration::from_secs(10);
-
-/// How long the supervisor may take to notice that a process has ended.
-const NOTICED: Duration = Duration::from_secs(10);
-
-/// How long members of the process group may outlive their leader.
-const GROUP: Duration = Duration::from_secs(1);
+use crate::supervisor::Supervisor;
 
 /// How often the supervisor is asked during the health window.
 const WATCH: Duration = Duration::from_millis(50);
@@ -59,6 +49,17 @@ pub enum ServiceError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// It runs again and again.
+    #[error("{unit} was started again, as process {pid}, each time that it was stopped")]
+    Revived {
+        /// The service.
+        unit: UnitName,
+        /// Its latest process.
+        pid: u32,
+    },
+    /// The supervisor did not forget services whose units have changed.
+    #[error("zinit did not forget the services that are stopped and changed")]
+    Discard(#[source] ZinitError),
     /// The service did not come up, or did not stay up.
     #[error("{unit} is not well: {why}")]
     NotWell {
@@ -72,11 +73,11 @@ pub enum ServiceError {
 impl ServiceError {
     /// Whether asking again may help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Zinit { source, .. } if source.is_retryable())
+        matches!(self, Self::Zinit { source, .. } | Self::Discard(source) if source.is_retryable())
     }
 }
 
-fn failed(action: &'static str, unit: &UnitName) -> impl FnOnce(ZinitError) -> ServiceError {
+pub(super) fn failed(action: &'static str, unit: &UnitName) -> impl FnOnce(ZinitError) -> ServiceError {
     let unit = unit.clone();
     move |source| ServiceError::Zinit { action, unit, source }
 }
@@ -90,33 +91,6 @@ pub async fn status(zinit: &dyn Supervisor, unit: &UnitName) -> Result<Option<Se
         Ok(status) => Ok(Some(status)),
         Err(error) if matches!(error.refusal(), Some(Refusal::UnknownService { .. })) => Ok(None),
         Err(error) => Err(failed("tell the status of", unit)(error)),
-    }
-}
-
-/// Stops a service and makes the supervisor forget it. It gets its unit's own time to end; then its whole
-/// process group is killed.
-///
-/// # Errors
-/// [`ServiceError`].
-pub async fn stop_and_forget(
-    zinit: &dyn Supervisor,
-    unit: &UnitName,
-    definition: Option<&ServiceUnit>,
-) -> Result<(), ServiceError> {
-    let Some(before) = status(zinit, unit).await? else { return Ok(()) };
-    // Taken before the stop: from here on the number cannot come to mean another process unnoticed.
-    let process = before.pid.map(|pid| (pid, zinit.hold(pid)));
-    zinit.stop(unit).await.map_err(failed("stop", unit))?;
-    if let Some((pid, process)) = process {
-        let patience = definition.map_or(Duration::from_secs(10), ServiceUnit::stop_timeout);
-        end(process.as_ref(), unit, pid, patience).await?;
-    }
-    until_noticed(zinit, unit).await?;
-    match zinit.forget(unit).await {
-        Err(error) if !matches!(error.refusal(), Some(Refusal::UnknownService { .. })) => {
-            Err(failed("forget", unit)(error))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -185,41 +159,4 @@ async fn statuses(
         }
     }
     Ok(seen)
-}
-
-async fn until_noticed(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
-    let started = Instant::now();
-    while status(zinit, unit).await?.is_some_and(|status| status.pid.is_some()) {
-        if started.elapsed() > NOTICED {
-            return Err(ServiceError::Unnoticed { unit: unit.clone(), after: NOTICED });
-        }
-        sleep(POLL).await;
-    }
-    Ok(())
-}
-
-/// Waits for the end that has been asked for, and enforces it.
-async fn end(
-    process: &dyn HeldProcess,
-    unit: &UnitName,
-    pid: u32,
-    patience: Duration,
-) -> Result<(), ServiceError> {
-    if !process.ended_within(patience).await {
-        tracing::warn!(service = %unit, pid, ?patience, "it does not end, killing its process group");
-        process.kill_group();
-        if !process.ended_within(KILLED).await {
-            return Err(ServiceError::Immortal { unit: unit.clone(), pid, after: KILLED });
-        }
-    }
-    let started = Instant::now();
-    while process.group_lives() {
-        if started.elapsed() > GROUP {
-            tracing::warn!(service = %unit, group = pid, "members of its process group outlive it, killing them");
-            process.kill_group();
-            break;
-        }
-        sleep(POLL).await;
-    }
-    Ok(())
 }

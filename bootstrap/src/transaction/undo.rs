@@ -38,6 +38,8 @@ impl Run<'_> {
         for change in self.swapped.iter().rev() {
             not_undone.extend(problem(files::unswap(&self.context.root, &self.swaps[*change])));
         }
+        let stopped: Vec<_> = self.stopped.keys().chain(&self.started).cloned().collect();
+        not_undone.extend(problem(services::discard(self.context.zinit, &stopped).await));
         for unit in self.header.stop.iter().rev().filter(|unit| self.stopped.contains_key(*unit)) {
             not_undone.extend(problem(services::monitor(self.context.zinit, unit).await));
         }

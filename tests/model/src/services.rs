@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use bootstrap::plan::unit_name;
 use bootstrap::supervisor::{HeldProcess, Supervisor};
 use flist::path::FlistPath;
-use zinit_client::{Error, ExitCause, Refusal, ServiceStatus, ServiceUnit, State, Target, UnitName};
+use zinit_client::{
+    Error, ExitCause, Refusal, ServiceStatus, ServiceUnit, SignalName, State, Target, UnitName,
+};
 
 use crate::fault::Operation;
 use crate::files::Files;
@@ -272,7 +274,8 @@ impl HeldProcess for Held {
         self.machine.with(|_, _, services| services.has_process(self.pid))
     }
 
-    fn kill_group(&self) {
+    fn signal_group(&self, _: SignalName) {
+        // Programs of the model end at any signal.
         self.machine.on_services(
             Operation::Order,
             |services, _| {
