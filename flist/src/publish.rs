@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use semver::Version;
 
 use crate::format::fl;
-use crate::hub::{FlistName, HubClient, HubError, NameError, RunMode, Token};
+use crate::hub::{FlistName, HubClient, HubError, NameError, RunMode, Sha256, Token};
 use crate::pack::{PackError, PackSummary, pack_observed};
 use crate::progress::Observer;
 use crate::store::{HttpStore, StoreError};
@@ -41,6 +41,10 @@ pub struct Published {
     pub flist: FlistName,
     /// The link that was moved.
     pub link: Option<FlistName>,
+    /// Length of the flist in bytes.
+    pub length: u64,
+    /// Digest of the flist.
+    pub sha256: Sha256,
     /// Entries of the flist.
     pub entries: usize,
     /// Blocks and bytes.
@@ -142,6 +146,7 @@ pub fn publish(
     runtime.block_on(client.repos()).map_err(unusable)?;
 
     let (bytes, entries, summary) = packed(publication, directory, observer)?;
+    let (length, sha256) = (bytes.len() as u64, Sha256::of(&bytes));
     runtime.block_on(async {
         let upload_failed = |source| PublishError::Upload { flist: flist.clone(), source };
         let uploaded = match publication.replace {
@@ -156,7 +161,7 @@ pub fn publish(
         }
         Ok(())
     })?;
-    Ok(Published { flist, link, entries, summary })
+    Ok(Published { flist, link, length, sha256, entries, summary })
 }
 
 /// The flist of a directory, how many entries it has, and what its blocks were; they are on the hub now.

@@ -12,6 +12,7 @@ mod list;
 mod mount;
 mod output;
 mod pack;
+mod passphrase;
 mod progress;
 mod promote;
 mod publish;
@@ -19,6 +20,7 @@ mod reading;
 mod rm;
 mod serve;
 mod tag;
+mod trust;
 mod unpack;
 mod verify;
 
@@ -78,6 +80,7 @@ enum Command {
     List(list::Arguments),
     Rm(rm::Arguments),
     Gc(gc::Arguments),
+    Trust(trust::Arguments),
 }
 
 /// The command line as data, for manual pages and completions.
@@ -132,6 +135,7 @@ fn run_command(command: Command, output: &Output) -> Outcome {
         Command::List(arguments) => list::run(arguments, output),
         Command::Rm(arguments) => rm::run(arguments, output),
         Command::Gc(arguments) => gc::run(&arguments, output),
+        Command::Trust(arguments) => trust::run(arguments, output),
     }
 }
 

@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 
-use flist::hub::RunMode;
+use flist::hub::{FlistName, RunMode};
 use flist::pack::PackSummary;
 use flist::publish::{Publication, Published, ask, publish};
+use flist::trust::repository::{Outcome, SignedFlist, SignedRelease, Signers, TrustDirectory};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::failure::Failure;
 use super::hub_access::HubAccess;
 use super::lint::Gate;
 use super::output::{Output, counted, counted_entries};
+use super::trust::{ConditionOptions, TrustAccess, outcome_json, outcome_text, send};
 
 /// Pack a directory and publish it on a hub: blocks first, then the versioned flist, then the link that
 /// nodes follow.
@@ -39,6 +42,13 @@ pub(super) struct Arguments {
     /// Address of the block store, as nodes reach it; by default /store of the hub
     #[arg(long, value_name = "URL")]
     route: Option<String>,
+    /// Sign it as the release of its run mode, before the link moves
+    #[arg(long, requires = "run_mode")]
+    sign: bool,
+    #[command(flatten)]
+    trust: TrustAccess,
+    #[command(flatten)]
+    conditions: ConditionOptions,
     #[command(flatten)]
     gate: Gate,
     /// The directory to publish
@@ -48,6 +58,7 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "Examples:
   flist publish --hub http://127.0.0.1:8080 --repo tf-zos --name zos --version 1.0.0 --run-mode dev ./app
   flist publish --hub http://127.0.0.1:8080 --repo tf-zos --name zos --version 1.0.0 --replace ./app
+  flist publish --hub http://127.0.0.1:8080 --repo tf-zos --name zos --version 1.0.0 --run-mode prod --sign --dir trust ./app
   flist publish --hub https://hub.example --token-file ~/.hub-token --repo tf-zos --name zos --version 1.1.0 ./app";
 
 fn version(text: &str) -> Result<semver::Version, String> {
@@ -55,31 +66,97 @@ fn version(text: &str) -> Result<semver::Version, String> {
 }
 
 pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
+    let Arguments { access, trust, conditions, gate, directory, run_mode, sign, .. } = arguments;
+    // Found out before anything is sent: keys that are not there, a passphrase that is wrong.
+    let signing = if sign { run_mode.map(|mode| Signing::open(&trust, mode)).transpose()? } else { None };
     let publication = Publication {
-        token: arguments.access.token.token()?,
-        hub: arguments.access.hub,
+        token: access.token.token()?,
+        hub: access.hub.clone(),
         repo: arguments.repo,
         name: arguments.name,
         version: arguments.version,
-        run_mode: arguments.run_mode,
+        // A link to what nobody has signed would lead nowhere.
+        run_mode: run_mode.filter(|_| !sign),
         route: arguments.route,
         replace: arguments.replace,
     };
     // A hub that is not there is found before the directory is read, which takes its time.
     ask(&publication)?;
-    arguments.gate.check(&arguments.directory, output)?;
+    gate.check(&directory, output)?;
     let progress = output.progress("publishing");
     let failed = |error| Failure::from(error).or_insist("to replace this one, use --replace");
-    let published = publish(&publication, &arguments.directory, &progress).map_err(failed)?;
+    let mut published = publish(&publication, &directory, &progress).map_err(failed)?;
     drop(progress);
-    let replaced = publication.replace;
-    output.done(&as_json(&published), || text(&published, replaced))
+    let signed = match signing {
+        Some(signing) => Some(signing.finish(&access, &publication, &conditions, &mut published)?),
+        None => None,
+    };
+    let mut json = as_json(&published);
+    if let Some((_, outcome)) = &signed {
+        json["signed"] = outcome_json(outcome);
+    }
+    output.done(&json, || match &signed {
+        Some((directory, outcome)) => {
+            let sent = outcome.waiting.is_empty().then_some(outcome.versions.len());
+            format!("{}\n{}", text(&published, publication.replace), outcome_text(directory, outcome, sent))
+        }
+        None => text(&published, publication.replace),
+    })
 }
 
-fn as_json(Published { flist, link, entries, summary }: &Published) -> serde_json::Value {
+/// What `--sign` needs.
+struct Signing {
+    directory: TrustDirectory,
+    signers: Signers,
+    run_mode: RunMode,
+}
+
+impl Signing {
+    fn open(trust: &TrustAccess, run_mode: RunMode) -> Result<Self, Failure> {
+        let directory = trust.open()?;
+        Ok(Self { signers: trust.signers(&directory)?, directory, run_mode })
+    }
+
+    /// Signs what was published, sends the metadata, and moves the link; not before enough have signed.
+    fn finish(
+        mut self,
+        access: &HubAccess,
+        publication: &Publication,
+        conditions: &ConditionOptions,
+        published: &mut Published,
+    ) -> Result<(TrustDirectory, Outcome), Failure> {
+        let link = FlistName::channel_link(&publication.repo, &publication.name, self.run_mode.hub_name())?;
+        let release = SignedRelease {
+            run_mode: self.run_mode,
+            channel: link.to_string(),
+            version: publication.version.clone(),
+            flists: vec![SignedFlist {
+                package: published.flist.package().to_owned(),
+                flist: published.flist.clone(),
+                length: published.length,
+                sha256: published.sha256,
+            }],
+            conditions: conditions.conditions(),
+        };
+        let outcome = self.directory.release(&release, &mut self.signers, Timestamp::now())?;
+        if outcome.waiting.is_empty() {
+            let (directory, flist) = (&self.directory, published.flist.clone());
+            access.run(async |client| {
+                send(&client, "trust", directory).await?;
+                Ok(client.link_to(&link, &flist).await?)
+            })?;
+            published.link = Some(link);
+        }
+        Ok((self.directory, outcome))
+    }
+}
+
+fn as_json(Published { flist, link, entries, summary, length, sha256 }: &Published) -> serde_json::Value {
     json!({
         "flist": flist.to_string(),
         "link": link.as_ref().map(ToString::to_string),
+        "length": length,
+        "sha256": sha256,
         "entries": entries,
         "bytes": summary.bytes,
         "blocks": summary.blocks,

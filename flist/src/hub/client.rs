@@ -67,7 +67,7 @@ pub struct LightAnswer {
 #[derive(Debug, Clone)]
 pub struct HubClient {
     base: Url,
-    pub(super) http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     pub(super) timeouts: Timeouts,
     pub(super) token: Option<Token>,
 }

@@ -109,6 +109,15 @@ impl HubClient {
         self.put_json(&url, &json!({ "target": tag.to_string() })).await
     }
 
+    /// Puts a file of signed metadata on the hub, into its repository `trust` or `director`.
+    ///
+    /// # Errors
+    /// As [`HubClient::upload`]; also when it would take back what is there.
+    pub async fn put_metadata(&self, repository: &str, file: &str, bytes: Vec<u8>) -> Result<(), HubError> {
+        let url = self.address(&["api", "molt", "metadata", repository, file]);
+        self.accepted(&url, self.http.put(url.clone()).body(bytes).timeout(self.timeouts.json)).await
+    }
+
     /// Takes something off the hub; with `force` also what others point to.
     ///
     /// # Errors

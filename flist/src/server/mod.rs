@@ -8,6 +8,7 @@
 //! ROOT/public/users/<repo>/.tag-<tag>/<name>.flist   an entry of a tag: a link to a flist
 //! ROOT/public/users/<repo>/<taglink>                 a link to a tag
 //! ROOT/store/<first 2 digits>/<64 hex digits>        a block
+//! ROOT/trust/, ROOT/director/                        signed metadata
 //! ```
 //!
 //! Reading is open to all. Writing is accepted from the same machine only, or from anywhere with a token.
@@ -29,6 +30,7 @@ mod layout;
 mod links;
 mod listener;
 mod listing;
+mod metadata;
 mod names;
 mod pages;
 mod python_json;
@@ -213,6 +215,8 @@ pub async fn serve(
 /// What all requests share.
 struct Hub {
     layout: Layout,
+    /// The directory with the directories of metadata.
+    metadata: PathBuf,
     digests: ContentCache<Digests>,
     summaries: ContentCache<Arc<Result<Summary, String>>>,
     access: Access,
@@ -237,6 +241,7 @@ impl Hub {
         };
         Ok(Self {
             layout,
+            metadata: config.root.clone(),
             digests: ContentCache::default(),
             summaries: ContentCache::default(),
             access,

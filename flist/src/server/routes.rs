@@ -12,7 +12,9 @@ use axum::response::Response;
 use axum::routing::{any, get, put};
 
 use super::answer::Refusal;
-use super::{Hub, access, blocks, contents, download, links, listing, pages, removal, tagging, upload};
+use super::{
+    Hub, access, blocks, contents, download, links, listing, metadata, pages, removal, tagging, upload,
+};
 use crate::block::MAX_STORED;
 
 pub(super) fn router(hub: Arc<Hub>) -> Router {
@@ -39,6 +41,8 @@ fn reading() -> Router<Arc<Hub>> {
         .route("/", get(pages::start))
         .route("/{repo}", get(pages::repo))
         .route("/{repo}/", get(pages::without_slash))
+        .route("/trust/{file}", get(metadata::trust))
+        .route("/director/{file}", get(metadata::director))
         .route("/{repo}/{file}", get(download::named))
         .route("/{repo}/tags/{tag}", get(pages::tag))
         .route("/{repo}/tags/{tag}/", get(pages::without_slash))
@@ -58,6 +62,9 @@ fn publishing() -> Router<Arc<Hub>> {
     let tags = Router::new()
         .route("/api/molt/tag/{repo}/{tag}", put(tagging::put).delete(removal::tag))
         .layer(DefaultBodyLimit::max(tagging::MAX_TAG_BODY));
+    let metadata = Router::new()
+        .route("/api/molt/metadata/{repository}/{file}", put(metadata::put))
+        .layer(DefaultBodyLimit::max(metadata::MAX_METADATA));
     Router::new()
         // Has a limit of its own, because it is kept while it comes in.
         .route("/api/molt/flist/{repo}/{file}", put(upload::flist).delete(removal::flist))
@@ -65,6 +72,7 @@ fn publishing() -> Router<Arc<Hub>> {
         .route("/api/molt/taglink/{repo}/{name}", put(links::taglink).delete(removal::taglink))
         .layer(DefaultBodyLimit::max(links::MAX_LINK_BODY))
         .merge(tags)
+        .merge(metadata)
 }
 
 /// Any page may read what the hub serves, as on the 0-hub.

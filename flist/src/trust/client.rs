@@ -16,6 +16,7 @@ use super::error::TrustError;
 use super::keys;
 use super::source::{Source, SourceError, Transport};
 use super::state::StateDir;
+use crate::hub::Sha256;
 
 /// Longest life that anybody gives to metadata, in seconds: two years. A clock further ahead than this of
 /// everything signed is wrong rather than the metadata old.
@@ -159,6 +160,12 @@ impl Fresh {
         text.parse().ok().map(Timestamp::as_second)
     }
 
+    /// The paths of all targets that a role lists, whether it may or not; none when it is not loaded.
+    pub(super) fn paths(&self, role: &str) -> Vec<String> {
+        let listed = self.targets_role(role).map(|role| role.targets.keys().cloned());
+        listed.into_iter().flatten().collect()
+    }
+
     fn targets_role(&self, name: &str) -> Option<&sigstore_tuf::Targets> {
         self.updater.trusted().targets_role(name)
     }
@@ -212,6 +219,11 @@ impl SignedTarget {
             Some((directory, name)) => format!("{directory}/{digest}.{name}"),
             None => format!("{digest}.{}", self.path),
         }
+    }
+
+    /// Its SHA-256, if that was signed.
+    pub fn sha256(&self) -> Option<Sha256> {
+        self.digests.get("sha256")?.parse().ok()
     }
 
     /// Begins to check a content.

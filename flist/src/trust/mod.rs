@@ -14,14 +14,21 @@
 //!
 //! Source: The Update Framework Specification 1.0.33, <https://theupdateframework.github.io/specification/>.
 
+pub mod claims;
 mod client;
 pub mod clock;
 mod error;
 mod keys;
+mod offer;
+#[cfg(feature = "publish")]
+pub mod repository;
 mod source;
 mod state;
+mod trusted;
 
 pub use client::{Fresh, SignedTarget, TrustClient};
 pub use error::{TrustError, Verdict};
+pub use offer::{OfferRefusal, Pick, SignedOffer, choose};
 pub use source::{Body, Source, SourceError, SourceLimits};
 pub use state::StateError;
+pub use trusted::{Assurance, Trusted};

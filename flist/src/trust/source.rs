@@ -10,6 +10,7 @@ use sigstore_tuf::transport::FetchFuture;
 use sigstore_tuf::{Error as TufError, Repository};
 
 use super::state::{StateDir, is_top_level};
+use crate::hub::HubClient;
 
 /// How slow a server may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +110,14 @@ impl Source {
         Ok(Self { base, http, limits: SourceLimits::default() })
     }
 
+    /// The metadata that a hub carries in its repository `trust` or `director`.
+    ///
+    /// # Errors
+    /// [`SourceError::BadUrl`].
+    pub fn of_hub(hub: &HubClient, repository: &str) -> Result<Self, SourceError> {
+        Self::new(&format!("{}/{repository}", hub.url().trim_end_matches('/')), hub.http.clone())
+    }
+
     /// Waits as long as this.
     #[must_use]
     pub fn with_limits(mut self, limits: SourceLimits) -> Self {
@@ -157,7 +166,7 @@ impl Source {
         // The name comes quoted, and must not be quoted again: a role `a/b` is the file `a%2Fb.json`.
         url.set_path(&format!("{}/{name}", self.base.path().trim_end_matches('/')));
         match self.get(url.clone(), limit).await? {
-            Some(mut body) => body.read_all().await.map(Some),
+            Some(body) => body.all().await.map(Some),
             // The end of the chain of roots is found by asking for one that is not there.
             None if name.ends_with(".root.json") => Ok(None),
             None => Err(SourceError::Missing { url: url.to_string() }),
@@ -196,7 +205,11 @@ impl Body {
         Ok(Some(chunk.to_vec()))
     }
 
-    async fn read_all(&mut self) -> Result<Vec<u8>, SourceError> {
+    /// All of it, which is kept in memory.
+    ///
+    /// # Errors
+    /// As [`Body::next`].
+    pub async fn all(mut self) -> Result<Vec<u8>, SourceError> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.next().await? {
             bytes.extend_from_slice(&chunk);

@@ -1,0 +1,89 @@
+//! The passphrase of signing keys: from a private file, or from the terminal. Never from the command line or a
+//! variable, which others can see.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use flist::exit::Exit;
+use flist::trust::repository::Passphrase;
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+
+use super::failure::Failure;
+
+/// Longest passphrase, in bytes.
+const LONGEST: u64 = 4096;
+
+#[derive(clap::Args)]
+pub(super) struct PassphraseAccess {
+    /// File with the passphrase of the keys, readable by its owner only; without it the terminal is asked
+    #[arg(long, value_name = "FILE", env = "FLIST_PASSPHRASE_FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl PassphraseAccess {
+    /// The passphrase of keys that exist; `None` when there is nobody to ask. Only asked when there are sealed keys.
+    pub(super) fn existing(&self) -> Result<Option<Passphrase>, Failure> {
+        match self.in_file()? {
+            Some(text) => Ok(Some(Passphrase::new(text))),
+            None => Ok(ask("Passphrase of the keys: ").ok().map(Passphrase::new)),
+        }
+    }
+
+    /// A passphrase for new keys, asked for twice.
+    pub(super) fn new_one(&self) -> Result<Passphrase, Failure> {
+        if let Some(text) = self.in_file()? {
+            return Ok(Passphrase::new(text));
+        }
+        let nobody =
+            |_| Failure::usage("there is no terminal to ask for a passphrase on: use --passphrase-file");
+        let first = ask("Passphrase for the new keys: ").map_err(nobody)?;
+        let second = ask("The same once more: ").map_err(nobody)?;
+        match (first == second, first.is_empty()) {
+            (true, false) => Ok(Passphrase::new(first)),
+            (true, true) => Err(Failure::usage("an empty passphrase protects nothing")),
+            (false, _) => Err(Failure::usage("these are two different passphrases")),
+        }
+    }
+
+    fn in_file(&self) -> Result<Option<String>, Failure> {
+        let Some(path) = &self.passphrase_file else { return Ok(None) };
+        let shown = path.display();
+        let failed = |error: io::Error| {
+            Failure::new(Exit::Usage, format!("cannot read passphrase file {shown}: {error}"))
+        };
+        let file =
+            OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
+            let message = format!(
+                "passphrase file {shown} can be used by others than its owner; make it private with: chmod 600"
+            );
+            return Err(Failure::usage(message));
+        }
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(file, LONGEST), &mut text).map_err(failed)?;
+        match text.lines().next().unwrap_or_default() {
+            "" => Err(Failure::usage(format!("there is no passphrase in {shown}"))),
+            line => Ok(Some(line.to_owned())),
+        }
+    }
+}
+
+/// Asks on the terminal, without showing what is typed.
+fn ask(question: &str) -> io::Result<String> {
+    let terminal =
+        OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NOCTTY).open("/dev/tty")?;
+    let before = tcgetattr(&terminal)?;
+    let mut silent = before.clone();
+    silent.local_flags.remove(LocalFlags::ECHO);
+    (&terminal).write_all(question.as_bytes())?;
+    tcsetattr(&terminal, SetArg::TCSAFLUSH, &silent)?;
+    let mut line = String::new();
+    let read = BufReader::new(io::Read::take(&terminal, LONGEST)).read_line(&mut line);
+    tcsetattr(&terminal, SetArg::TCSAFLUSH, &before)?;
+    (&terminal).write_all(b"\n")?;
+    read?;
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}

@@ -1,0 +1,151 @@
+//! Which repository, with which keys, and where its metadata is sent.
+
+use std::path::PathBuf;
+
+use flist::hub::HubClient;
+use flist::trust::Source;
+use flist::trust::repository::{Outcome, RoleName, Signers, TrustDirectory, Waiting};
+use serde_json::{Value, json};
+
+use crate::cli::failure::Failure;
+use crate::cli::hub_access::TokenAccess;
+use crate::cli::passphrase::PassphraseAccess;
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct TrustAccess {
+    /// The trust repository
+    #[arg(long, value_name = "DIR", env = "FLIST_TRUST_DIR", default_value = "trust")]
+    pub(in crate::cli) dir: PathBuf,
+    /// Where key files lie, beside the repository's own directory `keys`; may be given several times
+    #[arg(long, value_name = "DIR")]
+    keys: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) passphrase: PassphraseAccess,
+}
+
+/// Where the metadata is sent after a change.
+#[derive(clap::Args)]
+pub(super) struct Destination {
+    /// Send the metadata to this hub; without it, copy the directory `metadata` to where it is served
+    #[arg(long, value_name = "URL", env = "FLIST_HUB")]
+    pub(super) hub: Option<String>,
+    #[command(flatten)]
+    pub(super) token: TokenAccess,
+    /// The repository is a director's
+    #[arg(long)]
+    pub(super) director: bool,
+}
+
+impl TrustAccess {
+    /// The repository.
+    pub(in crate::cli) fn open(&self) -> Result<TrustDirectory, Failure> {
+        Ok(TrustDirectory::open(&self.dir)?)
+    }
+
+    /// The keys at hand.
+    pub(in crate::cli) fn signers(&self, directory: &TrustDirectory) -> Result<Signers, Failure> {
+        let directories: Vec<PathBuf> = self.keys.iter().cloned().chain([directory.keys()]).collect();
+        let found = Signers::find(&directories, None)?;
+        match found.needs_passphrase() {
+            true => Ok(Signers::find(&directories, self.passphrase.existing()?)?),
+            false => Ok(found),
+        }
+    }
+
+    /// Where new keys go: the first directory that was named, or the repository's own.
+    pub(super) fn new_keys(&self, directory: &TrustDirectory) -> PathBuf {
+        self.keys.first().cloned().unwrap_or_else(|| directory.keys())
+    }
+}
+
+impl Destination {
+    /// Sends what nodes need now, in an order in which they never see a part of it; says how many files were new.
+    pub(super) fn send(&self, directory: &TrustDirectory) -> Result<Option<usize>, Failure> {
+        let Some(hub) = &self.hub else { return Ok(None) };
+        let client = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
+        let client = client.with_token(self.token.token()?);
+        let repository = if self.director { "director" } else { "trust" };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(send(&client, repository, directory)).map(Some)
+    }
+}
+
+/// Sends the files that the hub does not have yet.
+pub(in crate::cli) async fn send(
+    client: &HubClient,
+    repository: &str,
+    directory: &TrustDirectory,
+) -> Result<usize, Failure> {
+    let source = Source::of_hub(client, repository)?;
+    let mut sent = 0;
+    for (name, bytes) in directory.served()? {
+        let there = match source.open(&name, bytes.len() as u64).await {
+            Ok(Some(body)) => body.all().await.is_ok_and(|there| there == bytes),
+            // Whatever it is, sending says it better.
+            Ok(None) | Err(_) => false,
+        };
+        if !there {
+            client.put_metadata(repository, &name, bytes).await?;
+            sent += 1;
+        }
+    }
+    Ok(sent)
+}
+
+/// What a change came to, for programs.
+pub(in crate::cli) fn outcome_json(outcome: &Outcome) -> Value {
+    let versions = |(role, version): &(RoleName, u64)| (role.to_string(), Value::from(*version));
+    json!({
+        "versions": outcome.versions.iter().map(versions).collect::<serde_json::Map<_, _>>(),
+        "waiting": outcome.waiting.iter().map(|waiting| json!({
+            "role": waiting.role.to_string(),
+            "signed": waiting.signed,
+            "needed": waiting.needed,
+            "missing": waiting.missing,
+        })).collect::<Vec<_>>(),
+        "new_keys": outcome.new_keys,
+    })
+}
+
+/// What a change came to, and what to do next.
+pub(in crate::cli) fn outcome_text(
+    directory: &TrustDirectory,
+    outcome: &Outcome,
+    sent: Option<usize>,
+) -> String {
+    if outcome.versions.is_empty() && outcome.waiting.is_empty() {
+        return "nothing has changed".to_owned();
+    }
+    let versions: Vec<String> =
+        outcome.versions.iter().map(|(role, version)| format!("{role} version {version}")).collect();
+    let mut text = String::new();
+    for key in &outcome.new_keys {
+        text.push_str(&format!("new key {}\n", key.display()));
+    }
+    if !outcome.waiting.is_empty() {
+        text.push_str(&format!(
+            "not published yet, because signatures are missing: {}\n",
+            versions.join(", ")
+        ));
+        for Waiting { role, signed, needed, missing } in &outcome.waiting {
+            let ids: Vec<&str> = missing.iter().map(|id| &id[..id.len().min(12)]).collect();
+            text.push_str(&format!(
+                "  {role}: {signed} of {needed} have signed; able to sign: {}\n",
+                ids.join(", ")
+            ));
+        }
+        let staged = directory.staged();
+        text.push_str(&format!(
+            "next: take {} to whoever holds these keys, and run there: flist trust sign --dir {} --keys DIR",
+            staged.display(),
+            directory.path().display()
+        ));
+        return text;
+    }
+    text.push_str(&format!("signed {}\n", versions.join(", ")));
+    text.push_str(&match sent {
+        Some(sent) => format!("sent to the hub: {sent} files; see what nodes make of it: flist trust check"),
+        None => format!("next: copy {} to where nodes read it, or use --hub", directory.metadata().display()),
+    });
+    text
+}

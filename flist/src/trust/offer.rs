@@ -1,0 +1,305 @@
+//! Which signed releases there are, which of them a node takes, and whether what it fetched is that.
+
+use std::collections::BTreeMap;
+
+use semver::Version;
+
+use super::claims::{Claims, NodeFacts, Unfit};
+use super::client::{Fresh, SignedTarget};
+use super::error::TrustError;
+use super::trusted::Trusted;
+use crate::hub::{FlistName, Release, ReleaseFlist, ReleaseId, ReleaseVersion, RunMode, Sha256};
+
+/// Most flists that are looked at in one role.
+const MAX_TARGETS: usize = 100_000;
+
+/// A release that is signed for a run mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedOffer {
+    /// The run mode.
+    pub run_mode: RunMode,
+    /// The channel that offers it.
+    pub channel: String,
+    /// Its version.
+    pub version: Version,
+    /// Its id.
+    pub release: ReleaseId,
+    /// What it consists of; nodes boot from the last one.
+    pub flists: Vec<(SignedTarget, Claims)>,
+}
+
+/// Which release is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pick {
+    /// The newest that is for this node.
+    Newest,
+    /// The one with this version.
+    Version(Version),
+    /// The one with this id.
+    Release(ReleaseId),
+}
+
+/// Why none of the signed releases is taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferRefusal {
+    /// Nothing is signed for the channel.
+    #[error(
+        "nobody has signed a release for {channel} in run mode {run_mode}; sign one with: flist publish --sign"
+    )]
+    Nothing {
+        /// The channel, or the channels.
+        channel: String,
+        /// The run mode.
+        run_mode: RunMode,
+    },
+    /// What was asked for is not signed.
+    #[error("nobody has signed {what} for {channel} in run mode {run_mode}")]
+    NotSigned {
+        /// What was asked for.
+        what: String,
+        /// The channel, or the channels.
+        channel: String,
+        /// The run mode.
+        run_mode: RunMode,
+    },
+    /// It is not for this node.
+    #[error("version {version} is not for this node: {reason}")]
+    Unfit {
+        /// The version.
+        version: Version,
+        /// The condition that this node does not meet.
+        reason: Unfit,
+    },
+    /// It is older than what is installed.
+    #[error(
+        "version {offered} is older than {installed}, which is installed; `allow_downgrade: true` in config.yaml, or molt.downgrade=1, takes it all the same"
+    )]
+    Downgrade {
+        /// What is offered.
+        offered: Version,
+        /// What is installed.
+        installed: Version,
+    },
+}
+
+/// Chooses among signed releases. Pure.
+///
+/// # Errors
+/// [`OfferRefusal`].
+pub fn choose(
+    offers: &[SignedOffer],
+    channels: &[String],
+    pick: &Pick,
+    node: &NodeFacts,
+    downgrade: bool,
+) -> Result<SignedOffer, OfferRefusal> {
+    let (channel, run_mode) = (channels.join(" or "), node.run_mode);
+    let mut ours: Vec<&SignedOffer> =
+        offers.iter().filter(|offer| channels.contains(&offer.channel)).collect();
+    if ours.is_empty() {
+        return Err(OfferRefusal::Nothing { channel, run_mode });
+    }
+    match pick {
+        Pick::Newest => {}
+        Pick::Version(version) => ours.retain(|offer| offer.version == *version),
+        Pick::Release(release) => ours.retain(|offer| offer.release == *release),
+    }
+    ours.sort_by(|a, b| b.version.cmp(&a.version).then_with(|| a.release.cmp(&b.release)));
+    let mut refused = None;
+    for offer in ours {
+        let unfit = offer.flists.iter().find_map(|(_, claims)| claims.fit(node).err());
+        let installed = node.installed.as_ref().filter(|installed| offer.version < **installed && !downgrade);
+        let refusal = match (unfit, installed) {
+            (Some(reason), _) => OfferRefusal::Unfit { version: offer.version.clone(), reason },
+            (None, Some(installed)) => {
+                OfferRefusal::Downgrade { offered: offer.version.clone(), installed: installed.clone() }
+            }
+            (None, None) => return Ok(offer.clone()),
+        };
+        // What is said of the newest tells most.
+        refused.get_or_insert(refusal);
+    }
+    let what = match pick {
+        Pick::Newest => "a release".to_owned(),
+        Pick::Version(version) => format!("version {version}"),
+        Pick::Release(release) => format!("release {release}"),
+    };
+    Err(refused.unwrap_or(OfferRefusal::NotSigned { what, channel, run_mode }))
+}
+
+impl Fresh {
+    /// All releases that are signed for a run mode, oldest first. A release of which something is missing, or that is
+    /// mixed from several, is none.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub async fn releases(&mut self, run_mode: RunMode) -> Result<Vec<SignedOffer>, TrustError> {
+        // Loads the role that is responsible for everything of this run mode.
+        match self.target(&format!("{run_mode}/-/-")).await {
+            Ok(_) | Err(TrustError::Unsigned { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let mut groups: BTreeMap<(String, Version, ReleaseId), Vec<(SignedTarget, Claims)>> = BTreeMap::new();
+        for path in self.paths(run_mode.as_str()).into_iter().take(MAX_TARGETS) {
+            // Only now it is known that who lists it may do so.
+            let target = match self.target(&path).await {
+                Ok(target) => target,
+                Err(TrustError::Unsigned { .. } | TrustError::BadTarget { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            match Claims::parse(target.custom.as_ref()) {
+                Ok(claims) if claims.path() == path && claims.run_mode == run_mode => {
+                    let key = (claims.channel.clone(), claims.version.clone(), claims.release);
+                    groups.entry(key).or_default().push((target, claims));
+                }
+                Ok(_) => tracing::warn!(path, "this target says that it is another one"),
+                Err(error) => tracing::warn!(path, error, "this target is no release"),
+            }
+        }
+        let whole = |((channel, version, release), mut flists): (_, Vec<(SignedTarget, Claims)>)| {
+            flists.sort_by_key(|(_, claims)| claims.index);
+            let offer = SignedOffer { run_mode, channel, version, release, flists };
+            let is_whole = offer.is_whole();
+            if !is_whole {
+                tracing::warn!(channel = offer.channel, version = %offer.version, "this release is not complete");
+            }
+            is_whole.then_some(offer)
+        };
+        let mut offers: Vec<SignedOffer> = groups.into_iter().filter_map(whole).collect();
+        offers.sort_by(|a, b| a.version.cmp(&b.version));
+        Ok(offers)
+    }
+}
+
+impl SignedOffer {
+    fn is_whole(&self) -> bool {
+        let of = |(target, claims): &(SignedTarget, Claims)| Some((claims.name.clone(), target.sha256()?));
+        let all: Option<Vec<(String, Sha256)>> = self.flists.iter().map(of).collect();
+        all.is_some_and(|all| {
+            ReleaseId::of(all.iter().map(|(name, sha256)| (name.as_str(), *sha256))) == self.release
+        })
+    }
+
+    /// Takes what was fetched for its flists, in their order, if it is what was signed.
+    ///
+    /// # Errors
+    /// [`TrustError::Mismatch`], by the name of the flist.
+    pub fn verified(
+        &self,
+        channel: FlistName,
+        contents: Vec<Vec<u8>>,
+        info: serde_json::Map<String, serde_json::Value>,
+        fresh: &Fresh,
+    ) -> Result<Trusted<Release>, TrustError> {
+        let mut flists = Vec::new();
+        if contents.len() != self.flists.len() {
+            let problem = format!("{} flists were fetched for {}", contents.len(), self.flists.len());
+            return Err(TrustError::Mismatch { target: self.channel.clone(), problem });
+        }
+        for ((target, claims), bytes) in self.flists.iter().zip(contents) {
+            let mut check = target.check();
+            check.update(&bytes)?;
+            check.finish()?;
+            let sha256 = Sha256::of(&bytes);
+            flists.push(ReleaseFlist {
+                package: claims.name.clone(),
+                location: claims.flist.clone(),
+                sha256,
+                bytes,
+            });
+        }
+        let version = ReleaseVersion::Semver(self.version.clone());
+        let mut info = info;
+        info.insert("version".to_owned(), version.to_string().into());
+        info.insert("release".to_owned(), self.release.to_string().into());
+        let release = Release { channel, id: self.release, version, flists, info };
+        Ok(Trusted::signed(release, fresh.expires()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(channel: &str, version: &str, minimum: Option<&str>) -> SignedOffer {
+        let version: Version = version.parse().unwrap();
+        let sha256 = Sha256::of(version.to_string().as_bytes());
+        let release = ReleaseId::of([("zos", sha256)]);
+        let claims = Claims {
+            name: "zos".to_owned(),
+            version: version.clone(),
+            run_mode: RunMode::Prod,
+            release,
+            channel: channel.to_owned(),
+            flist: FlistName::versioned("tf-zos", "zos", &version).unwrap(),
+            index: 0,
+            minimum_version: minimum.map(|version| version.parse().unwrap()),
+            architecture: None,
+            hardware: None,
+            schema_floor: None,
+        };
+        let digests = BTreeMap::from([("sha256".to_owned(), sha256.to_string())]);
+        let target = SignedTarget { path: claims.path(), length: 5, digests, custom: None };
+        SignedOffer {
+            run_mode: RunMode::Prod,
+            channel: channel.to_owned(),
+            version,
+            release,
+            flists: vec![(target, claims)],
+        }
+    }
+
+    fn node(installed: Option<&str>) -> NodeFacts {
+        NodeFacts {
+            run_mode: RunMode::Prod,
+            architecture: "x86_64".to_owned(),
+            hardware: None,
+            schema: None,
+            installed: installed.map(|version| version.parse().unwrap()),
+        }
+    }
+
+    fn chosen(pick: &Pick, installed: Option<&str>, downgrade: bool) -> Result<String, OfferRefusal> {
+        let offers = [
+            offer("a", "1.0.0", None),
+            offer("a", "2.0.0", None),
+            offer("a", "3.0.0", Some("2.0.0")),
+            offer("b", "9.0.0", None),
+        ];
+        let offer = choose(&offers, &["a".to_owned()], pick, &node(installed), downgrade)?;
+        Ok(offer.version.to_string())
+    }
+
+    #[test]
+    fn the_newest_that_fits_is_taken() {
+        assert_eq!(chosen(&Pick::Newest, None, false).unwrap(), "3.0.0");
+        assert_eq!(chosen(&Pick::Newest, Some("2.5.0"), false).unwrap(), "3.0.0");
+        // By way of the one in between.
+        assert_eq!(chosen(&Pick::Newest, Some("1.0.0"), false).unwrap(), "2.0.0");
+        assert_eq!(chosen(&Pick::Version(Version::new(1, 0, 0)), None, false).unwrap(), "1.0.0");
+        let id = offer("a", "2.0.0", None).release;
+        assert_eq!(chosen(&Pick::Release(id), None, false).unwrap(), "2.0.0");
+    }
+
+    #[test]
+    fn versions_do_not_go_down_by_themselves() {
+        let one = Pick::Version(Version::new(1, 0, 0));
+        let refused = chosen(&one, Some("2.0.0"), false).unwrap_err();
+        assert!(
+            matches!(refused, OfferRefusal::Downgrade { .. })
+                && refused.to_string().contains("allow_downgrade")
+        );
+        assert_eq!(chosen(&one, Some("2.0.0"), true).unwrap(), "1.0.0");
+        assert!(matches!(chosen(&Pick::Newest, Some("4.0.0"), false), Err(OfferRefusal::Downgrade { .. })));
+    }
+
+    #[test]
+    fn what_is_not_signed_is_not_taken() {
+        let none = chosen(&Pick::Version(Version::new(7, 0, 0)), None, false).unwrap_err();
+        assert!(none.to_string().contains("version 7.0.0"), "{none}");
+        let other = offer("b", "9.0.0", None).release;
+        assert!(matches!(chosen(&Pick::Release(other), None, false), Err(OfferRefusal::NotSigned { .. })));
+        let nothing = choose(&[], &["a".to_owned()], &Pick::Newest, &node(None), false);
+        assert!(matches!(nothing, Err(OfferRefusal::Nothing { .. })));
+    }
+}

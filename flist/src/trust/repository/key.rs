@@ -1,0 +1,297 @@
+//! Signing keys: ed25519, in files that only a passphrase opens.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::num::NonZeroU32;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::{pbkdf2, rand};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sigstore_tuf::Key;
+
+/// Rounds of PBKDF2-HMAC-SHA256 for new keys (OWASP Password Storage Cheat Sheet, 2023).
+pub const ROUNDS: u32 = 600_000;
+
+/// Most rounds that are accepted in a file: half a minute of one processor.
+const MAX_ROUNDS: u32 = 100_000_000;
+
+/// Largest key file, in bytes.
+const MAX_FILE: u64 = 16 * 1024;
+
+/// Why a key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file cannot be read or written.
+    #[error("cannot use key file {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no key file.
+    #[error("{path} is not a key file of flist: {problem}")]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The passphrase does not open it.
+    #[error("the passphrase does not open {path}")]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A text is no public key.
+    #[error("'{0}' is no ed25519 public key: expected 64 hexadecimal digits")]
+    NotPublic(String),
+    /// The system gives no random numbers, or refuses the cryptography.
+    #[error("the cryptographic library failed")]
+    Crypto,
+}
+
+/// A secret that opens key files. It is never printed.
+#[derive(Clone)]
+pub struct Passphrase {
+    text: String,
+    rounds: NonZeroU32,
+}
+
+impl Passphrase {
+    /// Takes a passphrase; new keys are sealed with [`ROUNDS`].
+    pub fn new(text: impl Into<String>) -> Self {
+        Self::with_rounds(text, ROUNDS)
+    }
+
+    /// As [`Passphrase::new`], with other rounds for new keys. Fewer make guessing cheaper.
+    pub fn with_rounds(text: impl Into<String>, rounds: u32) -> Self {
+        Self { text: text.into(), rounds: NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN) }
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase")
+    }
+}
+
+/// The public half of a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublicKey {
+    hex: String,
+    id: String,
+}
+
+impl PublicKey {
+    /// The key with these 32 bytes, in hexadecimal.
+    ///
+    /// # Errors
+    /// [`KeyError::NotPublic`].
+    pub fn from_hex(text: &str) -> Result<Self, KeyError> {
+        let not_public = || KeyError::NotPublic(text.escape_debug().take(80).collect());
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text.trim(), &mut bytes).map_err(|_| not_public())?;
+        let hex = hex::encode(bytes);
+        let key: Key = serde_json::from_value(object(&hex)).map_err(|_| not_public())?;
+        Ok(Self { id: key.key_id().map_err(|_| not_public())?, hex })
+    }
+
+    /// Its id: SHA-256 of the key as it stands in metadata.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The first digits of its id, for file names and people.
+    pub fn short(&self) -> &str {
+        &self.id[..12]
+    }
+
+    /// As it stands in metadata.
+    pub fn to_json(&self) -> Value {
+        object(&self.hex)
+    }
+}
+
+fn object(hex: &str) -> Value {
+    json!({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": hex}})
+}
+
+/// A key that can sign.
+pub struct SecretKey {
+    pair: Ed25519KeyPair,
+    seed: [u8; 32],
+    public: PublicKey,
+}
+
+impl SecretKey {
+    /// Makes a new one.
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`].
+    pub fn generate() -> Result<Self, KeyError> {
+        let mut seed = [0; 32];
+        rand::fill(&mut seed).map_err(|_| KeyError::Crypto)?;
+        Self::from_seed(seed)
+    }
+
+    fn from_seed(seed: [u8; 32]) -> Result<Self, KeyError> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| KeyError::Crypto)?;
+        let public = PublicKey::from_hex(&hex::encode(pair.public_key().as_ref()))?;
+        Ok(Self { pair, seed, public })
+    }
+
+    /// Its public half.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Signs.
+    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        self.pair.sign(bytes).as_ref().to_vec()
+    }
+
+    /// Writes it to a new file (0600), sealed.
+    ///
+    /// # Errors
+    /// The file is there already or cannot be written, or the cryptography fails.
+    pub fn seal(&self, path: &Path, passphrase: &Passphrase) -> Result<(), KeyError> {
+        let (mut salt, mut nonce) = ([0; 16], [0; 12]);
+        rand::fill(&mut salt).and_then(|()| rand::fill(&mut nonce)).map_err(|_| KeyError::Crypto)?;
+        let key = derive(passphrase, passphrase.rounds, &salt)?;
+        let mut sealed = self.seed.to_vec();
+        key.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(self.public.hex.as_bytes()),
+            &mut sealed,
+        )
+        .map_err(|_| KeyError::Crypto)?;
+        let file = KeyFile {
+            public: self.public.hex.clone(),
+            kdf: "pbkdf2-hmac-sha256".to_owned(),
+            rounds: passphrase.rounds.get(),
+            salt: hex::encode(salt),
+            cipher: "aes-256-gcm".to_owned(),
+            nonce: hex::encode(nonce),
+            sealed: hex::encode(sealed),
+        };
+        let text = serde_json::to_string_pretty(&file).map_err(|_| KeyError::Crypto)? + "\n";
+        let failed = |source| KeyError::File { path: path.to_owned(), source };
+        let mut new =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        new.write_all(text.as_bytes()).and_then(|()| new.sync_all()).map_err(failed)
+    }
+
+    /// Opens a key file.
+    ///
+    /// # Errors
+    /// It is none, cannot be read, or is sealed with another passphrase.
+    pub fn open(path: &Path, passphrase: &Passphrase) -> Result<Self, KeyError> {
+        let file = KeyFile::read(path)?;
+        let not_a_key =
+            |problem: &str| KeyError::NotAKey { path: path.to_owned(), problem: problem.to_owned() };
+        if file.kdf != "pbkdf2-hmac-sha256" || file.cipher != "aes-256-gcm" {
+            return Err(not_a_key("it is sealed in a way that this program does not know"));
+        }
+        let rounds = NonZeroU32::new(file.rounds).filter(|rounds| rounds.get() <= MAX_ROUNDS);
+        let rounds = rounds.ok_or_else(|| not_a_key("its number of rounds is out of range"))?;
+        let parts = (hex::decode(&file.salt), hex::decode(&file.nonce), hex::decode(&file.sealed));
+        let (Ok(salt), Ok(nonce), Ok(mut sealed)) = parts else {
+            return Err(not_a_key("it has something else than hexadecimal digits in it"));
+        };
+        let nonce: [u8; 12] = nonce.try_into().map_err(|_| not_a_key("its nonce has another length"))?;
+        let key = derive(passphrase, rounds, &salt)?;
+        let wrong = || KeyError::Passphrase { path: path.to_owned() };
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let seed =
+            key.open_in_place(nonce, Aad::from(file.public.as_bytes()), &mut sealed).map_err(|_| wrong())?;
+        Self::from_seed(<[u8; 32]>::try_from(&*seed).map_err(|_| wrong())?)
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey({})", self.public.short())
+    }
+}
+
+fn derive(passphrase: &Passphrase, rounds: NonZeroU32, salt: &[u8]) -> Result<LessSafeKey, KeyError> {
+    let mut key = [0; 32];
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, passphrase.text.as_bytes(), &mut key);
+    UnboundKey::new(&AES_256_GCM, &key).map(LessSafeKey::new).map_err(|_| KeyError::Crypto)
+}
+
+/// A key file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyFile {
+    public: String,
+    kdf: String,
+    rounds: u32,
+    salt: String,
+    cipher: String,
+    nonce: String,
+    sealed: String,
+}
+
+impl KeyFile {
+    fn read(path: &Path) -> Result<Self, KeyError> {
+        let failed = |source| KeyError::File { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(file, MAX_FILE), &mut text).map_err(failed)?;
+        serde_json::from_str(&text)
+            .map_err(|error| KeyError::NotAKey { path: path.to_owned(), problem: error.to_string() })
+    }
+}
+
+/// The public half of the key in a file, which needs no passphrase.
+///
+/// # Errors
+/// It is no key file, or cannot be read.
+pub fn public_of(path: &Path) -> Result<PublicKey, KeyError> {
+    PublicKey::from_hex(&KeyFile::read(path)?.public)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn only_the_passphrase_opens_a_key_and_nothing_shows_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.key");
+        let (right, wrong) = (Passphrase::with_rounds("right", 10), Passphrase::with_rounds("wrong", 10));
+        let key = SecretKey::generate().unwrap();
+        key.seal(&path, &right).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains(&hex::encode(key.seed)) && !format!("{key:?}{right:?}").contains("right"));
+        assert_eq!(public_of(&path).unwrap(), *key.public());
+        let opened = SecretKey::open(&path, &right).unwrap();
+        assert_eq!(opened.sign(b"x"), key.sign(b"x"));
+        assert!(matches!(SecretKey::open(&path, &wrong), Err(KeyError::Passphrase { .. })));
+        // Another public key beside the same secret one.
+        let other = SecretKey::generate().unwrap();
+        std::fs::write(&path, text.replace(&key.public.hex, &other.public.hex)).unwrap();
+        assert!(matches!(SecretKey::open(&path, &right), Err(KeyError::Passphrase { .. })));
+        assert!(matches!(key.seal(&path, &right), Err(KeyError::File { .. })));
+    }
+
+    #[test]
+    fn the_id_is_the_one_that_securesystemslib_makes() {
+        // Made with securesystemslib 1.4.0: SSlibKey's id of this key.
+        let key =
+            PublicKey::from_hex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a").unwrap();
+        assert_eq!(key.id(), "74c181c7ad8a0855d4b55e44d2ba87aabdddb196832571f15f92fece332e4916");
+        assert!(PublicKey::from_hex("d75a").is_err());
+    }
+}

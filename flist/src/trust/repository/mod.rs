@@ -1,0 +1,123 @@
+//! The repository that nodes check releases against: its keys, its roles, and signing.
+//!
+//! ```text
+//! DIR/settings.json          lifetimes, and which keys are signed with by a command
+//! DIR/keys/<role>-<id>.key   sealed keys; they may lie elsewhere, and those of root and targets should
+//! DIR/metadata/              what is served: 1.root.json … timestamp.json
+//! DIR/staged/                the next versions, while signatures are missing
+//! ```
+//!
+//! A change is made in memory as a whole, signed with the keys that are at hand, and written in an order in which
+//! whoever reads meanwhile finds the old state or the new one: timestamp last.
+
+mod change;
+mod directory;
+mod envelope;
+mod key;
+mod release;
+mod roles;
+mod signer;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use change::{Outcome, Waiting};
+pub use directory::{Lifetimes, RoleState, Settings, TrustDirectory};
+pub use key::{KeyError, Passphrase, PublicKey, ROUNDS, SecretKey, public_of};
+pub use release::{Conditions, SignedFlist, SignedRelease};
+pub use roles::{Plan, RoleName, RoleNameError, RolePlan};
+pub use signer::{SignerError, Signers};
+
+/// Why the repository was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// A file of it cannot be used.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of it is not what it should be.
+    #[error("{path} is damaged")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// There is no repository.
+    #[error("there is no trust repository in {0}; make one with: flist trust init")]
+    None(PathBuf),
+    /// There is one already.
+    #[error("there is a trust repository in {0} already")]
+    Exists(PathBuf),
+    /// Something cannot be signed.
+    #[error("cannot be put into the form that is signed")]
+    Canonical(#[source] sigstore_tuf::Error),
+    /// Signing failed.
+    #[error("cannot sign {role}")]
+    Sign {
+        /// The role.
+        role: RoleName,
+        /// The reason.
+        #[source]
+        source: SignerError,
+    },
+    /// A key cannot be made.
+    #[error("cannot make a key for {role}")]
+    Key {
+        /// The role.
+        role: RoleName,
+        /// The reason.
+        #[source]
+        source: KeyError,
+    },
+    /// A role would have fewer keys than signatures are needed.
+    #[error("{role} would have {keys} keys and need {threshold} signatures")]
+    Threshold {
+        /// The role.
+        role: RoleName,
+        /// Its keys.
+        keys: usize,
+        /// Its threshold.
+        threshold: usize,
+    },
+    /// A role does not have this key.
+    #[error("{role} has no key whose id begins with {id}")]
+    NoKey {
+        /// The role.
+        role: RoleName,
+        /// What was asked for.
+        id: String,
+    },
+    /// A role has this key already.
+    #[error("{role} has the key {id} already")]
+    HasKey {
+        /// The role.
+        role: RoleName,
+        /// Its id.
+        id: String,
+    },
+    /// Changes are waiting for signatures.
+    #[error(
+        "changes are waiting for signatures in {0}; add them with: flist trust sign, or give the changes up by removing that directory"
+    )]
+    Staged(PathBuf),
+    /// Nothing is waiting for signatures.
+    #[error("nothing is waiting for signatures in {0}")]
+    NothingStaged(PathBuf),
+    /// There is no such target.
+    #[error("{role} has not signed for {target}")]
+    NoTarget {
+        /// The role.
+        role: RoleName,
+        /// The target.
+        target: String,
+    },
+}

@@ -1,0 +1,161 @@
+//! Who can sign here: key files, and commands that sign with a key that never leaves its token.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::key::{KeyError, Passphrase, SecretKey, public_of};
+
+/// Longest signature that a command may print, in bytes; 64 of them are 128 digits.
+const MAX_SIGNATURE: usize = 4096;
+
+/// Why nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignerError {
+    /// A key cannot be used.
+    #[error("cannot sign with key {id}")]
+    Key {
+        /// Its id.
+        id: String,
+        /// The reason.
+        #[source]
+        source: KeyError,
+    },
+    /// A directory of keys cannot be read.
+    #[error("cannot look for keys in {path}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The command of a key cannot be run.
+    #[error("cannot run the signer {command}")]
+    Run {
+        /// The command.
+        command: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The command of a key did not sign.
+    #[error("the signer {command} did not sign: {problem}")]
+    Command {
+        /// The command.
+        command: String,
+        /// What it did instead.
+        problem: String,
+    },
+    /// There are key files, but nothing that opens them.
+    #[error("key {id} is sealed; a passphrase is needed to sign with it")]
+    NoPassphrase {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// The keys that can sign here.
+#[derive(Debug, Default)]
+pub struct Signers {
+    files: BTreeMap<String, PathBuf>,
+    commands: BTreeMap<String, Vec<String>>,
+    passphrase: Option<Passphrase>,
+    opened: BTreeMap<String, SecretKey>,
+}
+
+impl Signers {
+    /// Finds the key files (`*.key`) of these directories; directories that are not there have none.
+    ///
+    /// # Errors
+    /// A directory cannot be read, or has a key file that is none.
+    pub fn find(directories: &[PathBuf], passphrase: Option<Passphrase>) -> Result<Self, SignerError> {
+        let mut files = BTreeMap::new();
+        for directory in directories {
+            for path in key_files(directory)? {
+                let public = public_of(&path);
+                let public =
+                    public.map_err(|source| SignerError::Key { id: path.display().to_string(), source })?;
+                files.insert(public.id().to_owned(), path);
+            }
+        }
+        Ok(Self { files, passphrase, ..Self::default() })
+    }
+
+    /// Signs with these keys by running a command: it gets the bytes on its standard input, and prints the
+    /// signature as hexadecimal digits. A key file comes first.
+    pub fn add_commands(&mut self, commands: &BTreeMap<String, Vec<String>>) {
+        self.commands.extend(commands.clone());
+    }
+
+    /// Whether there are key files that cannot be opened without a passphrase.
+    pub fn needs_passphrase(&self) -> bool {
+        self.passphrase.is_none() && !self.files.is_empty()
+    }
+
+    /// Whether it can sign with the key of this id.
+    pub fn has(&self, id: &str) -> bool {
+        self.files.contains_key(id) || self.commands.contains_key(id)
+    }
+
+    /// Signs with the key of this id.
+    ///
+    /// # Errors
+    /// [`SignerError`].
+    pub fn sign(&mut self, id: &str, bytes: &[u8]) -> Result<Vec<u8>, SignerError> {
+        let failed = |source| SignerError::Key { id: id.to_owned(), source };
+        if let Some(key) = self.opened.get(id) {
+            return Ok(key.sign(bytes));
+        }
+        let Some(path) = self.files.get(id) else {
+            return run(self.commands.get(id).map_or(&[], Vec::as_slice), bytes);
+        };
+        let passphrase = self.passphrase.as_ref();
+        let passphrase = passphrase.ok_or_else(|| SignerError::NoPassphrase { id: id.to_owned() })?;
+        let key = SecretKey::open(path, passphrase).map_err(failed)?;
+        let signature = key.sign(bytes);
+        self.opened.insert(id.to_owned(), key);
+        Ok(signature)
+    }
+}
+
+fn key_files(directory: &Path) -> Result<Vec<PathBuf>, SignerError> {
+    let failed = |source| SignerError::Directory { path: directory.to_owned(), source };
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "key") {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+fn run(words: &[String], bytes: &[u8]) -> Result<Vec<u8>, SignerError> {
+    let command = words.join(" ");
+    let refused = |problem: String| SignerError::Command { command: command.clone(), problem };
+    let failed = |source| SignerError::Run { command: command.clone(), source };
+    let [program, arguments @ ..] = words else { return Err(refused("there is no command".to_owned())) };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A command that does not read says with its answer what it thinks of that.
+        let _unread = stdin.write_all(bytes);
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if !output.status.success() {
+        return Err(refused(format!("it ended with {}", output.status)));
+    }
+    let text = String::from_utf8_lossy(&output.stdout[..output.stdout.len().min(MAX_SIGNATURE)]);
+    hex::decode(text.trim()).map_err(|_| refused("what it printed is no hexadecimal signature".to_owned()))
+}

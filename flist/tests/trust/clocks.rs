@@ -1,0 +1,75 @@
+//! Nodes whose clocks are wrong.
+
+use flist::trust::Verdict;
+use flist::trust::clock::{Clocks, Uptime};
+
+use crate::rig::{DAY, Node, Repo, TODAY, at, clocks};
+
+fn boot(wall: i64, seconds: i64) -> Clocks {
+    Clocks {
+        wall: at(wall),
+        uptime: Uptime { boot_id: "this boot".to_owned(), seconds },
+        built: TODAY - 30 * DAY,
+    }
+}
+
+#[tokio::test]
+async fn a_clock_in_1970_loses_no_release() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    let node = Node::of(&repo);
+    node.client.refresh(&boot(5, 1)).await.unwrap();
+    repo.release("2.0.0", TODAY + 60 * DAY);
+    node.client.refresh(&boot(5, 2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_in_1970_does_not_hide_a_freeze() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    let node = Node::of(&repo);
+    node.client.refresh(&boot(5, 1)).await.unwrap();
+    // Signed today, hence today at least; the kernel has counted eight days since.
+    node.client.refresh(&boot(5, 6 * DAY)).await.unwrap();
+    let error = node.client.refresh(&boot(5, 8 * DAY)).await.err().unwrap();
+    assert_eq!(error.verdict(), Verdict::Expired);
+    // After the next boot the count begins anew, but time has not gone back.
+    let next = Clocks { uptime: Uptime { boot_id: "another".to_owned(), seconds: 1 }, ..boot(5, 0) };
+    assert!(node.client.floor(&next) >= TODAY + 6 * DAY - 60);
+}
+
+#[tokio::test]
+async fn metadata_from_before_the_program_is_expired() {
+    let repo = Repo::new();
+    let late = Clocks { built: TODAY + 400 * DAY, ..clocks(5) };
+    let error = Node::of(&repo).client.refresh(&late).await.err().unwrap();
+    assert_eq!(error.verdict(), Verdict::Expired);
+}
+
+#[tokio::test]
+async fn a_clock_far_ahead_is_named_and_does_no_lasting_harm() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    let node = Node::of(&repo);
+    node.client.refresh(&boot(TODAY, 1)).await.unwrap();
+    for year_2038_and_later in [2_147_483_648, 2_524_608_000, 253_402_200_000] {
+        let error = node.client.refresh(&boot(year_2038_and_later, 2)).await.err().unwrap();
+        assert_eq!(error.verdict(), Verdict::Clock, "{error}");
+        assert!(error.to_string().contains("look at the clock"), "{error}");
+    }
+    node.client.refresh(&boot(TODAY, 3)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_has_expired_here_does_not_keep_newer_metadata_away() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    let node = Node::of(&repo);
+    node.refresh(TODAY).await.unwrap();
+    // Everything that is kept has expired, the root included.
+    let later = TODAY + 400 * DAY;
+    let all = ["root", "targets", "snapshot", "dev", "test", "prod", "qa"].map(|role| role.parse().unwrap());
+    repo.trust.refresh(&all, &mut repo.signers(), at(later)).unwrap();
+    repo.serve();
+    assert_eq!(node.version(later).await.unwrap(), "1.0.0");
+}

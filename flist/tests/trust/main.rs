@@ -1,0 +1,15 @@
+//! The client of a trust repository against those who want it to install something else.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+#![cfg(feature = "publish")]
+
+mod attacks;
+mod clocks;
+mod delegations;
+mod flips;
+mod forge;
+mod keys;
+mod python;
+mod rig;
+mod rotation;
+mod web;
