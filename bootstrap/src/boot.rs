@@ -259,8 +259,9 @@ impl Content {
         prepared.map_err(|source| BootError::MountPoint { path: mount_point.clone(), source })?;
 
         let (tree, cache, at) = (release.tree.clone(), settings.cache_dir.clone(), mount_point.clone());
+        let routes = settings.routes(&tree).to_vec();
         let opened = blocking(move || {
-            let store = cached(open_routes(&tree.routes)?, &cache);
+            let store = cached(open_routes(&routes)?, &cache);
             let mounted = mount(&tree, store.clone(), &at, MountPurpose::Install);
             Ok((store, mounted))
         });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use flist::block::Codec;
 use flist::path::FlistPath;
 use flist::tree::{Entry, Fingerprint, Kind, Tree};
 use flist::xattr::{Xattrs, changes_rights};
@@ -83,6 +84,14 @@ impl Item {
         match self.what {
             What::File { size, .. } => size,
             _ => 0,
+        }
+    }
+
+    /// By whose keys a file's content is identified; `None` for everything else.
+    pub fn codec(&self) -> Option<Codec> {
+        match self.what {
+            What::File { fingerprint, .. } => Some(fingerprint.codec()),
+            _ => None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use flist::block::Codec;
 use flist::path::FlistPath;
 use flist::tree::Fingerprint;
 use flist::xattr;
@@ -138,13 +139,35 @@ impl Root {
         directory.join(path.name()).map_err(|_| RootError::Outside(path.clone()))
     }
 
-    /// What is at a path, with the content of a file read and identified; `None` when there is nothing.
+    /// What is at a path, with the content of a file read and identified by the keys of `codec`; `None` when there
+    /// is nothing.
     ///
     /// # Errors
     /// [`RootError::At`].
-    pub fn observe(&self, path: &FlistPath) -> Result<Option<Found>, RootError> {
+    pub fn observe(&self, path: &FlistPath, codec: Codec) -> Result<Option<Found>, RootError> {
+        Ok(self.observe_by_each(path, [codec])?.map(|(found, _)| found))
+    }
+
+    /// As [`Root::observe`] with the first of several codecs, and a file's content identified by each of them;
+    /// nothing else has fingerprints.
+    ///
+    /// # Errors
+    /// [`RootError::At`].
+    pub fn observe_by_each<const N: usize>(
+        &self,
+        path: &FlistPath,
+        codecs: [Codec; N],
+    ) -> Result<Option<(Found, Vec<Fingerprint>)>, RootError> {
         let Some(stat) = self.stat(path)? else { return Ok(None) };
-        let what = self.what(path, &stat)?;
+        let fingerprints = match stat.kind {
+            Kind::File => {
+                let file = self.disk.open(path, false).map_err(failed("open", path))?;
+                let each = Fingerprint::each_of_reader(Reader::new(file), codecs);
+                each.map_err(failed("read", path))?.to_vec()
+            }
+            _ => Vec::new(),
+        };
+        let what = self.what(path, &stat, fingerprints.first().copied())?;
         let leads_to_directory = matches!(what, What::Symlink { .. })
             && match self.disk.real_directory(path) {
                 Ok(directory) => directory.is_some(),
@@ -155,18 +178,23 @@ impl Root {
         xattrs.retain(|name, _| xattr::changes_rights(name));
         let Stat { mode, uid, gid, mtime, mount_point, .. } = stat;
         let item = Item { mode, uid, gid, mtime, xattrs, what };
-        Ok(Some(Found { item, leads_to_directory, mount_point, stamp: Stamp::from(&stat) }))
+        let found = Found { item, leads_to_directory, mount_point, stamp: Stamp::from(&stat) };
+        Ok(Some((found, fingerprints)))
     }
 
-    fn what(&self, path: &FlistPath, stat: &Stat) -> Result<What, RootError> {
+    fn what(
+        &self,
+        path: &FlistPath,
+        stat: &Stat,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<What, RootError> {
         Ok(match stat.kind {
             Kind::Directory => What::Directory,
             Kind::Symlink => {
                 What::Symlink { target: self.disk.read_link(path).map_err(failed("read the link", path))? }
             }
             Kind::File => {
-                let file = self.disk.open(path, false).map_err(failed("open", path))?;
-                let fingerprint = Fingerprint::of_reader(Reader::new(file)).map_err(failed("read", path))?;
+                let fingerprint = fingerprint.unwrap_or_else(|| Fingerprint::of(0, std::iter::empty()));
                 What::File { size: stat.size, fingerprint }
             }
             Kind::CharDevice => What::CharDevice { rdev: stat.rdev },
@@ -232,9 +260,9 @@ mod tests {
         assert_eq!(root.canonical(&path("bin/sh")).unwrap(), path("usr/bin/sh"));
         assert_eq!(root.canonical(&path("sbin/new/deep")).unwrap(), path("usr/bin/new/deep"));
         assert_eq!(root.canonical(&path("up/etc")).unwrap(), path("etc"));
-        assert!(root.observe(&path("sbin/sh")).unwrap().is_some());
-        assert!(root.observe(&path("up/etc/passwd")).unwrap().is_none());
-        assert!(root.observe(&path("bin")).unwrap().unwrap().leads_to_directory);
+        assert!(root.observe(&path("sbin/sh"), Codec::Fl).unwrap().is_some());
+        assert!(root.observe(&path("up/etc/passwd"), Codec::Fl).unwrap().is_none());
+        assert!(root.observe(&path("bin"), Codec::Fl).unwrap().unwrap().leads_to_directory);
         assert_eq!(root.read_small(&path("bin/sh"), 10).unwrap().unwrap(), b"x");
         assert!(root.read_small(&path("bin/sh"), 0).is_err());
     }

@@ -5,12 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flist::hub::{FlistName, HubClient, HubError, NameError, RunMode};
+use flist::store::{StoreError, StoreUrl};
+use flist::tree::{Route, Tree};
 use serde::Deserialize;
 
 use crate::health::HealthLimits;
 use crate::kernel_params::{self, KernelParams, KernelParamsError};
 
 const DEFAULT_HUB: &str = "https://hub.grid.tf";
+
+/// Where the blocks of flists are that do not say so themselves, as few classic ones do.
+const DEFAULT_STORE: &str = "zdb://hub.grid.tf:9900";
+
 const DEFAULT_POLL: Duration = Duration::from_secs(600);
 const MAX_POLL_SECONDS: u64 = 7 * 24 * 3600;
 const DEFAULT_HANDOVER: Duration = Duration::from_secs(30);
@@ -62,6 +68,9 @@ pub enum SettingsError {
     /// The hub's address is none.
     #[error("the address of the hub is not usable")]
     Hub(#[source] HubError),
+    /// The store's address is none.
+    #[error("the address of the store is not usable")]
+    Store(#[source] StoreError),
     /// The channel's names do not form the name of a flist.
     #[error("the channel has no usable name")]
     Channel(#[source] NameError),
@@ -73,6 +82,7 @@ pub enum SettingsError {
 #[serde(deny_unknown_fields, default)]
 struct ConfigFile {
     hub: Option<String>,
+    store: Option<String>,
     run_mode: Option<RunMode>,
     flist: Option<FlistName>,
     poll_interval: Option<u64>,
@@ -131,6 +141,9 @@ pub struct Overrides {
     /// Address of the hub
     #[arg(long, value_name = "URL")]
     pub hub: Option<String>,
+    /// Where the blocks of flists are that do not say so themselves
+    #[arg(long, value_name = "STORE")]
+    pub store: Option<String>,
     /// Run mode: dev, test, prod or qa
     #[arg(long, value_name = "MODE")]
     pub run_mode: Option<RunMode>,
@@ -157,6 +170,8 @@ pub struct Settings {
     pub zinit_socket: PathBuf,
     /// Address of the hub.
     pub hub: String,
+    /// Where the blocks of flists are that do not say so themselves.
+    pub store: Route,
     /// The run mode.
     pub run_mode: RunMode,
     /// What the node follows: the run mode's channel, or the flist that was asked for.
@@ -195,6 +210,11 @@ impl Settings {
         Self::weigh(read_config(&overrides.config)?, params, overrides)
     }
 
+    /// Where the blocks of a flist are: where it says, or in the default store.
+    pub fn routes<'r>(&'r self, tree: &'r Tree) -> &'r [Route] {
+        if tree.routes.is_empty() { std::slice::from_ref(&self.store) } else { &tree.routes }
+    }
+
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {
         let run_mode = overrides.run_mode.or(params.run_mode).or(file.run_mode).unwrap_or_default();
         let channel = match overrides.flist.clone().or(params.flist).or(file.flist) {
@@ -204,6 +224,8 @@ impl Settings {
         };
         let hub = overrides.hub.clone().or(params.hub).or(file.hub).unwrap_or_else(|| DEFAULT_HUB.to_owned());
         HubClient::check_address(&hub).map_err(SettingsError::Hub)?;
+        let store = overrides.store.clone().or(file.store).unwrap_or_else(|| DEFAULT_STORE.to_owned());
+        store.parse::<StoreUrl>().map_err(SettingsError::Store)?;
         let seconds = |key, value, default, max| seconds_within(&overrides.config, key, value, default, max);
         let poll_interval = seconds("poll_interval", file.poll_interval, DEFAULT_POLL, MAX_POLL_SECONDS)?;
         let handover_timeout =
@@ -217,6 +239,7 @@ impl Settings {
             root: overrides.root.clone(),
             zinit_socket: overrides.zinit_socket.clone(),
             hub,
+            store: Route::everything(store),
             run_mode,
             channel,
             poll_interval,
@@ -283,6 +306,7 @@ fn read_config(path: &Path) -> Result<ConfigFile, SettingsError> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use flist::tree::Meta;
 
     use super::*;
 
@@ -316,6 +340,22 @@ mod tests {
         assert_eq!((settings.hub.as_str(), settings.run_mode), ("http://arg", RunMode::Qa));
         let settings = load("", "flist=a/b.flist", &[]).unwrap();
         assert_eq!((settings.channel.to_string().as_str(), settings.run_mode), ("a/b.flist", RunMode::Prod));
+    }
+
+    #[test]
+    fn a_flist_that_names_no_store_has_its_blocks_in_the_default_one() {
+        let root = Meta { mode: 0o755, uid: 0, gid: 0, mtime: 0 };
+        let mut tree = Tree::new(root);
+        let url = |settings: &Settings, tree: &Tree| settings.routes(tree)[0].url.clone();
+        let settings = load("store: zdb://file/ns\n", "", &[]).unwrap();
+        assert_eq!(url(&settings, &tree), "zdb://file/ns");
+        let settings = load("store: zdb://file/ns\n", "", &["--store", "dir:///arg"]).unwrap();
+        assert_eq!(url(&settings, &tree), "dir:///arg");
+        let settings = load("", "", &[]).unwrap();
+        assert_eq!(url(&settings, &tree), DEFAULT_STORE);
+        tree.routes.push(Route::everything("dir:///own"));
+        assert_eq!(url(&settings, &tree), "dir:///own");
+        assert!(matches!(load("store: ftp://x\n", "", &[]), Err(SettingsError::Store(_))));
     }
 
     #[test]

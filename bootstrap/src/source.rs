@@ -1,17 +1,18 @@
 //! Where the content of a release comes from: the mounted flist at boot, the block store otherwise.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
+use flist::block::{BLOCK_SIZE, BlockId, Codec};
 use flist::path::FlistPath;
 use flist::store::{CachedStore, DirStore, FetchError, Store, StoreError, fetch_plain};
 use flist::tree::{Content, Fingerprint};
 
+use crate::disk::Reader;
 use crate::root::Root;
 
 /// Why content could not be had.
@@ -72,7 +73,7 @@ impl ContentSource for MountSource {
         let mut plain = vec![0; content.block_len(index)];
         let file = File::open(&path).map_err(failed)?;
         file.read_exact_at(&mut plain, index as u64 * BLOCK_SIZE as u64).map_err(failed)?;
-        if BlockKey::of(&plain) != content.blocks[index].key {
+        if !content.blocks[index].key.is_of(&plain) {
             return Err(SourceError::Wrong { path, index });
         }
         Ok(plain)
@@ -90,12 +91,19 @@ impl ContentSource for BlockSource {
         let plain = fetch_plain(self.store.as_ref(), content, index).map_err(SourceError::Fetch)?;
         // What is installed is compared by these keys later, so they have to be right.
         let block = content.blocks[index];
-        if BlockKey::of(&plain) == block.key {
+        if block.key.is_of(&plain) {
             Ok(plain)
         } else {
             Err(SourceError::Fetch(FetchError::Key { id: block.id }))
         }
     }
+}
+
+#[derive(Default)]
+struct Translated {
+    /// What was read already, and by which keys.
+    read: HashSet<(Fingerprint, Codec)>,
+    slots: HashMap<Fingerprint, FlistPath>,
 }
 
 /// Reads the files that earlier upgrades replaced, and asks another source for what is not among them.
@@ -104,6 +112,9 @@ pub struct KeptSource {
     root: Arc<Root>,
     /// Where the content lies that is kept.
     slots: HashMap<Fingerprint, FlistPath>,
+    /// Content that is kept from flists of one format, identified as those of another do. It is read for that when
+    /// somebody asks for content of the same size.
+    translated: Mutex<Translated>,
     /// Who has the rest.
     next: Option<Arc<dyn ContentSource>>,
     /// The file that was asked for last, its length in bytes, and where it is kept. A fingerprint is made of
@@ -118,7 +129,25 @@ impl KeptSource {
         slots: HashMap<Fingerprint, FlistPath>,
         next: Option<Arc<dyn ContentSource>>,
     ) -> Self {
-        Self { root, slots, next, last: Mutex::default() }
+        Self { root, slots, translated: Mutex::default(), next, last: Mutex::default() }
+    }
+
+    fn slot_of(&self, content: &Content) -> Option<FlistPath> {
+        let wanted = content.fingerprint();
+        let others = || self.slots.iter().filter(|(kept, _)| kept.codec() != wanted.codec());
+        if let Some(slot) = self.slots.get(&wanted) {
+            return Some(slot.clone());
+        }
+        let mut translated = self.translated.lock().unwrap_or_else(PoisonError::into_inner);
+        for (kept, slot) in others() {
+            let Ok(Some(stat)) = self.root.stat(slot) else { continue };
+            if stat.size == content.size && translated.read.insert((*kept, wanted.codec())) {
+                let file = self.root.disk().open(slot, false).map(Reader::new);
+                let fingerprint = file.and_then(|file| Fingerprint::of_reader(file, wanted.codec()));
+                translated.slots.extend(fingerprint.ok().map(|fingerprint| (fingerprint, slot.clone())));
+            }
+        }
+        translated.slots.get(&wanted).cloned()
     }
 
     fn slot(&self, path: &FlistPath, content: &Content) -> Option<FlistPath> {
@@ -131,7 +160,7 @@ impl KeptSource {
         {
             return slot.clone();
         }
-        let slot = self.slots.get(&content.fingerprint()).cloned();
+        let slot = self.slot_of(content);
         *last = Some((path.clone(), content.size, slot.clone()));
         slot
     }
@@ -141,7 +170,7 @@ impl KeptSource {
         let file = self.root.disk().open(&self.slot(path, content)?, false).ok()?;
         let mut plain = vec![0; content.block_len(index)];
         let read = file.read_at(&mut plain, index as u64 * BLOCK_SIZE as u64).ok()?;
-        (read == plain.len() && BlockKey::of(&plain) == content.blocks[index].key).then_some(plain)
+        (read == plain.len() && content.blocks[index].key.is_of(&plain)).then_some(plain)
     }
 }
 
@@ -220,20 +249,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("slot"), "kept").unwrap();
         let root = Arc::new(Root::open(dir.path()).unwrap());
-        let content = |plain: &[u8]| Content {
+        let content = |plain: &[u8], codec: Codec| Content {
             size: plain.len() as u64,
-            blocks: vec![Block { id: BlockId::of(plain), key: BlockKey::of(plain) }],
+            blocks: vec![Block { id: codec.id_of(plain), key: codec.key_of(plain) }],
         };
         let (path, slot): (FlistPath, FlistPath) = ("bin/app".parse().unwrap(), "slot".parse().unwrap());
-        let slots = HashMap::from([(content(b"kept").fingerprint(), slot)]);
-        let source = KeptSource::new(root.clone(), slots, None);
-        for _ in 0..2 {
-            assert_eq!(source.block(&path, &content(b"kept"), 0).unwrap(), b"kept");
+        let codecs = [Codec::Fl, Codec::Classic];
+        for recorded in codecs {
+            let slots = HashMap::from([(content(b"kept", recorded).fingerprint(), slot.clone())]);
+            let source = KeptSource::new(root.clone(), slots, None);
+            // Whatever format the flist has that is gone back to.
+            for codec in codecs {
+                for _ in 0..2 {
+                    assert_eq!(source.block(&path, &content(b"kept", codec), 0).unwrap(), b"kept");
+                }
+                // Of the same path and length.
+                let gone = source.block(&path, &content(b"gone", codec), 0);
+                assert!(matches!(gone, Err(SourceError::NotKept { .. })));
+                assert_eq!(source.block(&path, &content(b"kept", codec), 0).unwrap(), b"kept");
+            }
         }
-        // Of the same path and length.
-        assert!(matches!(source.block(&path, &content(b"gone"), 0), Err(SourceError::NotKept { .. })));
-        assert_eq!(source.block(&path, &content(b"kept"), 0).unwrap(), b"kept");
         let nothing = KeptSource::new(root, HashMap::new(), None);
-        assert!(matches!(nothing.block(&path, &content(b"kept"), 0), Err(SourceError::NotKept { .. })));
+        assert!(matches!(
+            nothing.block(&path, &content(b"kept", Codec::Fl), 0),
+            Err(SourceError::NotKept { .. })
+        ));
     }
 }

@@ -1,14 +1,16 @@
 //! One block: its id, its key, and how it is sealed and opened.
 //!
-//! Source: the fl format of rfs. `key = BLAKE2b-256(plain)`; `stored = AES-256-GCM(key, nonce = first 12
-//! bytes of key, no associated data, tag appended)` over Snappy's raw format of the plain bytes;
-//! `id = BLAKE2b-256(stored)`. The id alone authenticates the stored bytes, because it comes from the
-//! flist; the key is derived from the content, so anyone who knows the content can make a valid tag.
+//! Each format of flists has its own codec. Either way Snappy compresses, a key made from the plain bytes
+//! encrypts, and the id is a hash of the stored bytes. The id alone authenticates the stored bytes, because it
+//! comes from the flist; the key is derived from the content, so anyone who knows the content can seal it.
+
+mod classic;
+mod fl;
+mod xxtea;
 
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use blake2::{Blake2b256, Digest};
 use blake2b_simd::Params;
 use blake2b_simd::many::{HashManyJob, hash_many};
@@ -16,14 +18,15 @@ use blake2b_simd::many::{HashManyJob, hash_many};
 /// Length of a full plain block in bytes; only the last block of a file may be shorter.
 pub const BLOCK_SIZE: usize = 512 * 1024;
 
-/// Largest stored block that is accepted, in bytes: Snappy's worst case for [`BLOCK_SIZE`] and the tag.
+/// Largest stored block that is accepted, in bytes: Snappy's worst case for [`BLOCK_SIZE`] and what either codec
+/// adds.
 pub const MAX_STORED: usize = 32 + BLOCK_SIZE + BLOCK_SIZE / 6 + 16;
 
 /// Why a block could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockError {
-    /// The text is not 64 hexadecimal digits.
-    #[error("'{0}' is not a block id: expected 64 hexadecimal digits")]
+    /// The text is not 64 hexadecimal digits, or 32.
+    #[error("'{0}' is not a block id: expected 64 hexadecimal digits, or 32 of a classic flist")]
     NotAnId(String),
     /// The stored bytes do not have the id they were asked for by.
     #[error("block {wanted} is corrupt: its bytes have the id {found}")]
@@ -46,27 +49,98 @@ pub enum BlockError {
     TooLong(usize),
 }
 
+/// How blocks are sealed, and how long their ids and keys are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Codec {
+    /// Of fl flists: AES-256-GCM, BLAKE2b-256.
+    #[default]
+    Fl,
+    /// Of classic flists: XXTEA, BLAKE2b-128.
+    Classic,
+}
+
+impl Codec {
+    /// The id of these stored bytes.
+    pub fn id_of(self, stored: &[u8]) -> BlockId {
+        BlockId(self.digest(stored))
+    }
+
+    /// The key of these plain bytes.
+    pub fn key_of(self, plain: &[u8]) -> BlockKey {
+        BlockKey(self.digest(plain))
+    }
+
+    fn digest(self, bytes: &[u8]) -> Bytes {
+        match self {
+            Self::Fl => Bytes::Fl(Blake2b256::digest(bytes).into()),
+            Self::Classic => Bytes::Classic(classic::digest(bytes)),
+        }
+    }
+
+    /// Compresses and encrypts one plain block of at most [`BLOCK_SIZE`] bytes.
+    ///
+    /// # Errors
+    /// [`BlockError::TooLong`].
+    pub fn seal(self, plain: &[u8]) -> Result<Sealed, BlockError> {
+        // Snappy fails only beyond 4 GiB and AES-GCM only beyond 64 GiB, so neither can fail here.
+        let unsealable = || BlockError::TooLong(plain.len());
+        if plain.len() > BLOCK_SIZE {
+            return Err(unsealable());
+        }
+        let key = self.key_of(plain);
+        let compressed = snap::raw::Encoder::new().compress_vec(plain).map_err(|_| unsealable())?;
+        let stored = match &key.0 {
+            Bytes::Fl(key) => fl::encrypt(key, compressed).ok_or_else(unsealable)?,
+            Bytes::Classic(key) => classic::encrypt(key, compressed),
+        };
+        Ok(Sealed { id: self.id_of(&stored), key, stored })
+    }
+}
+
+/// The bytes of an id or a key, as long as its codec has them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Bytes {
+    Fl([u8; 32]),
+    Classic([u8; 16]),
+}
+
 macro_rules! digest_newtype {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name([u8; 32]);
+        pub struct $name(Bytes);
 
         impl $name {
-            /// Wraps 32 raw bytes.
+            /// Wraps the 32 raw bytes of an fl flist.
             pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-                Self(bytes)
+                Self(Bytes::Fl(bytes))
             }
 
-            /// The 32 raw bytes.
-            pub const fn as_bytes(&self) -> &[u8; 32] {
-                &self.0
+            /// Wraps the 16 raw bytes of a classic flist.
+            pub const fn from_classic(bytes: [u8; 16]) -> Self {
+                Self(Bytes::Classic(bytes))
+            }
+
+            /// The raw bytes: 32 or 16.
+            pub const fn as_bytes(&self) -> &[u8] {
+                match &self.0 {
+                    Bytes::Fl(bytes) => bytes,
+                    Bytes::Classic(bytes) => bytes,
+                }
+            }
+
+            /// The codec of the block.
+            pub const fn codec(&self) -> Codec {
+                match self.0 {
+                    Bytes::Fl(_) => Codec::Fl,
+                    Bytes::Classic(_) => Codec::Classic,
+                }
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
         }
 
@@ -79,25 +153,19 @@ macro_rules! digest_newtype {
 }
 
 digest_newtype!(
-    /// Names the stored bytes of a block: BLAKE2b-256 of them.
+    /// Names the stored bytes of a block: BLAKE2b of them, of 256 bits or, in a classic flist, 128.
     BlockId
 );
 digest_newtype!(
-    /// Opens a block: BLAKE2b-256 of its plain bytes. It also identifies the plain content, so a local
-    /// file can be compared with a flist without fetching anything.
+    /// Opens a block: BLAKE2b of its plain bytes. It also identifies the plain content, so a local file can be
+    /// compared with a flist without fetching anything.
     BlockKey
 );
 
 impl BlockId {
-    /// The id of these stored bytes.
+    /// The id of these stored bytes of an fl flist.
     pub fn of(stored: &[u8]) -> Self {
-        Self(Blake2b256::digest(stored).into())
-    }
-
-    /// The ids of several blocks, in their order. Blocks of similar length are hashed side by side where the
-    /// processor can, which takes about half the time of one after the other.
-    pub fn of_each(stored: &[&[u8]]) -> Vec<Self> {
-        digests(stored).into_iter().map(Self).collect()
+        Codec::Fl.id_of(stored)
     }
 }
 
@@ -105,17 +173,26 @@ impl FromStr for BlockId {
     type Err = BlockError;
 
     fn from_str(text: &str) -> Result<Self, BlockError> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes)
-            .map_err(|_| BlockError::NotAnId(text.chars().take(80).collect()))?;
-        Ok(Self(bytes))
+        let refuse = |_| BlockError::NotAnId(text.chars().take(80).collect());
+        let (mut long, mut short) = ([0; 32], [0; 16]);
+        if text.len() == 2 * short.len() {
+            hex::decode_to_slice(text, &mut short).map_err(refuse)?;
+            return Ok(Self::from_classic(short));
+        }
+        hex::decode_to_slice(text, &mut long).map_err(refuse)?;
+        Ok(Self::from_bytes(long))
     }
 }
 
 impl BlockKey {
-    /// The key of these plain bytes.
+    /// The key of these plain bytes in an fl flist.
     pub fn of(plain: &[u8]) -> Self {
-        Self(Blake2b256::digest(plain).into())
+        Codec::Fl.key_of(plain)
+    }
+
+    /// Whether it is the key of these plain bytes.
+    pub fn is_of(&self, plain: &[u8]) -> bool {
+        self.codec().key_of(plain) == *self
     }
 }
 
@@ -158,22 +235,12 @@ pub struct Sealed {
     pub stored: Vec<u8>,
 }
 
-/// Compresses and encrypts one plain block of at most [`BLOCK_SIZE`] bytes.
+/// Seals one plain block of at most [`BLOCK_SIZE`] bytes for an fl flist.
 ///
 /// # Errors
 /// [`BlockError::TooLong`].
 pub fn seal(plain: &[u8]) -> Result<Sealed, BlockError> {
-    if plain.len() > BLOCK_SIZE {
-        return Err(BlockError::TooLong(plain.len()));
-    }
-    let key = BlockKey::of(plain);
-    // Snappy fails only beyond 4 GiB and AES-GCM only beyond 64 GiB, so these two cannot happen here.
-    let unsealable = |_| BlockError::TooLong(plain.len());
-    let mut stored = snap::raw::Encoder::new().compress_vec(plain).map_err(unsealable)?;
-    cipher(&key)
-        .and_then(|cipher| cipher.seal_in_place_append_tag(nonce(&key), Aad::empty(), &mut stored))
-        .map_err(|_| BlockError::TooLong(plain.len()))?;
-    Ok(Sealed { id: BlockId::of(&stored), key, stored })
+    Codec::Fl.seal(plain)
 }
 
 /// Checks stored bytes against their id, without opening them.
@@ -181,8 +248,21 @@ pub fn seal(plain: &[u8]) -> Result<Sealed, BlockError> {
 /// # Errors
 /// [`BlockError::WrongId`].
 pub fn verify(id: &BlockId, stored: &[u8]) -> Result<(), BlockError> {
-    let found = BlockId::of(stored);
-    if found == *id { Ok(()) } else { Err(BlockError::WrongId { wanted: *id, found }) }
+    compare(id, id.codec().id_of(stored))
+}
+
+/// Checks several blocks as [`verify`] does, in their order. Blocks of similar length are hashed side by side
+/// where the processor can, which takes about half the time of one after the other.
+pub fn verify_each(ids: &[BlockId], stored: &[&[u8]]) -> Vec<Result<(), BlockError>> {
+    if ids.iter().any(|id| id.codec() != Codec::Fl) {
+        return ids.iter().zip(stored).map(|(id, stored)| verify(id, stored)).collect();
+    }
+    let found = digests(stored).into_iter().map(BlockId::from_bytes);
+    ids.iter().zip(found).map(|(id, found)| compare(id, found)).collect()
+}
+
+fn compare(wanted: &BlockId, found: BlockId) -> Result<(), BlockError> {
+    if found == *wanted { Ok(()) } else { Err(BlockError::WrongId { wanted: *wanted, found }) }
 }
 
 /// Opens stored bytes whose id has been verified. The content is what the packer stored: its length is
@@ -209,13 +289,23 @@ pub fn open_into<'p>(
     plain: &'p mut Vec<u8>,
 ) -> Result<&'p [u8], BlockError> {
     let failed = |reason| BlockError::Sealed { id: *id, reason };
-    let not_snappy = |_| failed("the content is not Snappy data");
-    let compressed = cipher(key)
-        .and_then(|cipher| cipher.open_in_place(nonce(key), Aad::empty(), stored))
-        .map_err(|_| failed("the AES-256-GCM tag does not match"))?;
+    let compressed = match &key.0 {
+        Bytes::Fl(key) => fl::decrypt(key, stored).ok_or("the AES-256-GCM tag does not match"),
+        Bytes::Classic(key) => classic::decrypt(key, stored).ok_or("the XXTEA length does not match"),
+    };
+    let opened = decompress(compressed.map_err(failed)?, plain).map_err(failed)?;
+    // XXTEA opens with any key, and then to something else.
+    if key.codec() == Codec::Classic && !key.is_of(opened) {
+        return Err(failed("the content has another key"));
+    }
+    Ok(opened)
+}
+
+fn decompress<'p>(compressed: &[u8], plain: &'p mut Vec<u8>) -> Result<&'p [u8], &'static str> {
+    let not_snappy = |_| "the content is not Snappy data";
     let length = snap::raw::decompress_len(compressed).map_err(not_snappy)?;
     if length > BLOCK_SIZE {
-        return Err(failed("the content is longer than a block"));
+        return Err("the content is longer than a block");
     }
     if plain.len() < length {
         plain.resize(length, 0);
@@ -224,45 +314,68 @@ pub fn open_into<'p>(
     Ok(&plain[..length])
 }
 
-fn cipher(key: &BlockKey) -> Result<LessSafeKey, aws_lc_rs::error::Unspecified> {
-    Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_bytes())?))
-}
-
-fn nonce(key: &BlockKey) -> Nonce {
-    let mut bytes = [0; 12];
-    bytes.copy_from_slice(&key.as_bytes()[..12]);
-    Nonce::assume_unique_for_key(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const CODECS: [Codec; 2] = [Codec::Fl, Codec::Classic];
+
     #[test]
     fn what_is_sealed_opens_again() {
-        for plain in [&b""[..], b"x", &[0; BLOCK_SIZE], &(0..=255).cycle().take(70_000).collect::<Vec<u8>>()]
-        {
-            let sealed = seal(plain).unwrap();
-            verify(&sealed.id, &sealed.stored).unwrap();
-            assert_eq!(open(&sealed.id, &sealed.key, sealed.stored).unwrap(), plain);
+        let long: Vec<u8> = (0..=255).cycle().take(70_000).collect();
+        for codec in CODECS {
+            for plain in [&b""[..], b"x", b"xyz", &[0; BLOCK_SIZE], &long] {
+                let sealed = codec.seal(plain).unwrap();
+                assert!(sealed.id.codec() == codec && sealed.key.is_of(plain));
+                verify(&sealed.id, &sealed.stored).unwrap();
+                assert_eq!(open(&sealed.id, &sealed.key, sealed.stored).unwrap(), plain);
+            }
         }
     }
 
     #[test]
     fn a_flipped_bit_is_found() {
-        let mut sealed = seal(b"some content").unwrap();
-        sealed.stored[3] ^= 1;
-        assert!(matches!(verify(&sealed.id, &sealed.stored), Err(BlockError::WrongId { .. })));
-        assert!(matches!(open(&sealed.id, &sealed.key, sealed.stored), Err(BlockError::Sealed { .. })));
+        for codec in CODECS {
+            let mut sealed = codec.seal(b"some content").unwrap();
+            sealed.stored[3] ^= 1;
+            assert!(matches!(verify(&sealed.id, &sealed.stored), Err(BlockError::WrongId { .. })));
+            assert!(matches!(open(&sealed.id, &sealed.key, sealed.stored), Err(BlockError::Sealed { .. })));
+        }
+    }
+
+    #[test]
+    fn a_key_of_other_content_opens_nothing() {
+        for codec in CODECS {
+            let sealed = codec.seal(b"some content").unwrap();
+            for other in [codec.key_of(b"other content"), Codec::Fl.key_of(b""), Codec::Classic.key_of(b"")] {
+                let opened = open(&sealed.id, &other, sealed.stored.clone());
+                assert!(matches!(opened, Err(BlockError::Sealed { .. })), "{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_of_both_codecs_are_verified_together() {
+        let sealed: Vec<_> =
+            (0..8_u8).map(|seed| CODECS[usize::from(seed % 2)].seal(&[seed; 3000]).unwrap()).collect();
+        let ids: Vec<_> = sealed.iter().map(|block| block.id).collect();
+        let mut stored: Vec<_> = sealed.iter().map(|block| block.stored.as_slice()).collect();
+        stored[3] = stored[5];
+        let wrong: Vec<_> =
+            verify_each(&ids, &stored).into_iter().map(|verified| verified.is_err()).collect();
+        assert_eq!(wrong, [false, false, false, true, false, false, false, false]);
     }
 
     #[test]
     fn a_block_longer_than_the_format_allows_is_refused() {
         assert!(matches!(seal(&vec![0; BLOCK_SIZE + 1]), Err(BlockError::TooLong(_))));
-        let key = BlockKey::of(b"k");
-        let mut stored = snap::raw::Encoder::new().compress_vec(&vec![0; BLOCK_SIZE + 1]).unwrap();
-        cipher(&key).unwrap().seal_in_place_append_tag(nonce(&key), Aad::empty(), &mut stored).unwrap();
-        assert!(matches!(open(&BlockId::of(&stored), &key, stored), Err(BlockError::Sealed { .. })));
+        let compressed = || snap::raw::Encoder::new().compress_vec(&vec![0; BLOCK_SIZE + 1]).unwrap();
+        let fl = (BlockKey::from_bytes([7; 32]), fl::encrypt(&[7; 32], compressed()).unwrap());
+        let classic = (BlockKey::from_classic([7; 16]), classic::encrypt(&[7; 16], compressed()));
+        for (key, stored) in [fl, classic] {
+            let error = open(&key.codec().id_of(&stored), &key, stored).unwrap_err();
+            assert!(error.to_string().contains("longer than a block"), "{error}");
+        }
     }
 
     #[test]
@@ -274,7 +387,8 @@ mod tests {
             let inputs: Vec<_> =
                 lengths[..count].iter().enumerate().map(|(at, length)| &bytes[at..at + length]).collect();
             let one_by_one: Vec<_> = inputs.iter().map(|input| BlockId::of(input)).collect();
-            assert_eq!(BlockId::of_each(&inputs), one_by_one, "{count} inputs");
+            let side_by_side: Vec<_> = digests(&inputs).into_iter().map(BlockId::from_bytes).collect();
+            assert_eq!(side_by_side, one_by_one, "{count} inputs");
         }
     }
 
@@ -290,8 +404,11 @@ mod tests {
 
     #[test]
     fn ids_are_hexadecimal() {
-        let id = BlockId::of(b"x");
-        assert_eq!(id.to_string().parse::<BlockId>().unwrap(), id);
-        assert!("zz".parse::<BlockId>().is_err());
+        for id in CODECS.map(|codec| codec.id_of(b"x")) {
+            assert_eq!(id.to_string().parse::<BlockId>().unwrap(), id);
+        }
+        for bad in ["zz", &"z".repeat(32), &"0".repeat(48), &"é".repeat(16)] {
+            assert!(bad.parse::<BlockId>().is_err(), "{bad}");
+        }
     }
 }

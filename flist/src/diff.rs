@@ -1,11 +1,12 @@
 //! What differs between two trees. Pure.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 
 use serde::Serialize;
 
 use crate::path::FlistPath;
-use crate::tree::{Block, Entry, Kind, Tree};
+use crate::tree::{Block, Content, Entry, Kind, Tree};
 
 /// How an entry differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,16 +33,34 @@ pub struct Difference {
     pub change: Change,
 }
 
-/// All differences, by path.
+/// All differences, by path. Files of which one has blocks of another format than the other count as different:
+/// [`diff_by`] can know better.
 pub fn diff(a: &Tree, b: &Tree) -> Vec<Difference> {
+    let same =
+        |_: &FlistPath, a: &Content, b: &Content| Ok::<_, Infallible>(a.fingerprint() == b.fingerprint());
+    match diff_by(a, b, same) {
+        Ok(differences) => differences,
+    }
+}
+
+/// As [`diff`], with `same` to tell whether two files of the same size have the same content.
+///
+/// # Errors
+/// Those of `same`.
+pub fn diff_by<E>(
+    a: &Tree,
+    b: &Tree,
+    mut same: impl FnMut(&FlistPath, &Content, &Content) -> Result<bool, E>,
+) -> Result<Vec<Difference>, E> {
     let paths: BTreeSet<&FlistPath> = a.iter().chain(b.iter()).map(|(path, _)| path).collect();
     let root = |tree: &Tree| Entry { meta: *tree.root(), kind: Kind::Directory };
-    let at_root = difference(&FlistPath::root(), Some(&root(a)), Some(&root(b)), true);
-    let below = paths.into_iter().filter_map(|path| {
+    let at_root = difference(&FlistPath::root(), Some(&root(a)), Some(&root(b)), true, &mut same)?;
+    let mut differences: Vec<_> = at_root.into_iter().collect();
+    for path in paths {
         let same_xattrs = a.xattrs(path) == b.xattrs(path);
-        difference(path, a.get(path), b.get(path), same_xattrs)
-    });
-    at_root.into_iter().chain(below).collect()
+        differences.extend(difference(path, a.get(path), b.get(path), same_xattrs, &mut same)?);
+    }
+    Ok(differences)
 }
 
 /// Stored blocks that `b` needs and `a` does not have: what a reader of `a` has to fetch for `b`.
@@ -52,31 +71,36 @@ pub fn new_blocks(a: &Tree, b: &Tree) -> BTreeSet<Block> {
     &blocks(b) - &blocks(a)
 }
 
-fn difference(
+fn difference<E>(
     path: &FlistPath,
     a: Option<&Entry>,
     b: Option<&Entry>,
     same_xattrs: bool,
-) -> Option<Difference> {
+    same: &mut impl FnMut(&FlistPath, &Content, &Content) -> Result<bool, E>,
+) -> Result<Option<Difference>, E> {
     let change = match (a, b) {
         (None, Some(_)) => Change::Added,
         (Some(_), None) => Change::Removed,
         (Some(a), Some(b)) => {
-            let mut what = differing(a, b);
+            let mut what = differing(a, b, |a, b| same(path, a, b))?;
             what.extend((!same_xattrs).then_some("xattrs"));
             if what.is_empty() {
-                return None;
+                return Ok(None);
             }
             Change::Changed { what }
         }
-        (None, None) => return None,
+        (None, None) => return Ok(None),
     };
-    Some(Difference { path: path.clone(), change })
+    Ok(Some(Difference { path: path.clone(), change }))
 }
 
-fn differing(a: &Entry, b: &Entry) -> Vec<&'static str> {
+fn differing<E>(
+    a: &Entry,
+    b: &Entry,
+    same: impl FnOnce(&Content, &Content) -> Result<bool, E>,
+) -> Result<Vec<&'static str>, E> {
     let kind = match (&a.kind, &b.kind) {
-        (Kind::File(a), Kind::File(b)) => (a.fingerprint() != b.fingerprint()).then_some("content"),
+        (Kind::File(a), Kind::File(b)) => (a.size != b.size || !same(a, b)?).then_some("content"),
         (Kind::Symlink(a), Kind::Symlink(b)) => (a != b).then_some("target"),
         (Kind::CharDevice(a), Kind::CharDevice(b)) | (Kind::BlockDevice(a), Kind::BlockDevice(b)) => {
             (a != b).then_some("device")
@@ -86,7 +110,7 @@ fn differing(a: &Entry, b: &Entry) -> Vec<&'static str> {
     let mode = (a.meta.mode != b.meta.mode).then_some("mode");
     let owner = ((a.meta.uid, a.meta.gid) != (b.meta.uid, b.meta.gid)).then_some("owner");
     let mtime = (a.meta.mtime != b.meta.mtime).then_some("mtime");
-    [kind, mode, owner, mtime].into_iter().flatten().collect()
+    Ok([kind, mode, owner, mtime].into_iter().flatten().collect())
 }
 
 #[cfg(test)]

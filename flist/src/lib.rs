@@ -12,6 +12,8 @@
 pub mod block;
 #[cfg(all(feature = "server", feature = "publish"))]
 pub mod cli;
+#[cfg(feature = "publish")]
+pub mod convert;
 pub mod diff;
 pub mod exit;
 pub mod format;

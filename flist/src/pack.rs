@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::block::{self, BLOCK_SIZE, BlockError, BlockId};
+use crate::block::{BLOCK_SIZE, BlockError, BlockId, Codec};
 use crate::path::{FlistPath, PathError};
 use crate::progress::Observer;
 use crate::store::{Store, StoreError};
@@ -86,27 +86,28 @@ pub struct PackSummary {
     pub new_bytes: u64,
 }
 
-/// Packs a directory. The tree has no routes yet: the caller knows where readers will find the store.
+/// Packs a directory for an fl flist. The tree has no routes yet: the caller knows where readers will find the store.
 /// Blocks the store already has are not sent again.
 ///
 /// # Errors
 /// [`PackError`] naming the entry. Blocks stored before the error stay in the store.
 pub fn pack(directory: &Path, store: &dyn Store) -> Result<(Tree, PackSummary), PackError> {
-    pack_observed(directory, store, &())
+    pack_observed(directory, store, Codec::Fl, &())
 }
 
-/// As [`pack`], and tells somebody how far it is.
+/// As [`pack`], for flists of any format, and tells somebody how far it is.
 ///
 /// # Errors
 /// As [`pack`].
 pub fn pack_observed(
     directory: &Path,
     store: &dyn Store,
+    codec: Codec,
     observer: &dyn Observer,
 ) -> Result<(Tree, PackSummary), PackError> {
     let scan = scan(directory)?;
     observer.total(scan.files.iter().map(|file| file.size).sum());
-    let work = Work::new(&scan.files, observer);
+    let work = Work::new(&scan.files, codec, observer);
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -207,6 +208,7 @@ fn read_failed(path: &Path) -> impl Fn(std::io::Error) -> PackError + '_ {
 /// The blocks of all files as one list that the threads work off.
 struct Work<'f> {
     files: &'f [FoundFile],
+    codec: Codec,
     observer: &'f dyn Observer,
     /// `(file, block)` for every block.
     items: Vec<(usize, usize)>,
@@ -221,7 +223,7 @@ struct Work<'f> {
 }
 
 impl<'f> Work<'f> {
-    fn new(files: &'f [FoundFile], observer: &'f dyn Observer) -> Self {
+    fn new(files: &'f [FoundFile], codec: Codec, observer: &'f dyn Observer) -> Self {
         let blocks_of = |file: &FoundFile| file.size.div_ceil(BLOCK_SIZE as u64) as usize;
         let items = files
             .iter()
@@ -230,6 +232,7 @@ impl<'f> Work<'f> {
             .collect();
         Self {
             files,
+            codec,
             observer,
             items,
             next: AtomicUsize::new(0),
@@ -281,8 +284,8 @@ impl<'f> Work<'f> {
             std::io::ErrorKind::UnexpectedEof => PackError::Changed(path.to_owned()),
             _ => read_failed(path)(source),
         })?;
-        let sealed =
-            block::seal(plain).map_err(|source| PackError::Seal { path: path.to_owned(), source })?;
+        let sealed = self.codec.seal(plain);
+        let sealed = sealed.map_err(|source| PackError::Seal { path: path.to_owned(), source })?;
         let failed = |source| PackError::Store { path: path.to_owned(), source };
         let is_first = lock(&self.known).insert(sealed.id);
         if is_first && !store.has(&sealed.id).map_err(failed)? {

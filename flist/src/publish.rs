@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use semver::Version;
 
-use crate::format::fl;
+use crate::format::{self, Format, FormatError};
 use crate::hub::{FlistName, HubClient, HubError, NameError, RunMode, Sha256, Token};
 use crate::pack::{PackError, PackSummary, pack_observed};
 use crate::progress::Observer;
@@ -28,6 +28,8 @@ pub struct Publication {
     pub run_mode: Option<RunMode>,
     /// Address of the block store as nodes reach it; `None` is `/store` of the hub.
     pub route: Option<String>,
+    /// Format of the flist.
+    pub format: Format,
     /// Whether a version that is there with other content gets this one.
     pub replace: bool,
     /// What the hub asks for before it takes something; `None` where it trusts its own machine.
@@ -83,7 +85,7 @@ pub enum PublishError {
     },
     /// The flist could not be made.
     #[error("cannot make the flist")]
-    Format(#[source] fl::FlError),
+    Format(#[source] FormatError),
     /// The hub did not take the flist.
     #[error("the hub did not take {flist}; no link was moved")]
     Upload {
@@ -173,12 +175,13 @@ fn packed(
     let store_url = format!("{}/store", publication.hub.trim_end_matches('/'));
     let store =
         HttpStore::new(&store_url).map_err(PublishError::Store)?.with_token(publication.token.clone());
-    let (mut tree, summary) = pack_observed(directory, &store, observer).map_err(|error| match error {
-        PackError::Store { path, source } => PublishError::Block { path, source },
-        error => PublishError::Pack(error),
-    })?;
+    let (mut tree, summary) = pack_observed(directory, &store, publication.format.codec(), observer)
+        .map_err(|error| match error {
+            PackError::Store { path, source } => PublishError::Block { path, source },
+            error => PublishError::Pack(error),
+        })?;
     tree.routes = vec![Route::everything(publication.route.clone().unwrap_or(store_url))];
     tree.tags.insert("version".to_owned(), publication.version.to_string());
-    let bytes = fl::to_bytes(&tree).map_err(PublishError::Format)?;
+    let bytes = format::to_bytes(&tree, publication.format).map_err(PublishError::Format)?;
     Ok((bytes, tree.len(), summary))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::block::{BlockId, BlockKey};
+use crate::block::BlockId;
 use crate::path::FlistPath;
 use crate::store::{FetchError, Store, fetch_plain};
 use crate::tree::{Content, Tree};
@@ -53,7 +53,7 @@ pub fn verify(tree: &Tree, store: &dyn Store) -> Verified {
                     users.get(next.fetch_add(1, Ordering::Relaxed))
                 {
                     let fetched = fetch_plain(store, content, *index).and_then(|plain| {
-                        let right = BlockKey::of(&plain) == content.blocks[*index].key;
+                        let right = content.blocks[*index].key.is_of(&plain);
                         if right { Ok(plain) } else { Err(FetchError::Key { id: *id }) }
                     });
                     let mut found = found.lock().unwrap_or_else(|poison| poison.into_inner());

@@ -72,8 +72,11 @@ fn assert_refused(case: &Case) {
 #[test]
 fn what_is_no_flist() {
     assert_refused(&Case { flist: Vec::new(), says: &["it is empty"] });
-    assert_refused(&Case { flist: b"<html>no such page</html>".to_vec(), says: &["not an SQLite file"] });
-    assert_refused(&Case { flist: vec![0x1f, 0x8b, 8, 0], says: &["classic (0-fs) flist"] });
+    assert_refused(&Case { flist: b"<html>no such page</html>".to_vec(), says: &["neither an SQLite file"] });
+    assert_refused(&Case {
+        flist: vec![0x1f, 0x8b, 8, 0],
+        says: &["classic flist", "cannot unpack its archive"],
+    });
     assert_refused(&Case { flist: b"SQLite format 3\0".to_vec(), says: &["truncated: 16 of 100 bytes"] });
     let garbage = [&b"SQLite format 3\0"[..], &[7; 5000]].concat();
     assert_refused(&Case { flist: garbage, says: &["truncated"] });

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use flist::block::Codec;
 use flist::path::FlistPath;
 use flist::tree::Tree;
 use zinit_client::{ServiceUnit, UnitName};
 
 use super::{EngineError, MAX_SERVICES, MAX_UNIT};
 use crate::disk::{self, is_absent};
-use crate::item::{Items, items_of};
+use crate::item::{Item, Items, What, items_of};
 use crate::plan::files::{beside, is_configuration};
 use crate::plan::{FileChange, PlanError, UNIT_DIRECTORY, Wanted, unit_name};
 use crate::root::{Found, Root, failed};
@@ -56,18 +57,48 @@ impl Look {
         if self.only.is_some() {
             self.base.retain(|path, _| wanted.contains_key(path));
         }
-        let besides = wanted.keys().filter(|path| is_configuration(path)).filter_map(beside);
-        let paths: BTreeSet<FlistPath> =
-            wanted.keys().chain(self.base.keys()).cloned().chain(besides).collect();
-        let mut found = BTreeMap::new();
-        for path in paths {
-            if let Some(there) = self.root.observe(&path).map_err(EngineError::Root)? {
-                found.insert(path, there);
-            }
-        }
+        let found = self.found(&wanted)?;
         let units =
             Units { before: self.units_in_root()?, release: self.units_of_release(&wanted, &found, source)? };
         Ok(View { wanted, found, units, base: self.base })
+    }
+
+    /// What the root holds, identified as the release identifies it. What is installed may have come from a flist of
+    /// another format: where the root still holds it, it is identified anew, so that all three can be compared.
+    fn found(
+        &mut self,
+        wanted: &BTreeMap<FlistPath, Wanted>,
+    ) -> Result<BTreeMap<FlistPath, Found>, EngineError> {
+        let besides = wanted.iter().filter(|(path, _)| is_configuration(path));
+        let besides = besides.filter_map(|(path, wanted)| Some((beside(path)?, wanted.item.codec())));
+        let of_release = wanted.iter().map(|(path, wanted)| (path.clone(), wanted.item.codec()));
+        let of_base = self.base.iter().map(|(path, item)| (path.clone(), item.codec()));
+        // Of one path, the last counts.
+        let paths: BTreeMap<FlistPath, Option<Codec>> = of_base.chain(besides).chain(of_release).collect();
+        let mut found = BTreeMap::new();
+        for (path, codec) in paths {
+            let codec = codec.unwrap_or_default();
+            let base = self.base.get_mut(&path);
+            let other = base.as_deref().and_then(Item::codec).filter(|other| *other != codec);
+            let there = match (other, base) {
+                (Some(other), Some(base)) => {
+                    let there =
+                        self.root.observe_by_each(&path, [codec, other]).map_err(EngineError::Root)?;
+                    there.map(|(there, fingerprints)| {
+                        if let What::File { fingerprint, .. } = &mut base.what
+                            && let [by_release, by_base] = fingerprints.as_slice()
+                            && fingerprint == by_base
+                        {
+                            *fingerprint = *by_release;
+                        }
+                        there
+                    })
+                }
+                _ => self.root.observe(&path, codec).map_err(EngineError::Root)?,
+            };
+            found.extend(there.map(|there| (path, there)));
+        }
+        Ok(found)
     }
 
     /// The release at paths without symlinks.

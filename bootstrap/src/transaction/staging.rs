@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use flist::block::{BLOCK_SIZE, BlockKey};
+use flist::block::BLOCK_SIZE;
 use flist::path::FlistPath;
 use flist::tree::{Content, Kind, Tree};
 use nix::errno::Errno;
@@ -302,7 +302,7 @@ impl Stager<'_> {
 fn reusable_block(old: &dyn OpenFile, content: &Content, index: usize) -> Option<Vec<u8>> {
     let mut plain = vec![0; content.block_len(index)];
     let read = old.read_at(&mut plain, index as u64 * BLOCK_SIZE as u64).ok()?;
-    (read == plain.len() && BlockKey::of(&plain) == content.blocks[index].key).then_some(plain)
+    (read == plain.len() && content.blocks[index].key.is_of(&plain)).then_some(plain)
 }
 
 fn make_special(root: &Root, slot: &FlistPath, kind: &Kind) -> Result<(), RootError> {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use flist::exit::Exit;
-use flist::format;
+use flist::format::{self, Format};
 use flist::path::{FlistPath, escape};
 use flist::tree::{Entry, Kind, Limits, Tree};
 use serde_json::{Value, json};
@@ -28,14 +28,14 @@ const EXAMPLES: &str = "Examples:
 
 pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
     let flist = arguments.meta.only(arguments.flist.as_deref())?;
-    let tree = format::read(&flist, &Limits::default())?;
+    let (tree, format) = format::read_with_format(&flist, &Limits::default())?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let written = if output.json {
-        serde_json::to_writer_pretty(&mut out, &as_json(&tree))
+        serde_json::to_writer_pretty(&mut out, &as_json(&tree, format))
             .map_err(Into::into)
             .and_then(|()| writeln!(out))
     } else {
-        print(&tree, &mut out)
+        print(&tree, format, &mut out)
     };
     match written.and_then(|()| out.flush()) {
         // Somebody who pipes into `head` has seen enough.
@@ -45,7 +45,8 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
 }
 
 /// One line an entry: `kind mode size uid:gid mtime path [-> target]`, unusual bytes as `%XX`.
-fn print(tree: &Tree, out: &mut impl Write) -> std::io::Result<()> {
+fn print(tree: &Tree, format: Format, out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(out, "# format {}", format.as_str())?;
     for route in &tree.routes {
         writeln!(out, "# route {:02x}-{:02x} {}", route.first, route.last, route.url)?;
     }
@@ -76,12 +77,12 @@ fn letter_and_size(kind: &Kind) -> (char, u64) {
     }
 }
 
-fn as_json(tree: &Tree) -> Value {
+fn as_json(tree: &Tree, format: Format) -> Value {
     let routes: Vec<_> =
         tree.routes.iter().map(|r| json!({"first": r.first, "last": r.last, "url": r.url})).collect();
     let entries: Vec<_> = tree.iter().map(|(path, entry)| entry_as_json(path, entry)).collect();
     json!({
-        "format": "fl",
+        "format": format.as_str(),
         "entries": entries,
         "routes": routes,
         "tags": tree.tags,

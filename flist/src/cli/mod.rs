@@ -1,5 +1,6 @@
 //! The `flist` command: arguments in, output out.
 
+mod convert;
 mod destination;
 mod diff;
 mod failure;
@@ -66,6 +67,7 @@ Set RUST_LOG=debug to see more.";
 #[derive(Subcommand)]
 enum Command {
     Pack(pack::Arguments),
+    Convert(convert::Arguments),
     Unpack(unpack::Arguments),
     Mount(mount::Arguments),
     Inspect(inspect::Arguments),
@@ -121,6 +123,7 @@ fn start_log(output: &Output) {
 fn run_command(command: Command, output: &Output) -> Outcome {
     match command {
         Command::Pack(arguments) => pack::run(&arguments, output),
+        Command::Convert(arguments) => convert::run(&arguments, output),
         Command::Unpack(arguments) => unpack::run(&arguments, output),
         Command::Mount(arguments) => mount::run(&arguments, output),
         Command::Inspect(arguments) => inspect::run(&arguments, output),

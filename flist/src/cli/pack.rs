@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use flist::format::Format;
 use flist::pack::{PackSummary, pack_observed};
 use flist::store::StoreUrl;
 use flist::tree::Route;
@@ -19,7 +20,7 @@ use super::output::{Output, counted, counted_entries};
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// The flist to write
-    #[arg(short = 'm', long = "meta", value_name = "OUT.fl")]
+    #[arg(short = 'm', long = "meta", value_name = "OUT")]
     meta: PathBuf,
     /// Where the blocks go: dir://PATH, http(s):// of a hub's /store, zdb:// or redis://. Given several
     /// times, each can keep a range of ids (00-7f=URL), and several may keep the same
@@ -28,6 +29,9 @@ pub(super) struct Arguments {
     /// Where readers will find the blocks, if that is elsewhere than where they go
     #[arg(long, value_name = "[00-7f=]STORE")]
     route: Vec<Route>,
+    /// Format of the flist: fl or classic
+    #[arg(long, value_name = "FORMAT", default_value = "fl")]
+    format: Format,
     /// Write the stores' passwords into the flist, so that all its readers know them
     #[arg(long)]
     keep_passwords: bool,
@@ -40,6 +44,7 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "Examples:
   flist pack -m app.fl -s dir:///srv/blocks ./app
   flist pack -m app.fl -s http://127.0.0.1:8080/store --token-file ~/.hub-token ./app
+  flist pack --format classic -m app.flist -s zdb://127.0.0.1:9900/blocks ./app
   flist pack -m app.fl -s 00-7f=dir:///srv/a -s 80-ff=dir:///srv/b ./app";
 
 pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
@@ -48,12 +53,12 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
     check_input(directory, &arguments.store)?;
     let store = store::open_for_writing(&arguments.store, arguments.token.token()?.as_ref())?;
     let progress = output.progress("packing");
-    let (mut tree, summary) = pack_observed(directory, store.as_ref(), &progress)?;
+    let (mut tree, summary) = pack_observed(directory, store.as_ref(), arguments.format.codec(), &progress)?;
     drop(progress);
     let routes = if arguments.route.is_empty() { &arguments.store } else { &arguments.route };
     tree.routes =
         routes.iter().map(|route| published(route, arguments.keep_passwords)).collect::<Result<_, _>>()?;
-    format::write(&tree, meta)?;
+    format::write_as(&tree, meta, arguments.format)?;
     let PackSummary { bytes, blocks, new_blocks, new_bytes } = summary;
     let said = json!({
         "flist": meta,
@@ -74,7 +79,7 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
 }
 
 /// Refuses what could not be written in the end, before everything has been packed.
-fn check_output(flist: &Path) -> Result<(), Failure> {
+pub(super) fn check_output(flist: &Path) -> Result<(), Failure> {
     let directory = match flist.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -131,7 +136,7 @@ fn resolved(path: &Path) -> std::io::Result<PathBuf> {
 
 /// A route as readers get it: independent of the directory that `pack` was started in, and without the
 /// password unless that is wanted.
-fn published(route: &Route, keep_password: bool) -> Result<Route, Failure> {
+pub(super) fn published(route: &Route, keep_password: bool) -> Result<Route, Failure> {
     let url: StoreUrl = route.url.parse()?;
     let url = match url {
         StoreUrl::Http(_) | StoreUrl::Redis(_) if keep_password => route.url.clone(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use flist::format::Format;
 use flist::hub::{FlistName, RunMode};
 use flist::pack::PackSummary;
 use flist::publish::{Publication, Published, ask, publish};
@@ -49,6 +50,9 @@ pub(super) struct Arguments {
     trust: TrustAccess,
     #[command(flatten)]
     conditions: ConditionOptions,
+    /// Format of the flist: fl or classic
+    #[arg(long, value_name = "FORMAT", default_value = "fl")]
+    format: Format,
     #[command(flatten)]
     gate: Gate,
     /// The directory to publish
@@ -78,6 +82,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
         // A link to what nobody has signed would lead nowhere.
         run_mode: run_mode.filter(|_| !sign),
         route: arguments.route,
+        format: arguments.format,
         replace: arguments.replace,
     };
     // A hub that is not there is found before the directory is read, which takes its time.

@@ -4,8 +4,8 @@
 //! them cannot be read nothing is removed, because nobody knows what it needs.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -15,9 +15,6 @@ use super::root_lock::RootLock;
 use crate::block::BlockId;
 use crate::format::{self, FormatError};
 use crate::tree::Limits;
-
-/// How a classic flist starts. Its blocks are in a store of another kind.
-const CLASSIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Why blocks were not collected.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +54,6 @@ pub enum CollectError {
 pub struct Collected {
     /// Flists that were read.
     pub flists: usize,
-    /// Classic flists, which need no blocks of this store.
-    pub classic: usize,
     /// Blocks that flists need, each counted once, whether they are here or not.
     pub needed: usize,
     /// Blocks that no flist needs, but that are too young to be removed.
@@ -141,10 +136,6 @@ fn needed(users: &Path, collected: &mut Collected) -> Result<HashSet<BlockId>, C
             if kind.is_dir() {
                 directories.push(path);
             } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "flist") {
-                if is_classic(&path)? {
-                    collected.classic += 1;
-                    continue;
-                }
                 let tree = format::read(&path, &Limits::default()).map_err(CollectError::Flist)?;
                 collected.flists += 1;
                 needed.extend(tree.files().flat_map(|(_, _, content)| &content.blocks).map(|block| block.id));
@@ -152,13 +143,6 @@ fn needed(users: &Path, collected: &mut Collected) -> Result<HashSet<BlockId>, C
         }
     }
     Ok(needed)
-}
-
-fn is_classic(path: &Path) -> Result<bool, CollectError> {
-    let mut start = Vec::new();
-    let file = File::open(path).map_err(failed("open", path))?;
-    file.take(CLASSIC.len() as u64).read_to_end(&mut start).map_err(failed("read", path))?;
-    Ok(start == CLASSIC)
 }
 
 /// All blocks, where the hub keeps them; anything else in the store is left out.
@@ -192,6 +176,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Collec
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::fs::File;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -290,11 +275,12 @@ mod tests {
         put(root.path(), &seal(b"block").unwrap(), old);
         let repo = root.path().join("public/users/a");
         fs::create_dir_all(&repo).unwrap();
-        fs::write(repo.join("classic.flist"), [&CLASSIC[..], b"rest"].concat()).unwrap();
-        fs::write(repo.join("broken.flist"), "SQLite format 3\0").unwrap();
-        let error = crate::report(&collect(root.path(), DAY, now, false).unwrap_err());
-        assert!(error.contains("broken.flist") && error.contains("no block was removed"), "{error}");
-        assert_eq!(left(root.path()).len(), 1);
+        for broken in [&b"SQLite format 3\0"[..], b"\x1f\x8brest"] {
+            fs::write(repo.join("broken.flist"), broken).unwrap();
+            let error = crate::report(&collect(root.path(), DAY, now, false).unwrap_err());
+            assert!(error.contains("broken.flist") && error.contains("no block was removed"), "{error}");
+            assert_eq!(left(root.path()).len(), 1);
+        }
         fs::remove_file(repo.join("broken.flist")).unwrap();
 
         let held = RootLock::take(root.path()).unwrap();
@@ -305,7 +291,7 @@ mod tests {
         assert_eq!(left(root.path()).len(), 1);
         drop(held);
         let collected = collect(root.path(), DAY, now, false).unwrap();
-        assert_eq!((collected.classic, collected.removed), (1, 1));
+        assert_eq!(collected.removed, 1);
 
         let mistyped = root.path().join("mistyped");
         assert!(matches!(collect(&mistyped, DAY, now, false), Err(CollectError::File { .. })));

@@ -27,14 +27,11 @@ use super::blocks::sync_directory;
 use super::completeness::{self, Wanted};
 use super::layout::Object;
 use super::{Hub, contents, names, temporary};
-use crate::format::fl;
+use crate::format::{Format, fl};
 use crate::hub::{FlistName, MAX_FLIST, Sha256};
 
-/// How a classic flist starts: as a gzip archive.
-const CLASSIC: &[u8] = &[0x1f, 0x8b];
-
-/// How a flist starts.
-const MAGICS: [&[u8]; 2] = [fl::MAGIC, CLASSIC];
+/// As many bytes of an upload tell its format.
+const START: usize = fl::MAGIC.len();
 
 /// `PUT /api/molt/flist/<repo>/<name>.flist[?replace=1]` with the flist: 201 when the name is new, 200
 /// when it had the same content or was replaced, 409 when it is a version that has other content, 422 when it
@@ -86,7 +83,6 @@ struct FlistReceipt {
 struct Incoming {
     file: NamedTempFile,
     sha256: Sha256,
-    is_classic: bool,
 }
 
 impl Incoming {
@@ -107,11 +103,11 @@ impl Incoming {
             if length > MAX_FLIST {
                 return Err(too_long());
             }
-            start.extend(chunk.iter().take(MAGICS[0].len() - start.len()));
+            start.extend(chunk.iter().take(START - start.len()));
             sha256.update(&chunk);
             writer.write_all(&chunk).await.map_err(failed())?;
         }
-        if !MAGICS.iter().any(|magic| start.starts_with(magic)) {
+        if Format::of(&start).is_none() {
             return Err(Refusal::bad_request(
                 "this is no flist: it is neither an SQLite database nor a gzip archive",
             ));
@@ -119,24 +115,15 @@ impl Incoming {
         // Writes of tokio's files end in the background; this waits for them, and then for the disk.
         writer.flush().await.map_err(failed())?;
         writer.sync_all().await.map_err(failed())?;
-        let is_classic = start.starts_with(CLASSIC);
-        Ok(Self { file, sha256: Sha256::finished(sha256.finish()), is_classic })
+        Ok(Self { file, sha256: Sha256::finished(sha256.finish()) })
     }
 
     /// Refuses what nobody could read.
     fn check(&self, hub: &Hub, wanted: &Wanted) -> Result<(), Refusal> {
         let failed = || Refusal::failed("look into an upload");
-        let tree = match contents::read(self.file.as_file()).map_err(failed())? {
-            Ok(tree) => tree,
-            // The blocks of a classic flist are in a store of another kind.
-            Err(_) if self.is_classic && !matches!(wanted, Wanted::Every) => return Ok(()),
-            Err(reason) => {
-                return Err(Refusal::json(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    format!("cannot use it: {reason}"),
-                ));
-            }
-        };
+        let unusable =
+            |reason| Refusal::json(StatusCode::UNPROCESSABLE_ENTITY, format!("cannot use it: {reason}"));
+        let tree = contents::read(self.file.as_file()).map_err(failed())?.map_err(unusable)?;
         let missing = completeness::missing(&hub.layout, &tree, wanted).map_err(failed())?;
         if missing.count == 0 { Ok(()) } else { Err(Refusal::Incomplete(missing)) }
     }

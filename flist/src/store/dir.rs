@@ -1,5 +1,5 @@
-//! Blocks as files: `<dir>/<first two hex digits>/<64 hex digits>`, the layout of rfs; its older layout
-//! `<dir>/<64 hex digits>` is read too.
+//! Blocks as files: `<dir>/<first two hex digits>/<all hex digits>`, the layout of rfs; its older layout
+//! `<dir>/<all hex digits>` is read too. There are 64 digits, 32 in the ids of classic flists.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::cache::StoredBlock;
 use super::{Store, StoreError};
-use crate::block::{self, BlockError, BlockId, MAX_STORED};
+use crate::block::{self, BlockId, MAX_STORED};
 
 /// That a block is needed is noted in its time of modification, but not more often than this.
 const NOTED_FOR: Duration = Duration::from_secs(60);
@@ -122,21 +122,21 @@ impl Store for DirStore {
     fn get_each(&self, ids: &[BlockId], buffers: &mut [Vec<u8>]) -> Vec<Result<bool, StoreError>> {
         let read: Vec<_> =
             ids.iter().zip(buffers.iter_mut()).map(|(id, buffer)| self.read(id, buffer)).collect();
-        let there = read.iter().zip(buffers.iter()).filter(|(read, _)| matches!(read, Ok(true)));
-        let stored: Vec<_> = there.map(|(_, buffer)| buffer.as_slice()).collect();
-        let mut found = BlockId::of_each(&stored).into_iter();
-        let verified = |(read, wanted): (Result<bool, _>, &BlockId)| match read {
-            Ok(true) => match found.next() {
-                Some(found) if found == *wanted => Ok(true),
-                Some(found) => Err(StoreError::Corrupt {
-                    url: self.url(),
-                    source: BlockError::WrongId { wanted: *wanted, found },
-                }),
+        let there = read.iter().zip(ids.iter().zip(buffers.iter()));
+        let (wanted, stored): (Vec<_>, Vec<_>) = there
+            .filter(|(read, _)| matches!(read, Ok(true)))
+            .map(|(_, (id, buffer))| (*id, buffer.as_slice()))
+            .unzip();
+        let mut verified = block::verify_each(&wanted, &stored).into_iter();
+        let verified = |read: Result<bool, _>| match read {
+            Ok(true) => match verified.next() {
+                Some(Ok(())) => Ok(true),
+                Some(Err(source)) => Err(StoreError::Corrupt { url: self.url(), source }),
                 None => Ok(false),
             },
             other => other,
         };
-        read.into_iter().zip(ids).map(verified).collect()
+        read.into_iter().map(verified).collect()
     }
 
     fn at_once(&self, ids: &[BlockId]) -> usize {
@@ -191,7 +191,7 @@ fn failed<'p>(action: &'static str, path: &'p Path) -> impl Fn(std::io::Error) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::seal;
+    use crate::block::{BlockError, seal};
 
     #[test]
     fn both_layouts_are_read_and_corruption_is_found() {

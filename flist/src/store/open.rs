@@ -14,7 +14,8 @@ use super::{
 use crate::hub::Token;
 use crate::tree::Route;
 
-/// Where a store is: `dir://PATH` (or just a path), `http://…`, `https://…`, `zdb://…`, `redis://…`.
+/// Where a store is: `dir://PATH` (or just a path), `http://…`, `https://…`, `zdb://…`, `redis://…`, or `ardb://…`,
+/// as old classic flists have it: also a server that speaks the Redis protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     /// A directory.
@@ -34,7 +35,7 @@ impl FromStr for StoreUrl {
             Some(("dir", path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
             None if !text.is_empty() => Ok(Self::Dir(text.into())),
             Some(("http" | "https", _)) => Ok(Self::Http(parse()?)),
-            Some(("zdb" | "redis", _)) => Ok(Self::Redis(parse()?)),
+            Some(("zdb" | "redis" | "ardb", _)) => Ok(Self::Redis(parse()?)),
             _ => Err(bad_url(text, "expected dir://, http://, https://, zdb:// or redis://".to_owned())),
         }
     }
@@ -164,7 +165,9 @@ mod tests {
         assert_eq!("dir:///srv/x".parse::<StoreUrl>().unwrap(), StoreUrl::Dir("/srv/x".into()));
         assert_eq!("rel/dir".parse::<StoreUrl>().unwrap(), StoreUrl::Dir("rel/dir".into()));
         assert!(matches!("https://hub/store".parse::<StoreUrl>(), Ok(StoreUrl::Http(_))));
-        assert!(matches!("zdb://hub:9900/ns".parse::<StoreUrl>(), Ok(StoreUrl::Redis(_))));
+        for redis in ["zdb://hub:9900/ns", "redis://hub/1", "ardb://hub.gig.tech:16379"] {
+            assert!(matches!(redis.parse::<StoreUrl>(), Ok(StoreUrl::Redis(_))), "{redis}");
+        }
         for bad in ["", "ftp://x", "http://", "dir://"] {
             assert!(bad.parse::<StoreUrl>().is_err(), "{bad:?} was accepted");
         }

@@ -1,5 +1,5 @@
 //! Blocks behind the Redis protocol: 0-db (`zdb://`), or a Redis server (`redis://`). The key of a block is
-//! its raw 32-byte id.
+//! its raw id, of 32 bytes or, in classic flists, 16.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,6 +15,9 @@ const ZDB_PORT: u16 = 9900;
 
 /// Port of Redis where the address names none.
 const REDIS_PORT: u16 = 6379;
+
+/// Port of ARDB where the address names none.
+const ARDB_PORT: u16 = 16379;
 
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -56,7 +59,11 @@ impl RedisStore {
         let zdb = url.scheme() == "zdb";
         let host =
             url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| refuse("it names no host"))?;
-        let port = url.port().unwrap_or(if zdb { ZDB_PORT } else { REDIS_PORT });
+        let port = url.port().unwrap_or(match url.scheme() {
+            "zdb" => ZDB_PORT,
+            "ardb" => ARDB_PORT,
+            _ => REDIS_PORT,
+        });
         let name = url.path().trim_matches('/');
         if name.contains('/') {
             return Err(refuse("expected HOST[:PORT][/NAMESPACE]"));

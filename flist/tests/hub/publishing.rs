@@ -7,7 +7,7 @@ use reqwest::Client;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::rig::{TestHub, eventually, flist, name};
+use crate::rig::{TestHub, classic_flist, eventually, flist, name};
 
 async fn content(hub: &TestHub, flist: &str) -> Vec<u8> {
     match hub.client.download(&name(flist), None, 100_000).await.unwrap() {
@@ -85,7 +85,8 @@ async fn files_and_links_do_not_take_each_others_names() {
 #[tokio::test]
 async fn what_is_no_flist_or_no_name_is_refused() {
     let hub = TestHub::start().await;
-    hub.client.upload(&name("a/gzip.flist"), vec![0x1f, 0x8b, 8, 0]).await.unwrap();
+    hub.client.upload(&name("a/classic.flist"), classic_flist()).await.unwrap();
+    assert_eq!(hub.put("/api/molt/flist/a/x.flist", vec![0x1f, 0x8b, 8, 0]).await.status(), 422);
     for (path, body) in [
         ("/api/molt/flist/a/x.flist", "<html>"),
         ("/api/molt/flist/a/x.flist", ""),
@@ -98,8 +99,8 @@ async fn what_is_no_flist_or_no_name_is_refused() {
         ("/api/molt/flist/api/x.flist", "SQLite format 3\0"),
         ("/api/molt/link/a/x.flist", "{\"target\": \"../../etc/passwd\"}"),
         ("/api/molt/link/a/x.flist", "{\"target\": \"../.tag-1/x.flist\"}"),
-        ("/api/molt/link/a/x.flist", "{\"target\": \"gzip.flist\", \"other\": 1}"),
-        ("/api/molt/link/a/x.flist", "gzip.flist"),
+        ("/api/molt/link/a/x.flist", "{\"target\": \"classic.flist\", \"other\": 1}"),
+        ("/api/molt/link/a/x.flist", "classic.flist"),
     ] {
         let response = hub.put(path, body).await;
         assert_eq!(response.status(), 400, "{path} {body}");
@@ -110,7 +111,7 @@ async fn what_is_no_flist_or_no_name_is_refused() {
     assert_eq!(hub.put("/api/molt/link/a/x.flist", long).await.status(), 413);
     let names: Vec<String> =
         hub.client.list("a").await.unwrap().into_iter().map(|entry| entry.name).collect();
-    assert_eq!(names, ["gzip.flist"]);
+    assert_eq!(names, ["classic.flist"]);
     assert_eq!(fs::read_dir(hub.users()).unwrap().count(), 1, "only the repo 'a' is there");
 }
 

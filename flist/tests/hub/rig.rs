@@ -145,3 +145,9 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
     panic!("never: {what}");
 }
+
+/// The flist that zflist has made.
+pub(crate) fn classic_flist() -> Vec<u8> {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/golden/classic/golden.flist");
+    fs::read(golden).unwrap()
+}

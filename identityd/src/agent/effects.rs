@@ -358,10 +358,11 @@ impl Effects {
         release: &ReleaseTree,
         fetched: Arc<AtomicU64>,
     ) -> Result<Arc<dyn ContentSource>, Problem> {
-        let (tree, cache) = (release.tree.clone(), self.settings.cache_dir.clone());
+        let routes = self.settings.routes(&release.tree).to_vec();
+        let cache = self.settings.cache_dir.clone();
         let brake = self.brake.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            let counted = Arc::new(CountingStore::new(open_routes(&tree.routes)?, fetched));
+            let counted = Arc::new(CountingStore::new(open_routes(&routes)?, fetched));
             let store = cached(Arc::new(StoppableStore { inner: counted, brake: brake.clone() }), &cache);
             let source = StoppableSource { inner: Arc::new(BlockSource { store }), brake };
             Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(source))

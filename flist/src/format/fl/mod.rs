@@ -6,12 +6,12 @@
 //! extension, which rfs does not look at, is `xattr(ino, name, value)`; it is there only if it has rows.
 
 mod read;
-mod rows;
 mod write;
 
 pub use read::parse;
 pub use write::to_bytes;
 
+use super::rows::RowsError;
 use crate::path::{FlistPath, PathError};
 use crate::tree::TreeError;
 
@@ -24,38 +24,12 @@ const ROOT_INO: i64 = 1;
 /// What is wrong with an fl flist.
 #[derive(Debug, thiserror::Error)]
 pub enum FlError {
-    /// There are fewer bytes than the header says.
-    #[error("it is truncated: {found} of {wanted} bytes are there")]
-    Truncated {
-        /// Its length in bytes.
-        found: u64,
-        /// The length by its header, in bytes.
-        wanted: u64,
-    },
-    /// SQLite cannot open or write the file.
-    #[error("SQLite cannot {action}")]
-    Sqlite {
-        /// What was tried.
-        action: &'static str,
-        /// SQLite's reason.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// SQLite cannot read a table: the file is damaged, or the table or a column is missing.
-    #[error("SQLite cannot read table {table}")]
-    Table {
-        /// The table.
-        table: &'static str,
-        /// SQLite's reason.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// What should be a table is a view, is virtual, or computes its columns.
-    #[error("'{table}' is not an ordinary table")]
-    NotATable {
-        /// The table.
-        table: &'static str,
-    },
+    /// A table cannot be read or written.
+    #[error(transparent)]
+    Rows(RowsError),
+    /// The blocks of a file are of another format.
+    #[error("the blocks of '{0}' are not of the fl format; convert the flist")]
+    Codec(FlistPath),
     /// A table has two rows for one inode.
     #[error("table {table} has inode {ino} twice")]
     DuplicateInode {
@@ -63,18 +37,6 @@ pub enum FlError {
         table: &'static str,
         /// The inode.
         ino: i64,
-    },
-    /// A column holds another type or range than the format says.
-    #[error("table {table}, {entry}: column {column} {problem}")]
-    Column {
-        /// The table.
-        table: &'static str,
-        /// The row.
-        entry: String,
-        /// The column.
-        column: &'static str,
-        /// What is wrong with the value.
-        problem: String,
     },
     /// There is no usable root directory.
     #[error("there is no root directory: inode 1 must be a directory with parent 0")]
@@ -133,4 +95,10 @@ pub enum FlError {
         /// The limit.
         limit: usize,
     },
+}
+
+impl From<RowsError> for FlError {
+    fn from(error: RowsError) -> Self {
+        Self::Rows(error)
+    }
 }

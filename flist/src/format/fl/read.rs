@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::rows::Database;
+use super::super::MAX_TEXT;
+use super::super::rows::{Database, RowsError};
 use super::{FlError, ROOT_INO};
 use crate::block::{BlockId, BlockKey};
 use crate::path::{FlistPath, MAX_NAME};
@@ -10,9 +11,6 @@ use crate::tree::{Block, Content, Entry, Kind, Limits, Meta, Route, Tree, TreeEr
 use crate::xattr::{MAX_VALUE, MAX_XATTR_NAME, Xattrs, is_kept};
 
 const S_IFMT: u32 = 0o170_000;
-
-/// Longest address of a store, and longest tag, in bytes.
-const MAX_TEXT: usize = 16 * 1024;
 
 /// Reads an fl flist from memory.
 ///
@@ -118,12 +116,12 @@ impl InodeRow {
             file_type::FIFO => Kind::Fifo,
             file_type::SOCKET => Kind::Socket,
             other => {
-                return Err(FlError::Column {
+                return Err(FlError::Rows(RowsError::Column {
                     table: "inode",
                     entry: format!("entry '{path}'"),
                     column: "mode",
                     problem: format!("has the unknown file type {other:#o}"),
-                });
+                }));
             }
         })
     }
@@ -230,16 +228,15 @@ fn read_xattrs(database: &Database, limits: &Limits) -> Result<HashMap<i64, Xatt
         let value = field.bytes(2, "value", MAX_VALUE)?;
         // Others would be refused by the system, or belong to another machine.
         if !is_kept(name) || name.contains(&0) {
-            return Err(
-                field.refuse("name", format!("'{}' is not one that a flist keeps", name.escape_ascii()))
-            );
+            let problem = format!("'{}' is not one that a flist keeps", name.escape_ascii());
+            return Err(field.refuse("name", problem).into());
         }
         bytes += name.len() + value.len();
         if bytes > limits.xattr_bytes {
             return Err(FlError::TooMany { what: "bytes of extended attributes", limit: limits.xattr_bytes });
         }
         match xattrs.entry(ino).or_default().insert(name.to_vec(), value.to_vec()) {
-            Some(_) => Err(field.refuse("name", format!("'{}' is there twice", name.escape_ascii()))),
+            Some(_) => Err(field.refuse("name", format!("'{}' is there twice", name.escape_ascii())).into()),
             None => Ok(()),
         }
     })?;
@@ -254,7 +251,8 @@ fn read_routes(database: &Database, limits: &Limits) -> Result<Vec<Route>, FlErr
         }
         let url = field.text(3, "url", MAX_TEXT)?;
         if url.contains(char::is_control) {
-            return Err(field.refuse("url", format!("holds control characters: {}", url.escape_debug())));
+            let problem = format!("holds control characters: {}", url.escape_debug());
+            return Err(field.refuse("url", problem).into());
         }
         let route = Route { first: field.unsigned(1, "start")?, last: field.unsigned(2, "end")?, url };
         routes.push((field.integer(0, "rowid")?, route));

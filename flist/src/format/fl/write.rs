@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
+use super::super::rows::RowsError;
 use super::{FlError, ROOT_INO};
+use crate::block::Codec;
 use crate::path::FlistPath;
 use crate::tree::{Entry, Kind, Meta, Tree};
 
@@ -34,9 +36,12 @@ const DIRECTORY_SIZE: i64 = 4096;
 /// The fl file of a tree. Entries are numbered in the order of their paths, `ctime` is `mtime`.
 ///
 /// # Errors
-/// [`FlError::Sqlite`].
+/// [`FlError::Rows`], [`FlError::Codec`].
 pub fn to_bytes(tree: &Tree) -> Result<Vec<u8>, FlError> {
-    let failed = |source| FlError::Sqlite { action: "write the flist", source };
+    if let Some(path) = tree.other_than(Codec::Fl) {
+        return Err(FlError::Codec(path.clone()));
+    }
+    let failed = |source| FlError::Rows(RowsError::Sqlite { action: "write the flist", source });
     let mut database = Connection::open_in_memory().map_err(failed)?;
     fill(&mut database, tree).map_err(failed)?;
     Ok(database.serialize("main").map_err(failed)?.to_vec())

@@ -1,10 +1,58 @@
-//! An SQLite file that nobody vouches for: opened so that it is only data, and read column by column.
+//! An SQLite file that nobody vouches for: opened so that it is only data, and read column by column. Both formats
+//! are made of it.
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row};
 
-use super::FlError;
+/// Why a table of a flist cannot be read, or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    /// There are fewer bytes than the header says.
+    #[error("it is truncated: {found} of {wanted} bytes are there")]
+    Truncated {
+        /// Its length in bytes.
+        found: u64,
+        /// The length by its header, in bytes.
+        wanted: u64,
+    },
+    /// SQLite cannot open or write the file.
+    #[error("SQLite cannot {action}")]
+    Sqlite {
+        /// What was tried.
+        action: &'static str,
+        /// SQLite's reason.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// SQLite cannot read a table: the file is damaged, or the table or a column is missing.
+    #[error("SQLite cannot read table {table}")]
+    Table {
+        /// The table.
+        table: &'static str,
+        /// SQLite's reason.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// What should be a table is a view, is virtual, or computes its columns.
+    #[error("'{table}' is not an ordinary table")]
+    NotATable {
+        /// The table.
+        table: &'static str,
+    },
+    /// A column holds another type or range than the format says.
+    #[error("table {table}, {entry}: column {column} {problem}")]
+    Column {
+        /// The table.
+        table: &'static str,
+        /// The row.
+        entry: String,
+        /// The column.
+        column: &'static str,
+        /// What is wrong with the value.
+        problem: String,
+    },
+}
 
 /// Length of the header of an SQLite file in bytes.
 const HEADER: usize = 100;
@@ -18,15 +66,15 @@ impl Database {
     /// Opens a copy of these bytes.
     ///
     /// # Errors
-    /// [`FlError::Truncated`] and [`FlError::Sqlite`].
-    pub(super) fn open(bytes: &[u8]) -> Result<Self, FlError> {
+    /// [`RowsError::Truncated`] and [`RowsError::Sqlite`].
+    pub(super) fn open(bytes: &[u8]) -> Result<Self, RowsError> {
         let found = bytes.len() as u64;
         let wanted = length_by_header(bytes);
         // SQLite takes what is missing in the last page for zeros.
         if found < wanted {
-            return Err(FlError::Truncated { found, wanted });
+            return Err(RowsError::Truncated { found, wanted });
         }
-        let failed = |source| FlError::Sqlite { action: "open it", source };
+        let failed = |source| RowsError::Sqlite { action: "open it", source };
         let mut connection = Connection::open_in_memory().map_err(failed)?;
         connection.deserialize_read_exact("main", bytes, bytes.len(), true).map_err(failed)?;
         // A flist is data: nothing of its schema may run.
@@ -45,16 +93,16 @@ impl Database {
     /// before the first row, so `each` can stop a table that is too long.
     ///
     /// # Errors
-    /// [`FlError::NotATable`], [`FlError::Table`], and those of `each`.
-    pub(super) fn for_each_row(
+    /// [`RowsError::NotATable`], [`RowsError::Table`], and those of `each`.
+    pub(super) fn for_each_row<E: From<RowsError>>(
         &self,
         table: &'static str,
         columns: &str,
-        mut each: impl FnMut(Field<'_, '_>) -> Result<(), FlError>,
-    ) -> Result<(), FlError> {
-        let failed = |source| FlError::Table { table, source };
+        mut each: impl FnMut(Field<'_, '_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let failed = |source| RowsError::Table { table, source };
         if !self.is_ordinary_table(table).map_err(failed)? {
-            return Err(FlError::NotATable { table });
+            return Err(RowsError::NotATable { table }.into());
         }
         let sql = format!("SELECT {columns} FROM {table}");
         let mut statement = self.connection.prepare(&sql).map_err(failed)?;
@@ -65,14 +113,33 @@ impl Database {
         Ok(())
     }
 
+    /// One column of the row with this number; `column` is of a table that [`Database::for_each_row`] has read.
+    ///
+    /// # Errors
+    /// [`RowsError::Table`], [`RowsError::Column`].
+    pub(super) fn bytes_at(
+        &self,
+        table: &'static str,
+        column: &'static str,
+        rowid: i64,
+    ) -> Result<Vec<u8>, RowsError> {
+        let failed = |source| RowsError::Table { table, source };
+        let sql = format!("SELECT {column} FROM {table} WHERE rowid = ?1");
+        let mut statement = self.connection.prepare_cached(&sql).map_err(failed)?;
+        let mut rows = statement.query([rowid]).map_err(failed)?;
+        let missing = || failed(rusqlite::Error::QueryReturnedNoRows);
+        let row = rows.next().map_err(failed)?.ok_or_else(missing)?;
+        Ok(Field { table, row, ino: None }.bytes(0, column, usize::MAX)?.to_vec())
+    }
+
     /// Whether there is anything of this name.
     ///
     /// # Errors
-    /// [`FlError::Table`].
-    pub(super) fn has(&self, table: &'static str) -> Result<bool, FlError> {
+    /// [`RowsError::Table`].
+    pub(super) fn has(&self, table: &'static str) -> Result<bool, RowsError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE)";
         let found = self.connection.query_row(sql, [table], |row| row.get(0));
-        found.map_err(|source| FlError::Table { table, source })
+        found.map_err(|source| RowsError::Table { table, source })
     }
 
     /// Neither a view nor virtual, nor with columns that are computed instead of stored.
@@ -114,20 +181,24 @@ impl<'r> Field<'r, '_> {
         Self { ino: Some(ino), ..self }
     }
 
-    pub(super) fn integer(&self, index: usize, column: &'static str) -> Result<i64, FlError> {
+    pub(super) fn integer(&self, index: usize, column: &'static str) -> Result<i64, RowsError> {
         match self.value(index, column)? {
             ValueRef::Integer(value) => Ok(value),
             other => Err(self.wrong_type(column, other.data_type())),
         }
     }
 
-    pub(super) fn unsigned<T: TryFrom<i64>>(&self, index: usize, column: &'static str) -> Result<T, FlError> {
+    pub(super) fn unsigned<T: TryFrom<i64>>(
+        &self,
+        index: usize,
+        column: &'static str,
+    ) -> Result<T, RowsError> {
         let value = self.integer(index, column)?;
         T::try_from(value).map_err(|_| self.refuse(column, format!("is out of range: {value}")))
     }
 
     /// A user or group. The highest number is no owner but means "leave it" to the system.
-    pub(super) fn owner(&self, index: usize, column: &'static str) -> Result<u32, FlError> {
+    pub(super) fn owner(&self, index: usize, column: &'static str) -> Result<u32, RowsError> {
         match self.unsigned(index, column)? {
             u32::MAX => Err(self.refuse(column, format!("is out of range: {}", u32::MAX))),
             id => Ok(id),
@@ -139,7 +210,7 @@ impl<'r> Field<'r, '_> {
         index: usize,
         column: &'static str,
         limit: usize,
-    ) -> Result<&'r [u8], FlError> {
+    ) -> Result<&'r [u8], RowsError> {
         match self.value(index, column)? {
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > limit => {
                 Err(self.refuse(column, format!("has {} bytes, the limit is {limit}", bytes.len())))
@@ -149,27 +220,27 @@ impl<'r> Field<'r, '_> {
         }
     }
 
-    pub(super) fn text(&self, index: usize, column: &'static str, limit: usize) -> Result<String, FlError> {
+    pub(super) fn text(&self, index: usize, column: &'static str, limit: usize) -> Result<String, RowsError> {
         let bytes = self.bytes(index, column, limit)?;
         String::from_utf8(bytes.to_vec()).map_err(|_| self.refuse(column, "is not UTF-8".to_owned()))
     }
 
-    pub(super) fn digest(&self, index: usize, column: &'static str) -> Result<[u8; 32], FlError> {
+    pub(super) fn digest(&self, index: usize, column: &'static str) -> Result<[u8; 32], RowsError> {
         let bytes = self.bytes(index, column, usize::MAX)?;
         bytes.try_into().map_err(|_| self.refuse(column, format!("has {} bytes, expected 32", bytes.len())))
     }
 
-    fn value(&self, index: usize, column: &'static str) -> Result<ValueRef<'r>, FlError> {
+    fn value(&self, index: usize, column: &'static str) -> Result<ValueRef<'r>, RowsError> {
         self.row.get_ref(index).map_err(|source| self.refuse(column, source.to_string()))
     }
 
-    fn wrong_type(&self, column: &'static str, found: Type) -> FlError {
+    fn wrong_type(&self, column: &'static str, found: Type) -> RowsError {
         self.refuse(column, format!("holds a value of type {found}"))
     }
 
-    pub(super) fn refuse(&self, column: &'static str, problem: String) -> FlError {
+    pub(super) fn refuse(&self, column: &'static str, problem: String) -> RowsError {
         let entry = self.ino.map_or_else(|| "a row".to_owned(), |ino| format!("inode {ino}"));
-        FlError::Column { table: self.table, entry, column, problem }
+        RowsError::Column { table: self.table, entry, column, problem }
     }
 }
 
