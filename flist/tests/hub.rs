@@ -8,6 +8,9 @@ mod bad_hub;
 mod blocks;
 #[path = "hub/channels.rs"]
 mod channels;
+#[cfg(feature = "publish")]
+#[path = "hub/classic.rs"]
+mod classic;
 #[path = "hub/listings.rs"]
 mod listings;
 #[path = "hub/pages.rs"]

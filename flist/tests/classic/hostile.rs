@@ -196,9 +196,9 @@ fn more_than_the_limits_allow() {
     let golden = golden_flist();
     for (flist, limits, says) in [
         (&deep, Limits { depth: 2, ..limits }, "the depth of 'a/b/c' 3 exceeds the limit of 2"),
-        (&deep, Limits { entries: 2, ..limits }, "more than"),
+        (&deep, Limits { entries: 2, ..limits }, "more than 2 entries"),
         (&deep, Limits { path_bytes: 8, ..limits }, "the length of all paths"),
-        (&golden, Limits { blocks: 3, ..limits }, "more than"),
+        (&golden, Limits { blocks: 3, ..limits }, "more than 3 blocks"),
         (&golden, Limits { file_bytes: 1_000_000, ..limits }, "the size of"),
         (&golden, Limits { target_bytes: 5, ..limits }, "target of"),
         (&golden, Limits { flist_bytes: 4096, ..limits }, "unpacks to more than 4096 bytes"),

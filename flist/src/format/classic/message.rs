@@ -8,6 +8,7 @@ use capnp::serialize::{BufferSegments, read_message_from_flat_slice};
 use super::ClassicError;
 use super::classic_capnp::{aci, dir, file, inode};
 use crate::block::{BlockId, BlockKey};
+use crate::path::{MAX_NAME, MAX_PATH};
 use crate::tree::Block;
 
 /// A block of a file is this many units of [`BLOCK_UNIT`].
@@ -17,8 +18,11 @@ pub(super) const UNITS_PER_BLOCK: u16 = 128;
 pub(super) const BLOCK_UNIT: u64 = 4096;
 
 /// How many times the words of a message may be read, because pointers to the same place make it look larger. Nobody
-/// shares anything, and each word is read once or, as a pointer, twice.
-const READS: usize = 4;
+/// shares anything, and each word is read once.
+const READS: usize = 2;
+
+/// Longest key of table `entries`, in bytes.
+pub(super) const MAX_KEY: usize = 64;
 
 /// Pointers above one another: a directory, its entries, the attributes, the blocks, the bytes.
 const NESTING: i32 = 12;
@@ -43,6 +47,8 @@ pub(super) struct Directory {
     pub(super) access: String,
     pub(super) mtime: u32,
     pub(super) contents: Vec<Inode>,
+    /// Blocks of all of them.
+    pub(super) blocks: usize,
 }
 
 /// What a directory says about one of its entries.
@@ -89,14 +95,29 @@ impl Aligned {
     }
 }
 
+/// How much more of something there may be, and how much of it in the whole flist.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    pub(super) what: &'static str,
+    pub(super) left: usize,
+    pub(super) limit: usize,
+}
+
+impl Room {
+    fn exceeded(self) -> ClassicError {
+        ClassicError::TooMany { what: self.what, limit: self.limit }
+    }
+}
+
 /// A directory; `what` says which.
 ///
 /// # Errors
-/// [`ClassicError::Message`]; [`ClassicError::TooMany`] with more than `most` entries, or `most_blocks` in all.
+/// [`ClassicError::Message`]; [`ClassicError::TooMany`] where there is no room.
 pub(super) fn directory(
     bytes: &[u8],
     what: impl Fn() -> String,
-    (most, most_blocks): (usize, usize),
+    for_entries: Room,
+    for_blocks: Room,
 ) -> Result<Directory, ClassicError> {
     let failed = |source| ClassicError::Message { what: what(), source };
     let aligned = Aligned::new(bytes);
@@ -104,21 +125,19 @@ pub(super) fn directory(
     let dir: dir::Reader<'_> = reader.get_root().map_err(failed)?;
     let access = text(dir.get_acl_key()).map_err(failed)?;
     let list = dir.get_contents().map_err(failed)?;
-    if list.len() as usize > most {
-        return Err(ClassicError::TooMany { what: "entries", limit: most });
+    if list.len() as usize > for_entries.left {
+        return Err(for_entries.exceeded());
     }
     let (mut contents, mut blocks) = (Vec::new(), 0);
     for entry in list.iter() {
-        let entry = inode(entry, most_blocks - blocks).map_err(failed)?;
-        let Some(entry) = entry else {
-            return Err(ClassicError::TooMany { what: "blocks", limit: most_blocks });
-        };
+        let entry = inode(entry, for_blocks.left - blocks).map_err(failed)?;
+        let entry = entry.ok_or_else(|| for_blocks.exceeded())?;
         if let What::File { blocks: more, .. } = &entry.what {
             blocks += more.len();
         }
         contents.push(entry);
     }
-    Ok(Directory { access, mtime: dir.get_modification_time(), contents })
+    Ok(Directory { access, mtime: dir.get_modification_time(), contents, blocks })
 }
 
 /// `None` with more than `most_blocks`.
@@ -133,12 +152,12 @@ fn inode(inode: inode::Reader<'_>, most_blocks: usize) -> capnp::Result<Option<I
                 None => return Ok(None),
             }
         }
-        Ok(inode::attributes::Link(link)) => What::Symlink(link?.get_target()?.as_bytes().to_vec()),
+        Ok(inode::attributes::Link(link)) => What::Symlink(start(link?.get_target()?, MAX_PATH + 1)),
         Ok(inode::attributes::Special(_)) => What::Special,
         Err(_) => What::Unknown,
     };
     Ok(Some(Inode {
-        name: inode.get_name()?.as_bytes().to_vec(),
+        name: start(inode.get_name()?, MAX_NAME + 1),
         size: inode.get_size(),
         access: text(inode.get_acl_key())?,
         mtime: inode.get_modification_time(),
@@ -173,8 +192,8 @@ pub(super) fn access(bytes: &[u8], key: &str) -> Result<Access, ClassicError> {
         let reader = aligned.reader()?;
         let aci: aci::Reader<'_> = reader.get_root()?;
         Ok(Access {
-            user: aci.get_uname()?.as_bytes().to_vec(),
-            group: aci.get_gname()?.as_bytes().to_vec(),
+            user: start(aci.get_uname()?, MAX_NAME),
+            group: start(aci.get_gname()?, MAX_NAME),
             mode: aci.get_mode(),
             uid: aci.get_uid(),
             gid: aci.get_gid(),
@@ -184,7 +203,13 @@ pub(super) fn access(bytes: &[u8], key: &str) -> Result<Access, ClassicError> {
         .map_err(|source| ClassicError::Message { what: format!("access '{}'", key.escape_debug()), source })
 }
 
-/// A key; what is no UTF-8 is the key of nothing.
+/// A key; what is no UTF-8, or too long, is the key of nothing.
 fn text(text: capnp::Result<capnp::text::Reader<'_>>) -> capnp::Result<String> {
-    Ok(String::from_utf8_lossy(text?.as_bytes()).into_owned())
+    Ok(String::from_utf8_lossy(&start(text?, MAX_KEY + 1)).into_owned())
+}
+
+/// No more of a text than it takes to see that it is too long.
+fn start(text: capnp::text::Reader<'_>, most: usize) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    bytes[..bytes.len().min(most)].to_vec()
 }

@@ -3,15 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use super::access::{self, Owners};
-use super::message::{self, Access, BLOCK_UNIT, Directory, Inode, UNITS_PER_BLOCK, What};
+use super::message::{self, Access, BLOCK_UNIT, Directory, Inode, MAX_KEY, Room, UNITS_PER_BLOCK, What};
 use super::{ClassicError, archive, directory_key, notes, router};
 use crate::block::BLOCK_SIZE;
 use crate::format::rows::Database;
 use crate::path::FlistPath;
 use crate::tree::{Content, Entry, Kind, Limits, Meta, Tree, TreeError};
-
-/// Longest key of table `entries`, in bytes.
-const MAX_KEY: usize = 64;
 
 /// Reads a classic flist from memory.
 ///
@@ -49,6 +46,8 @@ struct Walk<'d> {
     known: HashMap<String, Option<Access>>,
     /// Keys of the directories that were read.
     seen: HashSet<String>,
+    /// Entries and blocks of all directories that were read, in the tree or not yet.
+    entries: usize,
     blocks: usize,
     path_bytes: u64,
     skipped: Skipped,
@@ -82,6 +81,7 @@ impl<'d> Walk<'d> {
             owners: Owners::default(),
             known: HashMap::new(),
             seen: HashSet::new(),
+            entries: 0,
             blocks: 0,
             path_bytes: 0,
             skipped: Skipped::default(),
@@ -90,7 +90,7 @@ impl<'d> Walk<'d> {
 
     fn tree(mut self) -> Result<Tree, ClassicError> {
         let root = FlistPath::root();
-        let directory = self.directory(directory_key(&root), &root, 0)?;
+        let directory = self.directory(directory_key(&root), &root)?;
         let mut tree = Tree::new(self.meta(&directory.access, directory.mtime, &root)?);
         let mut stack = vec![Pending { path: root, depth: 0, directory }];
         while let Some(Pending { path: parent, depth, directory }) = stack.pop() {
@@ -99,7 +99,7 @@ impl<'d> Walk<'d> {
                     .join(&inode.name)
                     .map_err(|source| ClassicError::Name { parent: parent.clone(), source })?;
                 self.count(&path, depth + 1)?;
-                let Some((entry, below)) = self.entry(&path, inode, tree.len())? else { continue };
+                let Some((entry, below)) = self.entry(&path, inode)? else { continue };
                 tree.insert(path.clone(), entry).map_err(ClassicError::Tree)?;
                 stack.extend(below.map(|directory| Pending { path, depth: depth + 1, directory }));
             }
@@ -113,13 +113,12 @@ impl<'d> Walk<'d> {
         &mut self,
         path: &FlistPath,
         inode: Inode,
-        entries: usize,
     ) -> Result<Option<(Entry, Option<Directory>)>, ClassicError> {
         let refuse = |problem: String| Err(ClassicError::Entry { path: path.clone(), problem });
         let (mut access, mut mtime, mut below) = (inode.access, inode.mtime, None);
         let kind = match inode.what {
             What::Directory(key) => {
-                let mut directory = self.directory(key, path, entries + 1)?;
+                let mut directory = self.directory(key, path)?;
                 // What the directory says of itself counts, as it does for 0-fs.
                 if !directory.access.is_empty() {
                     access = std::mem::take(&mut directory.access);
@@ -135,7 +134,6 @@ impl<'d> Walk<'d> {
                     let bytes = u64::from(units) * BLOCK_UNIT;
                     return refuse(format!("has blocks of {bytes} bytes, expected {BLOCK_SIZE}"));
                 }
-                self.blocks += blocks.len();
                 Kind::File(Content { size, blocks })
             }
             What::Symlink(target) => match target.as_slice() {
@@ -164,12 +162,7 @@ impl<'d> Walk<'d> {
     }
 
     /// Each is read once: a second time it would be in itself, or in two directories.
-    fn directory(
-        &mut self,
-        key: String,
-        path: &FlistPath,
-        entries: usize,
-    ) -> Result<Directory, ClassicError> {
+    fn directory(&mut self, key: String, path: &FlistPath) -> Result<Directory, ClassicError> {
         let Some(rowid) = self.rows.get(&key) else {
             return Err(ClassicError::NoDirectory {
                 path: path.clone(),
@@ -181,8 +174,14 @@ impl<'d> Walk<'d> {
         }
         let bytes = self.database.bytes_at("entries", "value", *rowid)?;
         self.seen.insert(key);
-        let most = (self.limits.entries.saturating_sub(entries), self.limits.blocks - self.blocks);
-        message::directory(&bytes, || format!("directory '{path}'"), most)
+        let room = |what, limit, taken| Room { what, left: limit - taken, limit };
+        let for_entries = room("entries", self.limits.entries, self.entries);
+        let for_blocks = room("blocks", self.limits.blocks, self.blocks);
+        let what = || format!("directory '{path}'");
+        let directory = message::directory(&bytes, what, for_entries, for_blocks)?;
+        self.entries += directory.contents.len();
+        self.blocks += directory.blocks;
+        Ok(directory)
     }
 
     fn meta(&mut self, key: &str, mtime: u32, path: &FlistPath) -> Result<Meta, ClassicError> {
