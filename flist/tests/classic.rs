@@ -11,6 +11,8 @@ mod golden;
 #[path = "classic/hostile.rs"]
 mod hostile;
 mod observe;
+#[path = "classic/peers.rs"]
+mod peers;
 #[path = "classic/random.rs"]
 mod random;
 #[path = "classic/written.rs"]

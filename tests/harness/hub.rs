@@ -199,6 +199,11 @@ impl Hub {
             .doing(|| format!("move {}", link.display()))
     }
 
+    /// The flist of a published version.
+    pub fn flist_path(&self, version: &str) -> PathBuf {
+        self.flist(&format!("v{version}"))
+    }
+
     /// Removes the link of the run mode `dev`: nothing is offered until something is again.
     ///
     /// # Errors
