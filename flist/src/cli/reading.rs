@@ -67,6 +67,13 @@ impl Reading {
             )));
         }
         let tree = flist::format::read(flist, &Limits::default())?;
+        let nowhere = tree.routes.is_empty() && self.store.is_empty() && self.cache.is_none();
+        if nowhere && tree.files().any(|(_, _, content)| !content.blocks.is_empty()) {
+            return Err(Failure::usage(format!(
+                "{} does not say where its blocks are; name their store with -s, such as zdb://hub.grid.tf:9900",
+                flist.display()
+            )));
+        }
         let store = open_for_reading(&tree.routes, &self.store, self.cache.as_deref())?;
         Ok((tree, store))
     }

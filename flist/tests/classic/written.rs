@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use flist::block::Codec;
 use flist::convert::convert;
@@ -101,6 +102,26 @@ fn the_command_converts_both_ways() {
     assert_eq!((format, ids(&tree)), (Format::Classic, ids(&golden_tree())));
     flist(&["diff".as_ref(), &at("a"), &at("b")]);
     flist(&["diff".as_ref(), &at("b"), &at("a")]);
+}
+
+#[test]
+fn a_flist_that_does_not_say_where_its_blocks_are_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tree = golden_tree();
+    (tree.routes, tree.tags) = (Vec::new(), BTreeMap::new());
+    let silent = dir.path().join("silent.flist");
+    format::write_as(&tree, &silent, Format::Classic).unwrap();
+    for arguments in [&["verify"][..], &["convert"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flist"));
+        command.args(arguments).arg(&silent).current_dir(dir.path());
+        if arguments == ["convert"] {
+            command.arg("out");
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("does not say where its blocks are; name their store with -s"), "{said}");
+    }
 }
 
 #[test]
