@@ -7,7 +7,7 @@
 //! ROOT/public/users/<repo>/<name>.flist              a flist, or a relative link to one
 //! ROOT/public/users/<repo>/.tag-<tag>/<name>.flist   an entry of a tag: a link to a flist
 //! ROOT/public/users/<repo>/<taglink>                 a link to a tag
-//! ROOT/store/<first 2 digits>/<64 hex digits>        a block
+//! ROOT/store/<first 2 digits>/<64 or 32 hex digits>  a block
 //! ROOT/trust/, ROOT/director/                        signed metadata
 //! ```
 //!

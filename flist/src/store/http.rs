@@ -1,4 +1,4 @@
-//! Blocks over HTTP: `GET <url>/<first two hex digits>/<64 hex digits>`, then `<url>/<64 hex digits>`, as
+//! Blocks over HTTP: `GET <url>/<first two hex digits>/<id>`, then `<url>/<id>`, as
 //! rfs lays them out. Our hub also takes `PUT`.
 
 use std::io::{self, ErrorKind, Read};
