@@ -11,6 +11,7 @@ use std::path::Path;
 /// # Errors
 /// The system's. The file is the old or the new one then, never a mixture: it is the new one when only
 /// syncing the directory failed.
+#[tracing::instrument(level = "trace", skip_all, fields(at = %path.display()))]
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -127,6 +127,15 @@ impl Releases {
         }
     }
 
+    /// Takes back what was counted against a release that is installed, because nobody came to note that its last
+    /// attempt ended well. One that was judged stays so.
+    ///
+    /// # Errors
+    /// [`ReleasesError`].
+    pub fn installed(&mut self, release: ReleaseId) -> Result<(), ReleasesError> {
+        if self.note(&release).is_some_and(|note| note.judged) { Ok(()) } else { self.succeeded(release) }
+    }
+
     /// Forgets every release whose id begins with this text, so that each may be tried again; tells which.
     ///
     /// # Errors
@@ -196,8 +205,9 @@ mod tests {
         assert!(releases.note(&id(2)).is_none());
         releases.excuse(id(1)).unwrap();
         assert!(!releases.note(&id(1)).unwrap().is_bad());
-        releases.succeeded(id(1)).unwrap();
+        releases.installed(id(1)).unwrap();
         assert!(Releases::load(&path).note(&id(1)).is_none());
+        releases.installed(id(1)).unwrap();
     }
 
     #[test]
@@ -210,6 +220,8 @@ mod tests {
         let mut releases = Releases::load(&path);
         let note = releases.note(&id(1)).unwrap();
         assert_eq!((note.is_bad(), note.attempts, note.reason.as_str()), (true, 1, "web is not well"));
+        releases.installed(id(1)).unwrap();
+        assert!(releases.note(&id(1)).unwrap().is_bad());
         releases.forget("0101").unwrap();
         releases.attempt(id(1)).unwrap();
         assert!(!Releases::load(&path).note(&id(1)).unwrap().is_bad());

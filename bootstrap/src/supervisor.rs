@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tracing::instrument;
 use zinit_client::{Client, Dialect, Error, ServiceStatus, SignalName, UnitName};
 
 use crate::processes;
@@ -128,7 +129,7 @@ pub trait HeldProcess: Send + Sync {
     }
 }
 
-/// The real supervisor: zinit, and the processes in /proc.
+/// The real supervisor: zinit, and the processes in /proc. Each effect is a span of the log.
 #[async_trait]
 impl Supervisor for Client {
     async fn stop_order(&self) -> Result<StopOrder, Error> {
@@ -143,18 +144,22 @@ impl Supervisor for Client {
         Client::status(self, unit).await
     }
 
+    #[instrument(level = "trace", skip_all, fields(%unit))]
     async fn monitor(&self, unit: &UnitName) -> Result<(), Error> {
         Client::monitor(self, unit).await
     }
 
+    #[instrument(level = "trace", skip_all, fields(%unit))]
     async fn start(&self, unit: &UnitName) -> Result<(), Error> {
         Client::start(self, unit).await
     }
 
+    #[instrument(level = "trace", skip_all, fields(%unit))]
     async fn stop(&self, unit: &UnitName) -> Result<(), Error> {
         Client::stop(self, unit).await
     }
 
+    #[instrument(level = "trace", skip_all, fields(%unit))]
     async fn forget(&self, unit: &UnitName) -> Result<(), Error> {
         Client::forget(self, unit).await
     }
@@ -210,6 +215,7 @@ impl HeldProcess for Process {
         killpg(self.group(), None) != Err(Errno::ESRCH)
     }
 
+    #[instrument(level = "trace", skip_all, fields(pid = self.pid, %signal))]
     fn signal_group(&self, signal: SignalName) {
         // All names are Linux's; whoever is gone needs no signal.
         if let Ok(signal) = Signal::from_str(signal.as_str()) {

@@ -116,6 +116,7 @@ impl Handover {
     }
 
     /// It is over, whatever came of it.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub fn end(run_dir: &Path) {
         match std::fs::remove_file(run_dir.join(FILE)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -143,6 +144,7 @@ impl Handover {
     ///
     /// # Errors
     /// A [`Problem`]; there is no guardian then, and no note.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub fn start_guardian(&self) -> Result<(), Problem> {
         let run_dir = &self.places.run_dir;
         self.write()?;
@@ -156,6 +158,7 @@ impl Handover {
 
 /// Starts `identityd guardian` by way of a process that ends at once, so that the guardian is nobody's
 /// child: the new daemon does not know that it has one.
+#[tracing::instrument(level = "debug", skip_all)]
 fn launch(run_dir: &Path) -> Result<(), Problem> {
     let failed = |error: std::io::Error| local("cannot start the guardian", &error);
     let mut launcher = Command::new("/proc/self/exe")
@@ -177,6 +180,7 @@ fn launch(run_dir: &Path) -> Result<(), Problem> {
 }
 
 /// Replaces this process by the new program; returns only if that fails.
+#[tracing::instrument(level = "debug", skip_all, fields(program = %program.display()))]
 pub fn exec(program: &Path, arguments: &[String]) -> Problem {
     match try_exec(program, arguments) {
         Ok(never) => match never {},
@@ -208,6 +212,7 @@ pub fn guardian(arguments: &[OsString]) -> Result<(), Problem> {
     }
 }
 
+#[tracing::instrument(level = "debug", skip_all)]
 fn guard(run_dir: &Path) -> Result<(), Problem> {
     let Some(handover) = Handover::read(run_dir) else {
         return Err(Problem::new(ProblemKind::Local, "there is no handover to watch over"));
@@ -253,6 +258,7 @@ fn is_readable_within(fd: &impl std::os::fd::AsFd, time: Duration) -> bool {
 
 /// Stops the new daemon, undoes the swap, starts the old one; in this order, and each whatever came of the
 /// one before.
+#[tracing::instrument(level = "debug", skip_all)]
 async fn put_back(handover: &Handover, why: &str) -> Result<(), Problem> {
     let Places { root, state_dir, run_dir, zinit_socket } = &handover.places;
     let unit = &handover.unit;

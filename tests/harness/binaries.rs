@@ -16,7 +16,7 @@ pub const SUPERVISOR: &str = "MOLT_ZINIT";
 pub const SKIP_BUILD: &str = "MOLT_SKIP_BUILD";
 
 /// Everything a test runs, as arguments of `cargo build`.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 17] = [
     "--package",
     "bootstrap",
     "--package",
@@ -25,6 +25,8 @@ const PROGRAMS: [&str; 15] = [
     "flist",
     "--package",
     "molt-supervisor",
+    "--package",
+    "molt-halting",
     "--package",
     "molt-tests",
     "--package",
@@ -100,6 +102,11 @@ impl Binaries {
         self.path("identityd")
     }
 
+    /// identityd that halts at a named point, to be killed there.
+    pub fn halting(&self) -> PathBuf {
+        self.path("molt-halting")
+    }
+
     /// `flist`, with the hub and publishing.
     pub fn flist(&self) -> PathBuf {
         self.path("flist")
@@ -132,6 +139,7 @@ impl Binaries {
         let wanted = [
             found.bootstrap(),
             found.identityd(),
+            found.halting(),
             found.flist(),
             found.web(),
             found.launcher(),

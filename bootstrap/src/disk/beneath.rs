@@ -1,4 +1,4 @@
-//! The files beneath a real directory, by `openat2(RESOLVE_IN_ROOT)`.
+//! The files beneath a real directory, by `openat2(RESOLVE_IN_ROOT)`. Each effect is a span of the log.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,6 +17,7 @@ use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 use rustix::fs::{FallocateFlags, RenameFlags, StatxAttributes, StatxFlags, renameat_with};
+use tracing::instrument;
 
 use super::{Disk, Filesystem, Kind, OpenFile, Rename, Special, Stat};
 
@@ -69,6 +70,11 @@ impl Beneath {
     /// Where the directory is in the file system of this process, without symlinks.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A path as the log shows it.
+    fn outer(&self, path: &FlistPath) -> PathBuf {
+        self.path.join(path.as_path())
     }
 
     fn open_at(&self, path: &FlistPath, flags: OFlag) -> Result<OwnedFd, Errno> {
@@ -196,11 +202,13 @@ impl Disk for Beneath {
         }
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn make_directory(&self, path: &FlistPath) -> io::Result<()> {
         let place = self.place(path)?;
         Ok(mkdirat(&place.dir, place.name.as_os_str(), Mode::S_IRWXU)?)
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn create(&self, path: &FlistPath) -> io::Result<()> {
         let place = self.place(path)?;
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
@@ -209,15 +217,18 @@ impl Disk for Beneath {
         Ok(())
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn reserve(&self, path: &FlistPath, bytes: u64) -> io::Result<()> {
         let file = self.file(path, OFlag::O_WRONLY)?;
         Ok(rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes)?)
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn append(&self, path: &FlistPath, bytes: &[u8]) -> io::Result<()> {
         self.file(path, OFlag::O_WRONLY | OFlag::O_APPEND)?.write_all(bytes)
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn make_special(&self, path: &FlistPath, special: Special<'_>) -> io::Result<()> {
         let place = self.place(path)?;
         let (dir, name) = (&place.dir, place.name.as_os_str());
@@ -232,12 +243,14 @@ impl Disk for Beneath {
         Ok(())
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn set_owner(&self, path: &FlistPath, uid: u32, gid: u32) -> io::Result<()> {
         let place = self.place(path)?;
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         Ok(fchownat(&place.dir, place.name.as_os_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?)
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn set_mode(&self, path: &FlistPath, mode: u32) -> io::Result<()> {
         let place = self.place(path)?;
         let mode = Mode::from_bits_truncate(mode);
@@ -250,10 +263,12 @@ impl Disk for Beneath {
         Ok(fchmodat(&place.dir, place.name.as_os_str(), mode, FchmodatFlags::FollowSymlink)?)
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn set_xattrs(&self, path: &FlistPath, xattrs: &Xattrs) -> io::Result<()> {
         xattr::write(&self.place(path)?.through_descriptor(), xattrs)
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn set_mtime(&self, path: &FlistPath, seconds: i64) -> io::Result<()> {
         let place = self.place(path)?;
         let time = TimeSpec::new(seconds, 0);
@@ -261,12 +276,14 @@ impl Disk for Beneath {
         Ok(utimensat(&place.dir, place.name.as_os_str(), &time, &time, flags)?)
     }
 
+    #[instrument(level = "trace", skip_all, fields(from = %self.outer(from).display(), to = %self.outer(to).display()))]
     fn link(&self, from: &FlistPath, to: &FlistPath) -> io::Result<()> {
         let (from, to) = (self.place(from)?, self.place(to)?);
         let (old, new) = (from.name.as_os_str(), to.name.as_os_str());
         Ok(linkat(&from.dir, old, &to.dir, new, LinkatFlags::empty())?)
     }
 
+    #[instrument(level = "trace", skip_all, fields(from = %self.outer(from).display(), to = %self.outer(to).display()))]
     fn rename(&self, from: &FlistPath, to: &FlistPath, how: Rename) -> io::Result<()> {
         let (from, to) = (self.place(from)?, self.place(to)?);
         let flags = match how {
@@ -277,24 +294,29 @@ impl Disk for Beneath {
         Ok(renameat_with(&from.dir, from.name.as_os_str(), &to.dir, to.name.as_os_str(), flags)?)
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn remove(&self, path: &FlistPath) -> io::Result<()> {
         let place = self.place(path)?;
         Ok(unlinkat(&place.dir, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir)?)
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn remove_directory(&self, path: &FlistPath) -> io::Result<()> {
         let place = self.place(path)?;
         Ok(unlinkat(&place.dir, place.name.as_os_str(), UnlinkatFlags::RemoveDir)?)
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn sync_file(&self, path: &FlistPath) -> io::Result<()> {
         self.file(path, OFlag::O_RDONLY)?.sync_all()
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn sync_directory(&self, path: &FlistPath) -> io::Result<()> {
         File::from(self.open_at(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?).sync_all()
     }
 
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(directory).display()))]
     fn sync_filesystem(&self, directory: &FlistPath) -> io::Result<()> {
         let dir = self.open_at(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
         Ok(rustix::fs::syncfs(&dir)?)

@@ -165,6 +165,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`]; [`EngineError::Unfinished`] while a transaction is under way.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub fn collect(
         &self,
         _: &EngineLock,

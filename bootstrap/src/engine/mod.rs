@@ -185,6 +185,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Transaction`].
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn recover(&self, lock: &EngineLock) -> Result<Recovery, EngineError> {
         let recovered = recover(&self.root, &self.state, &self.identity()?, self.zinit()).await;
         let recovered = recovered.map_err(EngineError::Transaction)?;
@@ -201,6 +202,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`].
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn commit_pending(&self, lock: &EngineLock, generation: u64) -> Result<bool, EngineError> {
         let records = self.state.journal().map_err(EngineError::Generation)?.read();
         let records = records.map_err(|error| EngineError::Transaction(TransactionError::Journal(error)))?;
@@ -306,6 +308,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Transaction`].
+    #[tracing::instrument(level = "debug", skip_all, fields(purpose = ?prepared.plan.purpose))]
     pub async fn apply(
         &self,
         lock: &EngineLock,

@@ -121,6 +121,23 @@ pub enum Step {
     Commit,
 }
 
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reserve => f.write_str("reserve"),
+            Self::Stage { change } => write!(f, "stage {change}"),
+            Self::Rehearse => f.write_str("rehearse"),
+            Self::Sync => f.write_str("sync"),
+            Self::Stop { unit } => write!(f, "stop {unit}"),
+            Self::Swap { change } => write!(f, "swap {change}"),
+            Self::Start { unit } => write!(f, "start {unit}"),
+            Self::Soak => f.write_str("soak"),
+            Self::Record => f.write_str("record"),
+            Self::Commit => f.write_str("commit"),
+        }
+    }
+}
+
 /// Everything that will be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -245,20 +262,10 @@ mod tests {
 
     fn shape(purpose: Purpose) -> String {
         let (files, services) = sample();
-        let letters =
-            Plan::new(purpose, files, services, Vec::new()).steps.into_iter().map(|step| match step {
-                Step::Reserve => "reserve",
-                Step::Stage { .. } => "stage",
-                Step::Rehearse => "rehearse",
-                Step::Sync => "sync",
-                Step::Stop { .. } => "stop",
-                Step::Swap { .. } => "swap",
-                Step::Start { .. } => "start",
-                Step::Soak => "soak",
-                Step::Record => "record",
-                Step::Commit => "commit",
-            });
-        letters.collect::<Vec<_>>().join(" ")
+        let steps = Plan::new(purpose, files, services, Vec::new()).steps;
+        let names =
+            steps.iter().map(|step| step.to_string().split(' ').next().unwrap_or_default().to_owned());
+        names.collect::<Vec<_>>().join(" ")
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub(super) fn has_happened(root: &Root, swap: &Swap) -> Result<bool, RootError> 
 ///
 /// # Errors
 /// [`RootError`]; the change is still there then.
+#[tracing::instrument(level = "debug", skip_all, fields(path = %swap.change.path()))]
 pub(super) fn unswap(root: &Root, swap: &Swap) -> Result<(), RootError> {
     let (disk, path) = (root.disk(), swap.change.path());
     match &swap.change {

@@ -89,6 +89,7 @@ impl<'r> Run<'r> {
         })
     }
 
+    #[tracing::instrument(level = "debug", skip_all, fields(%step))]
     pub(super) async fn step(&mut self, step: &Step) -> Result<(), TransactionError> {
         match step {
             Step::Reserve => self.reserve().await,
@@ -134,8 +135,9 @@ impl<'r> Run<'r> {
         // A change in the journal takes its JSON and some words about where it lies.
         let journal = changes.iter().map(|change| 300 + 2 * change.path().as_bytes().len() as u64).sum();
         self.journal.reserve(journal).map_err(TransactionError::Journal)?;
+        let step = tracing::Span::current();
         let work = tokio::task::spawn_blocking(move || {
-            let source = source.as_ref();
+            let (_in_step, source) = (step.enter(), source.as_ref());
             let stager = staging::Stager { root: &root, tree: &tree, source, fetched_at_once };
             changes.iter().zip(&slots).try_for_each(|(change, slot)| stager.reserve(change, slot.as_ref()))
         });
@@ -152,8 +154,9 @@ impl<'r> Run<'r> {
         let (changes, slots) = (self.plan.files.changes.clone(), self.slots.clone());
         let fetched_at_once = self.context.fetched_at_once;
         let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        let step = tracing::Span::current();
         let work = tokio::task::spawn_blocking(move || {
-            let source = source.as_ref();
+            let (_in_step, source) = (step.enter(), source.as_ref());
             let stager = staging::Stager { root: &root, tree: &tree, source, fetched_at_once };
             let total = changes.iter().filter(|change| change.staged().is_some()).count();
             stager.stage_all(&changes, &slots, |done| {

@@ -257,6 +257,7 @@ impl Stager<'_> {
 
     /// Stages one change: content, owner, mode, time, in this order, because a change of owner clears
     /// set-uid bits. The slot may hold a part of the content when it fails.
+    #[tracing::instrument(level = "debug", skip_all, fields(path = %change.path()))]
     fn stage(
         &self,
         change: &FileChange,

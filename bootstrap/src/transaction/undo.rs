@@ -23,6 +23,7 @@ impl Run<'_> {
     }
 
     /// Undoes everything in reverse order and gives back what is left of it as an error.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub(super) async fn undo(mut self, error: TransactionError) -> TransactionError {
         tracing::error!(error = %flist::report(&error), "the transaction failed, undoing it");
         if self.committed {

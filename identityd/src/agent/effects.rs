@@ -94,7 +94,10 @@ impl Effects {
                 let arguments: Vec<String> = std::env::args().collect();
                 Err(handover::exec(&self.program, &arguments))
             }
-            _ => Ok(()),
+            _ => {
+                self.excuse_installed();
+                Ok(())
+            }
         }
     }
 

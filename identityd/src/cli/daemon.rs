@@ -62,8 +62,11 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
 pub(super) fn start_log(format: LogFormat, level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.compact().with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    // Who uses this library may have a log of its own already.
+    let _started = match format {
+        LogFormat::Text => {
+            log.compact().with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
+        }
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
 }

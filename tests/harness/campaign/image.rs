@@ -29,6 +29,18 @@ impl Image {
         Ok(image)
     }
 
+    /// The same with some paths of another one.
+    pub(super) fn with(&self, other: &Self, paths: &[&str]) -> Self {
+        let mut image = self.clone();
+        for path in paths.iter().map(Path::new) {
+            match other.entries.get(path) {
+                Some(entry) => image.entries.insert(path.to_owned(), entry.clone()),
+                None => image.entries.remove(path),
+            };
+        }
+        image
+    }
+
     /// In what a node with this root differs, looking at the paths of `either` release; `None`: it is this
     /// release, byte for byte.
     pub(super) fn difference(

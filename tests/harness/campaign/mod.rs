@@ -4,12 +4,18 @@
 //! seed that is printed; the moments are those of a real machine, so the same seed repeats the same
 //! faults at about the same, not exactly the same moments.
 
+mod arena;
 mod bad_release;
 pub mod chaos;
+mod ending;
 mod image;
 pub mod kill;
+pub mod named;
+pub mod neutral;
+mod range;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -17,9 +23,12 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tempfile::TempDir;
+
+pub use ending::{Ending, Tally};
 
 use crate::error::{Doing, Error};
-use crate::{Node, wait_for};
+use crate::{Node, job, place, wait_for};
 
 /// Longest wait for anything a node does by itself.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -62,7 +71,7 @@ fn on_nodes<T: Send>(
     })
 }
 
-/// SIGKILL for identityd; returns when the process is gone.
+/// SIGKILL for a process of identityd; returns when the process is gone.
 fn kill_identityd(node: &Node, pid: u32) -> Result<(), Error> {
     let raw = i32::try_from(pid).map_err(|_| Error::Unexpected(format!("{pid} is no pid")))?;
     send(Pid::from_raw(raw), Signal::SIGKILL).doing(|| format!("kill identityd, process {pid}"))?;
@@ -78,4 +87,13 @@ fn kill_identityd(node: &Node, pid: u32) -> Result<(), Error> {
 fn is_current(node: &Node, status: &Value) -> bool {
     let running = node.service("identityd").ok().and_then(|service| service.pid);
     running.is_some() && status["identityd"]["pid"].as_u64() == running.map(u64::from)
+}
+
+/// A copy of the program that takes less of a node's memory and of everybody's time.
+fn without_debug_information(program: &Path) -> Result<(TempDir, PathBuf), Error> {
+    let aside = place::scratch("program")?;
+    let to = aside.path().join("identityd");
+    let limit = Duration::from_secs(60);
+    job::run(Command::new("strip").args(["--strip-debug", "-o"]).arg(&to).arg(program), limit)?;
+    Ok((aside, to))
 }

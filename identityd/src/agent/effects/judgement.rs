@@ -3,12 +3,25 @@
 use std::error::Error;
 
 use bootstrap::engine::{EngineError, ReleaseTree};
-use bootstrap::releases::Note;
+use bootstrap::releases::{Note, Releases};
 use bootstrap::transaction::services::ServiceError;
 use flist::hub::ReleaseVersion;
+use flist::report;
 
+use super::Effects;
 use crate::agent::model::{Problem, ProblemKind};
 use crate::gates::count;
+
+impl Effects {
+    /// The last daemon may have been killed after the commit and before it had noted that all went well.
+    pub(super) fn excuse_installed(&self) {
+        let Ok(Some(current)) = self.engine.current() else { return };
+        let mut releases = Releases::load(&self.engine.state().releases());
+        if let Err(error) = releases.installed(current.release) {
+            tracing::warn!(error = report(&error), "an attempt that ended well still counts");
+        }
+    }
+}
 
 /// A lower version than the current one.
 pub(super) fn downgrade(current: &ReleaseVersion, offered: &ReleaseVersion) -> Option<Problem> {

@@ -80,6 +80,7 @@ impl Effects {
     }
 
     /// Commits the self-update that this process came from.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub(super) async fn acknowledge(
         &mut self,
         lock: &EngineLock,

@@ -4,7 +4,9 @@
 //! |---|---|---|
 //! | `model` | every single effect of the engine, each in every way | a model of a node |
 //! | `kill` | identityd is killed at random moments | real nodes |
-//! | `chaos` | bad releases, a dying hub, a corrupt store, kills, load | real nodes |
+//! | `named` | identityd is killed at each named point | real nodes |
+//! | `chaos` | bad releases, a dying hub, a corrupt store, a full disk, kills, load | real nodes |
+//! | `neutral` | nothing, but the machine is busy | real nodes |
 
 mod model;
 mod real;
@@ -15,10 +17,10 @@ use molt_tests::Error;
 /// How much is tried.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// What to run; `kill` and `chaos` need root
+    /// What to run; all but `model` need root
     #[arg(long, value_enum, default_value_t = Part::Model)]
     part: Part,
-    /// A fixed part; all three parts take some minutes then
+    /// A fixed part; all of it takes some minutes then
     #[arg(long)]
     quick: bool,
     /// Only scenarios of the model whose name contains this
@@ -31,7 +33,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     runs: Option<u32>,
     /// Real nodes at the same time
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
     nodes: u32,
     /// Repeats the random choices of an earlier campaign; by default they are new ones, or, with --quick,
     /// always the same
@@ -46,8 +48,12 @@ enum Part {
     Model,
     /// Kill identityd of real nodes at random moments of upgrades
     Kill,
-    /// Upgrade real nodes to bad releases, with a dying hub, a corrupt store, kills, under load
+    /// Kill identityd of real nodes at every named point of upgrades
+    Named,
+    /// Upgrade real nodes to bad releases, with a dying hub, a corrupt store, a full disk, kills, under load
     Chaos,
+    /// Upgrade real nodes to good releases on a busy machine
+    Neutral,
     /// One after the other
     All,
 }
@@ -60,7 +66,13 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     match options.part {
         Part::Model => model::run(options),
         Part::Kill => real::kill(options),
+        Part::Named => real::named(options),
         Part::Chaos => real::chaos(options),
-        Part::All => Ok(model::run(options)? & real::kill(options)? & real::chaos(options)?),
+        Part::Neutral => real::neutral(options),
+        Part::All => {
+            let model = model::run(options)?;
+            let kills = real::kill(options)? & real::named(options)?;
+            Ok(model & kills & real::chaos(options)? & real::neutral(options)?)
+        }
     }
 }

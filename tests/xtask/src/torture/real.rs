@@ -3,23 +3,41 @@
 use std::time::Instant;
 
 use molt_tests::campaign::chaos::{self, Trouble};
-use molt_tests::campaign::{Extent, kill};
+use molt_tests::campaign::{Ending, Extent, Tally, kill, named, neutral};
 use molt_tests::{Error, require_root};
 
 use super::Options;
 
 /// Kills and upgrades of whole campaigns, and of quick ones.
 const KILLS: (u32, u32) = (1000, 40);
-const UPGRADES: (u32, u32) = (300, 36);
+const POINTS: (u32, u32) = (u32::MAX, 40);
+const UPGRADES: (u32, u32) = (1000, 39);
+const NEUTRAL: (u32, u32) = (500, 12);
 
-/// Kills identityd; `false` when a node was not what it had to be, or the kills did not bite.
+/// Kills identityd at random moments; `false` when a node was not what it had to be, or the kills did not bite.
 ///
 /// # Errors
 /// A node cannot be set up.
 pub(super) fn kill(options: &Options) -> Result<bool, Error> {
     let (extent, start) = (extent(options, "kill", KILLS)?, Instant::now());
     let tally = kill::run(extent, &|said| eprintln!("{said}"))?;
-    println!("| after the kill, the upgrade was | times |");
+    Ok(tell(&tally, start, &kill::WANTED))
+}
+
+/// Kills identityd at every named point; `false` as for [`kill`], or when a point was not reached.
+///
+/// # Errors
+/// A node cannot be set up.
+pub(super) fn named(options: &Options) -> Result<bool, Error> {
+    let (extent, start) = (extent(options, "named", POINTS)?, Instant::now());
+    let reached = named::run(extent, &|said| eprintln!("{said}"))?;
+    println!("{} points were listed, {} were reached", reached.listed, reached.points.len());
+    Ok(tell(&reached.tally, start, &Ending::ALL))
+}
+
+/// Prints what the kills came to; whether all is well.
+fn tell(tally: &Tally, start: Instant, wanted: &[Ending]) -> bool {
+    println!("| after the kill, the transaction was | times |");
     println!("|---|---:|");
     for (ending, count) in &tally.endings {
         println!("| {ending} | {count} |");
@@ -27,10 +45,11 @@ pub(super) fn kill(options: &Options) -> Result<bool, Error> {
     println!("| something else | {} |", tally.problems.len());
     println!("{} kills in {:.0?}; stages they fell into: {:?}", tally.kills(), start.elapsed(), tally.stages);
     tally.problems.iter().for_each(|problem| println!("{problem}"));
-    for ending in tally.missing() {
-        println!("no upgrade was {ending}: the campaign did not bite");
+    let missing = tally.missing(wanted);
+    for ending in &missing {
+        println!("no transaction was {ending}: the campaign did not bite");
     }
-    Ok(tally.problems.is_empty() && tally.missing().is_empty())
+    tally.problems.is_empty() && missing.is_empty()
 }
 
 /// Upgrades with something wrong; `false` when a node was worse off after one.
@@ -51,10 +70,22 @@ pub(super) fn chaos(options: &Options) -> Result<bool, Error> {
     Ok(tally.problems.is_empty())
 }
 
+/// Upgrades to good releases on a busy machine; `false` when one was not kept.
+///
+/// # Errors
+/// A node cannot be set up.
+pub(super) fn neutral(options: &Options) -> Result<bool, Error> {
+    let (extent, start) = (extent(options, "neutral", NEUTRAL)?, Instant::now());
+    let neutral::Tally { kept, problems } = neutral::run(extent, &|said| eprintln!("{said}"))?;
+    println!("{kept} upgrades under load were kept in {:.0?}, {} were not", start.elapsed(), problems.len());
+    problems.iter().for_each(|problem| println!("{problem}"));
+    Ok(problems.is_empty())
+}
+
 fn extent(options: &Options, part: &'static str, (whole, quick): (u32, u32)) -> Result<Extent, Error> {
     require_root("a campaign with real nodes")?;
     let runs = options.runs.unwrap_or(if options.quick { quick } else { whole });
     let seed = options.seed.unwrap_or_else(|| if options.quick { 1 } else { fastrand::u64(..) });
-    println!("{part}: {runs} runs on {} nodes, --seed {seed}", options.nodes);
+    println!("{part}: at most {runs} runs on {} nodes, --seed {seed}", options.nodes);
     Ok(Extent { runs: runs as usize, nodes: options.nodes as usize, seed })
 }

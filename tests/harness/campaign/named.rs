@@ -1,0 +1,286 @@
+//! SIGKILL of identityd at named points: the beginning and the end of each step and each effect of an upgrade
+//! in which everything changes, identityd itself too.
+//!
+//! A dry run in both directions lists the points (`molt-halting` says where they are). Then, for each, an upgrade
+//! is let run until the program has halted there; it is killed, and recovery has to leave one of the releases,
+//! as after random kills. A point that was listed and is not reached is a problem.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::ending::{Ending, Tally};
+use super::range::{Range, Releases};
+use super::{Extent, LIMIT, Tell, kill_identityd, on_nodes};
+use crate::Binaries;
+use crate::error::{Doing, Error};
+
+/// Files of each release that differ from those of the other. Each has some points.
+const FILES: usize = 4;
+
+/// Where the program and the campaign leave messages for each other.
+const DIRECTORY: &str = "/run/points";
+
+/// How often a point is tried to be reached: some lie in what happens at the same time as something else.
+const TRIES: usize = 3;
+
+/// How long after the end of an upgrade a point may still be reached.
+const AFTER_THE_END: Duration = Duration::from_secs(1);
+
+/// What came of it.
+#[derive(Debug, Clone, Default)]
+pub struct Reached {
+    /// How many points the dry run has listed.
+    pub listed: usize,
+    /// What the kills came to.
+    pub tally: Tally,
+    /// What became of each point.
+    pub points: BTreeMap<String, Ending>,
+}
+
+/// Points that are to be tried, for each direction between the releases.
+#[derive(Debug, Default)]
+struct Queue {
+    points: [VecDeque<(String, usize)>; 2],
+}
+
+impl Queue {
+    /// Of all points, or as many as are wanted, spread over them. One that is there in both directions is tried
+    /// in one of them.
+    fn of(listed: &[BTreeSet<String>; 2], runs: usize, random: &mut Rng) -> Self {
+        let mut names: Vec<_> = listed[0].union(&listed[1]).collect();
+        if runs < names.len() {
+            random.shuffle(&mut names);
+            names.truncate(runs);
+        }
+        let mut queue = Self::default();
+        for name in names {
+            let shorter = usize::from(queue.points[1].len() < queue.points[0].len());
+            let direction = [shorter, 1 - shorter].into_iter().find(|to| listed[*to].contains(name));
+            queue.points[direction.unwrap_or_default()].push_back((name.clone(), TRIES));
+        }
+        queue
+    }
+
+    fn len(&self) -> usize {
+        self.points.iter().map(VecDeque::len).sum()
+    }
+}
+
+/// Runs the campaign: every listed point, or as many as are wanted. A node on which something went wrong is
+/// not used any further.
+///
+/// # Errors
+/// A node cannot be set up.
+pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Reached, Error> {
+    let program = Binaries::ensure()?.halting();
+    let releases = Releases { program: &program, replaces_itself: true, files: FILES };
+    let (listed, mut random) = (list(releases)?, Rng::with_seed(extent.seed));
+    let queue = Queue::of(&listed, extent.runs, &mut random);
+    let number = listed[0].union(&listed[1]).count();
+    tell(&format!("{number} points, {} of them are tried", queue.len()));
+    let queue = Mutex::new(queue);
+    let extent = Extent { runs: usize::MAX, ..extent };
+    let of_nodes = on_nodes(extent, |number, _| {
+        let mut trap = Trap { range: Range::set_up(releases)? };
+        let mut reached = Reached::default();
+        while let Some((point, tries)) = trap.next(&queue)? {
+            match trap.kill_at(&point) {
+                Ok(Some((ending, stage))) => {
+                    tell(&format!("node {number}: {ending} (in {stage}) at {point}"));
+                    reached.tally.note(ending, stage);
+                    reached.points.insert(point, ending);
+                }
+                Ok(None) if tries > 1 => {
+                    tell(&format!("node {number}: did not come by {point}, which is tried again"));
+                    queue_of(&queue).points[1 - trap.range.installed].push_back((point, tries - 1));
+                }
+                Ok(None) => {
+                    reached.tally.problems.push(format!("node {number}: {point} was listed and not reached"));
+                }
+                Err(error) => {
+                    tell(&format!("node {number}: at {point}: {error:?}"));
+                    reached.tally.problems.push(format!("node {number}, at {point}: {error:?}"));
+                    break;
+                }
+            }
+        }
+        Ok(reached)
+    })?;
+    let mut total = Reached { listed: number, ..Reached::default() };
+    for reached in of_nodes {
+        total.tally.add(reached.tally);
+        total.points.extend(reached.points);
+    }
+    let left = queue.into_inner().unwrap_or_else(PoisonError::into_inner).points.into_iter().flatten();
+    total.tally.problems.extend(left.map(|(point, _)| format!("{point} was not tried")));
+    Ok(total)
+}
+
+/// Kills identityd at one point so many times, each in another upgrade to the same release; the upgrades in
+/// between are not disturbed.
+///
+/// # Errors
+/// Something went wrong, or the point was not reached.
+pub fn again_and_again(point: &str, times: usize) -> Result<Vec<Ending>, Error> {
+    let program = Binaries::ensure()?.halting();
+    let releases = Releases { program: &program, replaces_itself: true, files: FILES };
+    let (mut trap, mut endings) = (Trap { range: Range::set_up(releases)? }, Vec::new());
+    for _ in 0..times {
+        let killed = trap.kill_at(point)?;
+        endings.push(killed.ok_or_else(|| Error::Unexpected(format!("{point} was not reached")))?.0);
+        trap.range.move_on()?;
+    }
+    Ok(endings)
+}
+
+fn queue_of(queue: &Mutex<Queue>) -> std::sync::MutexGuard<'_, Queue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The points of an upgrade to either release.
+fn list(releases: Releases<'_>) -> Result<[BTreeSet<String>; 2], Error> {
+    let mut range = Range::set_up(releases)?;
+    let mut listed = [BTreeSet::new(), BTreeSet::new()];
+    for to in [1, 0] {
+        // Before the list is begun, so that what the last daemon still does is not in it.
+        make_directory(&range)?;
+        let file = path(&range, "reached");
+        fs::write(&file, "").doing(|| format!("write {}", file.display()))?;
+        range.move_on()?;
+        let text = fs::read_to_string(&file).doing(|| format!("read {}", file.display()))?;
+        fs::remove_file(&file).doing(|| format!("remove {}", file.display()))?;
+        listed[to] = text.lines().map(str::to_owned).collect();
+    }
+    Ok(listed)
+}
+
+fn path(range: &Range, name: &str) -> std::path::PathBuf {
+    range.node.path(DIRECTORY).join(name)
+}
+
+fn make_directory(range: &Range) -> Result<(), Error> {
+    let directory = range.node.path(DIRECTORY);
+    fs::create_dir_all(&directory).doing(|| format!("make {}", directory.display()))
+}
+
+/// A node whose identityd halts.
+struct Trap {
+    range: Range,
+}
+
+impl Trap {
+    /// The next point in the direction that the node can go; when there is none left, it goes on to where there
+    /// are some.
+    fn next(&mut self, queue: &Mutex<Queue>) -> Result<Option<(String, usize)>, Error> {
+        loop {
+            let other = self.range.other();
+            let mut points = queue_of(queue);
+            if let Some(point) = points.points[other].pop_front() {
+                return Ok(Some(point));
+            }
+            if points.len() == 0 {
+                return Ok(None);
+            }
+            drop(points);
+            self.range.move_on()?;
+        }
+    }
+
+    /// Kills identityd at a point; `None` when the upgrade did not come by there.
+    fn kill_at(&mut self, point: &str) -> Result<Option<(Ending, String)>, Error> {
+        let new = self.range.other();
+        let before = self.range.generation()?;
+        self.arm(point)?;
+        self.range.offer(new)?;
+        let Some(pid) = self.halted(new)? else {
+            self.range.await_end(new)?;
+            return Ok(None);
+        };
+        let range = &mut self.range;
+        let status = range.node.status();
+        let stage = status.map(|status| status["stage"].to_string()).unwrap_or_default();
+        let begun = range.begun();
+        range.site.hub.withdraw()?;
+        kill_identityd(&range.node, pid)?;
+        let (_found, ending) = range.recovered(begun, before)?;
+        range.offer(new)?;
+        range.await_end(new)?;
+        Ok(Some((ending, stage.trim_matches('"').to_owned())))
+    }
+
+    fn arm(&self, point: &str) -> Result<(), Error> {
+        make_directory(&self.range)?;
+        for name in ["halted", "armed"] {
+            // Of the last point; most often it is gone.
+            let _ = fs::remove_file(path(&self.range, name));
+        }
+        let file = path(&self.range, "armed");
+        fs::write(&file, point).doing(|| format!("write {}", file.display()))
+    }
+
+    /// Waits until a process has halted, all its threads, and gives its pid; `None` when the upgrade has come to
+    /// its end without.
+    fn halted(&self, new: usize) -> Result<Option<u32>, Error> {
+        let (node, file) = (&self.range.node, path(&self.range, "halted"));
+        let mut ended: Option<Instant> = None;
+        let inside = node.wait_for("identityd halts", 2 * LIMIT, || {
+            if let Some(pid) = fs::read_to_string(&file).ok().and_then(|text| text.parse::<u32>().ok()) {
+                return Ok(Some(pid));
+            }
+            match self.range.is_at(new) {
+                true if ended.get_or_insert_with(Instant::now).elapsed() > AFTER_THE_END => Ok(None),
+                _ => Err("it goes on".to_owned()),
+            }
+        })?;
+        let Some(inside) = inside else { return Ok(None) };
+        let processes = node.processes()?;
+        let halted = processes.iter().find(|process| process.pid_inside == inside);
+        let pid =
+            halted.ok_or_else(|| Error::Unexpected(format!("the halted process {inside} is gone")))?.pid;
+        node.wait_for("all threads stand still", LIMIT, || match threads_that_run(pid) {
+            0 => Ok(()),
+            running => Err(format!("{running} run")),
+        })?;
+        Ok(Some(pid))
+    }
+}
+
+/// Threads of a process that are not stopped, by the third field of /proc/PID/task/TID/stat (proc(5)).
+fn threads_that_run(pid: u32) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let is_stopped = |task: &Path| {
+        let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    };
+    tasks.filter(|task| !is_stopped(&task.path())).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn every_point_is_tried_once_in_a_direction_that_has_it() {
+        let listed = [set(&["a", "b", "both", "too"]), set(&["c", "both", "too"])];
+        let queue = Queue::of(&listed, 100, &mut Rng::with_seed(1));
+        let mut tried = Vec::new();
+        for (direction, points) in queue.points.iter().enumerate() {
+            for (point, _) in points {
+                assert!(listed[direction].contains(point), "{point}");
+                tried.push(point.as_str());
+            }
+        }
+        tried.sort_unstable();
+        assert_eq!(tried, ["a", "b", "both", "c", "too"]);
+        assert_eq!(Queue::of(&listed, 2, &mut Rng::with_seed(1)).len(), 2);
+    }
+}
