@@ -7,6 +7,7 @@ use super::stage::{Gate, Stage};
 use super::state::Event;
 use super::{Agent, attempts, now};
 use crate::gates::{self, GateReport, Inputs};
+use crate::maintenance::Standing;
 use crate::timestamp::Timestamp;
 
 impl Agent {
@@ -42,8 +43,8 @@ impl Agent {
     /// does not depend on one.
     pub(super) fn swap_until(&self) -> Option<u64> {
         let windows = self.windows.as_ref().filter(|_| !self.cause.is_now())?;
-        let now = i64::try_from(now().unix).ok()?;
-        windows.at(now).changes.and_then(|closes| u64::try_from(closes).ok())
+        let now = now().unix;
+        closing(windows.at(i64::try_from(now).ok()?), now)
     }
 
     /// All gates now, the closed ones first.
@@ -128,8 +129,29 @@ impl Agent {
     }
 }
 
+/// When the window closes. One that has closed since the gates were asked closes now: the time at which it
+/// changes is that of the next one's beginning.
+fn closing(standing: Standing, now: u64) -> Option<u64> {
+    match standing.open {
+        true => standing.changes.and_then(|closes| u64::try_from(closes).ok()),
+        false => Some(now),
+    }
+}
+
 fn blocked(candidate: Candidate, report: &GateReport, why: String, now: &Timestamp) -> Event {
     let opens = report.may_change.at.as_ref().filter(|_| !report.open);
     let opens = opens.map(|at| Duration::from_secs(at.unix.saturating_sub(now.unix)));
     Event::Blocked { candidate, gate: report.gate, why, opens }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_that_has_just_closed_lets_no_swap_begin() {
+        assert_eq!(closing(Standing { open: true, changes: Some(500) }, 100), Some(500));
+        assert_eq!(closing(Standing { open: true, changes: None }, 100), None);
+        assert_eq!(closing(Standing { open: false, changes: Some(90_000) }, 100), Some(100));
+    }
 }

@@ -125,7 +125,8 @@ pub async fn follow_upgrade(
     asked: impl Into<Asked>,
     heard: impl FnMut(Heard<'_>) + Send,
 ) -> Result<Outcome, AskError> {
-    follow(socket, asked.into(), heard, end_of_upgrade).await
+    let before = installed_release(socket).await?;
+    follow(socket, asked.into(), heard, |status| end_of_upgrade(status, before.as_deref())).await
 }
 
 /// Asks for a rollback to the generation `to`, or to the one before the current release, and follows it as
@@ -135,13 +136,17 @@ pub async fn follow_rollback(
     to: Option<u64>,
     heard: impl FnMut(Heard<'_>) + Send,
 ) -> Result<Outcome, AskError> {
-    let before = match ask(socket, Verb::Status, |_| {}).await? {
-        Outcome::Status(status) => status.installed,
-        _ => return Err(AskError::Garbage { socket: socket.to_owned(), source: None }),
-    };
-    let before = before.map(|installed| installed.release);
+    let before = installed_release(socket).await?;
     let asked = Asked { to, ..Verb::Rollback.into() };
     follow(socket, asked, heard, |status| end_of_rollback(status, before.as_deref())).await
+}
+
+/// The id of the release that is installed now.
+async fn installed_release(socket: &Path) -> Result<Option<String>, AskError> {
+    match ask(socket, Verb::Status, |_| {}).await? {
+        Outcome::Status(status) => Ok(status.installed.map(|installed| installed.release)),
+        _ => Err(AskError::Garbage { socket: socket.to_owned(), source: None }),
+    }
 }
 
 async fn follow(
@@ -180,10 +185,13 @@ async fn follow(
     }
 }
 
-/// How the upgrade ended, if this status says that it did.
-fn end_of_upgrade(status: &Status) -> Option<Result<Upgraded, Problem>> {
+/// How the upgrade from the release `before` ended, if this status says that it did. A daemon that was killed,
+/// and to which nothing is offered any more, has nothing to do either.
+fn end_of_upgrade(status: &Status, before: Option<&str>) -> Option<Result<Upgraded, Problem>> {
+    let release = status.installed.as_ref().map(|installed| installed.release.as_str());
     match (status.stage, status.gate) {
-        (Stage::Idle | Stage::Committed, _) => Some(Ok(installed(status))),
+        (Stage::Idle | Stage::Committed, _) if release != before => Some(Ok(installed(status))),
+        (Stage::Idle | Stage::Committed, _) => Some(Err(ended_badly(status))),
         (Stage::RolledBack | Stage::Degraded, _) => Some(Err(ended_badly(status))),
         (Stage::Waiting, Some(gate)) if gate != Gate::Starting => Some(Err(ended_badly(status))),
         _ => None,

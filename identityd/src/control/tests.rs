@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::agent::{
-    Answer, Candidate, Gate, Inbox, Offer, Outcome, Problem, ProblemKind, Progress, Request, Stage, Upgraded,
-    channel,
+    Answer, Candidate, Gate, Inbox, Installed, Offer, Outcome, Problem, ProblemKind, Progress, Request,
+    Stage, Upgraded, channel,
 };
 use crate::status::{Daemon, Status};
 use crate::timestamp::Timestamp;
@@ -233,6 +233,17 @@ async fn answers_that_are_none_are_told_apart() {
     assert!(matches!(answer, Err(AskError::BrokenOff { .. })), "{answer:?}");
 }
 
+async fn answer_with(listener: &UnixListener, status: &Status) {
+    let line = Answer::Ok(Outcome::Status(Box::new(status.clone())));
+    let line = format!("{}\n", serde_json::to_string(&line).unwrap());
+    answer_once(listener, line.as_bytes()).await;
+}
+
+/// What is installed before the upgrade.
+fn before() -> Installed {
+    Installed { release: "before".into(), ..candidate().installed_as(3) }
+}
+
 /// A daemon that breaks off the upgrade and comes back with these statuses, one a question.
 async fn comes_back_as(statuses: &[Status]) -> (Result<Outcome, AskError>, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
@@ -240,11 +251,10 @@ async fn comes_back_as(statuses: &[Status]) -> (Result<Outcome, AskError>, Vec<S
     let mut all = Vec::new();
     let follow = follow_upgrade(&socket, Verb::Apply, |heard| all.push(format!("{heard:?}")));
     let daemon = async {
+        answer_with(&listener, &Status { installed: Some(before()), ..status(Stage::Idle, None) }).await;
         answer_once(&listener, b"{\"progress\":{\"stage\":\"Swapping\"}}\n").await;
         for status in statuses {
-            let line = Answer::Ok(Outcome::Status(Box::new(status.clone())));
-            let line = format!("{}\n", serde_json::to_string(&line).unwrap());
-            answer_once(&listener, line.as_bytes()).await;
+            answer_with(&listener, status).await;
         }
     };
     let (answer, ()) = tokio::join!(follow, daemon);
@@ -263,6 +273,15 @@ async fn an_upgrade_is_followed_across_a_handover() {
     .await;
     assert_eq!(answer.unwrap(), upgraded());
     assert_eq!(heard, ["Progress(Stage(Swapping))", "Handover", "Progress(Stage(Swapping))"]);
+}
+
+/// It was killed, and nothing is offered any more.
+#[tokio::test]
+async fn a_daemon_that_comes_back_with_what_was_before_has_not_upgraded() {
+    for stage in [Stage::Idle, Stage::Committed] {
+        let (answer, _) = comes_back_as(&[Status { installed: Some(before()), ..status(stage, None) }]).await;
+        assert!(matches!(answer, Err(AskError::Refused(_))), "{answer:?}");
+    }
 }
 
 #[tokio::test]
