@@ -3,9 +3,11 @@
 //!
 //! A dry run in both directions lists the points (`molt-halting` says where they are). Then, for each, an upgrade
 //! is let run until the program has halted there; it is killed, and recovery has to leave one of the releases,
-//! as after random kills. A point that was listed and is not reached is a problem.
+//! as after random kills. The points of two recoveries are listed too, of one that undoes and of one that finishes:
+//! there identityd is killed for the second time. A point that was listed and is not reached is a problem.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +33,34 @@ const TRIES: usize = 3;
 /// How long after the end of an upgrade a point may still be reached.
 const AFTER_THE_END: Duration = Duration::from_secs(1);
 
+/// Where the first kill comes whose recovery is killed in turn: what it undoes is everything, what it finishes is
+/// committed.
+const FIRST_KILLS: [&str; 2] =
+    ["daemon/apply:Upgrade/step:soak/enter", "daemon/apply:Upgrade/step:commit/leave"];
+
+/// How the points of the daemon begin, of its recovery, and of what the guardian does while it waits: the same
+/// again and again, which has a number then.
+const DAEMON: &str = "daemon/";
+const RECOVERY: &str = "daemon/recover/";
+const GUARD: &str = "guardian/guard/";
+
+/// A point.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Aim {
+    /// Where identityd was killed before.
+    after: Option<&'static str>,
+    name: String,
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.after {
+            None => f.write_str(&self.name),
+            Some(after) => write!(f, "{} after {after}", self.name),
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Clone, Default)]
 pub struct Reached {
@@ -45,23 +75,23 @@ pub struct Reached {
 /// Points that are to be tried, for each direction between the releases.
 #[derive(Debug, Default)]
 struct Queue {
-    points: [VecDeque<(String, usize)>; 2],
+    points: [VecDeque<(Aim, usize)>; 2],
 }
 
 impl Queue {
     /// Of all points, or as many as are wanted, spread over them. One that is there in both directions is tried
     /// in one of them.
-    fn of(listed: &[BTreeSet<String>; 2], runs: usize, random: &mut Rng) -> Self {
-        let mut names: Vec<_> = listed[0].union(&listed[1]).collect();
-        if runs < names.len() {
-            random.shuffle(&mut names);
-            names.truncate(runs);
+    fn of(listed: &[BTreeSet<Aim>; 2], runs: usize, random: &mut Rng) -> Self {
+        let mut aims: Vec<_> = listed[0].union(&listed[1]).collect();
+        if runs < aims.len() {
+            random.shuffle(&mut aims);
+            aims.truncate(runs);
         }
         let mut queue = Self::default();
-        for name in names {
+        for aim in aims {
             let shorter = usize::from(queue.points[1].len() < queue.points[0].len());
-            let direction = [shorter, 1 - shorter].into_iter().find(|to| listed[*to].contains(name));
-            queue.points[direction.unwrap_or_default()].push_back((name.clone(), TRIES));
+            let direction = [shorter, 1 - shorter].into_iter().find(|to| listed[*to].contains(aim));
+            queue.points[direction.unwrap_or_default()].push_back((aim.clone(), TRIES));
         }
         queue
     }
@@ -93,7 +123,7 @@ pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Reached, Error> {
                 Ok(Some((ending, stage))) => {
                     tell(&format!("node {number}: {ending} (in {stage}) at {point}"));
                     reached.tally.note(ending, stage);
-                    reached.points.insert(point, ending);
+                    reached.points.insert(point.to_string(), ending);
                 }
                 Ok(None) if tries > 1 => {
                     tell(&format!("node {number}: did not come by {point}, which is tried again"));
@@ -130,8 +160,9 @@ pub fn again_and_again(point: &str, times: usize) -> Result<Vec<Ending>, Error> 
     let program = Binaries::ensure()?.halting();
     let releases = Releases { program: &program, replaces_itself: true, files: FILES };
     let (mut trap, mut endings) = (Trap { range: Range::set_up(releases)? }, Vec::new());
+    let aim = Aim { after: None, name: point.to_owned() };
     for _ in 0..times {
-        let killed = trap.kill_at(point)?;
+        let killed = trap.kill_at(&aim)?;
         endings.push(killed.ok_or_else(|| Error::Unexpected(format!("{point} was not reached")))?.0);
         trap.range.move_on()?;
     }
@@ -142,19 +173,28 @@ fn queue_of(queue: &Mutex<Queue>) -> std::sync::MutexGuard<'_, Queue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The points of an upgrade to either release.
-fn list(releases: Releases<'_>) -> Result<[BTreeSet<String>; 2], Error> {
-    let mut range = Range::set_up(releases)?;
+/// The points of an upgrade to either release, and of two recoveries on the way there.
+fn list(releases: Releases<'_>) -> Result<[BTreeSet<Aim>; 2], Error> {
+    let mut trap = Trap { range: Range::set_up(releases)? };
     let mut listed = [BTreeSet::new(), BTreeSet::new()];
-    for to in [1, 0] {
-        // Before the list is begun, so that what the last daemon still does is not in it.
-        make_directory(&range)?;
-        let file = path(&range, "reached");
-        fs::write(&file, "").doing(|| format!("write {}", file.display()))?;
-        range.move_on()?;
-        let text = fs::read_to_string(&file).doing(|| format!("read {}", file.display()))?;
-        fs::remove_file(&file).doing(|| format!("remove {}", file.display()))?;
-        listed[to] = text.lines().map(str::to_owned).collect();
+    for after in [None, Some(FIRST_KILLS[0]), Some(FIRST_KILLS[1])] {
+        for to in [1, 0] {
+            make_directory(&trap.range)?;
+            let file = path(&trap.range, "reached");
+            let begin = || fs::write(&file, "").doing(|| format!("write {}", file.display()));
+            match after {
+                None => begin().and_then(|()| trap.range.move_on())?,
+                Some(point) => trap.list_recovery(point, begin)?,
+            }
+            let text = fs::read_to_string(&file).doing(|| format!("read {}", file.display()))?;
+            fs::remove_file(&file).doing(|| format!("remove {}", file.display()))?;
+            let is_meant = |name: &&str| match after {
+                None => !(name.starts_with(GUARD) && name.contains('#')),
+                Some(_) => name.starts_with(RECOVERY),
+            };
+            let names = text.lines().filter(is_meant);
+            listed[to].extend(names.map(|name| Aim { after, name: name.to_owned() }));
+        }
     }
     Ok(listed)
 }
@@ -176,7 +216,7 @@ struct Trap {
 impl Trap {
     /// The next point in the direction that the node can go; when there is none left, it goes on to where there
     /// are some.
-    fn next(&mut self, queue: &Mutex<Queue>) -> Result<Option<(String, usize)>, Error> {
+    fn next(&mut self, queue: &Mutex<Queue>) -> Result<Option<(Aim, usize)>, Error> {
         loop {
             let other = self.range.other();
             let mut points = queue_of(queue);
@@ -191,26 +231,55 @@ impl Trap {
         }
     }
 
-    /// Kills identityd at a point; `None` when the upgrade did not come by there.
-    fn kill_at(&mut self, point: &str) -> Result<Option<(Ending, String)>, Error> {
+    /// Kills identityd at a point; `None` when the upgrade, or the recovery, did not come by there.
+    fn kill_at(&mut self, aim: &Aim) -> Result<Option<(Ending, String)>, Error> {
         let new = self.range.other();
         let before = self.range.generation()?;
-        self.arm(point)?;
+        self.arm(aim.after.unwrap_or(&aim.name))?;
         self.range.offer(new)?;
-        let Some(pid) = self.halted(new)? else {
+        let Some(mut pid) = self.halted(|range| range.is_at(new))? else {
             self.range.await_end(new)?;
             return Ok(None);
         };
+        let begun = self.range.begun();
+        self.range.site.hub.withdraw()?;
+        let mut reached = true;
+        if aim.after.is_some() {
+            self.arm(&aim.name)?;
+            kill_identityd(&self.range.node, pid)?;
+            match self.halted(Range::rests)? {
+                Some(second) => pid = second,
+                None => reached = false,
+            }
+        }
         let range = &mut self.range;
         let status = range.node.status();
         let stage = status.map(|status| status["stage"].to_string()).unwrap_or_default();
-        let begun = range.begun();
-        range.site.hub.withdraw()?;
-        kill_identityd(&range.node, pid)?;
+        if reached {
+            kill_identityd(&range.node, pid)?;
+        }
         let (_found, ending) = range.recovered(begun, before)?;
+        // Where another process was killed, the daemon has gone on.
+        let finished_itself = ending == Ending::Finished && !aim.name.starts_with(DAEMON);
+        let ending = if finished_itself { Ending::Completed } else { ending };
         range.offer(new)?;
         range.await_end(new)?;
-        Ok(Some((ending, stage.trim_matches('"').to_owned())))
+        Ok(reached.then(|| (ending, stage.trim_matches('"').to_owned())))
+    }
+
+    /// Kills identityd at a point, begins a list, and moves on when recovery is over.
+    fn list_recovery(&mut self, point: &str, begin: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let (new, before) = (self.range.other(), self.range.generation()?);
+        self.arm(point)?;
+        self.range.offer(new)?;
+        let pid = self.halted(|range| range.is_at(new))?;
+        let pid = pid.ok_or_else(|| Error::Unexpected(format!("{point} was not reached")))?;
+        let begun = self.range.begun();
+        self.range.site.hub.withdraw()?;
+        begin()?;
+        kill_identityd(&self.range.node, pid)?;
+        self.range.recovered(begun, before)?;
+        self.range.move_on()
     }
 
     fn arm(&self, point: &str) -> Result<(), Error> {
@@ -223,16 +292,15 @@ impl Trap {
         fs::write(&file, point).doing(|| format!("write {}", file.display()))
     }
 
-    /// Waits until a process has halted, all its threads, and gives its pid; `None` when the upgrade has come to
-    /// its end without.
-    fn halted(&self, new: usize) -> Result<Option<u32>, Error> {
+    /// Waits until a process has halted, all its threads, and gives its pid; `None` when `is_over` and nobody has.
+    fn halted(&self, is_over: impl Fn(&Range) -> bool) -> Result<Option<u32>, Error> {
         let (node, file) = (&self.range.node, path(&self.range, "halted"));
         let mut ended: Option<Instant> = None;
         let inside = node.wait_for("identityd halts", 2 * LIMIT, || {
             if let Some(pid) = fs::read_to_string(&file).ok().and_then(|text| text.parse::<u32>().ok()) {
                 return Ok(Some(pid));
             }
-            match self.range.is_at(new) {
+            match is_over(&self.range) {
                 true if ended.get_or_insert_with(Instant::now).elapsed() > AFTER_THE_END => Ok(None),
                 _ => Err("it goes on".to_owned()),
             }
@@ -264,8 +332,8 @@ fn threads_that_run(pid: u32) -> usize {
 mod tests {
     use super::*;
 
-    fn set(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn set(names: &[&str]) -> BTreeSet<Aim> {
+        names.iter().map(|name| Aim { after: None, name: (*name).to_owned() }).collect()
     }
 
     #[test]
@@ -274,9 +342,9 @@ mod tests {
         let queue = Queue::of(&listed, 100, &mut Rng::with_seed(1));
         let mut tried = Vec::new();
         for (direction, points) in queue.points.iter().enumerate() {
-            for (point, _) in points {
-                assert!(listed[direction].contains(point), "{point}");
-                tried.push(point.as_str());
+            for (aim, _) in points {
+                assert!(listed[direction].contains(aim), "{aim}");
+                tried.push(aim.name.as_str());
             }
         }
         tried.sort_unstable();

@@ -122,18 +122,21 @@ impl Range {
         })
     }
 
+    /// Whether the running identityd has nothing to recover any more, and knows that nothing is offered.
+    pub(super) fn rests(&self) -> bool {
+        let rests = |status: &Value| status["stage"] == "Waiting" && status["gate"] == "BackOff";
+        let status = self.node.status();
+        status.is_ok_and(|status| rests(&status) && is_current(&self.node, &status))
+            && !self.node.path(JOURNAL).exists()
+    }
+
     /// Waits until another identityd has recovered, and knows that nothing is offered. Then the node has to be
     /// one of the releases; tells which, and what became of the transaction that had `begun` when the
     /// generation with the number `before` was the current one.
     pub(super) fn recovered(&self, begun: Option<Begun>, before: u64) -> Result<(Found, Ending), Error> {
-        let rests = |status: &Value| status["stage"] == "Waiting" && status["gate"] == "BackOff";
-        self.node.wait_for("a new identityd has recovered", LIMIT, || {
-            let status = self.node.status().map_err(|error| format!("{error:?}"))?;
-            let settled = !self.node.path(JOURNAL).exists();
-            match rests(&status) && is_current(&self.node, &status) && settled {
-                true => Ok(()),
-                false => Err(status.to_string()),
-            }
+        self.node.wait_for("a new identityd has recovered", LIMIT, || match self.rests() {
+            true => Ok(()),
+            false => Err(format!("{:?}", self.node.status())),
         })?;
         let (found, now) = (self.verdict()?, self.generation()?);
         let ending = match begun {
