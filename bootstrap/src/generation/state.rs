@@ -16,8 +16,8 @@ use crate::transaction::journal::{self, JournalPlace};
 const GENERATIONS: &str = "generations";
 const CURRENT: &str = "current";
 
-/// Largest record of a generation that is read, in bytes.
-const MAX_MANIFEST: usize = 256 << 20;
+/// Largest record of a generation that is read, in bytes. Less in the unit tests, which reach it.
+const MAX_MANIFEST: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 
 /// The directory with everything that must survive.
 #[derive(Debug, Clone)]
@@ -256,6 +256,22 @@ mod tests {
         assert_eq!(state.standing(&sample(1, "another").root).unwrap(), Standing::Nothing);
         let unmarked = RootIdentity { marker: None, ..here };
         assert_eq!(state.standing(&unmarked).unwrap(), Standing::Nothing);
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let info = |length| Generation { info: "x".repeat(length), ..sample(1, "root") };
+        let around = serde_json::to_vec(&info(0)).unwrap().len();
+        for (generation, flist) in [(info(0), MAX_MANIFEST + 1), (info(MAX_MANIFEST - around + 1), 1)] {
+            let refused = state.prepare(&generation, &vec![1; flist]);
+            assert!(matches!(refused, Err(GenerationError::TooLarge { number: 1, .. })), "{refused:?}");
+            assert_eq!((state.numbers().unwrap(), state.flist(1).unwrap()), (vec![], None));
+        }
+        state.prepare(&info(MAX_MANIFEST - around), &vec![1; MAX_MANIFEST]).unwrap();
+        assert!(state.recorded(1).unwrap().is_some());
+        assert_eq!(state.flist(1).unwrap().map(|flist| flist.len()), Some(MAX_MANIFEST));
     }
 
     #[test]
