@@ -294,7 +294,8 @@ mod tests {
     fn a_record_that_could_not_be_read_again_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let place = JournalPlace::in_directory(dir.path()).unwrap();
-        let of_length = |length| Header { version: ReleaseVersion::Text("x".repeat(length)), ..header() };
+        let root = |length| RootIdentity { marker: Some("x".repeat(length)), volatile: false };
+        let of_length = |length| Header { root: root(length), ..header() };
         let around = serde_json::to_string(&Record::Begin(Box::new(of_length(0)))).unwrap().len();
         let longest = MAX_JOURNAL - OTHER_RECORDS - around;
 
