@@ -19,6 +19,7 @@ pub mod exit;
 pub mod format;
 pub mod hub;
 pub mod mount;
+pub mod mountinfo;
 #[cfg(feature = "publish")]
 pub mod pack;
 pub mod path;

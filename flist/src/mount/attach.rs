@@ -16,6 +16,7 @@ use nix::sys::statfs::statfs;
 use nix::unistd::{getgid, getuid};
 
 use super::Purpose;
+use crate::mountinfo::mounts;
 
 /// Type of a mounted flist in the kernel's list of mounts.
 const FILE_SYSTEM: &str = "fuse.flist";
@@ -88,8 +89,8 @@ pub(super) fn clear_dead(path: &Path) -> io::Result<()> {
 
 fn is_dead(path: &Path) -> io::Result<bool> {
     let id = visible_mount(path)?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(type_of(&mounts, id) == Some(FILE_SYSTEM) && statfs(path).is_err_and(|errno| errno == Errno::ENOTCONN))
+    let ours = mounts()?.iter().any(|mount| mount.id == id && mount.kind == FILE_SYSTEM);
+    Ok(ours && statfs(path).is_err_and(|errno| errno == Errno::ENOTCONN))
 }
 
 impl Attached {
@@ -99,8 +100,8 @@ impl Attached {
     /// # Errors
     /// Those of the system, for instance where /sys is read-only.
     pub(super) fn read_ahead(&self) -> io::Result<()> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let device = device_of(&mounts, self.id).ok_or(ErrorKind::NotFound)?;
+        let own = mounts()?.into_iter().find(|mount| mount.id == self.id);
+        let device = own.ok_or(ErrorKind::NotFound)?.device;
         fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), READ_AHEAD_KIB.to_string())
     }
 
@@ -127,23 +128,8 @@ impl Attached {
     }
 
     fn is_listed(&self) -> io::Result<bool> {
-        let mounts = fs::read("/proc/self/mountinfo")?;
-        let own = format!("{} ", self.id);
-        Ok(mounts.split(|byte| *byte == b'\n').any(|line| line.starts_with(own.as_bytes())))
+        Ok(mounts()?.iter().any(|mount| mount.id == self.id))
     }
-}
-
-/// `major:minor` of a mount's file system: the third word of its line.
-fn device_of(mountinfo: &str, id: u64) -> Option<&str> {
-    let own = format!("{id} ");
-    mountinfo.lines().find(|line| line.starts_with(&own))?.split(' ').nth(2)
-}
-
-/// The type of a mount's file system: the first word after the dash in its line.
-fn type_of(mountinfo: &str, id: u64) -> Option<&str> {
-    let own = format!("{id} ");
-    let line = mountinfo.lines().find(|line| line.starts_with(&own))?;
-    line.split_once(" - ")?.1.split(' ').next()
 }
 
 /// The number of the mount one sees at a path. Its file system is not asked, which may not answer.
@@ -155,18 +141,4 @@ fn visible_mount(path: &Path) -> io::Result<u64> {
     number.and_then(|number| number.trim().parse().ok()).ok_or_else(|| {
         io::Error::new(ErrorKind::InvalidData, "the kernel does not tell the number of a mount")
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mount_is_found_by_its_number() {
-        let mounts = "23 28 0:21 / /proc rw - proc proc rw\n123 28 0:44 / /mnt ro - fuse.flist flist ro\n";
-        assert_eq!(device_of(mounts, 123), Some("0:44"));
-        assert_eq!(device_of(mounts, 12), None);
-        assert_eq!(type_of(mounts, 23), Some("proc"));
-        assert_eq!(type_of(mounts, 123), Some(FILE_SYSTEM));
-    }
 }

@@ -17,8 +17,12 @@ use crate::path::{FlistPath, escape};
 /// Places that are remembered.
 const MAX_REMEMBERED: usize = 200_000;
 
-/// Findings that are told; one more says that there are others.
+/// Bytes of what is remembered.
+const MAX_REMEMBERED_BYTES: usize = 64 << 20;
+
+/// Findings that are told, and their bytes; one more says that there are others.
 const MAX_FINDINGS: usize = 10_000;
+const MAX_FINDINGS_BYTES: usize = 16 << 20;
 
 /// What a rehearsal is about.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +49,8 @@ pub fn rehearse(root: &dyn FutureRoot, facts: &Facts<'_>) -> Result<Vec<Finding>
         machine: facts.machine,
         brought: facts.changed.iter().map(|path| path.name().to_vec()).collect(),
         findings: BTreeSet::new(),
+        findings_bytes: 0,
+        remembered: 0,
         elves: HashMap::new(),
         resolved: HashMap::new(),
         glibc_directories: None,
@@ -64,6 +70,10 @@ pub(super) struct Rehearsal<'r> {
     /// Names of the changed files.
     brought: BTreeSet<Vec<u8>>,
     findings: BTreeSet<Finding>,
+    /// Bytes of them.
+    findings_bytes: usize,
+    /// Bytes of the two below.
+    remembered: usize,
     elves: HashMap<FlistPath, Result<Rc<Elf>, Defect>>,
     resolved: HashMap<Vec<u8>, Resolved>,
     glibc_directories: Option<Rc<[Vec<u8>]>>,
@@ -174,22 +184,39 @@ impl<'r> Rehearsal<'r> {
     }
 
     pub(super) fn report(&mut self, finding: Finding) {
-        if self.findings.len() < MAX_FINDINGS {
+        let bytes = finding.bytes();
+        if self.findings.contains(&finding) {
+            return;
+        }
+        if self.findings.len() < MAX_FINDINGS && self.findings_bytes + bytes <= MAX_FINDINGS_BYTES {
+            self.findings_bytes += bytes;
             self.findings.insert(finding);
-        } else if !self.findings.contains(&finding) {
-            let message = format!("there is more wrong than {MAX_FINDINGS} things; correct those first");
+        } else {
+            let message = "more is wrong than can be told; correct the other things first";
             self.findings.insert(Finding::about_path(Code::TooLarge, FlistPath::root(), message));
         }
+    }
+
+    /// Makes room for so many bytes more: what was looked up before is looked up again.
+    fn remember(&mut self, bytes: usize) {
+        if self.remembered + bytes > MAX_REMEMBERED_BYTES || self.resolved.len() >= MAX_REMEMBERED {
+            self.resolved.clear();
+            self.elves.clear();
+            self.remembered = 0;
+        }
+        self.remembered += bytes;
     }
 
     pub(super) fn resolve(&mut self, path: &[u8]) -> Result<Resolved, RootError> {
         if let Some(known) = self.resolved.get(path) {
             return Ok(known.clone());
         }
-        if self.resolved.len() >= MAX_REMEMBERED {
-            self.resolved.clear();
-        }
         let found = resolve(self.root, path)?;
+        let target = match &found {
+            Resolved::Found(target, _) => target.as_bytes().len(),
+            Resolved::Loop | Resolved::Missing => 0,
+        };
+        self.remember(size_of::<(Vec<u8>, Resolved)>() + path.len() + target);
         self.resolved.insert(path.to_vec(), found.clone());
         Ok(found)
     }
@@ -199,6 +226,7 @@ impl<'r> Rehearsal<'r> {
             return Ok(known.clone());
         }
         let read = elf::read(&Window::new(self.root, path, size))?.map(Rc::new);
+        self.remember(path.as_bytes().len() + read.as_ref().map_or(0, |elf| elf.bytes()));
         self.elves.insert(path.clone(), read.clone());
         Ok(read)
     }
@@ -264,5 +292,11 @@ mod tests {
             let more = findings.iter().filter(|finding| finding.code == Code::TooLarge).count();
             assert_eq!(more, told - MAX_FINDINGS);
         }
+        // Few of them can be as much as many.
+        let long = |number| Service { unit: format!("{number}-{}", "x".repeat(1 << 20)), ..service(0) };
+        let services: Vec<_> = (0..40).map(long).collect();
+        let findings = rehearse(&Nothing, &Facts { services: &services, changed: &[], machine: 62 }).unwrap();
+        assert!(findings.iter().map(Finding::bytes).sum::<usize>() <= MAX_FINDINGS_BYTES + 1000);
+        assert!(findings.iter().any(|finding| finding.code == Code::TooLarge));
     }
 }

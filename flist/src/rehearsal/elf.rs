@@ -70,6 +70,19 @@ pub(super) struct Elf {
     pub(super) defines: Option<BTreeSet<Vec<u8>>>,
 }
 
+impl Elf {
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let each = size_of::<Vec<u8>>();
+        let texts = [&self.interpreter, &self.rpath, &self.runpath, &self.soname].into_iter().flatten();
+        let lists = self.needed.iter().chain(self.defines.iter().flatten());
+        let of = |required: &Requirement| 2 * each + required.library.len() + required.version.len();
+        let required = self.requires.iter().map(of);
+        let listed: usize = texts.chain(lists).map(|text| each + text.len()).sum();
+        size_of::<Self>() + listed + required.sum::<usize>()
+    }
+}
+
 /// Reads one file.
 ///
 /// # Errors

@@ -119,6 +119,21 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let of = |subject: &Subject| {
+            size_of::<Subject>()
+                + match subject {
+                    Subject::Path(path) => path.as_bytes().len(),
+                    Subject::Unit(name) => name.len(),
+                }
+        };
+        size_of::<Self>()
+            + of(&self.subject)
+            + self.needed_by.iter().map(of).sum::<usize>()
+            + self.message.len()
+    }
+
     /// A finding about a file that nothing else needs.
     pub fn about_path(code: Code, path: FlistPath, message: impl Into<String>) -> Self {
         Self { code, subject: Subject::Path(path), needed_by: Vec::new(), message: message.into() }
