@@ -78,8 +78,9 @@ pub struct MoltSettings {
     /// Globs of files that the service depends on without having them open: a change to one of
     /// them makes the service affected.
     pub uses: Vec<String>,
-    /// The longest downtime an upgrade may cause, in milliseconds; `None` is no limit.
-    pub max_downtime_ms: Option<u64>,
+    /// The longest downtime that an upgrade may cause without being asked for, in milliseconds; `None` is no limit.
+    #[serde(alias = "max_downtime_ms")]
+    pub downtime_budget: Option<u64>,
 }
 
 impl MoltSettings {
@@ -262,7 +263,7 @@ mod tests {
              log: stdout\n\
              env: {PORT: \"6379\"}\n\
              dir: /srv\n\
-             molt: {health_window: 30, uses: [/etc/redis/*], max_downtime_ms: 500}\n\
+             molt: {health_window: 30, uses: [/etc/redis/*], downtime_budget: 500}\n\
              of_a_newer_zinit: 1\n",
         )
         .unwrap();
@@ -278,7 +279,7 @@ mod tests {
         let molt = MoltSettings {
             health_window: Some(30),
             uses: vec!["/etc/redis/*".to_owned()],
-            max_downtime_ms: Some(500),
+            downtime_budget: Some(500),
         };
         assert_eq!(unit.molt, molt);
     }

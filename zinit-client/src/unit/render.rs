@@ -54,8 +54,8 @@ fn render_molt(out: &mut String, molt: &MoltSettings) {
         out.push_str("  uses:\n");
         list_lines(out, "    ", molt.uses.iter().map(String::as_str));
     }
-    if let Some(milliseconds) = molt.max_downtime_ms {
-        out.push_str(&format!("  max_downtime_ms: {milliseconds}\n"));
+    if let Some(milliseconds) = molt.downtime_budget {
+        out.push_str(&format!("  downtime_budget: {milliseconds}\n"));
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
             molt: MoltSettings {
                 health_window: Some(30),
                 uses: vec!["/etc/*".to_owned()],
-                max_downtime_ms: Some(250),
+                downtime_budget: Some(250),
             },
             ..ServiceUnit::new("run --it")
         };
@@ -136,7 +136,7 @@ molt:
   health_window: 30
   uses:
     - "/etc/*"
-  max_downtime_ms: 250
+  downtime_budget: 250
 "#;
         assert_eq!(unit.render(), expected);
         assert_eq!(round_trip(&unit), unit);
