@@ -13,11 +13,13 @@ use flist::store::{DirStore, Store, StoreError, open_routes};
 use crate::boot_info::{self, BootInfoError};
 use crate::durable;
 use crate::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
-use crate::generation::Generation;
+use crate::generation::{Generation, RootIdentity};
 use crate::lock::{self, EngineLock, LockError};
 use crate::plan::Purpose;
+use crate::root::Root;
 use crate::settings::Settings;
 use crate::source::{BlockSource, ContentSource, MountSource, cached};
+use crate::state_place::{StatePlace, StatePlaceError};
 use crate::transaction::Progress;
 use choice::{Choice, choose};
 
@@ -56,6 +58,9 @@ pub enum BootError {
     /// The node's own state is not usable.
     #[error("cannot use this node's state")]
     State(#[source] EngineError),
+    /// The node's state cannot be where it is, nor anywhere else.
+    #[error("cannot use this node's state")]
+    StatePlace(#[source] StatePlaceError),
     /// The stores of the flist are not usable.
     #[error("cannot use the block stores of {channel}")]
     Store {
@@ -100,8 +105,8 @@ pub enum BootError {
 /// # Errors
 /// [`BootError`]; nothing half-installed is left then.
 pub async fn boot(settings: &Settings) -> Result<(), BootError> {
-    let engine = Engine::open(settings).map_err(BootError::State)?.keeping(settings.keep_generations);
     let lock = take_lock(settings).await?;
+    let engine = open_engine(settings, &lock, 0)?;
     clear_stale_mounts(&settings.run_dir);
     engine.recover(&lock).await.map_err(BootError::State)?;
     let current = engine.current().map_err(BootError::State)?;
@@ -112,10 +117,12 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
     drop(lock);
     let choice = wait_for_choice(settings, &engine).await?;
     let lock = take_lock(settings).await?;
+    let engine = open_engine(settings, &lock, 0)?;
     engine.recover(&lock).await.map_err(BootError::State)?;
     match choice {
         Choice::Offered(release) => {
             let release = ReleaseTree::read(&release).map_err(|error| not_installed(settings, error))?;
+            let engine = open_engine(settings, &lock, release.records())?;
             install(&engine, &lock, settings, &release).await
         }
         Choice::Recorded { numbers, why } => {
@@ -147,6 +154,14 @@ async fn install_recorded(
         }
     }
     Err(failure)
+}
+
+/// The engine on the state where it is usable: on its disk, or in RAM, with room for `need` bytes of records.
+fn open_engine(settings: &Settings, lock: &EngineLock, need: u64) -> Result<Engine, BootError> {
+    let root = Root::open(&settings.root).map_err(EngineError::Root).map_err(BootError::State)?;
+    let identity = RootIdentity::of(&root).map_err(EngineError::Generation).map_err(BootError::State)?;
+    StatePlace::of(settings).settle(lock, Some(&identity), need).map_err(BootError::StatePlace)?;
+    Ok(Engine::open(settings).map_err(BootError::State)?.keeping(settings.keep_generations))
 }
 
 fn not_installed(settings: &Settings, source: EngineError) -> BootError {
@@ -223,12 +238,14 @@ async fn wait_for_choice(settings: &Settings, engine: &Engine) -> Result<Choice,
     let (mut pause, mut said) = (FIRST_PAUSE, String::new());
     loop {
         let (what, reason) = match resolve(&client, &settings.channel, None).await {
-            Ok(Resolution::Release(release, _)) => match choose(engine, &settings.state_dir, release)? {
-                Choice::Recorded { numbers, why } if numbers.is_empty() => {
-                    ("another release, because nothing good is recorded of this channel", why)
+            Ok(Resolution::Release(release, _)) => {
+                match choose(engine, &StatePlace::of(settings).directory(), release)? {
+                    Choice::Recorded { numbers, why } if numbers.is_empty() => {
+                        ("another release, because nothing good is recorded of this channel", why)
+                    }
+                    choice => return Ok(choice),
                 }
-                choice => return Ok(choice),
-            },
+            }
             // Without anything known before, nothing can be unchanged.
             Ok(Resolution::Unchanged(_)) => continue,
             Err(error) => ("the hub", flist::report(&error)),

@@ -7,6 +7,9 @@ use serde::Deserialize;
 /// Name of the file in the state directory.
 pub const FILE: &str = "orders.json";
 
+/// Name of the file with a copy of it, for when it is damaged.
+pub const COPY: &str = "orders.last.json";
+
 /// Fewest digits by which an id can be named.
 const SHORTEST_ID: usize = 8;
 
@@ -34,15 +37,29 @@ pub fn names(text: &str, version: &str, id: &str) -> bool {
 
 /// Why this release is held back, for people; `None` when it is not, and when nobody can tell.
 pub fn why_held(state_dir: &Path, version: &str, id: &str) -> Option<String> {
-    let path = state_dir.join(FILE);
-    let length = std::fs::metadata(&path).ok()?.len();
-    let bytes = std::fs::read(&path).ok().filter(|_| length <= LARGEST_FILE)?;
-    let orders: Orders = serde_json::from_slice(&bytes)
-        .inspect_err(|error| tracing::error!(path = %path.display(), %error, "nobody knows what is held"))
-        .ok()?;
+    let orders = match read(&state_dir.join(FILE)) {
+        Ok(orders) => orders?,
+        Err(error) => {
+            tracing::error!(%error, "{FILE} is damaged");
+            read(&state_dir.join(COPY)).ok().flatten()?
+        }
+    };
     let covers = |hold: &&Hold| hold.release.as_ref().is_none_or(|text| names(text, version, id));
     let hold = orders.holds.iter().find(covers)?;
     Some(hold.reason.clone().unwrap_or_else(|| "somebody holds it".to_owned()))
+}
+
+/// What is ordered; `None` without a file.
+fn read(path: &Path) -> std::io::Result<Option<Orders>> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+        Ok(metadata) if metadata.len() > LARGEST_FILE => {
+            return Err(std::io::Error::other("it is too large"));
+        }
+        Ok(_) => {}
+    }
+    serde_json::from_slice(&std::fs::read(path)?).map(Some).map_err(std::io::Error::from)
 }
 
 #[cfg(test)]
@@ -65,5 +82,9 @@ mod tests {
         for other in [r#"{"holds": [{"release": "0123456"}, {"release": "2.0"}]}"#, "{}", "{", ""] {
             assert_eq!(held(other), None, "{other}");
         }
+        // Damage does not take holds away that a copy has.
+        std::fs::write(dir.path().join(COPY), r#"{"holds": [{"release": "2.0.0"}]}"#).unwrap();
+        assert!(held("{").is_some());
+        assert_eq!(held("{}"), None);
     }
 }

@@ -26,6 +26,7 @@ pub mod releases;
 pub mod root;
 pub mod settings;
 pub mod source;
+pub mod state_place;
 pub mod supervise;
 pub mod supervisor;
 pub mod transaction;

@@ -13,7 +13,7 @@ const MAX_FILES: usize = 100_000;
 
 /// For each service the files of `wanted` (by device and inode number) that one of its processes executes,
 /// has mapped or holds open. The processes of a service are its leader, the leader's process group and all
-/// descendants. Processes that end meanwhile use nothing.
+/// descendants; PID 1 stands for itself alone. Processes that end meanwhile use nothing.
 pub(crate) fn in_use(
     wanted: &HashMap<(u64, u64), FlistPath>,
     leaders: &BTreeMap<UnitName, u32>,
@@ -34,6 +34,27 @@ pub(crate) fn in_use(
         }
     }
     uses
+}
+
+/// Of these services, those with a process that has a file mapped that an upgrade replaced and that was removed since,
+/// with the generation that it was kept for.
+pub(crate) fn on_removed(leaders: &BTreeMap<UnitName, u32>) -> BTreeSet<UnitName> {
+    let table = process_table();
+    let maps = |pid| std::fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_removed(&maps));
+    let of = |(name, leader): (&UnitName, &u32)| {
+        members(&table, *leader).into_iter().any(maps).then(|| name.clone())
+    };
+    leaders.iter().filter_map(of).collect()
+}
+
+/// From the bytes of `/proc/PID/maps` (proc(5)): the path comes last in a line, with a remark when it is gone. A file
+/// that was exchanged has the name of the slot that it lay in.
+fn maps_removed(maps: &[u8]) -> bool {
+    let slot = format!("/{}/", crate::transaction::STAGING);
+    maps.split(|byte| *byte == b'\n').any(|line| {
+        let line = String::from_utf8_lossy(line);
+        line.ends_with(" (deleted)") && line.contains(&slot)
+    })
 }
 
 /// Parent and process group of a process.
@@ -61,6 +82,10 @@ fn relations(stat: &str) -> Option<Relations> {
 }
 
 fn members(table: &HashMap<u32, Relations>, leader: u32) -> Vec<u32> {
+    // Everything descends from PID 1, but is no part of it.
+    if leader == 1 {
+        return vec![1];
+    }
     let belongs = |pid: u32| {
         let (mut at, mut seen) = (pid, HashSet::new());
         loop {
@@ -105,6 +130,16 @@ mod tests {
         let stat = "42 (a) b (c) R 7 40 40 0 -1 4194304";
         assert_eq!(relations(stat), Some(Relations { parent: 7, group: 40 }));
         assert_eq!(relations("42 (x"), None);
+    }
+
+    #[test]
+    fn what_was_replaced_and_removed_is_told_from_what_a_process_removed_itself() {
+        let line =
+            |path: &str| format!("7f00-7f01 r-xp 00000000 00:2a 42                 {path}\n").into_bytes();
+        assert!(maps_removed(&[line("/bin/sh"), line("/.molt/3/12 (deleted)")].concat()));
+        for other in ["/.molt/3/12", "/tmp/x (deleted)", "/memfd:jit (deleted)", ""] {
+            assert!(!maps_removed(&line(other)), "{other}");
+        }
     }
 
     #[test]

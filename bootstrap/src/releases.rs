@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use flist::hub::ReleaseId;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::durable;
 
@@ -46,6 +47,8 @@ pub struct Note {
     pub judged: bool,
     /// Orders the notes by age.
     order: u64,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 impl Note {
@@ -55,23 +58,52 @@ impl Note {
     }
 }
 
+/// The version of the file's layout. Additions do not change it.
+const SCHEMA: u32 = 1;
+
+/// The file. What a newer version added is kept when it is written again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Notes {
+    schema: u32,
+    releases: BTreeMap<ReleaseId, Note>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self { schema: SCHEMA, releases: BTreeMap::new(), unknown: Map::new() }
+    }
+}
+
+impl Notes {
+    fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        // Before there was a version, there was nothing but the releases.
+        let bare = |error| {
+            let releases = serde_json::from_slice(bytes).map_err(|_| error)?;
+            Ok(Self { releases, ..Self::default() })
+        };
+        serde_json::from_slice(bytes).or_else(bare)
+    }
+}
+
 /// The notes of all releases, kept in one file.
 #[derive(Debug)]
 pub struct Releases {
     path: PathBuf,
-    notes: BTreeMap<ReleaseId, Note>,
+    notes: Notes,
 }
 
 impl Releases {
     /// Reads the notes. A file that is damaged or not there means that nothing is known.
     pub fn load(path: &Path) -> Self {
-        let notes = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let notes = std::fs::read(path).ok().and_then(|bytes| Notes::parse(&bytes).ok());
         Self { path: path.to_owned(), notes: notes.unwrap_or_default() }
     }
 
     /// What is known of a release.
     pub fn note(&self, release: &ReleaseId) -> Option<&Note> {
-        self.notes.get(release)
+        self.notes.releases.get(release)
     }
 
     /// Counts an attempt, before it is made, so that a crash counts too. Its reason stands until
@@ -121,7 +153,7 @@ impl Releases {
     /// # Errors
     /// [`ReleasesError`].
     pub fn succeeded(&mut self, release: ReleaseId) -> Result<(), ReleasesError> {
-        match self.notes.remove(&release) {
+        match self.notes.releases.remove(&release) {
             Some(_) => self.save(release),
             None => Ok(()),
         }
@@ -141,9 +173,10 @@ impl Releases {
     /// # Errors
     /// [`ReleasesError`]; the file is as before then.
     pub fn forget(&mut self, id: &str) -> Result<Vec<ReleaseId>, ReleasesError> {
-        let matching = self.notes.keys().copied().filter(|release| release.to_string().starts_with(id));
+        let matching =
+            self.notes.releases.keys().copied().filter(|release| release.to_string().starts_with(id));
         let matching: Vec<ReleaseId> = matching.collect();
-        self.notes.retain(|release, _| !matching.contains(release));
+        self.notes.releases.retain(|release, _| !matching.contains(release));
         if let Some(first) = matching.first() {
             self.save(*first)?;
         }
@@ -153,19 +186,20 @@ impl Releases {
     /// Whether the file at this path can be understood; one that is not there can.
     pub fn is_readable(path: &Path) -> bool {
         match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice::<BTreeMap<ReleaseId, Note>>(&bytes).is_ok(),
+            Ok(bytes) => Notes::parse(&bytes).is_ok(),
             Err(error) => error.kind() == std::io::ErrorKind::NotFound,
         }
     }
 
     fn change(&mut self, release: ReleaseId, change: impl FnOnce(&mut Note)) -> Result<(), ReleasesError> {
-        let order = self.notes.values().map(|note| note.order).max().unwrap_or(0) + 1;
-        let note = self.notes.entry(release).or_default();
+        let notes = &mut self.notes.releases;
+        let order = notes.values().map(|note| note.order).max().unwrap_or(0) + 1;
+        let note = notes.entry(release).or_default();
         note.order = order;
         change(note);
-        while self.notes.len() > MAX_NOTES {
-            let oldest = self.notes.iter().min_by_key(|(_, note)| note.order).map(|(id, _)| *id);
-            oldest.and_then(|id| self.notes.remove(&id));
+        while notes.len() > MAX_NOTES {
+            let oldest = notes.iter().min_by_key(|(_, note)| note.order).map(|(id, _)| *id);
+            oldest.and_then(|id| notes.remove(&id));
         }
         self.save(release)
     }
@@ -237,6 +271,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_newer_version_wrote_can_be_read_and_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("releases.json");
+        let note = r#"{"attempts": 3, "reason": "it crashed", "order": 1, "since": [7]}"#;
+        let newer = format!(r#"{{"schema": 2, "releases": {{"{}": {note}}}, "floor": {{"by": 1}}}}"#, id(1));
+        std::fs::write(&path, newer).unwrap();
+        let mut releases = Releases::load(&path);
+        assert!(releases.note(&id(1)).unwrap().is_bad() && Releases::is_readable(&path));
+        releases.attempt(id(2)).unwrap();
+        let written: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!((&written["schema"], &written["floor"]["by"]), (&2.into(), &1.into()));
+        assert_eq!(written["releases"][id(1).to_string()]["since"][0], 7);
+    }
+
+    #[test]
     fn a_release_is_forgotten_by_the_beginning_of_its_id() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("releases.json");
@@ -264,7 +313,7 @@ mod tests {
             releases.attempt(id(number as u8)).unwrap();
         }
         let releases = Releases::load(&path);
-        assert_eq!(releases.notes.len(), MAX_NOTES);
+        assert_eq!(releases.notes.releases.len(), MAX_NOTES);
         assert!(releases.note(&id(0)).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! Settings of both programs: defaults, overridden by `/etc/molt/config.yaml`, by the kernel command line,
 //! by arguments.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use flist::hub::{FlistName, HubClient, HubError, NameError, RunMode};
 use flist::store::{StoreError, StoreUrl};
 use flist::tree::{Route, Tree};
 use serde::Deserialize;
+use zinit_client::UnitName;
 
 use crate::health::HealthLimits;
 use crate::kernel_params::{self, KernelParams, KernelParamsError};
@@ -90,6 +92,7 @@ struct ConfigFile {
     start_timeout: Option<u64>,
     health_window: Option<u64>,
     keep_generations: Option<u64>,
+    protected: BTreeSet<UnitName>,
     channel: ChannelNames,
     maintenance: Option<Maintenance>,
 }
@@ -186,6 +189,8 @@ pub struct Settings {
     pub maintenance: Option<Maintenance>,
     /// Generations before the current one that are kept; `None`: what suits the root.
     pub keep_generations: Option<usize>,
+    /// Services that no upgrade stops, besides those that never are.
+    pub protected: BTreeSet<UnitName>,
     /// The configuration file, for messages about what is in it.
     pub config: PathBuf,
     /// Generations, journal, releases that failed (0700).
@@ -247,6 +252,7 @@ impl Settings {
             health,
             maintenance: file.maintenance,
             keep_generations: kept(&overrides.config, file.keep_generations)?,
+            protected: file.protected,
             config: overrides.config.clone(),
             state_dir: overrides.state_dir.clone(),
             run_dir: overrides.run_dir.clone(),
@@ -374,6 +380,15 @@ mod tests {
         assert_eq!(load("keep_generations: 0\n", "", &[]).unwrap().keep_generations, Some(0));
         let error = load("keep_generations: 101\n", "", &[]).unwrap_err();
         assert!(error.to_string().contains("keep_generations is 101, expected 0 to 100"), "{error}");
+    }
+
+    #[test]
+    fn services_can_be_protected() {
+        assert!(load("", "", &[]).unwrap().protected.is_empty());
+        let settings = load("protected: [redis, bus]\n", "", &[]).unwrap();
+        assert_eq!(settings.protected.iter().map(UnitName::as_str).collect::<Vec<_>>(), ["bus", "redis"]);
+        let error = load("protected: [../redis]\n", "", &[]).unwrap_err();
+        assert!(flist::report(&error).contains("line 1"), "{}", flist::report(&error));
     }
 
     #[test]

@@ -108,6 +108,12 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
         wanted: &HashMap<(u64, u64), FlistPath>,
         leaders: &BTreeMap<UnitName, u32>,
     ) -> BTreeMap<UnitName, BTreeSet<FlistPath>>;
+
+    /// Of these services, those that run something that an upgrade replaced and that is no longer kept. Blocks the
+    /// thread. A supervisor without real processes knows of none.
+    fn on_removed(&self, _: &BTreeMap<UnitName, u32>) -> BTreeSet<UnitName> {
+        BTreeSet::new()
+    }
 }
 
 /// The leader of a process group that somebody has taken hold of.
@@ -178,6 +184,10 @@ impl Supervisor for Client {
         leaders: &BTreeMap<UnitName, u32>,
     ) -> BTreeMap<UnitName, BTreeSet<FlistPath>> {
         processes::in_use(wanted, leaders)
+    }
+
+    fn on_removed(&self, leaders: &BTreeMap<UnitName, u32>) -> BTreeSet<UnitName> {
+        processes::on_removed(leaders)
     }
 }
 

@@ -116,6 +116,12 @@ impl Node {
         engine.apply(&self.lock(), &prepared, self.source(), &|_| {}, &|| Ok(())).await
     }
 
+    /// Mode and length of the files of the base image, as the overlay shows them.
+    fn overlaid(&self) -> Vec<(u32, u64)> {
+        let look = |name: &&str| self.root.join("bin").join(name).symlink_metadata().unwrap();
+        ["app", "link", "runs"].iter().map(look).map(|there| (there.mode(), there.len())).collect()
+    }
+
     /// Every file with its mode and content, but not our own.
     fn files(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -257,6 +263,75 @@ fn on_an_overlay() {
     let options: String = layers.map(|(key, name)| format!("{key}{}", at(name).display())).collect();
     mount(Some("overlay"), &at("root"), Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
     live_a_life(dir.path(), &at("root"));
+    nix::mount::umount(&at("root")).unwrap();
+    nix::mount::umount(&at("ram")).unwrap();
+}
+
+/// Between the first stop and the last start there are only renames: what has to be copied up for them is in the
+/// upper layer before, the file with its content and rights, links, and the directories too. Nothing of it is a
+/// change, so the upgrade goes on, and is undone.
+#[test]
+fn an_overlay_copies_up_before_the_swap() {
+    own_mounts();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for name in ["root", "lower/bin", "lower/opt/deep", "ram"] {
+        std::fs::create_dir_all(at(name)).unwrap();
+    }
+    std::fs::write(at("lower/bin/app"), "of the base image").unwrap();
+    std::fs::set_permissions(at("lower/bin/app"), PermissionsExt::from_mode(0o4755)).unwrap();
+    std::os::unix::fs::symlink("app", at("lower/bin/link")).unwrap();
+    // A program that runs cannot be opened for writing.
+    std::fs::copy("/bin/sleep", at("lower/bin/runs")).unwrap();
+    mount(Some("tmpfs"), &at("ram"), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    for name in ["ram/upper", "ram/work"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    let layers = ["lowerdir=", ",upperdir=", ",workdir="].iter().zip(["lower", "ram/upper", "ram/work"]);
+    let options: String = layers.map(|(key, name)| format!("{key}{}", at(name).display())).collect();
+    mount(Some("overlay"), &at("root"), Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
+    let mut runs = Command::new(at("root/bin/runs")).arg("600").spawn().unwrap();
+
+    let node = Node { dir: dir.path().to_owned(), root: at("root") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let upper = |name: &str| at("ram/upper").join(name);
+    runtime.block_on(async {
+        let files = [("bin/app", 0o755, "new"), ("bin/link", 0, "-> other"), ("bin/runs", 0o755, "new")];
+        let release = node
+            .release("1", &[&files[..], &[("opt/deep/added", 0o644, "x"), ("other", 0o644, "x")]].concat());
+        node.apply(&node.release("0", &[("other", 0o644, "x")]), Purpose::Boot).await.unwrap();
+        let before = node.overlaid();
+        let engine = node.engine();
+        let prepared = engine.prepare(&release, Purpose::Upgrade, node.source(), None).await.unwrap();
+        assert!(!upper("bin").exists());
+        let at_the_swap = std::sync::Mutex::new(Vec::new());
+        let look = || {
+            let mode =
+                |name: &str| upper(name).symlink_metadata().map(|there| (there.mode(), there.ino())).ok();
+            let found = ["bin/app", "bin/link", "bin/runs", "bin", "opt/deep"].map(mode);
+            assert_eq!(std::fs::read(upper("bin/app")).unwrap(), b"of the base image");
+            *at_the_swap.lock().unwrap() = found.into_iter().flatten().collect();
+            Err("not today".into())
+        };
+        assert!(engine.apply(&node.lock(), &prepared, node.source(), &|_| {}, &look).await.is_err());
+        let copied = at_the_swap.lock().unwrap().clone();
+        assert_eq!(copied.len(), 5, "copied up when the first service would have stopped: {copied:?}");
+        assert_eq!(copied[0].0 & 0o7777, 0o4755, "the copy keeps its rights");
+        assert_eq!(node.overlaid(), before);
+
+        // What lies in the slots afterwards are these very copies: the swap made no others.
+        node.apply(&release, Purpose::Upgrade).await.unwrap();
+        assert_eq!(std::fs::read(at("root/bin/app")).unwrap(), b"new");
+        let slots = upper(".molt").join(node.engine().current().unwrap().unwrap().number.to_string());
+        let mut kept: Vec<_> =
+            slots.read_dir().unwrap().map(|slot| slot.unwrap().metadata().unwrap().ino()).collect();
+        let mut expected: Vec<_> = copied[..3].iter().map(|(_, inode)| *inode).collect();
+        kept.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(kept, expected);
+    });
+    runs.kill().unwrap();
+    runs.wait().unwrap();
     nix::mount::umount(&at("root")).unwrap();
     nix::mount::umount(&at("ram")).unwrap();
 }

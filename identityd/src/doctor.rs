@@ -4,6 +4,7 @@
 //! | code              | what is wrong                                                     |
 //! |-------------------|-------------------------------------------------------------------|
 //! | `mode`            | a private directory is open to others, or not root's              |
+//! | `state-in-ram`    | the state directory cannot be used, so upgrades work from RAM     |
 //! | `read-only`       | a file system that is written to is read-only                     |
 //! | `orders-damaged`, `releases-damaged`, `attempt-damaged`, `history-damaged`, `journal-damaged`, `current-damaged`, `generation-damaged` | that file of the state directory cannot be read |
 //! | `stale-mount`     | a flist is mounted although no engine is at work                  |
@@ -26,9 +27,10 @@ use std::time::{Duration, SystemTime};
 
 use bootstrap::boot_info::BootInfoError;
 use bootstrap::generation::Generation;
-use bootstrap::lock::{self, LockError};
+use bootstrap::lock::{self, EngineLock, LockError};
 use bootstrap::root::{Root, RootError};
 use bootstrap::settings::Settings;
+use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::services::{self, ServiceError};
 use serde::Serialize;
 use zinit_client::{Client, UnitName};
@@ -61,6 +63,9 @@ pub enum DoctorError {
     /// The root file system cannot be opened.
     #[error("cannot use the root file system")]
     Root(#[source] RootError),
+    /// The state stays in RAM.
+    #[error("the state stays in RAM: {0}")]
+    InRam(String),
     /// The supervisor did not take the service.
     #[error("zinit does not monitor identityd")]
     Zinit(#[source] ServiceError),
@@ -84,6 +89,10 @@ enum Repair {
     None,
     SetAside(PathBuf),
     KeepReadable(PathBuf),
+    /// Has the state back on its disk.
+    Return,
+    /// Puts the copy of the orders in the place of the damaged file.
+    CopyOrders,
     MakePrivate(PathBuf),
     Detach(PathBuf),
     NameChannel(Box<Generation>),
@@ -123,7 +132,7 @@ pub async fn repair(settings: &Settings) -> Result<Vec<(Finding, Result<(), Doct
     let run_dir = settings.run_dir.clone();
     let taking =
         tokio::task::spawn_blocking(move || lock::take(&run_dir, "identityd doctor", LOCK_PATIENCE)).await;
-    let _lock = match taking {
+    let lock = match taking {
         Ok(taken) => taken.map_err(DoctorError::Lock)?,
         Err(error) => {
             let source = io::Error::other(error);
@@ -132,7 +141,7 @@ pub async fn repair(settings: &Settings) -> Result<Vec<(Finding, Result<(), Doct
     };
     let mut done = Vec::new();
     for finding in look(settings, true, SystemTime::now()).await {
-        let result = carry_out(&finding.repair, settings).await;
+        let result = carry_out(&finding.repair, settings, &lock).await;
         done.push((finding, result));
     }
     Ok(done)
@@ -140,9 +149,11 @@ pub async fn repair(settings: &Settings) -> Result<Vec<(Finding, Result<(), Doct
 
 /// All checks. `idle`: no engine is at work, so that what looks unfinished is.
 async fn look(settings: &Settings, idle: bool, now: SystemTime) -> Vec<Finding> {
+    let place = StatePlace::of(settings);
     let mut findings = node::modes(settings);
+    findings.extend(place.notice().map(state::in_ram));
     findings.extend(node::read_only(settings));
-    let state = state::look(settings);
+    let state = state::look(&place);
     let (journal, numbers, current) = (state.journal, state.numbers, state.current);
     findings.extend(state.findings);
     if idle {
@@ -158,11 +169,14 @@ async fn look(settings: &Settings, idle: bool, now: SystemTime) -> Vec<Finding> 
     findings
 }
 
-async fn carry_out(repair: &Repair, settings: &Settings) -> Result<(), DoctorError> {
+async fn carry_out(repair: &Repair, settings: &Settings, lock: &EngineLock) -> Result<(), DoctorError> {
+    let place = StatePlace::of(settings);
     match repair {
         Repair::None => Ok(()),
         Repair::SetAside(path) => aside::set_aside(path).map(drop),
-        Repair::KeepReadable(path) => state::keep_readable(path),
+        Repair::KeepReadable(path) => state::keep_readable(path, &place),
+        Repair::Return => state::bring_back(settings, &place, lock),
+        Repair::CopyOrders => state::copy_orders(&place),
         Repair::MakePrivate(path) => node::make_private(path),
         Repair::Detach(path) => flist::mount::detach(path).map_err(DoctorError::Mount),
         Repair::NameChannel(generation) => {

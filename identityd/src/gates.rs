@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::agent::{Candidate, Gate, ProblemKind, Stage, State};
+use crate::agent::{Candidate, Gate, ProblemKind, Stage, State, StateInRam};
 use crate::history::Cause;
 use crate::maintenance::Windows;
 use crate::orders::Orders;
@@ -21,7 +21,8 @@ const FRESH: Duration = Duration::from_secs(3600);
 const FRESH_POLLS: u32 = 3;
 
 /// Gates that keep an upgrade from beginning although there is a candidate.
-const BEFORE_UPGRADE: [Gate; 4] = [Gate::Orders, Gate::Pause, Gate::Hold, Gate::Maintenance];
+pub(crate) const BEFORE_UPGRADE: [Gate; 5] =
+    [Gate::Orders, Gate::Pause, Gate::Hold, Gate::Maintenance, Gate::Downtime];
 
 /// One gate at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +82,12 @@ pub struct Inputs<'i> {
     pub answered: Option<&'i Timestamp>,
     /// Time between two polls.
     pub poll_interval: Duration,
+    /// The release that would take services away for longer than they allow, and how long that is.
+    pub over_budget: Option<(&'i str, &'i str)>,
+    /// Why the state is in RAM.
+    pub state_in_ram: Option<&'i StateInRam>,
+    /// Why it cannot be anywhere.
+    pub state_unusable: Option<&'i str>,
 }
 
 /// All gates, the closed ones first.
@@ -102,6 +109,8 @@ fn judge(gate: Gate, inputs: &Inputs<'_>, now: &Timestamp) -> GateReport {
         Gate::Pause => pause(inputs),
         Gate::Hold => hold(inputs),
         Gate::Maintenance => maintenance(inputs, now),
+        Gate::State => state_place(inputs),
+        Gate::Downtime => downtime(inputs),
         Gate::BadRelease => bad_release(inputs),
         Gate::Refused => refused(inputs),
         Gate::BackOff => back_off(inputs),
@@ -218,6 +227,37 @@ fn maintenance(Inputs { windows, cause, .. }: &Inputs<'_>, now: &Timestamp) -> V
     };
     let inputs = json!({ "windows": windows.texts(), "timezone": zone, "now": now, "cause": cause });
     Verdict { closed, inputs, at: changes, on: "the clock, or `identityd apply --now`" }
+}
+
+fn state_place(Inputs { state_in_ram, state_unusable, next_check, .. }: &Inputs<'_>) -> Verdict {
+    Verdict {
+        closed: match (state_unusable, state_in_ram) {
+            (Some(problem), _) => Err((*problem).to_owned()),
+            (None, Some(StateInRam { since, reason, .. })) => Ok(format!(
+                "the state directory cannot be used since {} ({reason}): upgrades work from RAM, and what is recorded there is lost at a reboot",
+                since.at
+            )),
+            (None, None) => Ok("the state directory can be used".to_owned()),
+        },
+        inputs: json!({ "state_in_ram": state_in_ram, "problem": state_unusable }),
+        at: next_check.filter(|_| state_unusable.is_some()).cloned(),
+        on: "a disk that works, or more free memory",
+    }
+}
+
+fn downtime(Inputs { candidate, over_budget, cause, .. }: &Inputs<'_>) -> Verdict {
+    let over =
+        over_budget.filter(|(release, _)| candidate.is_some_and(|offered| offered.release == *release));
+    Verdict {
+        closed: match over {
+            Some((_, why)) if cause.minds_downtime() => Err(why.to_owned()),
+            Some((_, why)) => Ok(format!("somebody asked for the upgrade all the same: {why}")),
+            None => Ok("no budget of downtime is known to be exceeded".to_owned()),
+        },
+        inputs: json!({ "candidate": candidate, "over_budget": over.map(|(_, why)| why), "cause": cause }),
+        at: None,
+        on: "`identityd apply`, or another release",
+    }
 }
 
 fn bad_release(Inputs { candidate, failures, .. }: &Inputs<'_>) -> Verdict {

@@ -24,6 +24,7 @@ use bootstrap::generation::{StateDir, random_token};
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::releases::Releases;
 use bootstrap::settings::Settings;
+use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::services::{self, monitor, stop_and_forget};
 use flist::hub::ReleaseId;
 use flist::report;
@@ -83,6 +84,13 @@ struct Places {
     state_dir: PathBuf,
     run_dir: PathBuf,
     zinit_socket: PathBuf,
+}
+
+impl Places {
+    /// The state directory that counts now.
+    fn state(&self) -> PathBuf {
+        StatePlace::new(&self.state_dir, &self.run_dir).directory()
+    }
 }
 
 impl Handover {
@@ -244,7 +252,7 @@ fn guard(run_dir: &Path) -> Result<(), Problem> {
 /// Whether the new daemon has neither committed nor given up.
 fn is_pending(handover: &Handover) -> bool {
     let noted = Handover::read(&handover.places.run_dir).is_some_and(|now| now.token == handover.token);
-    let state = StateDir::open(&handover.places.state_dir);
+    let state = StateDir::open(&handover.places.state());
     let current = state.ok().and_then(|state| state.current_number().ok()).flatten();
     noted && current != Some(handover.generation)
 }
@@ -260,9 +268,9 @@ fn is_readable_within(fd: &impl std::os::fd::AsFd, time: Duration) -> bool {
 /// one before.
 #[tracing::instrument(level = "debug", skip_all)]
 async fn put_back(handover: &Handover, why: &str) -> Result<(), Problem> {
-    let Places { root, state_dir, run_dir, zinit_socket } = &handover.places;
+    let Places { root, run_dir, zinit_socket, .. } = &handover.places;
     let unit = &handover.unit;
-    let engine = Engine::open_at(root, state_dir, zinit_socket)
+    let engine = Engine::open_at(root, &handover.places.state(), zinit_socket)
         .map_err(|error| local("cannot put the old identityd back", &error))?
         .keeping(handover.keep);
     let take = |patience| lock::take(run_dir, "identityd's guardian", patience);

@@ -9,16 +9,19 @@
 
 mod cause;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bootstrap::durable;
+use bootstrap::state_place::{StatePlace, WriteLock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::agent::{Candidate, Installed, Stage};
+use crate::downtime::{Expected, Prediction};
 use crate::timestamp::Timestamp;
 
 pub use cause::Cause;
@@ -148,6 +151,9 @@ pub struct Downtime {
     pub name: String,
     /// How long it did not run, in milliseconds; `None`: it was not started again.
     pub down_ms: Option<u64>,
+    /// How long it was expected not to run, where there was a record of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<Prediction>,
 }
 
 /// One attempt.
@@ -191,11 +197,20 @@ pub struct Record {
     /// Failures of the release that had been counted when it began.
     #[serde(default)]
     pub failures_before: u32,
+    /// What was expected of services that have not been stopped yet.
+    #[serde(skip)]
+    predicted: BTreeMap<String, Prediction>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 impl Record {
+    /// Notes what is expected of services.
+    pub fn expect(&mut self, expected: &[Expected]) {
+        let known = expected.iter().filter_map(|one| Some((one.service.clone(), one.prediction?)));
+        self.predicted = known.collect();
+    }
+
     /// An attempt that begins.
     pub fn begin(
         (id, boot): (String, String),
@@ -220,6 +235,7 @@ impl Record {
             ended_by: None,
             bytes_fetched: 0,
             failures_before: 0,
+            predicted: BTreeMap::new(),
             unknown: Map::new(),
         }
     }
@@ -236,7 +252,8 @@ impl Record {
         if let Some(service) = self.services.iter_mut().find(|service| service.name == name) {
             service.down_ms = down_ms;
         } else if self.services.len() < MOST_SERVICES {
-            self.services.push(Downtime { name: name.to_owned(), down_ms });
+            let predicted = self.predicted.get(name).copied();
+            self.services.push(Downtime { name: name.to_owned(), down_ms, predicted });
         }
     }
 }
@@ -253,13 +270,28 @@ pub struct Past {
 /// The history of a node.
 #[derive(Debug, Clone)]
 pub struct History {
-    directory: PathBuf,
+    state: StatePlace,
 }
 
 impl History {
     /// In this state directory.
     pub fn new(state_dir: &Path) -> Self {
-        Self { directory: state_dir.to_owned() }
+        Self::at(StatePlace::fixed(state_dir))
+    }
+
+    /// Where the state is.
+    pub fn at(state: StatePlace) -> Self {
+        Self { state }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.state.directory().join(name)
+    }
+
+    /// Nobody else writes, or moves the state, meanwhile.
+    fn lock(&self) -> Result<WriteLock, HistoryError> {
+        let locked = self.state.write_lock();
+        locked.map_err(|source| HistoryError { action: "lock", path: self.state.directory(), source })
     }
 
     /// The newest `limit` attempts.
@@ -286,13 +318,17 @@ impl History {
     /// # Errors
     /// [`HistoryError`].
     pub fn append(&self, record: &Record) -> Result<(), HistoryError> {
-        let path = self.directory.join(FILE);
-        let failed = |action| move |source| HistoryError { action, path: self.directory.join(FILE), source };
+        let _lock = self.lock()?;
+        let path = self.path(FILE);
+        let failed = |action| {
+            let path = path.clone();
+            move |source| HistoryError { action, path, source }
+        };
         let mut line = serde_json::to_vec(record).map_err(|error| failed("write")(error.into()))?;
         line.push(b'\n');
         let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
         if length > 0 && length + line.len() as u64 > FULL {
-            fs::rename(&path, self.directory.join(OLD_FILE)).map_err(failed("put aside"))?;
+            fs::rename(&path, self.path(OLD_FILE)).map_err(failed("put aside"))?;
         }
         let open = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
         let mut file = open.map_err(failed("open"))?;
@@ -309,7 +345,8 @@ impl History {
     /// # Errors
     /// [`HistoryError`].
     pub fn keep_running(&self, record: &Record) -> Result<(), HistoryError> {
-        let path = self.directory.join(ATTEMPT_FILE);
+        let _lock = self.lock()?;
+        let path = self.path(ATTEMPT_FILE);
         let json = serde_json::to_vec(record).map_err(io::Error::from);
         json.and_then(|json| durable::replace(&path, &json, 0o600)).map_err(|source| HistoryError {
             action: "write",
@@ -330,7 +367,8 @@ impl History {
     /// # Errors
     /// [`HistoryError`].
     pub fn nothing_runs(&self) -> Result<(), HistoryError> {
-        let path = self.directory.join(ATTEMPT_FILE);
+        let _lock = self.lock()?;
+        let path = self.path(ATTEMPT_FILE);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != ErrorKind::NotFound => {
                 Err(HistoryError { action: "remove", path, source })
@@ -341,17 +379,18 @@ impl History {
     }
 
     fn sync_names(&self) -> Result<(), HistoryError> {
-        let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        let path = self.state.directory();
+        let synced = File::open(&path).and_then(|directory| directory.sync_all());
         match synced {
             Err(source) if source.kind() != ErrorKind::NotFound => {
-                Err(HistoryError { action: "sync", path: self.directory.clone(), source })
+                Err(HistoryError { action: "sync", path, source })
             }
             _ => Ok(()),
         }
     }
 
     fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, HistoryError> {
-        let path = self.directory.join(name);
+        let path = self.path(name);
         let mut bytes = Vec::new();
         match File::open(&path).and_then(|file| file.take(LARGEST_FILE).read_to_end(&mut bytes)) {
             Ok(_) => Ok(Some(bytes)),

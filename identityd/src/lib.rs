@@ -7,6 +7,7 @@
 //! | [`maintenance`] | windows of time in which upgrades begin by themselves         |
 //! | [`orders`]   | what people hold back or have paused                             |
 //! | [`history`]  | what became of every attempt                                     |
+//! | [`downtime`] | how long services will be down, by what was recorded             |
 //! | [`doctor`]   | finds and repairs what is wrong with a node                      |
 //! | [`control`]  | the unix socket through which people ask                         |
 //! | [`status`]   | the snapshot for people and programs                             |
@@ -18,6 +19,7 @@ pub mod agent;
 pub mod cli;
 pub mod control;
 pub mod doctor;
+pub mod downtime;
 pub mod gates;
 pub mod handover;
 pub mod history;
@@ -38,6 +40,7 @@ use tracing::{info, warn};
 use agent::effects::Effects;
 use agent::{Agent, AgentError, Brake, Ground, Problem};
 use bootstrap::settings::Settings;
+use bootstrap::state_place::StatePlace;
 use control::{Server, ServerError};
 use handover::Handover;
 use maintenance::{MaintenanceError, Windows};
@@ -94,17 +97,19 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     let handed_over = Handover::read(&settings.run_dir).filter(|handover| handover.pid == daemon.pid);
     let fetched = handed_over.as_ref().map(|handover| handover.fetched);
     let status = Status::new(daemon, insecure).continued_from(file.read(), fetched);
-    let brake = Brake::default();
+    let (place, run_dir) = (StatePlace::of(&settings), settings.run_dir.clone());
+    let (poll_interval, brake) = (settings.poll_interval, Brake::default());
+    // First of all: it finds out where the state is.
+    let effects = Effects::new(settings, brake.clone()).map_err(RunError::Engine)?;
     let ground = Ground {
-        poll_interval: settings.poll_interval,
+        poll_interval,
         windows,
-        state_dir: settings.state_dir.clone(),
-        run_dir: settings.run_dir.clone(),
+        state: place,
+        run_dir,
         boot: boot_id(),
         handed_over: handed_over.is_some(),
-        brake: brake.clone(),
+        brake,
     };
-    let effects = Effects::new(settings, brake).map_err(RunError::Engine)?;
 
     let (handle, inbox) = agent::channel(status.clone());
     let agent = Agent::new(effects, ground, status, file, inbox);

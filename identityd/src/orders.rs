@@ -1,4 +1,5 @@
-//! What people have ordered: releases that are held back, a pause, a rollback. Kept in one file of the state directory.
+//! What people have ordered: releases that are held back, a pause, a rollback. Kept in one file of the state
+//! directory, with a copy beside it for when that file is damaged.
 //!
 //! The file is read by other versions of this program too: what one does not know is kept when it is
 //! written again, and a higher schema number is no obstacle.
@@ -9,6 +10,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use bootstrap::state_place::StatePlace;
 use bootstrap::{durable, held};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -207,158 +209,89 @@ pub fn check_text(what: &'static str, text: &str, longest: usize) -> Result<(), 
 /// The file.
 #[derive(Debug, Clone)]
 pub struct OrdersFile {
-    path: PathBuf,
+    state: StatePlace,
 }
 
 impl OrdersFile {
     /// In this state directory.
     pub fn new(state_dir: &Path) -> Self {
-        Self { path: state_dir.join(FILE) }
+        Self::at(StatePlace::fixed(state_dir))
+    }
+
+    /// Where the state is.
+    pub fn at(state: StatePlace) -> Self {
+        Self { state }
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.state.directory().join(FILE)
     }
 
-    /// What has been ordered; nothing without a file.
+    /// What has been ordered; nothing without a file. Where the file is damaged, its copy counts.
     ///
     /// # Errors
     /// [`OrdersError::Damaged`], [`OrdersError::Read`]: nobody knows what is held then.
     pub fn load(&self) -> Result<Orders, OrdersError> {
-        let failed = |source| OrdersError::Read { path: self.path.clone(), source };
-        let damaged = |reason: String| OrdersError::Damaged { path: self.path.clone(), reason };
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Orders::default()),
-            Err(error) => return Err(failed(error)),
+        let damaged = match self.load_original() {
+            Err(error @ OrdersError::Damaged { .. }) => error,
+            loaded => return loaded,
         };
-        let mut bytes = Vec::new();
-        file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > LARGEST_FILE {
-            return Err(damaged(format!("it is larger than {LARGEST_FILE} bytes")));
+        match read(&self.copy()) {
+            Ok(Some(orders)) => {
+                tracing::warn!(error = flist::report(&damaged), "its copy counts");
+                Ok(orders)
+            }
+            _ => Err(damaged),
         }
-        serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))
     }
 
-    /// Replaces the file.
+    /// As [`OrdersFile::load`], without a look at the copy.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_original(&self) -> Result<Orders, OrdersError> {
+        read(&self.path()).map(Option::unwrap_or_default)
+    }
+
+    /// Where the copy is.
+    pub fn copy(&self) -> PathBuf {
+        self.state.directory().join(held::COPY)
+    }
+
+    /// Replaces the file, and its copy.
     ///
     /// # Errors
     /// [`OrdersError::Write`].
     pub fn save(&self, orders: &Orders) -> Result<(), OrdersError> {
-        let failed = |source| OrdersError::Write { path: self.path.clone(), source };
+        let failed = |source| OrdersError::Write { path: self.path(), source };
+        let _lock = self.state.write_lock().map_err(failed)?;
         let mut json = serde_json::to_vec_pretty(orders).map_err(|error| failed(error.into()))?;
         json.push(b'\n');
-        durable::replace(&self.path, &json, 0o600).map_err(failed)
+        durable::replace(&self.path(), &json, 0o600).map_err(failed)?;
+        if let Err(error) = durable::replace(&self.copy(), &json, 0o600) {
+            tracing::warn!(%error, "there is no new copy of the orders");
+        }
+        Ok(())
     }
+}
+
+/// What a file says; `None` without one.
+fn read(path: &Path) -> Result<Option<Orders>, OrdersError> {
+    let failed = |source| OrdersError::Read { path: path.to_owned(), source };
+    let damaged = |reason: String| OrdersError::Damaged { path: path.to_owned(), reason };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(damaged(format!("it is larger than {LARGEST_FILE} bytes")));
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(error.to_string()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hold(release: Option<&str>) -> Hold {
-        Hold::new(release.map(str::to_owned), Timestamp::from_unix(7), 0, None)
-    }
-
-    fn candidate() -> Candidate {
-        Candidate {
-            channel: "r/c.flist".into(),
-            version: "2.0.0".into(),
-            release: "0123456789abcdef".repeat(4),
-        }
-    }
-
-    #[test]
-    fn a_hold_names_a_version_the_beginning_of_an_id_or_everything() {
-        for (release, covered) in [
-            (None, true),
-            (Some("2.0.0"), true),
-            (Some("01234567"), true),
-            (Some("0123456789ABCDEF"), true),
-            (Some("0123456"), false),
-            (Some("2.0"), false),
-            (Some("12345678"), false),
-            (Some(""), false),
-        ] {
-            assert_eq!(hold(release).covers(&candidate()), covered, "{release:?}");
-        }
-    }
-
-    #[test]
-    fn orders_outlive_the_program_and_a_second_hold_replaces_the_first() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = OrdersFile::new(directory.path());
-        assert_eq!(file.load().unwrap(), Orders::default());
-        let mut orders = Orders::default();
-        orders.hold(hold(Some("2.0.0"))).unwrap();
-        orders.hold(Hold { by: 1000, ..hold(Some("2.0.0")) }).unwrap();
-        orders.hold(hold(Some("3.0.0"))).unwrap();
-        orders.pause = Some(Pause::new(Timestamp::from_unix(8), 0, Some("holiday".into())));
-        file.save(&orders).unwrap();
-        let mut again = file.load().unwrap();
-        assert_eq!(again, orders);
-        assert_eq!(again.held(&candidate()).unwrap().by, 1000);
-        assert!(again.all_held().is_none());
-        assert_eq!(again.unhold(|hold| hold.covers(&candidate())).len(), 1);
-        assert_eq!((again.holds.len(), again.held(&candidate())), (1, None));
-    }
-
-    #[test]
-    fn holds_are_limited() {
-        let mut orders = Orders::default();
-        for number in 0..MOST_HOLDS {
-            orders.hold(hold(Some(&number.to_string()))).unwrap();
-        }
-        assert!(matches!(orders.hold(hold(None)), Err(OrdersError::TooMany)));
-        orders.hold(hold(Some("5"))).unwrap();
-    }
-
-    #[test]
-    fn what_a_newer_version_wrote_is_understood_and_kept() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = OrdersFile::new(directory.path());
-        let newer = serde_json::json!({
-            "schema": 7, "floor": "1.2.0",
-            "holds": [{"release": null, "since": Timestamp::from_unix(1), "by": 3, "until": 99}],
-            "pause": {"since": Timestamp::from_unix(2), "by": 4, "soft": true},
-        });
-        std::fs::write(file.path(), newer.to_string()).unwrap();
-        let mut orders = file.load().unwrap();
-        assert_eq!((orders.holds[0].by, orders.pause.as_ref().unwrap().by), (3, 4));
-        orders.hold(hold(Some("2.0.0"))).unwrap();
-        file.save(&orders).unwrap();
-        let written: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
-        assert_eq!((&written["schema"], &written["floor"]), (&7.into(), &"1.2.0".into()));
-        assert_eq!((&written["holds"][0]["until"], &written["pause"]["soft"]), (&99.into(), &true.into()));
-    }
-
-    #[test]
-    fn a_damaged_file_is_no_empty_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = OrdersFile::new(directory.path());
-        let mut orders = Orders::default();
-        orders.hold(hold(None)).unwrap();
-        file.save(&orders).unwrap();
-        let whole = std::fs::read(file.path()).unwrap();
-        for length in 0..whole.len() - 2 {
-            std::fs::write(file.path(), &whole[..length]).unwrap();
-            let error = file.load().unwrap_err();
-            assert!(matches!(error, OrdersError::Damaged { .. }), "{length}: {error}");
-            assert!(error.to_string().contains("identityd doctor --fix"), "{error}");
-        }
-        std::fs::write(file.path(), vec![b' '; (LARGEST_FILE + 1) as usize]).unwrap();
-        assert!(file.load().unwrap_err().to_string().contains("larger"));
-    }
-
-    #[test]
-    fn texts_are_one_line_and_not_too_long() {
-        assert!(check_text("reason", "we are away, naïvely", LONGEST_REASON).is_ok());
-        for text in ["", "two\nlines", "\u{1b}[2J", &"x".repeat(LONGEST_REASON + 1)] {
-            assert!(
-                matches!(check_text("reason", text, LONGEST_REASON), Err(OrdersError::Text { .. })),
-                "{text}"
-            );
-        }
-    }
-}
+mod tests;

@@ -6,9 +6,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use bootstrap::engine::Outdated;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Candidate, Gate, Installed, ProblemKind, ServiceEvent, Stage, State};
+use crate::agent::{Candidate, Gate, Installed, ProblemKind, ServiceEvent, Stage, State, StateInRam};
 use crate::gates::GateReport;
 use crate::orders::{Hold, Pause, Rollback};
 use crate::timestamp::Timestamp;
@@ -63,6 +64,12 @@ pub struct Status {
     /// The rollback that has not ended.
     #[serde(default)]
     pub rollback: Option<Rollback>,
+    /// Why the state is in RAM; `None`: it is on its disk.
+    #[serde(default)]
+    pub state_in_ram: Option<StateInRam>,
+    /// Services that run what is no longer installed.
+    #[serde(default)]
+    pub outdated: Vec<Outdated>,
     /// The daemon itself.
     pub identityd: Daemon,
 }
@@ -141,6 +148,8 @@ impl Status {
             holds: Vec::new(),
             pause: None,
             rollback: None,
+            state_in_ram: None,
+            outdated: Vec::new(),
             identityd,
         }
     }

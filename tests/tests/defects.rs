@@ -202,6 +202,29 @@ fn z3_damaged_state_files_do_not_keep_a_new_daemon_from_upgrading() {
 }
 
 #[test]
+fn z3_damaged_orders_neither_lose_a_hold_nor_wedge_a_node() {
+    let site = Site::new().unwrap();
+    let node = booted_with(&site.payload("1.0.0").unwrap(), &site);
+    node.run(&["identityd", "hold", "2.0.0"]).unwrap();
+    let (orders, copy) =
+        (node.path("/var/lib/molt/orders.json"), node.path("/var/lib/molt/orders.last.json"));
+    damage(&orders, 1);
+    site.publish("2.0.0", &site.payload("2.0.0").unwrap()).unwrap();
+    until(&node, "the release is still held", |status| status["gate"] == "Hold");
+    node.run(&["identityd", "unhold", "2.0.0"]).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+
+    // Both: a hold may be among what is lost, so somebody has to decide.
+    damage(&orders, 1);
+    damage(&copy, 1);
+    site.publish("3.0.0", &site.payload("3.0.0").unwrap()).unwrap();
+    until(&node, "nobody knows what is held", |status| status["gate"] == "Orders");
+    let fixed = node.exec(&["identityd", "doctor", "--fix"]).unwrap();
+    assert!(String::from_utf8_lossy(&fixed.stdout).contains("orders-damaged"), "{fixed:?}");
+    site.await_version(&node, "3.0.0").unwrap();
+}
+
+#[test]
 fn z4_what_a_release_drops_goes_and_comes_back_with_a_rollback() {
     let site = Site::new().unwrap();
     let old = site.payload("1.0.0").unwrap();

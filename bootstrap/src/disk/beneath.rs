@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use flist::mountinfo::mounts;
 use flist::path::FlistPath;
 use flist::xattr::{self, Xattrs};
 use nix::errno::Errno;
@@ -141,9 +142,8 @@ impl Disk for Beneath {
     fn mount_top(&self, directory: &FlistPath) -> io::Result<FlistPath> {
         let dir = self.directory(directory)?;
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", dir.as_fd().as_raw_fd()))?;
-        let mounts = std::fs::read("/proc/self/mountinfo")?;
-        let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim);
-        let top = id.and_then(|id| mount_point(&mounts, id));
+        let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u64>().ok());
+        let top = mounts()?.into_iter().find(|mount| Some(mount.id) == id).map(|mount| mount.at);
         let inside = top.as_deref().and_then(|top| top.strip_prefix(&self.path).ok());
         let inside = inside.map_or(&b""[..], |inside| inside.as_os_str().as_bytes());
         FlistPath::from_bytes(inside).map_err(|_| Errno::EXDEV.into())
@@ -166,6 +166,16 @@ impl Disk for Beneath {
             (false, false) => None,
         };
         Ok(Filesystem { device, in_ram, copies_up: kind == OVERLAYFS_SUPER_MAGIC, available })
+    }
+
+    fn copy_up(&self, path: &FlistPath) -> io::Result<()> {
+        let place = self.place(path)?;
+        // A change of attributes copies up whatever it is (fs/overlayfs/inode.c, ovl_setattr). The time of access is
+        // the one that means nothing; a change of owner would take rights away, and opening a program that runs
+        // for writing is refused.
+        let (now, as_it_is) = (TimeSpec::UTIME_NOW, TimeSpec::UTIME_OMIT);
+        let flags = UtimensatFlags::NoFollowSymlink;
+        Ok(utimensat(&place.dir, place.name.as_os_str(), &now, &as_it_is, flags)?)
     }
 
     fn read_link(&self, path: &FlistPath) -> io::Result<Vec<u8>> {
@@ -358,37 +368,5 @@ fn stat_of(stat: &rustix::fs::Statx) -> Stat {
         changed: (stat.stx_ctime.tv_sec, i64::from(stat.stx_ctime.tv_nsec)),
         // Since Linux 5.8; older kernels do not tell.
         mount_point: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
-    }
-}
-
-/// Where the mount with this id is, by the text of `/proc/self/mountinfo` (proc(5)): its first field is
-/// the id, its fifth the mount point with some characters in octal.
-fn mount_point(mountinfo: &[u8], id: &str) -> Option<PathBuf> {
-    let line = mountinfo
-        .split(|byte| *byte == b'\n')
-        .find(|line| line.split(|byte| *byte == b' ').next() == Some(id.as_bytes()))?;
-    let field = line.split(|byte| *byte == b' ').nth(4)?;
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let octal =
-            after.get(..3).filter(|_| first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => (bytes.push(byte), rest = &after[3..]).1,
-            None => (bytes.push(first), rest = after).1,
-        }
-    }
-    Some(PathBuf::from(OsStr::from_bytes(&bytes)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points_are_decoded() {
-        let info = b"21 1 0:19 / / rw - tmpfs t rw\n22 21 0:20 / /a\\040b rw - tmpfs t rw\n";
-        assert_eq!(mount_point(info, "22"), Some("/a b".into()));
-        assert_eq!(mount_point(info, "2"), None);
     }
 }

@@ -220,6 +220,14 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     /// See [`Disk`].
     fn set_mtime(&self, path: &FlistPath, seconds: i64) -> io::Result<()>;
 
+    /// Where [`Filesystem::copies_up`]: copies what is at a path, with the directories above it, into the layer that
+    /// is written to, so that a rename need not. Only its times of access and change differ afterwards, and maybe its
+    /// inode number.
+    ///
+    /// # Errors
+    /// See [`Disk`].
+    fn copy_up(&self, path: &FlistPath) -> io::Result<()>;
+
     /// Gives a file, not a directory, a second name.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ impl Engine {
     }
 
     /// As [`Engine::recorded_generations`], for who can do without: what cannot be read is told and passed over.
-    fn readable_generations(&self) -> Result<Vec<Generation>, EngineError> {
+    pub(super) fn readable_generations(&self) -> Result<Vec<Generation>, EngineError> {
         let mut generations = Vec::new();
         for number in self.state.numbers().map_err(EngineError::Generation)? {
             match self.state.recorded(number) {
@@ -226,6 +226,8 @@ impl Engine {
     ) -> Result<Vec<FlistPath>, EngineError> {
         let tops =
             generations.iter().flat_map(|generation| &generation.staging).filter_map(FlistPath::parent);
+        // What is kept for generations that could not be read is needed when they can be read again.
+        let floor = self.state.floor().map_err(EngineError::Generation)?;
         let mut unneeded = Vec::new();
         for top in tops.chain(STAGING.parse()).collect::<BTreeSet<_>>() {
             let names = match self.root.disk().list(&top) {
@@ -235,7 +237,8 @@ impl Engine {
             };
             for name in names {
                 let number = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<u64>().ok());
-                let needed = number.is_none_or(|number| numbers.contains(&number) && number > oldest);
+                let needed = number
+                    .is_none_or(|number| number <= floor || numbers.contains(&number) && number > oldest);
                 if !needed {
                     let outside =
                         |_| EngineError::Root(failed("name something in", &top)(Errno::EINVAL.into()));

@@ -3,6 +3,7 @@
 mod error;
 mod generations;
 mod look;
+mod outdated;
 mod release;
 mod services;
 mod space;
@@ -19,18 +20,23 @@ use zinit_client::{Client, ServiceUnit, UnitName};
 pub use error::EngineError;
 pub use generations::{Collected, Listed};
 use look::{Look, View};
+pub use outdated::Outdated;
 pub use release::ReleaseTree;
+use services::leaders;
+pub use space::Cost;
 
 use crate::generation::{Cause, Generation, RootIdentity, Standing, StateDir, generation};
 use crate::health::HealthLimits;
 use crate::item::Items;
 use crate::lock::EngineLock;
+use crate::plan::services::SUPERVISOR;
 use crate::plan::{
     FileChange, Plan, PlanError, Purpose, UNIT_DIRECTORY, Wanted, plan_files, plan_services, unit_name,
 };
 use crate::root::{Found, Root};
 use crate::settings::Settings;
 use crate::source::ContentSource;
+use crate::state_place::StatePlace;
 use crate::supervisor::Supervisor;
 use crate::transaction::journal::Record;
 use crate::transaction::services::monitor;
@@ -49,7 +55,7 @@ const MAX_SERVICES: usize = 10_000;
 
 /// Services that no plan stops: the supervisor, the daemon that does the upgrade, and whoever restarts
 /// bootstrap.
-const PROTECTED: [&str; 3] = ["zinit", "identityd", "bootstrap"];
+const PROTECTED: [&str; 3] = [SUPERVISOR, "identityd", "bootstrap"];
 
 /// A plan with everything that is needed to carry it out.
 pub struct Prepared {
@@ -86,12 +92,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the node's root and state.
+    /// Opens the node's root, and its state where it is now.
     ///
     /// # Errors
     /// [`EngineError`].
     pub fn open(settings: &Settings) -> Result<Self, EngineError> {
-        let engine = Self::open_at(&settings.root, &settings.state_dir, &settings.zinit_socket)?;
+        let state = StatePlace::of(settings).directory();
+        let mut engine = Self::open_at(&settings.root, &state, &settings.zinit_socket)?;
+        engine.protected.extend(settings.protected.iter().cloned());
         Ok(engine.with_health(settings.health))
     }
 

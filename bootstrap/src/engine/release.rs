@@ -47,6 +47,13 @@ impl ReleaseTree {
         })
     }
 
+    /// Bytes of the records of an upgrade to it at most, as long as it is not much smaller than what is installed.
+    pub fn records(&self) -> u64 {
+        // What it installs, and what it takes away.
+        let changes = self.tree.len() as u64;
+        changes.saturating_mul(2 * super::space::RECORD).saturating_add(self.flist.len() as u64)
+    }
+
     /// The release that a recorded generation was installed from.
     ///
     /// # Errors

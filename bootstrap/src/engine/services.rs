@@ -7,6 +7,7 @@ use zinit_client::{ServiceStatus, ServiceUnit, UnitName};
 
 use super::{Engine, EngineError, MAX_SERVICES};
 use crate::item::Items;
+use crate::plan::services::SUPERVISOR;
 use crate::plan::{FileChange, ServiceView, unit_name};
 use crate::root::Found;
 use crate::transaction::services::status;
@@ -32,8 +33,7 @@ impl Engine {
             .filter(|change| matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. }))
             .filter_map(|change| Some((found.get(change.path())?.stamp.inode, change.path().clone())))
             .collect();
-        let leaders: BTreeMap<_, _> =
-            status.iter().filter_map(|(name, status)| Some((name.clone(), status.pid?))).collect();
+        let leaders = leaders(&status);
         let mut executables = BTreeMap::new();
         for (name, unit) in after {
             if let Some(path) = self.executable(unit)? {
@@ -94,4 +94,11 @@ impl Engine {
         }
         Ok(first)
     }
+}
+
+/// The first process of each service, and of the supervisor, which does not list itself.
+pub(super) fn leaders(status: &BTreeMap<UnitName, ServiceStatus>) -> BTreeMap<UnitName, u32> {
+    let of = |(name, status): (&UnitName, &ServiceStatus)| Some((name.clone(), status.pid?));
+    let supervisor = SUPERVISOR.parse().ok().map(|name| (name, 1));
+    supervisor.into_iter().chain(status.iter().filter_map(of)).collect()
 }

@@ -4,16 +4,43 @@ use std::collections::BTreeMap;
 
 use flist::path::FlistPath;
 
-use super::{Engine, EngineError, ReleaseTree};
+use serde::Serialize;
+
+use super::{Engine, EngineError, Prepared, ReleaseTree};
 use crate::disk::Filesystem;
 use crate::plan::{FileChange, FilePlan, Space, SpaceSum};
 use crate::root::{Found, failed};
 use crate::transaction::staging;
 
 /// What a file is described with in the record of a generation and in the journal, in bytes.
-const RECORD: u64 = 700;
+pub(super) const RECORD: u64 = 700;
+
+/// What an upgrade costs besides the space that it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// Bytes of the files that are kept to go back; nothing has to be fetched for that.
+    pub kept_bytes: u64,
+    /// They lie in RAM.
+    pub kept_in_ram: bool,
+    /// Bytes of RAM that are taken at most while it is installed.
+    pub ram_bytes: u64,
+}
 
 impl Engine {
+    /// What a plan costs.
+    ///
+    /// # Errors
+    /// [`EngineError::Generation`].
+    pub fn cost(&self, prepared: &Prepared) -> Result<Cost, EngineError> {
+        let takes_away =
+            |change: &&FileChange| matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. });
+        let old = prepared.plan.files.changes.iter().filter(takes_away);
+        let kept = old.filter_map(|change| Some(prepared.seen.get(change.path())?.item.size())).sum();
+        let in_ram = prepared.plan.space.iter().filter(|space| space.in_ram).map(|space| space.need);
+        let kept_bytes = if self.generations_kept()? == 0 { 0 } else { kept };
+        Ok(Cost { kept_bytes, kept_in_ram: self.identity()?.volatile, ram_bytes: in_ram.sum() })
+    }
+
     /// What each file system has to take: what is staged, what is copied up for the swap, and the records.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! ├── generations/<n>.json      what it consists of
 //! ├── generations/<n>.fl        the flist that it was installed from
 //! ├── journal                   only while a transaction is under way
+//! ├── floor                     no new generation gets a number up to this one; usually not there
 //! └── releases.json             attempts, and releases that failed
 //!
 //! .molt/<n>/                    0700, at the top of each mount: while generation n is installed, what is
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use identity::{RootIdentity, random_token};
 pub use retention::{Candidate, Retained, retained};
 pub use state::StateDir;
+pub(crate) use state::{CURRENT, FLOOR, GENERATIONS};
 
 use crate::item::{Item, Items};
 
@@ -109,6 +111,9 @@ impl Cause {
 pub struct Kept {
     /// Where its content lies now.
     pub slot: FlistPath,
+    /// Where it was; unknown to versions before 0.2.
+    #[serde(default)]
+    pub path: FlistPath,
     /// What it was.
     pub item: Item,
 }

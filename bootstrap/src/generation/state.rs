@@ -13,8 +13,11 @@ use crate::durable;
 use crate::transaction::journal::{self, JournalPlace};
 
 /// Directory of the records, and the file with the number of the current one.
-const GENERATIONS: &str = "generations";
-const CURRENT: &str = "current";
+pub(crate) const GENERATIONS: &str = "generations";
+pub(crate) const CURRENT: &str = "current";
+
+/// The file with a number up to which none is given out, because generations that could not be read may have them.
+pub(crate) const FLOOR: &str = "floor";
 
 /// Largest record of a generation that is read, in bytes. Less in the unit tests, which reach it.
 const MAX_MANIFEST: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
@@ -149,7 +152,16 @@ impl StateDir {
     /// # Errors
     /// [`GenerationError::File`].
     pub fn next_number(&self) -> Result<u64, GenerationError> {
-        Ok(self.numbers()?.into_iter().max().unwrap_or(0) + 1)
+        Ok(self.numbers()?.into_iter().chain([self.floor()?]).max().unwrap_or(0).saturating_add(1))
+    }
+
+    /// The number up to which generations may exist that could not be read; 0 where all could.
+    ///
+    /// # Errors
+    /// [`GenerationError::File`].
+    pub fn floor(&self) -> Result<u64, GenerationError> {
+        let floor = self.read(&self.at(FLOOR)?)?;
+        Ok(floor.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok()).unwrap_or(0))
     }
 
     /// Writes down what a generation will consist of, and the flist that it comes from if there is one; it

@@ -6,6 +6,18 @@ use flist::path::FlistPath;
 use serde::Serialize;
 use zinit_client::{OrderError, ServiceStatus, ServiceUnit, State, Target, UnitName, order_subset};
 
+/// What the supervisor is called, which is a service like no other: it is PID 1 and does not list itself.
+pub const SUPERVISOR: &str = "zinit";
+
+/// Until when a service that is not restarted runs the files that it has open, for people.
+pub fn runs_until(name: &UnitName) -> &'static str {
+    match name.as_str() {
+        SUPERVISOR => "the node reboots",
+        "identityd" => "a release brings another identityd, or it is restarted",
+        _ => "it is restarted",
+    }
+}
+
 /// Everything that decides about services.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceView {
@@ -125,7 +137,12 @@ impl ServiceView {
                 None => None,
             };
         }
+        let runs_on =
+            |reason| format!("{reason}; it is protected and runs the old one until {}", runs_until(name));
         let Some(status) = status else {
+            if self.protected.contains(name) && self.in_use.contains_key(name) {
+                return note(Verdict::Keep, runs_on(self.why_affected(name)?));
+            }
             let known = self.after.contains_key(name) && self.shipped_after.contains(name);
             let new = !self.shipped_before.contains(name);
             return match known && (new || self.starts_missing) {
@@ -136,10 +153,7 @@ impl ServiceView {
         };
         let reason = self.why_affected(name)?;
         if self.protected.contains(name) {
-            return note(
-                Verdict::Keep,
-                format!("{reason}; it is protected and runs the old one until it restarts"),
-            );
+            return note(Verdict::Keep, runs_on(reason));
         }
         if !self.after.contains_key(name) {
             return note(Verdict::Keep, format!("{reason}; it has no usable unit to start it again with"));
@@ -314,6 +328,23 @@ mod tests {
         assert_eq!(verdicts(&view), expected.map(|(at, verdict)| (at.to_owned(), verdict)));
         let plan = plan_services(&view).unwrap();
         assert_eq!((plan.stop, plan.start), (vec![name("web")], vec![name("new")]));
+    }
+
+    #[test]
+    fn a_library_of_the_protected_is_swapped_and_the_plan_says_who_runs_the_old_one() {
+        let mut view = view();
+        view.protected = names(&["zinit", "identityd", "db"]);
+        view.status.extend([up("identityd", State::Running)]);
+        for user in ["zinit", "identityd", "db", "web"] {
+            view.in_use.insert(name(user), ["lib/libc.so".parse().unwrap()].into());
+        }
+        let plan = plan_services(&view).unwrap();
+        assert_eq!((plan.stop, plan.start), (vec![name("web")], vec![name("web")]));
+        let kept: Vec<_> = plan.notes.iter().filter(|note| note.verdict == Verdict::Keep).collect();
+        assert_eq!(kept.len(), 3);
+        for (note, until) in kept.iter().zip(["it is restarted", "another identityd", "the node reboots"]) {
+            assert!(note.reason.contains("/lib/libc.so") && note.reason.contains(until), "{note:?}");
+        }
     }
 
     #[test]

@@ -332,4 +332,22 @@ mod tests {
         std::fs::write(&path, &damaged).unwrap();
         assert!(matches!(place.read(), Err(JournalError::Damaged { line: 2, .. })));
     }
+
+    #[test]
+    fn what_a_newer_version_wrote_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = JournalPlace::in_directory(dir.path()).unwrap();
+        let begin = serde_json::to_string(&Record::Begin(Box::new(header()))).unwrap();
+        let begin = begin.replacen('{', "{\"colour\":[1,{}],", 1);
+        let lines = [
+            begin.as_str(),
+            r#"{"record":"by-magic","spell":1}"#,
+            r#"{"record":"staged","swaps":[],"more":0}"#,
+        ];
+        let text: String = lines.iter().map(|json| format!("{} {json}\n", checksum(json))).collect();
+        std::fs::write(dir.path().join(NAME), text).unwrap();
+        let expected =
+            [Record::Begin(Box::new(header())), Record::Unknown, Record::Staged { swaps: Vec::new() }];
+        assert_eq!(place.read().unwrap(), expected);
+    }
 }

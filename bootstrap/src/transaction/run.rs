@@ -13,7 +13,7 @@ use crate::generation::{Cause, Generation, Kept};
 use crate::health::{HealthLimits, HealthWatch};
 use crate::plan::{FileChange, Plan, Purpose, Step};
 use crate::rehearsal;
-use crate::root::{Found, RootError, failed};
+use crate::root::{Found, RootError, Stamp, failed};
 
 /// Longest health window that a unit can ask for.
 const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
@@ -30,6 +30,8 @@ pub(super) struct Run<'r> {
     pub(super) swaps: Vec<Swap>,
     pub(super) begun: bool,
     pub(super) swapped: Vec<usize>,
+    /// Stamps of what was copied up since the plan was made.
+    pub(super) stamps: BTreeMap<FlistPath, Stamp>,
     pub(super) stopped: BTreeMap<UnitName, Instant>,
     pub(super) started: Vec<UnitName>,
     /// Whether the supervisor has forgotten what is stopped and has another unit now.
@@ -81,6 +83,7 @@ impl<'r> Run<'r> {
             swaps: Vec::new(),
             begun: false,
             swapped: Vec::new(),
+            stamps: BTreeMap::new(),
             stopped: BTreeMap::new(),
             started: Vec::new(),
             discarded: false,
@@ -152,22 +155,24 @@ impl<'r> Run<'r> {
         let (root, tree) = (self.context.root.clone(), self.context.tree.clone());
         let source = self.context.source.clone();
         let (changes, slots) = (self.plan.files.changes.clone(), self.slots.clone());
-        let fetched_at_once = self.context.fetched_at_once;
+        let (fetched_at_once, seen) = (self.context.fetched_at_once, self.context.seen.clone());
         let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
         let step = tracing::Span::current();
         let work = tokio::task::spawn_blocking(move || {
             let (_in_step, source) = (step.enter(), source.as_ref());
             let stager = staging::Stager { root: &root, tree: &tree, source, fetched_at_once };
             let total = changes.iter().filter(|change| change.staged().is_some()).count();
-            stager.stage_all(&changes, &slots, |done| {
+            let swaps = stager.stage_all(&changes, &slots, |done| {
                 // Nobody listening is no reason to stop.
                 let _ = report.send(Progress::Staged { done, total });
-            })
+            })?;
+            let stamps = staging::copy_up(&root, &changes, &seen).map_err(TransactionError::Root)?;
+            Ok::<_, TransactionError>((swaps, stamps))
         });
         while let Some(progress) = reports.recv().await {
             (self.context.observer)(progress);
         }
-        self.swaps = work.await.map_err(TransactionError::Broken)??;
+        (self.swaps, self.stamps) = work.await.map_err(TransactionError::Broken)??;
         Ok(())
     }
 
@@ -224,7 +229,8 @@ impl<'r> Run<'r> {
             return Err(TransactionError::Root(RootError::Changed(path.clone())));
         }
         self.swapped.push(change);
-        let seen = self.context.seen.get(swap.change.path()).map(|found| &found.stamp);
+        let path = swap.change.path();
+        let seen = self.stamps.get(path).or_else(|| Some(&self.context.seen.get(path)?.stamp));
         files::swap(&self.context.root, swap, seen).map_err(TransactionError::Root)
     }
 
@@ -299,7 +305,7 @@ fn kept(changes: &[FileChange], slots: &[Option<FlistPath>], seen: &BTreeMap<Fli
     let of = |(change, slot): (&FileChange, &Option<FlistPath>)| {
         let takes_away = matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. });
         let item = seen.get(change.path()).filter(|_| takes_away)?.item.clone();
-        Some(Kept { slot: slot.clone()?, item })
+        Some(Kept { slot: slot.clone()?, path: change.path().clone(), item })
     };
     changes.iter().zip(slots).filter_map(of).collect()
 }

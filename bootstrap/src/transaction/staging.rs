@@ -3,7 +3,7 @@
 //! It lies in `.molt/<generation>/<number of the change>` at the top of the mount that its destination is
 //! in, because only there it can be exchanged with what is at the destination.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flist::block::BLOCK_SIZE;
 use flist::path::FlistPath;
@@ -17,7 +17,7 @@ use crate::disk::{self, OpenFile, Special, is_absent};
 use crate::generation::Kept;
 use crate::item::{Item, What};
 use crate::plan::FileChange;
-use crate::root::{Root, RootError, failed};
+use crate::root::{Found, Root, RootError, Stamp, failed};
 use crate::source::{ContentSource, SourceError};
 
 /// Blocks that are fetched at the same time: more than cores, because the store may be far away.
@@ -142,7 +142,7 @@ pub(super) fn settle(root: &Root, directories: &[FlistPath], kept: &[Kept]) -> R
         return clear(root, directories);
     }
     let disk = root.disk();
-    for Kept { slot, item } in kept {
+    for Kept { slot, item, .. } in kept {
         let gives_rights = item.mode & 0o6000 != 0 || !item.xattrs.is_empty();
         if !matches!(item.what, What::File { .. }) || !gives_rights || root.stat(slot)?.is_none() {
             continue;
@@ -297,6 +297,56 @@ impl Stager<'_> {
         }
         Ok(())
     }
+}
+
+/// Where the file system copies up: has what the changes take away, and the directories that they change, copied
+/// now, so that the swap only renames. What is taken away must still be what the plan has `seen`; its stamps from
+/// now on come back.
+///
+/// # Errors
+/// [`RootError`]; copies that were made stay, with the same content.
+pub(super) fn copy_up(
+    root: &Root,
+    changes: &[FileChange],
+    seen: &BTreeMap<FlistPath, Found>,
+) -> Result<BTreeMap<FlistPath, Stamp>, RootError> {
+    let (disk, mut stamps, mut directories) = (root.disk(), BTreeMap::new(), BTreeSet::new());
+    for change in changes {
+        let path = change.path();
+        let directory = path.parent().unwrap_or_default();
+        // One that this transaction makes is in the layer that is written to.
+        let Some(directory) =
+            disk.real_directory(&directory).map_err(failed("find the directory of", path))?
+        else {
+            continue;
+        };
+        if !disk.filesystem(&directory).map_err(failed("look at the file system of", path))?.copies_up {
+            continue;
+        }
+        if matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. }) {
+            let known = seen.get(path).map(|found| found.stamp);
+            let before = root.stat(path)?;
+            if before.as_ref().map(Stamp::from) != known {
+                return Err(RootError::Changed(path.clone()));
+            }
+            disk.copy_up(path).map_err(failed("copy up", path))?;
+            let after = root.stat(path)?;
+            let same = |a: &disk::Stat, b: &disk::Stat| {
+                (a.kind, a.mode, a.size, a.mtime) == (b.kind, b.mode, b.size, b.mtime)
+            };
+            match (before, after) {
+                (Some(before), Some(after)) if same(&before, &after) => {
+                    stamps.insert(path.clone(), Stamp::from(&after));
+                }
+                _ => return Err(RootError::Changed(path.clone())),
+            }
+        }
+        directories.insert(directory);
+    }
+    for directory in directories {
+        disk.copy_up(&directory).map_err(failed("copy up", &directory))?;
+    }
+    Ok(stamps)
 }
 
 /// A block of the old file that is the same in the new one need not be fetched.

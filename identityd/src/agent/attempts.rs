@@ -10,6 +10,7 @@ use flist::hub::ReleaseId;
 use super::model::{Applied, Candidate, Installed, Problem, ProblemKind, ServiceEvent};
 use super::stage::{Gate, Stage};
 use super::state::Event;
+use crate::downtime::Expected;
 use crate::gates::Failures;
 use crate::history::{Cause, EndedBy, History, HistoryError, Named, Outcome, Record, StageTime};
 use crate::timestamp::Timestamp;
@@ -78,6 +79,12 @@ impl Attempts {
         running.close_stage();
         running.stage = stage;
         report(self.history.keep_running(&running.record));
+    }
+
+    pub(super) fn expect(&mut self, expected: &[Expected]) {
+        if let Some(running) = &mut self.running {
+            running.record.expect(expected);
+        }
     }
 
     pub(super) fn service(&mut self, name: &str, event: ServiceEvent) {

@@ -36,6 +36,7 @@ enum Motion {
     /// An upgrade is on its way to the swap, which must begin before this second.
     Moving {
         closes: Option<u64>,
+        minds_downtime: bool,
     },
     Stopping(Stopped),
     Swapping,
@@ -44,8 +45,13 @@ enum Motion {
 impl Brake {
     /// An upgrade begins. It is stopped where the swap would not begin before the maintenance window
     /// `closes`, in seconds since 1970.
-    pub fn release(&self, closes: Option<u64>) {
-        *self.motion() = Motion::Moving { closes };
+    pub fn release(&self, closes: Option<u64>, minds_downtime: bool) {
+        *self.motion() = Motion::Moving { closes, minds_downtime };
+    }
+
+    /// Whether the upgrade that runs is given up where services would be down for too long.
+    pub fn minds_downtime(&self) -> bool {
+        matches!(*self.motion(), Motion::Moving { minds_downtime: true, .. })
     }
 
     /// Nothing runs any more.
@@ -87,7 +93,7 @@ impl Brake {
     /// [`Stopped`].
     pub fn enter_swap(&self, now: u64) -> Result<(), Stopped> {
         let mut motion = self.motion();
-        if let Motion::Moving { closes: Some(closes) } = *motion
+        if let Motion::Moving { closes: Some(closes), .. } = *motion
             && now >= closes
         {
             let why = "the maintenance window closed before everything was staged".to_owned();
@@ -116,14 +122,14 @@ mod tests {
     fn an_upgrade_is_stopped_before_the_swap_and_not_after() {
         let brake = Brake::default();
         assert_eq!(brake.stop(Gate::Pause, "no"), Err(NotStopped::Nothing));
-        brake.release(None);
+        brake.release(None, false);
         brake.check().unwrap();
         brake.stop(Gate::Pause, "paused").unwrap();
         assert_eq!(brake.check().unwrap_err().gate, Gate::Pause);
         brake.stop(Gate::Hold, "cancelled").unwrap();
         assert_eq!(brake.enter_swap(0).unwrap_err(), Stopped { gate: Gate::Hold, why: "cancelled".into() });
 
-        brake.release(None);
+        brake.release(None, false);
         brake.enter_swap(u64::MAX).unwrap();
         assert_eq!(brake.stop(Gate::Hold, "cancelled"), Err(NotStopped::TooLate));
         brake.check().unwrap();
@@ -134,9 +140,9 @@ mod tests {
     #[test]
     fn the_swap_begins_in_the_window_or_not_at_all() {
         let brake = Brake::default();
-        brake.release(Some(100));
+        brake.release(Some(100), false);
         brake.enter_swap(99).unwrap();
-        brake.release(Some(100));
+        brake.release(Some(100), false);
         assert_eq!(brake.enter_swap(100).unwrap_err().gate, Gate::Maintenance);
         assert_eq!(brake.check().unwrap_err().gate, Gate::Maintenance);
     }

@@ -1,9 +1,11 @@
 //! What the agent can have done: the engine's calls.
 
+mod forecast;
 mod judgement;
 mod progress;
 mod revert;
 mod self_update;
+mod state;
 mod stoppable;
 
 use std::path::PathBuf;
@@ -19,16 +21,16 @@ use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
 use bootstrap::settings::Settings;
 use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached};
+use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
 use flist::hub::{FlistName, HubClient, Resolution, Seen, resolve};
 use flist::report;
 use flist::store::{DirStore, open_routes};
-use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
 
 use tracing::warn;
 
-use super::model::{Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved};
+use super::model::{Applied, Candidate, Installed, Problem, ProblemKind, Progress, Resolved};
 use judgement::{bad_release, downgrade, is_judged};
 use progress::observer;
 use self_update::own_path;
@@ -37,7 +39,6 @@ use stoppable::{StoppableSource, StoppableStore};
 use super::brake::{Brake, Stopped};
 use super::stage::Stage;
 use crate::handover::{self, Handover};
-use crate::orders::OrdersFile;
 use crate::timestamp::Timestamp;
 
 const USER_AGENT: &str = concat!("identityd/", env!("CARGO_PKG_VERSION"));
@@ -45,6 +46,8 @@ const USER_AGENT: &str = concat!("identityd/", env!("CARGO_PKG_VERSION"));
 /// The engine, as the agent sees it.
 pub struct Effects {
     settings: Settings,
+    place: StatePlace,
+    state_unusable: Option<String>,
     /// Where this program is installed. Asked at the start, because later the file that this process
     /// executes may have been exchanged and have another name.
     program: PathBuf,
@@ -64,13 +67,22 @@ impl Effects {
     /// # Errors
     /// A [`Problem`] when the node's root, its state or the hub's address is not usable.
     pub fn new(settings: Settings, brake: Brake) -> Result<Self, Problem> {
-        // Where nobody can read the orders, a rollback may be among them.
-        let rolls_back =
-            OrdersFile::new(&settings.state_dir).load().map_or(true, |orders| orders.rollback.is_some());
-        let engine = revert::open(&settings, rolls_back)?;
+        let place = StatePlace::of(&settings);
+        state::find(&settings, &place)?;
+        let engine = revert::open(&settings, state::rolls_back(&place))?;
         let hub = HubClient::new(&settings.hub, USER_AGENT).map_err(|error| local("cannot start", &error))?;
         let program = own_path()?;
-        Ok(Self { settings, program, engine, hub, brake, seen: None, offered: None })
+        Ok(Self {
+            settings,
+            place,
+            state_unusable: None,
+            program,
+            engine,
+            hub,
+            brake,
+            seen: None,
+            offered: None,
+        })
     }
 
     /// Finishes or undoes what a crash left. In a new daemon it acknowledges the handover: it commits.
@@ -79,6 +91,7 @@ impl Effects {
     /// A [`Problem`]; may be called again.
     pub async fn recover(&mut self) -> Result<(), Problem> {
         let lock = self.lock().await?;
+        self.settle_state(&lock, 0)?;
         if let Some(handover) = Handover::read(&self.settings.run_dir) {
             if handover.pid == std::process::id() {
                 return self.acknowledge(&lock, &handover).await;
@@ -148,6 +161,7 @@ impl Effects {
     /// # Errors
     /// A [`Problem`]: the hub could not be asked, or what it offers is not to be installed.
     pub async fn resolve(&mut self) -> Result<Resolved, Problem> {
+        self.look_after_state()?;
         let current = self.current()?;
         let channel = current.as_ref().map_or(&self.settings.channel, |current| &current.channel).clone();
         self.poll(&channel).await?;
@@ -174,43 +188,11 @@ impl Effects {
     /// # Errors
     /// A [`Problem`] when that cannot be written down.
     pub fn forget(&self, id: &str) -> Result<Vec<String>, Problem> {
+        let lock = self.place.write_lock();
+        let _lock = lock.map_err(|error| local("the failures are still known", &error))?;
         let mut releases = Releases::load(&self.engine.state().releases());
         let forgotten = releases.forget(id).map_err(|error| local("the failures are still known", &error))?;
         Ok(forgotten.iter().map(ToString::to_string).collect())
-    }
-
-    /// What installing the candidate would do; touches nothing.
-    ///
-    /// # Errors
-    /// A [`Problem`].
-    pub async fn plan(&mut self, candidate: &Candidate) -> Result<PlanReport, Problem> {
-        let release = self.offered(candidate)?;
-        let source = self.source(&release, Arc::default()).await?;
-        let prepared = self.engine.prepare(&release, Purpose::Upgrade, source.clone(), None).await;
-        drop_on_blocking_thread(source);
-        let prepared = prepared.map_err(|error| problem(&error))?;
-        let plan = &prepared.plan;
-        let installed = self.current()?.map(|current| {
-            json!({ "version": current.version, "release": current.release, "generation": current.number })
-        });
-        Ok(PlanReport {
-            text: plan.to_string(),
-            json: json!({
-                "channel": candidate.channel,
-                "version": candidate.version,
-                "release": candidate.release,
-                "installed": installed,
-                "generation": prepared.generation(),
-                "purpose": plan.purpose,
-                "empty": plan.is_empty(),
-                "files": plan.files.changes,
-                "kept": plan.files.kept,
-                "conflicts": plan.files.conflicts,
-                "services": plan.services.notes,
-                "steps": plan.steps,
-                "bytes_at_most": plan.staged_bytes(),
-            }),
-        })
     }
 
     /// Installs the candidate: identityd itself first, if the release has another one; then this process
@@ -224,24 +206,27 @@ impl Effects {
         progress: UnboundedSender<Progress>,
     ) -> Result<Applied, Problem> {
         let release = self.offered(candidate)?;
+        let lock = self.lock().await?;
+        self.settle_state(&lock, release.records())?;
         self.engine = revert::open(&self.settings, false)?;
-        self.install(&release, Purpose::Upgrade, progress).await
+        self.install(&lock, &release, Purpose::Upgrade, progress).await
     }
 
     async fn install(
         &self,
+        lock: &EngineLock,
         release: &ReleaseTree,
         purpose: Purpose,
         progress: UnboundedSender<Progress>,
     ) -> Result<Applied, Problem> {
-        let lock = self.lock().await?;
         // Nobody listening is no reason not to upgrade.
         let _ = progress.send(Progress::Stage(Stage::Fetching));
         let fetched = Arc::new(AtomicU64::new(0));
         let source = self.source(release, fetched.clone()).await?;
-        let observer = observer(progress, fetched.clone());
-        let applied =
-            self.apply_locked(&lock, (release, purpose), (source.clone(), &fetched), &observer).await;
+        let observer = observer(progress.clone(), fetched.clone());
+        let applied = self
+            .apply_locked(lock, (release, purpose), (source.clone(), &fetched), (&observer, &progress))
+            .await;
         drop_on_blocking_thread(source);
         match (applied, self.brake.check()) {
             // Whatever stopping led to, it is not what is wrong.
@@ -257,16 +242,18 @@ impl Effects {
         lock: &EngineLock,
         (release, purpose): (&ReleaseTree, Purpose),
         (source, fetched): (Arc<dyn ContentSource>, &AtomicU64),
-        observer: &(dyn Fn(Step) + Send + Sync),
+        (observer, progress): (&(dyn Fn(Step) + Send + Sync), &UnboundedSender<Progress>),
     ) -> Result<Applied, Problem> {
         self.engine.recover(lock).await.map_err(|error| problem(&error))?;
-        self.update_self(lock, release, (source.clone(), fetched), observer).await?;
+        self.update_self(lock, (release, purpose), (source.clone(), fetched), observer).await?;
         let prepared = self.engine.prepare(release, purpose, source.clone(), None).await;
         let prepared = prepared.map_err(|error| problem(&error))?;
         let current = self.current()?.map(|current| current.release);
         if prepared.plan.is_empty() && current == Some(release.id) {
             return Ok(Applied::Nothing);
         }
+        let expected = self.within_budget(&prepared)?;
+        let _ = progress.send(Progress::Expected(expected));
         tracing::info!(version = %release.version, plan = %prepared.plan, "installing");
         let before_swap = || {
             self.brake.enter_swap(Timestamp::from(SystemTime::now()).unix)?;

@@ -29,6 +29,9 @@ impl Agent {
                     return Event::Applied(Ok(Applied::Nothing));
                 };
                 let now = now();
+                if gate == Gate::Downtime {
+                    self.over_budget = Some((candidate.release.clone(), why.clone()));
+                }
                 let reports = gates::evaluate(&self.inputs(Some(&candidate), None), &now);
                 match reports.iter().find(|report| report.gate == gate) {
                     Some(report) => blocked(candidate, report, why, &now),
@@ -61,8 +64,7 @@ impl Agent {
         let mut closed = self.gates();
         closed.retain(|report| !report.open);
         let waits_for = |report: &&GateReport| {
-            Some(report.gate) == self.state.gate
-                && matches!(report.gate, Gate::Orders | Gate::Pause | Gate::Hold | Gate::Maintenance)
+            Some(report.gate) == self.state.gate && gates::BEFORE_UPGRADE.contains(&report.gate)
         };
         if let Some(report) = closed.iter().find(waits_for) {
             self.status.reason = Some(report.why.clone());
@@ -78,7 +80,7 @@ impl Agent {
     pub(super) fn load_failures(&mut self) {
         let candidate = self.state.candidate.as_ref();
         self.failures =
-            candidate.and_then(|candidate| attempts::failures(&self.state_dir, &candidate.release));
+            candidate.and_then(|candidate| attempts::failures(&self.place.directory(), &candidate.release));
     }
 
     /// Notes what the event means for the history. Asked before the decision, which may forget the candidate.
@@ -95,8 +97,8 @@ impl Agent {
             Event::Progress(stage) if *stage > self.state.stage => self.attempts.stage(*stage),
             Event::Blocked { .. } if self.state.stage == Stage::Resolving => self.answered = Some(now),
             event => {
-                let state_dir = &self.state_dir;
-                self.attempts.follow(event, |release| attempts::failures(state_dir, release), &now);
+                let state_dir = self.place.directory();
+                self.attempts.follow(event, |release| attempts::failures(&state_dir, release), &now);
             }
         }
         if matches!(event, Event::Applied(_) | Event::Blocked { .. }) {
@@ -106,9 +108,9 @@ impl Agent {
 
     /// An upgrade begins.
     pub(super) fn note_begin(&mut self, candidate: &Candidate) {
-        self.brake.release(self.swap_until());
+        self.brake.release(self.swap_until(), self.cause.minds_downtime());
         let failures =
-            attempts::failures(&self.state_dir, &candidate.release).map_or(0, |noted| noted.attempts);
+            attempts::failures(&self.place.directory(), &candidate.release).map_or(0, |noted| noted.attempts);
         let what = (self.state.installed.as_ref(), candidate);
         self.attempts.begin(self.cause.clone(), what, failures, now());
     }
@@ -125,6 +127,9 @@ impl Agent {
             next_check: self.status.next_check.as_ref(),
             answered: self.answered.as_ref(),
             poll_interval: self.poll_interval,
+            over_budget: self.over_budget.as_ref().map(|(release, why)| (release.as_str(), why.as_str())),
+            state_in_ram: self.status.state_in_ram.as_ref(),
+            state_unusable: self.state_unusable.as_deref(),
         }
     }
 }

@@ -32,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bootstrap::state_place::StatePlace;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -41,7 +42,8 @@ pub use handle::{
     Answer, Asked, Handle, Inbox, Offer, Ordered, Outcome, Planned, Request, Upgraded, Verb, channel,
 };
 pub use model::{
-    Applied, Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved, ServiceEvent, Target,
+    Applied, Candidate, Facts, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved, ServiceEvent,
+    StateInRam, Target,
 };
 pub use schedule::Delay;
 pub use stage::{Gate, Stage};
@@ -86,7 +88,7 @@ pub struct Ground {
     /// When upgrades may begin by themselves; `None`: at any time.
     pub windows: Option<Windows>,
     /// Where orders, history and failures are.
-    pub state_dir: PathBuf,
+    pub state: StatePlace,
     /// Where the engine's lock is.
     pub run_dir: PathBuf,
     /// This boot's id.
@@ -108,7 +110,7 @@ pub struct Agent {
     followers: Vec<Follower>,
     poll_interval: Duration,
     windows: Option<Windows>,
-    state_dir: PathBuf,
+    place: StatePlace,
     run_dir: PathBuf,
     brake: Brake,
     attempts: Attempts,
@@ -123,6 +125,10 @@ pub struct Agent {
     retried: Option<Cause>,
     /// What is remembered of the candidate.
     failures: Option<Failures>,
+    /// The release that would take services away for too long, and for how long.
+    over_budget: Option<(String, String)>,
+    /// Why the state cannot be anywhere.
+    state_unusable: Option<String>,
     /// When the channel answered last.
     answered: Option<Timestamp>,
     /// When [`Event::PollDue`] is due.
@@ -137,9 +143,9 @@ impl Agent {
     /// An agent that shows `status` in `file` and through the other end of `inbox`; it begins at once, so that
     /// nobody is ever shown what it has not judged.
     pub fn new(doing: impl Doing, ground: Ground, status: Status, file: StatusFile, inbox: Inbox) -> Self {
-        let Ground { poll_interval, windows, state_dir, run_dir, boot, handed_over, brake } = ground;
-        let attempts = Attempts::open(History::new(&state_dir), boot, handed_over);
-        let orders_file = OrdersFile::new(&state_dir);
+        let Ground { poll_interval, windows, state: place, run_dir, boot, handed_over, brake } = ground;
+        let attempts = Attempts::open(History::at(place.clone()), boot, handed_over);
+        let orders_file = OrdersFile::at(place.clone());
         let orders = orders_file.load().map_err(|error| flist::report(&error));
         let mut agent = Self {
             state: State::default(),
@@ -150,7 +156,7 @@ impl Agent {
             followers: Vec::new(),
             poll_interval,
             windows,
-            state_dir,
+            place,
             run_dir,
             brake,
             cause: attempts.cause().cloned().unwrap_or_default(),
@@ -160,6 +166,8 @@ impl Agent {
             orders,
             orders_file,
             failures: None,
+            over_budget: None,
+            state_unusable: None,
             answered: None,
             due: None,
             shown: None,
@@ -215,12 +223,15 @@ impl Agent {
             Report::Done(event) => self.handle(event),
             Report::Progress(progress) => self.progress(progress),
             Report::Forgotten(forgotten, answers) => self.forgotten(forgotten, answers),
+            // Shown with the job's end.
+            Report::Facts(facts) => self.facts(facts),
         }
     }
 
     fn progress(&mut self, progress: Progress) {
         match progress {
             Progress::Stage(stage) => return self.handle(Event::Progress(stage)),
+            Progress::Expected(ref expected) => return self.attempts.expect(expected),
             Progress::Fetched { bytes, total } => {
                 self.status.fetched(bytes, total);
                 self.attempts.fetched(bytes);
@@ -242,6 +253,14 @@ impl Agent {
             }
         }
         self.tell_followers(&progress);
+    }
+
+    fn facts(&mut self, Facts { state_in_ram, state_unusable, outdated }: Facts) {
+        self.status.state_in_ram = state_in_ram;
+        self.state_unusable = state_unusable;
+        if let Some(outdated) = outdated {
+            self.status.outdated = outdated;
+        }
     }
 
     /// One event, with everything that follows from it.

@@ -1,8 +1,11 @@
 //! What the agent is told by its effects: plain data.
 
+use bootstrap::engine::Outdated;
 use serde::{Deserialize, Serialize};
 
 use super::stage::{Gate, Stage};
+use crate::downtime::Expected;
+use crate::timestamp::Timestamp;
 
 /// What runs on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,29 @@ pub struct Target {
     pub release: Candidate,
 }
 
+/// What is to be shown of a node besides what the agent decides about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Why the state is in RAM; `None`: it is on its disk.
+    pub state_in_ram: Option<StateInRam>,
+    /// Why it cannot be anywhere.
+    pub state_unusable: Option<String>,
+    /// Services that run what is no longer installed; `None`: nobody could tell.
+    pub outdated: Option<Vec<Outdated>>,
+}
+
+/// Why the state is in RAM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateInRam {
+    /// Since when.
+    pub since: Timestamp,
+    /// What is wrong with its disk.
+    pub reason: String,
+    /// Files that could not be read from it.
+    #[serde(default)]
+    pub unread: Vec<String>,
+}
+
 /// The answer of one poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolved {
@@ -83,6 +109,8 @@ pub enum Progress {
         /// Bytes this upgrade fetches.
         total: u64,
     },
+    /// So long services are expected to be down.
+    Expected(Vec<Expected>),
     /// A service was stopped or started.
     Service {
         /// The service.

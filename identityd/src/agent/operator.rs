@@ -1,7 +1,9 @@
 //! What people order: holds, a pause, the end of an upgrade.
 
 use std::mem;
+use std::time::Duration;
 
+use bootstrap::lock;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::info;
 
@@ -12,8 +14,12 @@ use super::stage::Gate;
 use super::state::Event;
 use super::worker::Job;
 use super::{Agent, Follower, answer, now};
+use crate::gates::BEFORE_UPGRADE;
 use crate::history::Cause;
 use crate::orders::{Hold, LONGEST_REASON, LONGEST_RELEASE, Orders, OrdersError, Pause, check_text, names};
+
+/// How long a person who orders waits for another engine.
+const SHORT: Duration = Duration::from_secs(1);
 
 impl Agent {
     /// Takes an order. What follows from it is said through `answers`.
@@ -234,14 +240,27 @@ impl Agent {
         };
         change(&mut orders).map_err(|error| local(&error))?;
         if self.orders.as_ref() != Ok(&orders) {
-            self.orders_file.save(&orders).map_err(|error| local(&error))?;
+            self.save(&orders).map_err(|error| local(&error))?;
         }
         self.orders = Ok(orders);
         Ok(())
     }
 
+    fn save(&self, orders: &Orders) -> Result<(), OrdersError> {
+        let failure = match self.orders_file.save(orders) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // The disk may have failed since the last poll.
+        let lock = lock::take(&self.run_dir, "identityd", SHORT);
+        match lock.map(|lock| self.place.settle(&lock, None, 0)) {
+            Ok(Ok(Some(_))) => self.orders_file.save(orders),
+            _ => Err(failure),
+        }
+    }
+
     fn waits_for_orders(&self) -> bool {
-        matches!(self.state.gate, Some(Gate::Orders | Gate::Pause | Gate::Hold | Gate::Maintenance))
+        self.state.gate.is_some_and(|gate| BEFORE_UPGRADE.contains(&gate))
     }
 }
 

@@ -66,6 +66,8 @@ impl fmt::Display for Stage {
 pub enum Gate {
     /// Recovery runs, or the first look for what is installed.
     Starting,
+    /// There is no place for generations, journal and orders.
+    State,
     /// No boot has said yet which channel this node follows.
     FlistName,
     /// The file with holds and pause is damaged, so nobody knows what is held.
@@ -76,6 +78,8 @@ pub enum Gate {
     Hold,
     /// No maintenance window is open.
     Maintenance,
+    /// Services would be down for longer than their units allow.
+    Downtime,
     /// The release has failed, or too many attempts to install it were cut off.
     BadRelease,
     /// What the channel offers cannot be installed here.
@@ -92,13 +96,15 @@ pub enum Gate {
 
 impl Gate {
     /// All of them, in the order in which they are asked.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Starting,
+        Self::State,
         Self::FlistName,
         Self::Orders,
         Self::Pause,
         Self::Hold,
         Self::Maintenance,
+        Self::Downtime,
         Self::BadRelease,
         Self::Refused,
         Self::BackOff,
@@ -111,11 +117,13 @@ impl Gate {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "Starting",
+            Self::State => "State",
             Self::FlistName => "FlistName",
             Self::Orders => "Orders",
             Self::Pause => "Pause",
             Self::Hold => "Hold",
             Self::Maintenance => "Maintenance",
+            Self::Downtime => "Downtime",
             Self::BadRelease => "BadRelease",
             Self::Refused => "Refused",
             Self::BackOff => "BackOff",
@@ -131,6 +139,7 @@ impl Gate {
             Self::Starting => {
                 "finishes or undoes what an interrupted run left, and finds out what is installed"
             }
+            Self::State => "the state directory cannot be used, and there is no memory to work without it",
             Self::FlistName => {
                 "live upgrade is disabled: there is no /tmp/flist.name, so this node was not booted from a \
                  flist (yet); looks again every few seconds"
@@ -139,6 +148,9 @@ impl Gate {
             Self::Pause => "upgrades are paused; `identityd resume` goes on",
             Self::Hold => "the release is held back; `identityd unhold` lets it go",
             Self::Maintenance => "no maintenance window is open",
+            Self::Downtime => {
+                "services would be down for longer than their units allow; `identityd apply` installs it"
+            }
             Self::BadRelease => "the release failed on this node; `identityd retry` tries it again",
             Self::Refused => "the release that the channel offers cannot be installed; waits for another one",
             Self::BackOff => "something failed; tries again after a delay that grows with every failure",

@@ -1,5 +1,6 @@
 //! The agent with a scripted engine.
 
+use bootstrap::state_place::StatePlace;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +71,7 @@ impl Running {
         let ground = Ground {
             poll_interval,
             windows,
-            state_dir: directory.path().to_owned(),
+            state: StatePlace::fixed(directory.path()),
             run_dir: directory.path().join("molt"),
             boot: "boot".to_owned(),
             handed_over: false,

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::effects::Effects;
 use super::handle::{Answer, Outcome, Planned, send};
-use super::model::{Applied, Candidate, Installed, PlanReport, Problem, Progress, Resolved, Target};
+use super::model::{Applied, Candidate, Facts, Installed, PlanReport, Problem, Progress, Resolved, Target};
 use super::state::Event;
 
 /// What the agent can have done. [`Effects`] in the daemon.
@@ -31,6 +31,10 @@ pub trait Doing: Send + 'static {
         target: &Target,
         progress: UnboundedSender<Progress>,
     ) -> impl Future<Output = Result<Applied, Problem>> + Send;
+    /// What is to be shown of the node besides.
+    fn facts(&mut self) -> impl Future<Output = Facts> + Send {
+        async { Facts::default() }
+    }
     /// Installs the candidate.
     fn apply(
         &mut self,
@@ -72,6 +76,10 @@ impl Doing for Effects {
         Effects::revert(self, target, progress).await
     }
 
+    async fn facts(&mut self) -> Facts {
+        Effects::facts(self).await
+    }
+
     async fn apply(
         &mut self,
         candidate: &Candidate,
@@ -109,6 +117,8 @@ impl Job {
 pub(super) enum Report {
     /// The upgrade moves; the job goes on.
     Progress(Progress),
+    /// What the node is like; the job ends now.
+    Facts(Facts),
     /// The job ended with this.
     Done(Event),
     /// A plan was made, or could not be.
@@ -152,7 +162,7 @@ impl Worker {
     /// The next report; `None` when the task died. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Report> {
         let report = self.reports.recv().await?;
-        if !matches!(report, Report::Progress(_)) {
+        if !matches!(report, Report::Progress(_) | Report::Facts(_)) {
             self.open.pop_front();
         }
         Some(report)
@@ -192,6 +202,9 @@ async fn work(mut doing: impl Doing, mut jobs: UnboundedReceiver<Job>, reports: 
             }
             Job::Forget(id, answers) => Report::Forgotten(doing.forget(&id).await, answers),
         };
+        if matches!(report, Report::Done(_)) && reports.send(Report::Facts(doing.facts().await)).is_err() {
+            return;
+        }
         if reports.send(report).is_err() {
             return;
         }

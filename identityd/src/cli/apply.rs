@@ -110,6 +110,9 @@ fn line(heard: Heard<'_>) -> String {
         Heard::Progress(Progress::Service { name, event: ServiceEvent::Started { down_ms } }) => {
             format!("  {name} started, was down for {down_ms} ms")
         }
+        Heard::Progress(Progress::Expected(expected)) => {
+            expected.iter().map(|expected| format!("  expected of {expected}")).collect::<Vec<_>>().join("\n")
+        }
         Heard::Handover => "identityd went away, most likely to replace itself; waiting for it".to_owned(),
     }
 }

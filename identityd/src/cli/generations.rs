@@ -6,6 +6,7 @@ use bootstrap::engine::{Collected, Engine, EngineError, LOCK_PATIENCE, Listed};
 use bootstrap::lock::{self, LockError};
 use bootstrap::releases::Releases;
 use bootstrap::settings::{MAX_KEPT_GENERATIONS, Overrides, Settings};
+use bootstrap::state_place::StatePlace;
 use identityd::agent::{Candidate, Problem, ProblemKind};
 use identityd::control::AskError;
 use identityd::orders::{Hold, Orders, OrdersFile};
@@ -66,7 +67,7 @@ struct Line {
 
 pub(super) fn run(Arguments { json, overrides }: &Arguments) -> CommandResult {
     let settings = Settings::load(overrides).map_err(Failure::Settings)?;
-    let lines = match settings.state_dir.exists() {
+    let lines = match StatePlace::of(&settings).directory().exists() {
         true => lines(&settings)?,
         false => Vec::new(),
     };
@@ -76,7 +77,7 @@ pub(super) fn run(Arguments { json, overrides }: &Arguments) -> CommandResult {
 fn lines(settings: &Settings) -> Result<Vec<Line>, Failure> {
     let engine = Engine::open(settings).map_err(other)?;
     let releases = Releases::load(&engine.state().releases());
-    let orders = OrdersFile::new(&settings.state_dir).load().unwrap_or_else(|error| {
+    let orders = OrdersFile::at(StatePlace::of(settings)).load().unwrap_or_else(|error| {
         eprintln!("identityd: {}", flist::report(&error));
         Orders::default()
     });
@@ -129,7 +130,7 @@ pub(super) fn gc(GcArguments { keep, dry_run, json, overrides }: &GcArguments) -
         held @ LockError::Held { .. } => busy(flist::report(&held)),
         error => other(error),
     })?;
-    let orders = OrdersFile::new(&settings.state_dir).load().map_err(other)?;
+    let orders = OrdersFile::at(StatePlace::of(&settings)).load().map_err(other)?;
     if let Some(rollback) = orders.rollback {
         let message = format!("a rollback to generation {} is under way; try again later", rollback.to);
         return Err(busy(message));

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use bootstrap::state_place::StatePlace;
+use identityd::downtime::Prediction;
 use identityd::history::{Cause, EndedBy, History, Record};
 
 use super::{CommandResult, bytes, other, print, print_json};
@@ -20,14 +22,17 @@ pub(super) struct Arguments {
     /// Where the history is
     #[arg(long, value_name = "DIR", default_value = "/var/lib/molt")]
     state_dir: PathBuf,
+    /// Where it is while that directory cannot be used
+    #[arg(long, value_name = "DIR", default_value = "/run/molt")]
+    run_dir: PathBuf,
 }
 
 const EXAMPLES: &str = "Examples:
   identityd history
   identityd history --json --limit 100";
 
-pub(super) fn run(Arguments { json, limit, state_dir }: &Arguments) -> CommandResult {
-    let past = History::new(state_dir).read(*limit).map_err(other)?;
+pub(super) fn run(Arguments { json, limit, state_dir, run_dir }: &Arguments) -> CommandResult {
+    let past = History::at(StatePlace::new(state_dir, run_dir)).read(*limit).map_err(other)?;
     if *json {
         return print_json(&past.records);
     }
@@ -67,7 +72,13 @@ fn text(record: &Record) -> String {
             Some(down) => format!("was down for {down} ms"),
             None => "was stopped".to_owned(),
         };
-        add("service", format!("{} {down}", service.name));
+        let predicted = match service.predicted {
+            Some(Prediction { p50_ms, p95_ms, .. }) => {
+                format!(" (predicted: p50 {p50_ms} ms, p95 {p95_ms} ms)")
+            }
+            None => String::new(),
+        };
+        add("service", format!("{} {down}{predicted}", service.name));
     }
     add("fetched", bytes(record.bytes_fetched));
     text

@@ -85,6 +85,19 @@ fn text(status: &Status, now: u64) -> String {
         let down = service.down_ms.map(|down| format!(", was down for {down} ms")).unwrap_or_default();
         lines.add("service", format!("{name} {}{down}", service.last_event));
     }
+    for old in &status.outdated {
+        let files: Vec<_> = old.files.iter().map(|path| format!("/{path}")).collect();
+        let files = if files.is_empty() { "files that are gone".to_owned() } else { files.join(", ") };
+        lines.add("runs old", format!("{}: {files}, until {}", old.service, old.until));
+    }
+    if let Some(in_ram) = &status.state_in_ram {
+        let unread = match in_ram.unread.as_slice() {
+            [] => String::new(),
+            files => format!("; could not be read: {}", files.join(", ")),
+        };
+        let since = past(&in_ram.since, now);
+        lines.add("state", format!("IN RAM since {since}, lost at a reboot: {}{unread}", in_ram.reason));
+    }
     let daemon = &status.identityd;
     let started = past(&daemon.started, now);
     lines.add("identityd", format!("{}, pid {}, started {started}", daemon.version, daemon.pid));

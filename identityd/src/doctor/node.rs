@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use bootstrap::boot_info::{self, BootInfoError};
 use bootstrap::generation::Generation;
 use bootstrap::settings::Settings;
+use flist::mountinfo::MountLine;
 use flist::report;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, Uid, access, chown, geteuid};
@@ -55,17 +56,20 @@ pub(super) fn make_private(path: &Path) -> Result<(), DoctorError> {
 
 /// File systems that upgrades write to.
 pub(super) fn read_only(settings: &Settings) -> Vec<Finding> {
-    let writes = [&settings.root, &settings.state_dir];
-    let read_only = writes
-        .into_iter()
-        .filter(|path| statvfs(path.as_path()).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY)));
-    let what = |path: &PathBuf| {
+    let writes = [
+        (&settings.root, "nothing can be upgraded"),
+        (&settings.state_dir, "upgrades work from RAM, and what is recorded there is lost at a reboot"),
+    ];
+    let read_only = writes.into_iter().filter(|(path, _)| {
+        statvfs(path.as_path()).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY))
+    });
+    let what = |(path, then): (&PathBuf, &str)| {
         format!(
-            "the file system of {} is read-only: nothing can be upgraded; look into the kernel's log for why, and remount it",
+            "the file system of {} is read-only: {then}; look into the kernel's log for why, and remount it",
             path.display()
         )
     };
-    read_only.map(|path| Finding::unfixable("read-only", what(path))).collect()
+    read_only.map(|found| Finding::unfixable("read-only", what(found))).collect()
 }
 
 /// Mounts that a killed bootstrap left.
@@ -73,7 +77,7 @@ pub(super) fn stale_mounts(settings: &Settings) -> Vec<Finding> {
     let own = settings.run_dir.join("mnt");
     let stale =
         mounts().into_iter().filter(|mount| mount.kind.starts_with("fuse") && mount.at.starts_with(&own));
-    let finding = |mount: Mount| {
+    let finding = |mount: MountLine| {
         let what = format!("a flist is mounted on {} although no engine is at work", mount.at.display());
         Finding::new("stale-mount", what, (Repair::Detach(mount.at), "detaches it"))
     };
@@ -165,27 +169,9 @@ pub(super) fn clock(now: SystemTime) -> Option<Finding> {
     (now.unix < built.unix).then(|| Finding::unfixable("clock", what()))
 }
 
-struct Mount {
-    at: PathBuf,
-    kind: String,
-}
-
 /// What is mounted where, as far as /proc tells.
-fn mounts() -> Vec<Mount> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    text.lines().filter_map(parse_mount).collect()
-}
-
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`
-fn parse_mount(line: &str) -> Option<Mount> {
-    let (place, kind) = line.split_once(" - ")?;
-    let at = place.split(' ').nth(4)?;
-    // The kernel writes these four as octal escapes.
-    let mut plain = at.to_owned();
-    for (escape, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        plain = plain.replace(escape, character);
-    }
-    Some(Mount { at: plain.into(), kind: kind.split(' ').next()?.to_owned() })
+fn mounts() -> Vec<MountLine> {
+    flist::mountinfo::mounts().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -193,14 +179,6 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-
-    #[test]
-    fn mounts_are_read_with_escapes() {
-        let mount = parse_mount("36 35 98:0 / /a\\040b\\134c rw shared:1 - fuse.molt x rw").unwrap();
-        assert_eq!((mount.at.as_path(), mount.kind.as_str()), (Path::new("/a b\\c"), "fuse.molt"));
-        assert!(parse_mount("garbage").is_none());
-        assert!(mounts().iter().any(|mount| mount.at == Path::new("/proc")));
-    }
 
     #[test]
     fn a_clock_before_the_build_is_noticed() {

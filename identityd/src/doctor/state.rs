@@ -6,15 +6,19 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bootstrap::durable;
-use bootstrap::generation::Generation;
+use bootstrap::generation::{Generation, RootIdentity};
+use bootstrap::lock::EngineLock;
 use bootstrap::releases::Releases;
+use bootstrap::root::Root;
 use bootstrap::settings::Settings;
+use bootstrap::state_place::{Notice, StatePlace};
 use bootstrap::transaction::journal::{JournalError, JournalPlace};
 use flist::report;
 
 use super::{DoctorError, Finding, Repair, aside};
 use crate::history::{ATTEMPT_FILE, FILE, History, OLD_FILE, Record};
 use crate::orders::{OrdersError, OrdersFile};
+use crate::timestamp::Timestamp;
 
 /// What the state directory holds.
 pub(super) struct State {
@@ -27,10 +31,11 @@ pub(super) struct State {
     pub(super) current: Option<Generation>,
 }
 
-pub(super) fn look(settings: &Settings) -> State {
-    let directory = &settings.state_dir;
+/// The state directory that counts.
+pub(super) fn look(place: &StatePlace) -> State {
+    let directory = &place.directory();
     let mut findings = Vec::new();
-    findings.extend(orders(directory));
+    findings.extend(orders(place));
     findings.extend(releases(directory));
     findings.extend(history(directory));
     findings.extend(attempt(directory));
@@ -72,12 +77,59 @@ pub(super) fn look(settings: &Settings) -> State {
     State { findings, journal: journal.exists(), numbers, current }
 }
 
-fn orders(directory: &Path) -> Option<Finding> {
-    let file = OrdersFile::new(directory);
-    match file.load() {
+/// The state is not where it should be.
+pub(super) fn in_ram(notice: Notice) -> Finding {
+    let unread = match notice.unread.as_slice() {
+        [] => String::new(),
+        files => {
+            format!("; these files could not be read, so nobody knows what they say: {}", files.join(", "))
+        }
+    };
+    let since = Timestamp::from_unix(notice.since).at;
+    let what = format!(
+        "the state directory cannot be used since {since} ({}): upgrades work from RAM, and what is recorded there is lost at a reboot{unread}",
+        notice.reason
+    );
+    Finding::new("state-in-ram", what, (Repair::Return, "tries the disk again, and brings the state back"))
+}
+
+pub(super) fn bring_back(
+    settings: &Settings,
+    place: &StatePlace,
+    lock: &EngineLock,
+) -> Result<(), DoctorError> {
+    let root = Root::open(&settings.root).map_err(DoctorError::Root)?;
+    let identity = RootIdentity::of(&root).map_err(|error| DoctorError::InRam(report(&error)))?;
+    match place.settle(lock, Some(&identity), 0) {
+        Ok(None) => Ok(()),
+        Ok(Some(notice)) => Err(DoctorError::InRam(notice.reason)),
+        Err(error) => Err(DoctorError::InRam(report(&error))),
+    }
+}
+
+pub(super) fn copy_orders(place: &StatePlace) -> Result<(), DoctorError> {
+    let file = OrdersFile::at(place.clone());
+    let failed = |error: OrdersError| DoctorError::File {
+        action: "write",
+        path: file.path(),
+        source: std::io::Error::other(error),
+    };
+    let orders = file.load().map_err(failed)?;
+    aside::set_aside(&file.path())?;
+    file.save(&orders).map_err(failed)
+}
+
+fn orders(place: &StatePlace) -> Option<Finding> {
+    let file = OrdersFile::at(place.clone());
+    match file.load_original() {
+        Err(error @ OrdersError::Damaged { .. }) if file.load().is_ok() => {
+            let what = format!("{error}; until then its copy counts");
+            let fix = "sets it aside, and puts the copy in its place";
+            Some(Finding::new("orders-damaged", what, (Repair::CopyOrders, fix)))
+        }
         Err(error @ OrdersError::Damaged { .. }) => {
             let then = "nothing is held or paused then: order it again";
-            Some(Finding::aside("orders-damaged", error.to_string(), file.path(), then))
+            Some(Finding::aside("orders-damaged", error.to_string(), &file.path(), then))
         }
         Err(error) => Some(Finding::unfixable("orders-damaged", report(&error))),
         Ok(_) => None,
@@ -151,11 +203,15 @@ fn manifests(directory: &Path) -> Vec<Manifest> {
     manifests
 }
 
-/// Sets the files of the history in this directory aside, and writes the lines that can be read anew.
+/// Sets the files of the history in this directory aside, and writes the lines that can be read anew. A daemon that
+/// runs waits meanwhile, so that no line of its is lost.
 ///
 /// # Errors
 /// [`DoctorError::File`].
-pub(super) fn keep_readable(directory: &Path) -> Result<(), DoctorError> {
+pub(super) fn keep_readable(directory: &Path, place: &StatePlace) -> Result<(), DoctorError> {
+    let lock = place.write_lock();
+    let failed = |source| DoctorError::File { action: "lock", path: directory.to_owned(), source };
+    let _lock = lock.map_err(failed)?;
     for path in [OLD_FILE, FILE].map(|name| directory.join(name)) {
         let failed = |action| {
             let path = path.clone();

@@ -180,3 +180,63 @@ async fn without_a_supervisor_that_is_said() {
     let [finding] = &findings[..] else { panic!("{findings:?}") };
     assert!(finding.code == "zinit" && finding.what.contains("zinit.sock"), "{finding:?}");
 }
+
+#[tokio::test]
+async fn orders_that_are_damaged_are_restored_from_their_copy() {
+    let node = Node::new();
+    let orders = r#"{"schema": 1, "holds": [{"release": "2", "since": {"at": "x", "unix": 7}, "by": 1}]}"#;
+    std::fs::write(node.path("state/orders.last.json"), orders).unwrap();
+    std::fs::write(node.path("state/orders.json"), "{\"torn").unwrap();
+    node.is_cured_of("orders-damaged").await;
+    let restored = std::fs::read_to_string(node.path("state/orders.json")).unwrap();
+    assert!(restored.contains("\"2\""), "{restored}");
+    assert_eq!(std::fs::read(node.path("state/orders.json.broken-1")).unwrap(), b"{\"torn");
+}
+
+#[tokio::test]
+async fn a_state_in_ram_goes_back_to_a_disk_that_works() {
+    let node = Node::new();
+    let ram = node.path("run/state");
+    std::fs::create_dir(&ram).unwrap();
+    std::fs::write(ram.join("in-force"), r#"{"schema": 1, "since": 7, "reason": "it was read-only"}"#)
+        .unwrap();
+    std::fs::write(ram.join("orders.json"), r#"{"schema": 1, "holds": []}"#).unwrap();
+    let findings = examine(&node.settings).await;
+    assert!(findings.iter().any(|finding| finding.what.contains("it was read-only")), "{findings:?}");
+    // Nothing of it is installed in RAM, so what the disk says of that counts.
+    node.is_cured_of("state-in-ram").await;
+    assert!(!ram.exists() && node.path("state/orders.json").exists());
+}
+
+/// A daemon that notes its attempts waits while the history is written anew, and every line of its is there afterwards.
+#[test]
+fn a_rewrite_of_the_history_loses_no_line() {
+    use crate::history::{Cause, FILE, History, Named, Record};
+    use std::io::Write;
+    const LINES: u64 = 200;
+    let node = Node::new();
+    let place = StatePlace::of(&node.settings);
+    let daemon = History::at(place.clone());
+    let notes = std::thread::spawn(move || {
+        for number in 0..LINES {
+            let named = Named { version: "1".to_owned(), release: "ab".to_owned() };
+            let ids = (number.to_string(), "boot".to_owned());
+            let at = crate::timestamp::Timestamp::from_unix(number);
+            daemon.append(&Record::begin(ids, Cause::Poll, (None, named), at)).unwrap();
+        }
+    });
+    let mut rewritten = 0;
+    while !notes.is_finished() {
+        let lock = place.write_lock().unwrap();
+        let path = place.directory().join(FILE);
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+        file.write_all(b"damaged\n").unwrap();
+        drop(lock);
+        state::keep_readable(&place.directory(), &place).unwrap();
+        rewritten += 1;
+    }
+    notes.join().unwrap();
+    let past = History::at(place).read(usize::MAX).unwrap();
+    assert!(rewritten > 0);
+    assert_eq!((past.records.len() as u64, past.unreadable), (LINES, 0));
+}

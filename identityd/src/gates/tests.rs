@@ -44,6 +44,9 @@ struct World {
     holder: Option<&'static str>,
     next: Timestamp,
     answered: Option<Timestamp>,
+    over_budget: Option<(String, &'static str)>,
+    in_ram: Option<StateInRam>,
+    unusable: Option<&'static str>,
 }
 
 impl Default for World {
@@ -58,6 +61,9 @@ impl Default for World {
             holder: None,
             next: at(NOON + 600),
             answered: Some(at(NOON - 60)),
+            over_budget: None,
+            in_ram: None,
+            unusable: None,
         }
     }
 }
@@ -75,6 +81,9 @@ impl World {
             next_check: Some(&self.next),
             answered: self.answered.as_ref(),
             poll_interval: Duration::from_secs(600),
+            over_budget: self.over_budget.as_ref().map(|(release, why)| (release.as_str(), *why)),
+            state_in_ram: self.in_ram.as_ref(),
+            state_unusable: self.unusable,
         }
     }
 
@@ -181,6 +190,36 @@ fn maintenance() {
     let open = World::with_windows(&["11:00-13:00"], Cause::Poll).reports();
     let report = open.iter().find(|report| report.gate == Gate::Maintenance).unwrap();
     assert!(report.open && report.why.contains("open until 1970-01-01T13:00:00Z"), "{report:?}");
+}
+
+#[test]
+fn state() {
+    let in_ram = StateInRam { since: at(5), reason: "/var/lib/molt: read-only".into(), unread: Vec::new() };
+    let reports = World { in_ram: Some(in_ram), ..World::default() }.reports();
+    let report = reports.iter().find(|report| report.gate == Gate::State).unwrap();
+    assert!(
+        report.open && report.why.contains("since 1970-01-01T00:00:05Z (/var/lib/molt: read-only)"),
+        "{report:?}"
+    );
+    let report =
+        World { unusable: Some("no memory"), ..World::default() }.closes(Gate::State, &["no memory"]);
+    assert_eq!(report.may_change.at, Some(at(NOON + 600)));
+}
+
+#[test]
+fn downtime() {
+    let over = |release: String, cause| World {
+        over_budget: Some((release, "web: p95 9 ms")),
+        cause,
+        ..World::default()
+    };
+    over(candidate().release, Cause::Poll).closes(Gate::Downtime, &["web: p95 9 ms"]);
+    over(candidate().release, Cause::Check { by: 0 }).closes(Gate::Downtime, &["web"]);
+    for world in
+        [over(candidate().release, Cause::Apply { by: 0, now: false }), over("other".into(), Cause::Poll)]
+    {
+        assert!(world.reports().iter().all(|report| report.open));
+    }
 }
 
 #[test]

@@ -46,6 +46,11 @@ impl Cause {
         matches!(self, Self::Apply { now: true, .. } | Self::Retry { now: true, .. } | Self::Rollback { .. })
     }
 
+    /// Whether budgets of downtime count: nobody wanted this very upgrade.
+    pub fn minds_downtime(&self) -> bool {
+        matches!(self, Self::Poll | Self::Check { .. } | Self::Unknown)
+    }
+
     /// The cause that counts when another request comes while this one is being looked into: the one that asks
     /// for more, and of two alike the later.
     #[must_use]

@@ -27,7 +27,10 @@ fn attempts_are_kept_in_order_and_the_newest_are_shown() {
     let past = history.read(2).unwrap();
     assert_eq!((versions(&past), past.unreadable), (vec!["2", "3"], 0));
     assert_eq!(past.records[0], record(2));
-    assert_eq!(past.records[0].services, [Downtime { name: "web".into(), down_ms: Some(12) }]);
+    assert_eq!(
+        past.records[0].services,
+        [Downtime { name: "web".into(), down_ms: Some(12), predicted: None }]
+    );
 }
 
 #[test]
@@ -82,6 +85,9 @@ fn what_a_newer_version_wrote_is_understood() {
     let past = History::new(directory.path()).read(9).unwrap();
     assert_eq!((past.records[0].outcome, &past.records[0].cause), (Outcome::Unknown, &Cause::Unknown));
     assert_eq!(past.unreadable, 0);
+    fs::write(directory.path().join(ATTEMPT_FILE), newer.to_string()).unwrap();
+    let unfinished = History::new(directory.path()).unfinished();
+    assert_eq!(unfinished.map(|record| record.id), Some(record(1).id));
 }
 
 #[test]

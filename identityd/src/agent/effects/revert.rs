@@ -1,6 +1,7 @@
 //! Going back to an earlier generation.
 
 use bootstrap::engine::Engine;
+use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::settings::Settings;
 use flist::report;
@@ -41,27 +42,25 @@ impl Effects {
         target: &Target,
         progress: UnboundedSender<Progress>,
     ) -> Result<Applied, Problem> {
+        let lock = self.lock().await?;
+        self.settle_state(&lock, 0)?;
         self.engine = open(&self.settings, true)?;
         let found = self.engine.revert_target(Some(target.generation)).map_err(|error| problem(&error));
         let applied = match found {
-            Ok((_, release)) => self.install(&release, Purpose::Revert, progress).await,
+            Ok((_, release)) => self.install(&lock, &release, Purpose::Revert, progress).await,
             Err(problem) => Err(problem),
         };
         self.engine = open(&self.settings, false)?;
         if matches!(applied, Ok(Applied::Committed { .. })) {
-            self.collect().await;
+            self.collect(&lock);
         }
         applied
     }
 
     /// Forgets what nobody can go back to any more.
-    async fn collect(&self) {
-        let collected = match self.lock().await {
-            Ok(lock) => self.engine.collect(&lock, None, false).map_err(|error| report(&error)),
-            Err(problem) => Err(problem.message),
-        };
-        if let Err(error) = collected {
-            tracing::warn!(error, "old generations are still recorded");
+    fn collect(&self, lock: &EngineLock) {
+        if let Err(error) = self.engine.collect(lock, None, false) {
+            tracing::warn!(error = report(&error), "old generations are still recorded");
         }
     }
 }

@@ -26,7 +26,7 @@ impl Effects {
     pub(super) async fn update_self(
         &self,
         lock: &EngineLock,
-        release: &ReleaseTree,
+        (release, purpose): (&ReleaseTree, Purpose),
         (source, fetched): (Arc<dyn ContentSource>, &AtomicU64),
         observer: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<(), Problem> {
@@ -48,6 +48,13 @@ impl Effects {
             .any(|change| self.engine.root().outer(change.path()) == *program)
         {
             return Ok(());
+        }
+        if self.brake.minds_downtime() {
+            // What waits for somebody's word waits as a whole. What else is wrong with the rest is its own matter, and
+            // maybe none for the new identityd.
+            if let Ok(whole) = self.engine.prepare(release, purpose, source.clone(), None).await {
+                self.within_budget(&whole)?;
+            }
         }
         tracing::info!(version = %release.version, "the release has another identityd: handing over to it first");
         let handover = Handover::new(&self.settings, unit.clone(), prepared.generation(), release.id)?;

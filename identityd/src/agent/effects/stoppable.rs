@@ -126,7 +126,7 @@ mod tests {
         let brake = Brake::default();
         let store = StoppableStore { inner: Arc::new(Stalled(Mutex::new(wait))), brake: brake.clone() };
         let id = BlockId::of(b"block");
-        brake.release(None);
+        brake.release(None, false);
         go_on.send(()).unwrap();
         assert_eq!(store.get(&id).unwrap().unwrap(), b"block");
 

@@ -1,0 +1,282 @@
+//! Where the state is: on its disk, or for this boot in RAM, because its disk fails.
+//!
+//! ```text
+//! /run/molt/state/            0700  a copy of the state directory, which counts instead of it
+//! /run/molt/state/in-force    says so, and why; written last, removed first
+//! /run/molt/state.lock        held by whoever writes a small file of the state, and while the state moves
+//! ```
+//!
+//! Every program of ours asks here which directory counts; only who holds the engine's lock moves the state. It
+//! moves when its disk cannot be written or has no room for the next upgrade, and back when it can and has.
+
+mod home;
+mod seed;
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use flist::path::FlistPath;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::statvfs;
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{Beneath, Disk};
+use crate::durable;
+use crate::generation::RootIdentity;
+use crate::lock::EngineLock;
+use crate::settings::Settings;
+
+/// The directory in the run directory.
+const DIRECTORY: &str = "state";
+
+/// The file in it that makes it count.
+const IN_FORCE: &str = "in-force";
+
+/// The lock of small writes, in the run directory.
+const LOCK: &str = "state.lock";
+
+/// The layout of the notice. Additions do not change it.
+const SCHEMA: u32 = 1;
+
+/// What is tried on the disk, in bytes.
+const PROBE: usize = 4096;
+
+/// Left free where state is written to, in bytes.
+const MARGIN: u64 = 1 << 20;
+
+/// Largest notice that is read, in bytes.
+const LARGEST_NOTICE: u64 = 1 << 20;
+
+/// The state could not be moved.
+#[derive(Debug, thiserror::Error)]
+pub enum StatePlaceError {
+    /// There is not enough memory for it.
+    #[error(
+        "the state directory cannot be used ({why}), and there is not enough memory to work without it: {} needs {need} bytes and has {have}",
+        at.display()
+    )]
+    NoMemory {
+        /// Where the state would go.
+        at: PathBuf,
+        /// What it takes, in bytes.
+        need: u64,
+        /// What there is.
+        have: u64,
+        /// What is wrong with its disk.
+        why: String,
+    },
+    /// A file could not be moved.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why the state is in RAM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    schema: u32,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+    /// What is wrong with its disk.
+    pub reason: String,
+    /// Files of it that could not be read, so that nobody knows what they say; they count again once the disk works.
+    #[serde(default)]
+    pub unread: Vec<String>,
+    /// Files that were copied from it.
+    #[serde(default)]
+    seeded: Vec<String>,
+}
+
+/// Where the state is.
+#[derive(Debug, Clone)]
+pub struct StatePlace {
+    disk: PathBuf,
+    /// `None`: it never moves.
+    run_dir: Option<PathBuf>,
+}
+
+/// Held while a small file of the state is written.
+#[derive(Debug)]
+pub struct WriteLock {
+    _file: Option<Flock<File>>,
+}
+
+impl StatePlace {
+    /// The state directory, and the run directory that it moves to.
+    pub fn new(state_dir: &Path, run_dir: &Path) -> Self {
+        Self { disk: state_dir.to_owned(), run_dir: Some(run_dir.to_owned()) }
+    }
+
+    /// As the settings have it.
+    pub fn of(settings: &Settings) -> Self {
+        Self::new(&settings.state_dir, &settings.run_dir)
+    }
+
+    /// A directory that is the state's, whatever becomes of its disk.
+    pub fn fixed(directory: &Path) -> Self {
+        Self { disk: directory.to_owned(), run_dir: None }
+    }
+
+    /// The directory that counts now.
+    pub fn directory(&self) -> PathBuf {
+        match self.ram() {
+            Some(ram) if ram.join(IN_FORCE).exists() => ram,
+            _ => self.disk.clone(),
+        }
+    }
+
+    /// Why the state is in RAM; `None` where it is on its disk.
+    pub fn notice(&self) -> Option<Notice> {
+        let bytes = match read_at_most(&self.ram()?.join(IN_FORCE), LARGEST_NOTICE) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            read => read.unwrap_or_default(),
+        };
+        let unknown = || Notice {
+            schema: SCHEMA,
+            since: 0,
+            reason: "nobody knows why".to_owned(),
+            unread: Vec::new(),
+            seeded: Vec::new(),
+        };
+        Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown()))
+    }
+
+    /// Keeps everybody else from writing small files of the state, and from moving it. Waits for whoever does, which
+    /// takes as long as writing them.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write_lock(&self) -> io::Result<WriteLock> {
+        let Some(run_dir) = &self.run_dir else { return Ok(WriteLock { _file: None }) };
+        durable::private_directory(run_dir)?;
+        let mut open = File::options();
+        let open = open.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = open.open(run_dir.join(LOCK))?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Ok(locked) => return Ok(WriteLock { _file: Some(locked) }),
+                Err((back, Errno::EINTR)) => file = back,
+                Err((_, errno)) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Decides which directory counts, and moves the state if another one has to: into RAM when its disk fails or has
+    /// no room for `need` bytes of records, back when it works again. `identity` is that of the root now; who does
+    /// not know it leaves the way back to others.
+    ///
+    /// # Errors
+    /// [`StatePlaceError`]; the directory that counted before still does.
+    pub fn settle(
+        &self,
+        _: &EngineLock,
+        identity: Option<&RootIdentity>,
+        need: u64,
+    ) -> Result<Option<Notice>, StatePlaceError> {
+        let Some(ram) = self.ram() else { return Ok(None) };
+        let failed = |source| StatePlaceError::File { action: "lock", path: ram.clone(), source };
+        let _lock = self.write_lock().map_err(failed)?;
+        let notice = self.notice();
+        let need_here = match &notice {
+            // What was written in RAM has to fit, too.
+            Some(_) => need.saturating_add(home::size(&ram)),
+            None => need,
+        };
+        // What says something about this process only changes nothing.
+        let Ok(trouble) = self.trouble(need_here, &ram) else { return Ok(notice) };
+        match (trouble, notice) {
+            (None, None) => Ok(None),
+            (Some(reason), None) => {
+                let notice = seed::fill(&self.disk, &ram, &reason, need)?;
+                tracing::error!(reason, path = %ram.display(), "the state directory cannot be used: working from RAM until it can, or the node reboots");
+                Ok(Some(notice))
+            }
+            (Some(_), Some(notice)) => Ok(Some(notice)),
+            // What is under way there ends there.
+            (None, Some(notice)) if ram.join(crate::transaction::journal::NAME).exists() => Ok(Some(notice)),
+            (None, Some(notice)) => {
+                let Some(identity) = identity else { return Ok(Some(notice)) };
+                home::bring(&ram, &self.disk, &notice, identity)?;
+                tracing::warn!(path = %self.disk.display(), "the state directory can be used again: the state is back on its disk");
+                Ok(None)
+            }
+        }
+    }
+
+    fn ram(&self) -> Option<PathBuf> {
+        Some(self.run_dir.as_ref()?.join(DIRECTORY))
+    }
+
+    /// What keeps the disk from being used.
+    ///
+    /// # Errors
+    /// That cannot be judged now.
+    fn trouble(&self, need: u64, ram: &Path) -> io::Result<Option<String>> {
+        match probe(&self.disk) {
+            Err(error) if is_ours(&error) => return Err(error),
+            Err(error) => return Ok(Some(format!("{}: {error}", self.disk.display()))),
+            Ok(()) => {}
+        }
+        let (space, run_dir) = (statvfs(&self.disk)?, ram.parent().unwrap_or(ram));
+        let other = self.disk.metadata()?.dev() != run_dir.metadata()?.dev();
+        let free = space.blocks_available().saturating_mul(space.fragment_size());
+        let short = need > 0 && space.blocks() > 0 && free < need.saturating_add(MARGIN);
+        // Where both are in one file system, moving would gain nothing.
+        let reason = || format!("{} has {free} bytes left, and {need} are needed", self.disk.display());
+        Ok((short && other).then(reason))
+    }
+}
+
+/// Whether an error says something about this process, and nothing about the disk.
+fn is_ours(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EINTR))
+}
+
+/// Reads and writes, so that a disk that cannot do either shows it.
+fn probe(directory: &Path) -> io::Result<()> {
+    durable::private_directory(directory)?;
+    for name in fs::read_dir(directory)? {
+        name?;
+    }
+    match read_at_most(&directory.join("current"), 64) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = tempfile::Builder::new().prefix(".probe-").tempfile_in(directory)?;
+    file.write_all(&[0; PROBE])?;
+    file.as_file().sync_all()?;
+    file.close()?;
+    File::open(directory)?.sync_all()
+}
+
+/// Bytes that can be written to the file system of a directory, in RAM at most the memory that is available.
+fn available(directory: &Path) -> io::Result<u64> {
+    let filesystem = Beneath::open(directory)?.filesystem(&FlistPath::root())?;
+    Ok(filesystem.available.unwrap_or(u64::MAX))
+}
+
+fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(File::open(path)?, limit.saturating_add(1)), &mut bytes)?;
+    match bytes.len() as u64 > limit {
+        true => Err(Errno::EFBIG.into()),
+        false => Ok(bytes),
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

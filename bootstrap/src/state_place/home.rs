@@ -1,0 +1,180 @@
+//! From RAM back to the disk, once it works again.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::{IN_FORCE, Notice, StatePlaceError};
+use crate::durable;
+use crate::generation::{CURRENT, FLOOR, GENERATIONS, RootIdentity, StateDir};
+use crate::transaction::journal;
+
+/// Bytes of what is in RAM.
+pub(super) fn size(ram: &Path) -> u64 {
+    let of = |directory: &Path| -> u64 {
+        let files =
+            fs::read_dir(directory).into_iter().flatten().filter_map(|entry| entry.ok()?.metadata().ok());
+        files.filter(|metadata| metadata.is_file()).map(|metadata| metadata.len()).sum()
+    };
+    of(ram).saturating_add(of(&ram.join(GENERATIONS)))
+}
+
+/// Brings the state back. What was copied from the disk before is what RAM has made of it; what could not be read
+/// then is joined with what came to be in RAM. Breaking off and beginning again is no harm: RAM counts until
+/// everything is on the disk.
+///
+/// # Errors
+/// [`StatePlaceError`]; RAM still counts then.
+pub(super) fn bring(
+    ram: &Path,
+    disk: &Path,
+    notice: &Notice,
+    identity: &RootIdentity,
+) -> Result<(), StatePlaceError> {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| StatePlaceError::File { action, path, source }
+    };
+    let mut names = files(ram).map_err(failed("list", ram))?;
+    // The pointer and what it leads to follow at the end.
+    names.retain(|name| ![IN_FORCE, CURRENT, FLOOR, journal::NAME].contains(&name.as_str()));
+    for name in &names {
+        let (from, to) = (ram.join(name), disk.join(name));
+        let new = fs::read(&from).map_err(failed("read", &from))?;
+        let unread = notice.unread.contains(name) || !notice.seeded.contains(name);
+        let old = match unread.then(|| fs::read(&to)).transpose() {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("read", &to)(error)),
+            old => old.ok().flatten(),
+        };
+        let content = old.map_or_else(|| new.clone(), |old| joined(name, &old, &new));
+        durable::replace(&to, &content, 0o600).map_err(failed("write", &to))?;
+    }
+    // What was there, and is no more: an attempt that has ended.
+    let gone = |name: &&String| {
+        !name.contains('/')
+            && !names.contains(name)
+            && ![CURRENT, FLOOR, journal::NAME].contains(&name.as_str())
+    };
+    for name in notice.seeded.iter().filter(gone) {
+        remove(&disk.join(name)).map_err(failed("remove", &disk.join(name)))?;
+    }
+    bring_generations(ram, disk, identity)?;
+    // From here on the disk counts.
+    remove(&ram.join(IN_FORCE)).map_err(failed("remove", ram))?;
+    if let Err(error) = fs::remove_dir_all(ram) {
+        tracing::warn!(path = %ram.display(), %error, "the copy of the state stays in RAM");
+    }
+    Ok(())
+}
+
+/// The newer generation of this root counts. A journal on the disk is about something that RAM has finished or undone
+/// since, if it knew of it.
+fn bring_generations(ram: &Path, disk: &Path, identity: &RootIdentity) -> Result<(), StatePlaceError> {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| StatePlaceError::File { action, path, source }
+    };
+    let unusable = |path: &Path| {
+        let path = path.to_owned();
+        move |error: crate::generation::GenerationError| StatePlaceError::File {
+            action: "use",
+            path,
+            source: io::Error::other(error),
+        }
+    };
+    let (here, there) =
+        (StateDir::open(ram).map_err(unusable(ram))?, StateDir::open(disk).map_err(unusable(disk))?);
+    let Some(number) = here.current_number().map_err(unusable(ram))? else { return Ok(()) };
+    let newest = there.standing(identity).map_err(unusable(disk))?.generation();
+    if newest.is_some_and(|newest| newest.number > number) {
+        return Ok(());
+    }
+    let records = files(&ram.join(GENERATIONS)).map_err(failed("list", ram))?;
+    for name in records.iter().map(|name| format!("{GENERATIONS}/{name}")) {
+        let (from, to) = (ram.join(&name), disk.join(&name));
+        let new = fs::read(&from).map_err(failed("read", &from))?;
+        if fs::read(&to).ok().as_ref() != Some(&new) {
+            durable::replace(&to, &new, 0o600).map_err(failed("write", &to))?;
+        }
+    }
+    there.commit(number).map_err(unusable(disk))?;
+    let journal = disk.join(journal::NAME);
+    remove(&journal).map_err(failed("remove", &journal))
+}
+
+fn files(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().ok().filter(|name| !name.starts_with('.'));
+        if entry.file_type()?.is_file() {
+            names.extend(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all()),
+    }
+}
+
+/// What the disk had and RAM did not know, with what came to be in RAM. Pure.
+fn joined(name: &str, old: &[u8], new: &[u8]) -> Vec<u8> {
+    if name.ends_with(".jsonl") {
+        // One record a line, the older ones first; the last one may have been cut off.
+        let end: &[u8] = if old.is_empty() || old.ends_with(b"\n") { b"" } else { b"\n" };
+        return [old, end, new].concat();
+    }
+    match (serde_json::from_slice(old), serde_json::from_slice(new)) {
+        (Ok(Value::Object(old)), Ok(Value::Object(new))) => {
+            Value::Object(united(old, new)).to_string().into_bytes()
+        }
+        // What is damaged says nothing.
+        (Err(_), _) | (_, Ok(_)) => new.to_vec(),
+        (Ok(_), Err(_)) => old.to_vec(),
+    }
+}
+
+/// Objects by their keys, lists one behind the other without repeats; otherwise the newer one.
+fn united(old: Map<String, Value>, new: Map<String, Value>) -> Map<String, Value> {
+    let mut all = old;
+    for (key, new) in new {
+        let value = match (all.remove(&key), new) {
+            (Some(Value::Object(old)), Value::Object(new)) => Value::Object(united(old, new)),
+            (Some(Value::Array(mut old)), Value::Array(new)) => {
+                let more: Vec<_> = new.into_iter().filter(|new| !old.contains(new)).collect();
+                old.extend(more);
+                Value::Array(old)
+            }
+            (_, new) => new,
+        };
+        all.insert(key, value);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_could_read_is_joined_with_what_came_after() {
+        let holds = |old: &str, new: &str| {
+            serde_json::from_slice::<Value>(&joined("orders.json", old.as_bytes(), new.as_bytes())).unwrap()
+        };
+        let old = r#"{"schema":1,"holds":[{"release":"1"}],"pause":{"by":1}}"#;
+        let new = r#"{"schema":1,"holds":[{"release":"1"},{"release":"2"}]}"#;
+        let both = holds(old, new);
+        assert_eq!(both["holds"].as_array().unwrap().len(), 2);
+        assert_eq!(both["pause"]["by"], 1);
+        assert_eq!(holds("{", new)["holds"].as_array().unwrap().len(), 2);
+        assert_eq!(joined("history.jsonl", b"{}\n{", b"{}\n"), b"{}\n{\n{}\n");
+        assert_eq!(joined("history.jsonl", b"", b"{}\n"), b"{}\n");
+    }
+}

@@ -1,0 +1,101 @@
+//! What an upgrade would do and cost; how long services will be down, against what their units allow.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use bootstrap::engine::{Cost, Prepared};
+use bootstrap::plan::{Purpose, Verdict};
+use flist::report;
+use serde_json::json;
+
+use super::{Effects, drop_on_blocking_thread, problem};
+use crate::agent::model::{Candidate, PlanReport, Problem, ProblemKind};
+use crate::agent::stage::Gate;
+use crate::downtime::{self, Expected};
+use crate::history::History;
+
+impl Effects {
+    /// What installing the candidate would do; touches nothing.
+    ///
+    /// # Errors
+    /// A [`Problem`].
+    pub async fn plan(&mut self, candidate: &Candidate) -> Result<PlanReport, Problem> {
+        let release = self.offered(candidate)?;
+        let source = self.source(&release, Arc::default()).await?;
+        let prepared = self.engine.prepare(&release, Purpose::Upgrade, source.clone(), None).await;
+        drop_on_blocking_thread(source);
+        let prepared = prepared.map_err(|error| problem(&error))?;
+        let plan = &prepared.plan;
+        let (expected, cost) =
+            (self.expected(&prepared), self.engine.cost(&prepared).map_err(|error| problem(&error))?);
+        let installed = self.current()?.map(|current| {
+            json!({ "version": current.version, "release": current.release, "generation": current.number })
+        });
+        Ok(PlanReport {
+            text: format!("{plan}{}", text(&expected, &cost)),
+            json: json!({
+                "channel": candidate.channel,
+                "version": candidate.version,
+                "release": candidate.release,
+                "installed": installed,
+                "generation": prepared.generation(),
+                "purpose": plan.purpose,
+                "empty": plan.is_empty(),
+                "files": plan.files.changes,
+                "kept": plan.files.kept,
+                "conflicts": plan.files.conflicts,
+                "services": plan.services.notes,
+                "steps": plan.steps,
+                "bytes_at_most": plan.staged_bytes(),
+                "space": plan.space,
+                "downtime": expected,
+                "cost": cost,
+            }),
+        })
+    }
+
+    /// What is to be expected of the services that a plan restarts.
+    pub(super) fn expected(&self, prepared: &Prepared) -> Vec<Expected> {
+        let restarts = prepared.plan.services.notes.iter().filter(|note| note.verdict == Verdict::Restart);
+        let budget = |name| prepared.unit(name).and_then(|unit| unit.molt.downtime_budget);
+        let services = restarts.map(|note| (note.name.to_string(), budget(&note.name)));
+        let past = History::at(self.place.clone()).read(usize::MAX);
+        // Without a history there is no record.
+        let past =
+            past.inspect_err(|error| tracing::warn!(error = report(error), "nothing can be predicted"));
+        downtime::expect(services, &past.unwrap_or_default().records)
+    }
+
+    /// As [`Effects::expected`], where no unit allows less, or somebody wants the upgrade all the same.
+    ///
+    /// # Errors
+    /// A [`Problem`]; the upgrade is stopped.
+    pub(super) fn within_budget(&self, prepared: &Prepared) -> Result<Vec<Expected>, Problem> {
+        let expected = self.expected(prepared);
+        match downtime::why_over_budget(&expected).filter(|_| self.brake.minds_downtime()) {
+            None => Ok(expected),
+            Some(why) => {
+                // Whoever was faster has stopped it too.
+                let _stopped = self.brake.stop(Gate::Downtime, why.clone());
+                Err(Problem::new(ProblemKind::Local, why))
+            }
+        }
+    }
+}
+
+/// For people, after the plan.
+pub(super) fn text(expected: &[Expected], cost: &Cost) -> String {
+    let mut text = String::new();
+    for expected in expected {
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(text, "downtime: {expected}");
+    }
+    let Cost { kept_bytes, kept_in_ram, ram_bytes } = cost;
+    let place = if *kept_in_ram { "in RAM" } else { "on disk" };
+    let _infallible = writeln!(
+        text,
+        "going back: nothing to fetch, the same services restart; {kept_bytes} bytes are kept for it {place}"
+    );
+    let _infallible = writeln!(text, "memory: at most {ram_bytes} bytes while it is installed");
+    text
+}

@@ -1,0 +1,77 @@
+//! Where the state is, and what else is to be shown of the node.
+
+use std::time::Duration;
+
+use bootstrap::engine::LOCK_PATIENCE;
+use bootstrap::generation::StateDir;
+use bootstrap::lock::{self, EngineLock};
+use bootstrap::settings::Settings;
+use bootstrap::state_place::StatePlace;
+use flist::report;
+
+use super::{Effects, local, problem, revert};
+use crate::agent::model::{Facts, Problem, ProblemKind, StateInRam};
+use crate::orders::OrdersFile;
+use crate::timestamp::Timestamp;
+
+/// At the start: where the directory that counts cannot even be opened, the state moves at once.
+///
+/// # Errors
+/// A [`Problem`] when it cannot be anywhere.
+pub(super) fn find(settings: &Settings, place: &StatePlace) -> Result<(), Problem> {
+    let Err(error) = StateDir::open(&place.directory()) else { return Ok(()) };
+    tracing::warn!(error = report(&error), "looking for another place for the state");
+    let taken = lock::take(&settings.run_dir, "identityd", LOCK_PATIENCE);
+    let lock = taken.map_err(|error| Problem::new(ProblemKind::Busy, report(&error)))?;
+    let settled = place.settle(&lock, None, 0);
+    settled.map(drop).map_err(|error| local("cannot find a place for the state", &error))
+}
+
+/// Whether a rollback is under way. Where nobody can read the orders, one may be among them.
+pub(super) fn rolls_back(place: &StatePlace) -> bool {
+    OrdersFile::at(place.clone()).load().map_or(true, |orders| orders.rollback.is_some())
+}
+
+impl Effects {
+    /// Has the state where it can be used, with room for `need` bytes of records.
+    ///
+    /// # Errors
+    /// A [`Problem`].
+    pub(super) fn settle_state(&mut self, lock: &EngineLock, need: u64) -> Result<(), Problem> {
+        let before = self.place.directory();
+        let identity = self.engine.identity().map_err(|error| problem(&error))?;
+        let settled = self.place.settle(lock, Some(&identity), need);
+        let settled = settled.map(drop).map_err(|error| local("the state cannot be used", &error));
+        self.state_unusable = settled.as_ref().err().map(|problem| problem.message.clone());
+        settled?;
+        if self.place.directory() != before {
+            let rolls_back = rolls_back(&self.place);
+            self.engine = revert::open(&self.settings, rolls_back)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the state if it has to be moved, unless another engine is at work, which does it.
+    ///
+    /// # Errors
+    /// A [`Problem`].
+    pub(super) fn look_after_state(&mut self) -> Result<(), Problem> {
+        match lock::take(&self.settings.run_dir, "identityd", Duration::ZERO) {
+            Ok(lock) => self.settle_state(&lock, 0),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// What is to be shown of the node.
+    pub async fn facts(&mut self) -> Facts {
+        let in_ram = |notice: bootstrap::state_place::Notice| StateInRam {
+            since: Timestamp::from_unix(notice.since),
+            reason: notice.reason,
+            unread: notice.unread,
+        };
+        let outdated = self.engine.outdated().await;
+        let outdated = outdated.inspect_err(|error| tracing::debug!(error = report(error), "not shown"));
+        let state_in_ram = self.place.notice().map(in_ram);
+        Facts { state_in_ram, state_unusable: self.state_unusable.clone(), outdated: outdated.ok() }
+    }
+}

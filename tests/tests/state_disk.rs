@@ -1,0 +1,138 @@
+//! A node whose state disk, a real ext4, cannot be written: it boots and upgrades all the same, says so, and brings
+//! everything back when the disk works again.
+
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use molt_tests::{BaseFile, Content, Node, NodeBuilder, Site, UPGRADE_LIMIT, scratch, workspace};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const STATE: &str = "/var/lib/molt";
+const IN_RAM: &str = "/run/molt/state";
+
+/// An empty ext4 in a file.
+fn image() -> TempDir {
+    let dir = scratch("disk").unwrap();
+    let image = dir.path().join("image");
+    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    dir
+}
+
+/// A node that mounts the disk before anything else, with these options, and a cache that cannot be written.
+fn node_with(site: &Site, image: &Path, options: &str) -> NodeBuilder {
+    let bootstrap = fs::read_to_string(workspace().join("assets/units/bootstrap.yaml")).unwrap();
+    let disk = format!(
+        "mkdir -p {STATE} /var/cache/molt; mknod /dev/loop-control c 10 237; \
+         for n in $(seq 0 63); do mknod /dev/loop$n b 7 $n; done; \
+         mount -t ext4 -o loop /state.img {STATE} && chmod 700 {STATE} && \
+         mount -o remount,{options} {STATE} && \
+         mount -t tmpfs -o ro none /var/cache/molt && ip link set lo up"
+    );
+    Node::builder(&site.netns)
+        .command_line(format!("console=ttyS0 runmode=dev hub={}", site.hub.url()))
+        .config("poll_interval: 1\nhandover_timeout: 5\nhealth_window: 1\n")
+        .unit("internet", &format!("exec: sh -c '{disk}'\noneshot: true\nlog: stdout\n"))
+        .unit("bootstrap", &bootstrap)
+        .file(BaseFile { path: "/state.img".into(), mode: 0o600, content: Content::Copy(image.into()) })
+}
+
+fn until(node: &Node, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    node.wait_for(what, UPGRADE_LIMIT, || {
+        let status = node.status().map_err(|error| format!("{error:?}"))?;
+        if holds(&status) { Ok(status) } else { Err(status.to_string()) }
+    })
+    .unwrap()
+}
+
+/// What `identityd doctor` finds.
+fn codes(node: &Node) -> Vec<String> {
+    let found = node.exec(&["identityd", "doctor", "--json"]).unwrap();
+    let found: Vec<Value> = serde_json::from_slice(&found.stdout).unwrap();
+    found.iter().map(|finding| finding["code"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Says everywhere that the state is in RAM.
+fn says_so(node: &Node) {
+    let status = until(node, "the status says so", |status| status["state_in_ram"].is_object());
+    let reason = status["state_in_ram"]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains(STATE) && reason.contains("ead-only"), "{reason}");
+    let text = node.run(&["identityd", "status"]).unwrap();
+    assert!(text.contains("IN RAM since") && text.contains(&reason), "{text}");
+    let why = node.run(&["identityd", "why"]).unwrap();
+    assert!(why.contains("State") && why.contains("upgrades work from RAM"), "{why}");
+    assert_eq!(codes(node), ["state-in-ram", "read-only", "cache"]);
+}
+
+#[test]
+fn a_node_boots_and_upgrades_with_a_read_only_state_disk_and_cache() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let disk = image();
+    let node = node_with(&site, &disk.path().join("image"), "ro").boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    says_so(&node);
+    let mode = node.run(&["stat", "-c", "%a", IN_RAM]).unwrap();
+    assert_eq!(mode.trim(), "700");
+
+    site.publish("2.0.0", &site.payload("2.0.0").unwrap()).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+    node.run(&["identityd", "hold", "9.9.9"]).unwrap();
+    let history = node.run(&["identityd", "history"]).unwrap();
+    assert!(history.contains("1.0.0 → 2.0.0  committed"), "{history}");
+    let generations = node.run(&["identityd", "generations"]).unwrap();
+    assert!(generations.contains("1  target") && generations.contains("2  current"), "{generations}");
+    node.run(&["identityd", "rollback"]).unwrap();
+    let back = |status: &Value| status["installed"]["version"] == "1.0.0" && status["gate"] == "Hold";
+    until(&node, "the release before is back", back);
+    assert_eq!(site.web_version().unwrap(), "1.0.0");
+    says_so(&node);
+
+    node.run(&["mount", "-o", "remount,rw", STATE]).unwrap();
+    until(&node, "the state is back on its disk", |status| status["state_in_ram"].is_null());
+    assert!(!node.path(IN_RAM).exists());
+    assert_eq!(node.read("/var/lib/molt/current").unwrap(), "3");
+    let orders = node.read("/var/lib/molt/orders.json").unwrap();
+    assert!(orders.contains("9.9.9") && orders.contains("rolled back"), "{orders}");
+    assert_eq!(node.run(&["identityd", "history"]).unwrap().matches("committed").count(), 2);
+    site.publish("3.0.0", &site.payload("3.0.0").unwrap()).unwrap();
+    site.await_version(&node, "3.0.0").unwrap();
+    assert_eq!(node.read("/var/lib/molt/current").unwrap(), "4");
+    assert_eq!(codes(&node), ["cache"]);
+}
+
+#[test]
+fn a_disk_that_fails_while_the_node_runs_costs_neither_holds_nor_bad_releases() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let disk = image();
+    let node = node_with(&site, &disk.path().join("image"), "rw").boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    let bad = site.payload("2.0.0").unwrap();
+    bad.unit("broken", "exec: sh -c 'exit 1'\noneshot: true\n").unwrap();
+    site.publish("2.0.0", &bad).unwrap();
+    until(&node, "the release is bad", |status| status["gate"] == "Refused");
+
+    node.run(&["mount", "-o", "remount,ro", STATE]).unwrap();
+    // An order comes before identityd has noticed: it holds all the same.
+    node.run(&["identityd", "hold", "3.0.0"]).unwrap();
+    until(&node, "the status says so", |status| status["state_in_ram"].is_object());
+    let why = node.run(&["identityd", "why"]).unwrap();
+    assert!(why.contains("CLOSED BadRelease"), "{why}");
+    site.publish("3.0.0", &site.payload("3.0.0").unwrap()).unwrap();
+    until(&node, "the release is held", |status| status["gate"] == "Hold");
+    node.run(&["identityd", "unhold", "3.0.0"]).unwrap();
+    site.await_version(&node, "3.0.0").unwrap();
+
+    node.run(&["mount", "-o", "remount,rw", STATE]).unwrap();
+    // A doctor need not wait for the next poll, and the poll may be faster.
+    node.exec(&["identityd", "doctor", "--fix"]).unwrap();
+    until(&node, "the state is back on its disk", |status| status["state_in_ram"].is_null());
+    assert!(node.read("/var/lib/molt/releases.json").unwrap().contains("broken is not well"));
+    assert_eq!(node.read("/var/lib/molt/current").unwrap(), "2");
+}
