@@ -163,9 +163,20 @@ const NEW: &[(&str, u32, &str)] = &[
     ("same", 0o644, "same"),
 ];
 
+/// What the engine has to see of a file system.
+#[derive(Debug, PartialEq, Eq)]
+enum Nature {
+    InRam,
+    OnDisk,
+    CopiesUp,
+}
+
 /// Boots, upgrades, breaks off an upgrade, goes back.
-fn live_a_life(dir: &Path, root: &Path) {
+fn live_a_life(dir: &Path, root: &Path, nature: Nature) {
     let node = Node { dir: dir.to_owned(), root: root.to_owned() };
+    let seen = node.engine().root().disk().filesystem(&FlistPath::root()).unwrap();
+    assert_eq!((seen.in_ram, seen.copies_up), (nature == Nature::InRam, nature == Nature::CopiesUp));
+    assert!(seen.available.is_some_and(|bytes| bytes > 0), "{seen:?}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let (old, new) = (node.release("1", OLD), node.release("2", NEW));
@@ -213,7 +224,7 @@ fn on(kind: &str) {
     let root = dir.path().join("root");
     std::fs::create_dir(&root).unwrap();
     mount(Some(kind), &root, Some(kind), MsFlags::empty(), None::<&str>).unwrap();
-    live_a_life(dir.path(), &root);
+    live_a_life(dir.path(), &root, Nature::InRam);
     nix::mount::umount(&root).unwrap();
 }
 
@@ -240,7 +251,7 @@ fn on_ext4() {
     };
     run("mkfs.ext4", &["-q".as_ref(), image.as_os_str()]);
     run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_os_str(), root.as_os_str()]);
-    live_a_life(dir.path(), &root);
+    live_a_life(dir.path(), &root, Nature::OnDisk);
     nix::mount::umount(&root).unwrap();
 }
 
@@ -262,7 +273,7 @@ fn on_an_overlay() {
     let layers = ["lowerdir=", ",upperdir=", ",workdir="].iter().zip(["lower", "ram/upper", "ram/work"]);
     let options: String = layers.map(|(key, name)| format!("{key}{}", at(name).display())).collect();
     mount(Some("overlay"), &at("root"), Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
-    live_a_life(dir.path(), &at("root"));
+    live_a_life(dir.path(), &at("root"), Nature::CopiesUp);
     nix::mount::umount(&at("root")).unwrap();
     nix::mount::umount(&at("ram")).unwrap();
 }
