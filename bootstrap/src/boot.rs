@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flist::hub::{FlistName, HubClient, HubError, Resolution, resolve};
+use flist::hub::{HubError, Hubs, Resolution};
 use flist::mount::{MountError, MountedFlist, Purpose as MountPurpose, detach, mount};
-use flist::store::{DirStore, Store, StoreError, open_routes};
+use flist::store::{DirStore, Store, StoreError};
 
 use crate::boot_info::{self, BootInfoError};
+use crate::boot_report::Reporter;
 use crate::durable;
 use crate::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
 use crate::generation::{Generation, RootIdentity};
+use crate::hubs;
 use crate::lock::{self, EngineLock, LockError};
+use crate::newer;
 use crate::plan::Purpose;
 use crate::root::Root;
 use crate::settings::Settings;
@@ -34,15 +37,9 @@ const USER_AGENT: &str = concat!("bootstrap/", env!("CARGO_PKG_VERSION"));
 /// Why the node did not boot.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    /// The hub's address is not usable.
-    #[error("cannot use the hub {hub}")]
-    Hub {
-        /// Its address.
-        hub: String,
-        /// The reason.
-        #[source]
-        source: HubError,
-    },
+    /// A hub's address is not usable.
+    #[error("cannot use the hub")]
+    Hub(#[source] HubError),
     /// Another engine is at work and does not finish.
     #[error("cannot begin")]
     Lock(#[source] LockError),
@@ -50,7 +47,7 @@ pub enum BootError {
     #[error("cannot install {channel}")]
     Engine {
         /// What was to be installed.
-        channel: FlistName,
+        channel: String,
         /// The reason.
         #[source]
         source: EngineError,
@@ -65,7 +62,7 @@ pub enum BootError {
     #[error("cannot use the block stores of {channel}")]
     Store {
         /// What was to be installed.
-        channel: FlistName,
+        channel: String,
         /// The reason.
         #[source]
         source: StoreError,
@@ -74,7 +71,7 @@ pub enum BootError {
     #[error("cannot unmount {channel}")]
     Unmount {
         /// What is mounted.
-        channel: FlistName,
+        channel: String,
         /// The reason.
         #[source]
         source: MountError,
@@ -110,18 +107,24 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
     clear_stale_mounts(&settings.run_dir);
     engine.recover(&lock).await.map_err(BootError::State)?;
     let current = engine.current().map_err(BootError::State)?;
-    if let Some(current) = current.filter(|current| current.channel == settings.channel) {
-        return resume(&engine, &lock, settings, &current).await;
+    let reporter = Reporter::of_this_process();
+    if let Some(newer) = reporter.as_ref().and_then(Reporter::newer) {
+        tracing::info!(release = newer, version = env!("CARGO_PKG_VERSION"), "this is a newer bootstrap");
+    }
+    if let Some(current) = current.filter(|current| settings.follows(&current.channel)) {
+        resume(&engine, &lock, settings, &current).await?;
+        committed(settings, reporter.as_ref());
+        return Ok(());
     }
     // Nobody else has to wait while this one waits for the hub.
     drop(lock);
-    let choice = wait_for_choice(settings, &engine).await?;
+    let choice = wait_for_choice(settings, &engine, reporter.as_ref()).await?;
     let lock = take_lock(settings).await?;
     let engine = open_engine(settings, &lock, 0)?;
     engine.recover(&lock).await.map_err(BootError::State)?;
-    match choice {
+    let installed = match choice {
         Choice::Offered(release) => {
-            let release = ReleaseTree::read(&release).map_err(|error| not_installed(settings, error))?;
+            let release = ReleaseTree::read(*release).map_err(|error| not_installed(settings, error))?;
             let engine = open_engine(settings, &lock, release.records())?;
             install(&engine, &lock, settings, &release).await
         }
@@ -129,6 +132,18 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
             tracing::error!(reason = why, "NOT installing what the channel offers, but what is recorded");
             install_recorded(&engine, &lock, settings, &numbers).await
         }
+    };
+    if installed.is_ok() {
+        committed(settings, reporter.as_ref());
+    }
+    installed
+}
+
+/// Tells whoever watches a newer bootstrap that it does.
+fn committed(settings: &Settings, reporter: Option<&Reporter>) {
+    if let Some(reporter) = reporter {
+        newer::succeeded(settings, reporter);
+        reporter.committed();
     }
 }
 
@@ -165,7 +180,7 @@ fn open_engine(settings: &Settings, lock: &EngineLock, need: u64) -> Result<Engi
 }
 
 fn not_installed(settings: &Settings, source: EngineError) -> BootError {
-    BootError::Engine { channel: settings.channel.clone(), source }
+    BootError::Engine { channel: settings.channel_names(), source }
 }
 
 async fn take_lock(settings: &Settings) -> Result<EngineLock, BootError> {
@@ -205,7 +220,9 @@ async fn install(
     let installed = match prepared {
         Ok(prepared) => {
             let source = content.source.clone();
-            engine.apply(lock, &prepared, source, &report_progress, &|| Ok(())).await
+            let reporter = Reporter::of_this_process();
+            let observer = |progress| report_progress(progress, reporter.as_ref());
+            engine.apply(lock, &prepared, source, &observer, &|| Ok(())).await
         }
         Err(error) => Err(error),
     };
@@ -219,10 +236,13 @@ async fn install(
     Ok(())
 }
 
-fn report_progress(progress: Progress) {
+fn report_progress(progress: Progress, reporter: Option<&Reporter>) {
     match progress {
         Progress::Staged { done, total } if done == total || done % 100 == 0 => {
             tracing::info!("staged {done} of {total}");
+            if let Some(reporter) = reporter {
+                reporter.working();
+            }
         }
         Progress::Started { unit, .. } => tracing::info!(service = %unit, "monitored"),
         Progress::Stopped(unit) => tracing::info!(service = %unit, "stopped"),
@@ -232,12 +252,25 @@ fn report_progress(progress: Progress) {
 
 /// Asks the hub until there is something to install. What is waited for is said once, and again whenever it
 /// changes.
-async fn wait_for_choice(settings: &Settings, engine: &Engine) -> Result<Choice, BootError> {
-    let hub_failed = |source| BootError::Hub { hub: settings.hub.clone(), source };
-    let client = HubClient::new(&settings.hub, USER_AGENT).map_err(hub_failed)?;
+async fn wait_for_choice(
+    settings: &Settings,
+    engine: &Engine,
+    reporter: Option<&Reporter>,
+) -> Result<Choice, BootError> {
+    let hubs = hubs::open(settings, USER_AGENT).map_err(BootError::Hub)?;
     let (mut pause, mut said) = (FIRST_PAUSE, String::new());
     loop {
-        let (what, reason) = match resolve(&client, &settings.channel, None).await {
+        if let Some(reporter) = reporter {
+            reporter.working();
+            // Whatever comes of it, this one goes on; a hub that is not there is told of once, below.
+            match newer::go_on_as_newer(settings, &hubs, reporter).await {
+                Err(error) if !error.may_pass() => {
+                    tracing::warn!(error = %flist::report(&error), "going on with this bootstrap");
+                }
+                _ => {}
+            }
+        }
+        let (what, reason) = match offered(settings, &hubs).await {
             Ok(Resolution::Release(release, _)) => {
                 match choose(engine, &StatePlace::of(settings).directory(), release)? {
                     Choice::Recorded { numbers, why } if numbers.is_empty() => {
@@ -251,7 +284,12 @@ async fn wait_for_choice(settings: &Settings, engine: &Engine) -> Result<Choice,
             Err(error) => ("the hub", flist::report(&error)),
         };
         if reason != said {
-            tracing::warn!(hub = settings.hub, channel = %settings.channel, reason, "waiting for {what}; trying again, at the latest every {LONGEST_PAUSE:?}");
+            tracing::warn!(
+                hub = hubs.urls(),
+                channel = settings.channel_names(),
+                reason,
+                "waiting for {what}; trying again, at the latest every {LONGEST_PAUSE:?}"
+            );
             said = reason;
         }
         tokio::time::sleep(pause).await;
@@ -259,27 +297,34 @@ async fn wait_for_choice(settings: &Settings, engine: &Engine) -> Result<Choice,
     }
 }
 
+/// What the hub offers to this node now.
+async fn offered(settings: &Settings, hubs: &Hubs) -> Result<Resolution, HubError> {
+    let found = hubs.resolve(&settings.channels, None).await?;
+    hubs::remember(settings, hubs);
+    Ok(found)
+}
+
 /// The release's content, through a mount where there is FUSE.
 struct Content {
     source: Arc<dyn ContentSource>,
     mounted: Option<MountedFlist>,
     mount_point: PathBuf,
-    channel: FlistName,
+    channel: String,
 }
 
 impl Content {
     async fn open(settings: &Settings, release: &ReleaseTree) -> Result<Self, BootError> {
-        let channel = release.channel.clone();
+        let channel = release.channel.to_string();
         let mount_point = mount_directory(&settings.run_dir).join(release.id.to_string());
         let prepared = std::fs::create_dir_all(&mount_point)
             .and_then(|()| durable::private_directory(&mount_directory(&settings.run_dir)));
         prepared.map_err(|source| BootError::MountPoint { path: mount_point.clone(), source })?;
 
-        let (tree, cache, at) = (release.tree.clone(), settings.cache_dir.clone(), mount_point.clone());
-        let routes = settings.routes(&tree).to_vec();
+        let (release, cache, at) = (release.clone(), settings.cache_dir.clone(), mount_point.clone());
+        let default = settings.store.clone();
         let opened = blocking(move || {
-            let store = cached(open_routes(&routes)?, &cache);
-            let mounted = mount(&tree, store.clone(), &at, MountPurpose::Install);
+            let store = cached(release.open_stores(&default)?, &cache);
+            let mounted = mount(&release.tree, store.clone(), &at, MountPurpose::Install);
             Ok((store, mounted))
         });
         let (store, mounted): (Arc<dyn Store>, _) =

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use flist::hub::{FlistName, NameError};
+use flist::hub::{Channel, ChannelNameError};
 use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
 
@@ -45,13 +45,13 @@ pub enum BootInfoError {
         reason: &'static str,
     },
     /// The file holds no name.
-    #[error("{path} does not name a flist")]
+    #[error("{path} does not name what the node follows")]
     Name {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         #[source]
-        source: NameError,
+        source: ChannelNameError,
     },
 }
 
@@ -59,7 +59,7 @@ pub enum BootInfoError {
 ///
 /// # Errors
 /// [`BootInfoError::File`].
-pub fn write(root: &Root, channel: &FlistName, info: &str) -> Result<(), BootInfoError> {
+pub fn write(root: &Root, channel: &Channel, info: &str) -> Result<(), BootInfoError> {
     replace(root, "write", INFO, info.as_bytes())?;
     replace(root, "write", NAME, format!("{channel}\n").as_bytes())
 }
@@ -136,7 +136,7 @@ impl BootInfo {
 ///
 /// # Errors
 /// [`BootInfoError`] for a file that is there and cannot be accepted.
-pub fn read_name(root: &Path) -> Result<Option<FlistName>, BootInfoError> {
+pub fn read_name(root: &Path) -> Result<Option<Channel>, BootInfoError> {
     let path = root.join(NAME);
     let failed = |source| BootInfoError::File { action: "read", path: path.clone(), source };
     let distrust = |reason| Err(BootInfoError::NotTrusted { path: path.clone(), reason });
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn only_a_file_that_nobody_else_could_write_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let name: FlistName = "tf-zos/zos:development:latest.flist".parse().unwrap();
+        let name: Channel = "tf-zos/zos:development:latest.flist".parse().unwrap();
         assert!(read_name(dir.path()).unwrap().is_none());
         write(&Root::open(dir.path()).unwrap(), &name, "{}").unwrap();
         assert_eq!(read_name(dir.path()).unwrap(), Some(name.clone()));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flist::hub::{FlistName, NameError, RunMode, RunModeError};
+use flist::hub::{Channel, ChannelNameError, RunMode, RunModeError};
 
 /// Longest command line that is looked at, in bytes; Linux itself allows 4096 on most machines.
 const MAX_LENGTH: usize = 16 * 1024;
@@ -12,10 +12,10 @@ const MAX_LENGTH: usize = 16 * 1024;
 pub struct KernelParams {
     /// `runmode=`
     pub run_mode: Option<RunMode>,
-    /// `flist=`: this flist instead of the run mode's.
-    pub flist: Option<FlistName>,
-    /// `hub=`: address of the hub.
-    pub hub: Option<String>,
+    /// `flist=`: this flist, tag or taglink instead of what the run mode follows.
+    pub flist: Option<Channel>,
+    /// `hub=`: addresses of hubs with the same content, the best one first.
+    pub hubs: Vec<String>,
     /// Parameters in our own name space that are not known, to be reported.
     pub unknown: Vec<String>,
 }
@@ -36,7 +36,7 @@ pub enum KernelParamsError {
     RunMode(#[source] RunModeError),
     /// `flist=` names no flist.
     #[error("kernel parameter 'flist' is not usable")]
-    Flist(#[source] NameError),
+    Flist(#[source] ChannelNameError),
     /// `hub=` is no address.
     #[error("kernel parameter 'hub' is '{0}', expected http://… or https://…")]
     Hub(String),
@@ -70,17 +70,22 @@ pub fn parse(line: &str) -> Result<KernelParams, KernelParamsError> {
     };
     let run_mode = value("runmode", "prod (or dev, test, qa)")?;
     let flist = value("flist", "<repo>/<name>.flist")?;
-    let hub = value("hub", "https://hub.example.org")?.map(str::to_owned);
-    if let Some(hub) = hub.as_ref().filter(|hub| !hub.starts_with("http://") && !hub.starts_with("https://"))
-    {
-        return Err(KernelParamsError::Hub(hub.clone()));
-    }
+    let hubs = value("hub", "https://hub.example.org")?.map(hubs).transpose()?.unwrap_or_default();
     Ok(KernelParams {
         run_mode: run_mode.map(str::parse).transpose().map_err(KernelParamsError::RunMode)?,
         flist: flist.map(str::parse).transpose().map_err(KernelParamsError::Flist)?,
-        hub,
+        hubs,
         unknown: last.keys().filter(|name| name.starts_with("molt.")).cloned().collect(),
     })
+}
+
+/// Addresses with commas between them.
+fn hubs(text: &str) -> Result<Vec<String>, KernelParamsError> {
+    let usable = |hub: &str| match hub.starts_with("http://") || hub.starts_with("https://") {
+        true => Ok(hub.to_owned()),
+        false => Err(KernelParamsError::Hub(hub.to_owned())),
+    };
+    text.split(',').map(usable).collect()
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -135,7 +140,11 @@ mod tests {
     fn other_parameters() {
         let params = parse("flist=tf-zos/zos:v1.flist hub=http://10.0.2.2:8080 molt.fast=1").unwrap();
         assert_eq!(params.flist.unwrap().to_string(), "tf-zos/zos:v1.flist");
-        assert_eq!(params.hub.unwrap(), "http://10.0.2.2:8080");
+        assert_eq!(params.hubs, ["http://10.0.2.2:8080"]);
+        let params = parse("flist=tf-zos/testing hub=http://a,https://b:8080/x").unwrap();
+        assert_eq!(params.flist.unwrap().to_string(), "tf-zos/testing");
+        assert_eq!(params.hubs, ["http://a", "https://b:8080/x"]);
+        assert!(matches!(parse("hub=http://a,,http://b"), Err(KernelParamsError::Hub(_))));
         assert_eq!(params.unknown, ["molt.fast"]);
         assert!(matches!(parse("flist=../x"), Err(KernelParamsError::Flist(_))));
         assert!(matches!(parse("hub=ftp://x"), Err(KernelParamsError::Hub(_))));

@@ -9,6 +9,7 @@
 
 pub mod boot;
 pub mod boot_info;
+pub mod boot_report;
 pub mod cli;
 pub mod disk;
 pub mod durable;
@@ -16,9 +17,11 @@ pub mod engine;
 pub mod generation;
 pub mod health;
 pub mod held;
+pub mod hubs;
 pub mod item;
 pub mod kernel_params;
 pub mod lock;
+mod newer;
 pub mod plan;
 mod processes;
 mod rehearsal;

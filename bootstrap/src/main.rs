@@ -15,15 +15,22 @@ use tracing_subscriber::util::SubscriberInitExt;
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
     match Arguments::try_parse_from(&words) {
-        Ok(arguments) if arguments.supervise => run_supervised(),
+        Ok(arguments) if arguments.supervise => run_supervised(&arguments),
         Ok(arguments) => run_worker(&arguments),
         Err(error) => flist::exit::end_of_parsing(&error, &words),
     }
 }
 
-fn run_supervised() -> ExitCode {
+fn run_supervised(Arguments { overrides, .. }: &Arguments) -> ExitCode {
+    if let Err(error) = bootstrap::durable::private_directory(&overrides.run_dir) {
+        eprintln!(
+            "bootstrap: no newer one is tried, because {} is not usable: {error}",
+            overrides.run_dir.display()
+        );
+    }
+    let report = overrides.run_dir.join("bootstrap.json");
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--supervise").collect();
-    match supervise::run("/proc/self/exe", &arguments) {
+    match supervise::run("/proc/self/exe", &arguments, &report) {
         Outcome::Committed => ExitCode::SUCCESS,
         Outcome::Hopeless => ExitCode::from(EXIT_USAGE),
     }

@@ -1,16 +1,20 @@
 //! Settings of both programs: defaults, overridden by `/etc/molt/config.yaml`, by the kernel command line,
 //! by arguments.
 
+mod channel;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flist::hub::{FlistName, HubClient, HubError, NameError, RunMode};
+use flist::hub::{Channel, HubClient, HubError, MAX_HUBS, NameError, Packages, RunMode, TagNameError};
 use flist::store::{StoreError, StoreUrl};
-use flist::tree::{Route, Tree};
+use flist::tree::Route;
 use serde::Deserialize;
 use zinit_client::UnitName;
 
+pub use self::channel::BootstrapUpdate;
+use self::channel::{BootstrapNames, ChannelNames};
 use crate::health::HealthLimits;
 use crate::kernel_params::{self, KernelParams, KernelParamsError};
 
@@ -76,6 +80,9 @@ pub enum SettingsError {
     /// The channel's names do not form the name of a flist.
     #[error("the channel has no usable name")]
     Channel(#[source] NameError),
+    /// The channel's names do not form the name of a taglink.
+    #[error("the channel has no usable name")]
+    Taglink(#[source] TagNameError),
 }
 
 /// The configuration file. Unknown keys are errors, because a setting with a typing error would silently
@@ -83,10 +90,11 @@ pub enum SettingsError {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ConfigFile {
-    hub: Option<String>,
+    #[serde(deserialize_with = "one_or_several")]
+    hub: Vec<String>,
     store: Option<String>,
     run_mode: Option<RunMode>,
-    flist: Option<FlistName>,
+    flist: Option<Channel>,
     poll_interval: Option<u64>,
     handover_timeout: Option<u64>,
     start_timeout: Option<u64>,
@@ -94,6 +102,7 @@ struct ConfigFile {
     keep_generations: Option<u64>,
     protected: BTreeSet<UnitName>,
     channel: ChannelNames,
+    bootstrap: BootstrapNames,
     maintenance: Option<Maintenance>,
 }
 
@@ -113,17 +122,18 @@ fn utc() -> String {
     "UTC".to_owned()
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ChannelNames {
-    repo: String,
-    name: String,
-}
-
-impl Default for ChannelNames {
-    fn default() -> Self {
-        Self { repo: "tf-zos".to_owned(), name: "zos".to_owned() }
+/// One text, or a list of them.
+fn one_or_several<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected one address or a list of them")]
+    enum OneOrSeveral {
+        One(String),
+        Several(Vec<String>),
     }
+    Ok(match OneOrSeveral::deserialize(from)? {
+        OneOrSeveral::One(one) => vec![one],
+        OneOrSeveral::Several(several) => several,
+    })
 }
 
 /// Arguments of both programs that override everything else.
@@ -141,18 +151,18 @@ pub struct Overrides {
     /// zinit's socket
     #[arg(long, value_name = "PATH", default_value = "/var/run/zinit.sock")]
     pub zinit_socket: PathBuf,
-    /// Address of the hub
-    #[arg(long, value_name = "URL")]
-    pub hub: Option<String>,
+    /// Address of the hub; of several with the same content, the best one first, with commas between them
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub hub: Vec<String>,
     /// Where the blocks of flists are that do not say so themselves
     #[arg(long, value_name = "STORE")]
     pub store: Option<String>,
     /// Run mode: dev, test, prod or qa
     #[arg(long, value_name = "MODE")]
     pub run_mode: Option<RunMode>,
-    /// Follow this flist instead of the run mode's
-    #[arg(long, value_name = "REPO/NAME.flist")]
-    pub flist: Option<FlistName>,
+    /// Follow this flist, taglink or tag instead of what the run mode follows
+    #[arg(long, value_name = "REPO/NAME[.flist]")]
+    pub flist: Option<Channel>,
     /// Generations, journal, releases that failed
     #[arg(long, value_name = "DIR", default_value = "/var/lib/molt")]
     pub state_dir: PathBuf,
@@ -171,14 +181,17 @@ pub struct Settings {
     pub root: PathBuf,
     /// zinit's socket.
     pub zinit_socket: PathBuf,
-    /// Address of the hub.
-    pub hub: String,
+    /// Addresses of hubs with the same content, the best one first.
+    pub hubs: Vec<String>,
     /// Where the blocks of flists are that do not say so themselves.
     pub store: Route,
     /// The run mode.
     pub run_mode: RunMode,
-    /// What the node follows: the run mode's channel, or the flist that was asked for.
-    pub channel: FlistName,
+    /// What the node can follow, with the packages of each: what the run mode follows on a hub, of which the
+    /// first one counts that is there, or what was asked for.
+    pub channels: Vec<(Channel, Packages)>,
+    /// Where a newer bootstrap is looked for.
+    pub bootstrap: BootstrapUpdate,
     /// Time between two polls.
     pub poll_interval: Duration,
     /// How long a new identityd may take to say that it runs.
@@ -215,20 +228,23 @@ impl Settings {
         Self::weigh(read_config(&overrides.config)?, params, overrides)
     }
 
-    /// Where the blocks of a flist are: where it says, or in the default store.
-    pub fn routes<'r>(&'r self, tree: &'r Tree) -> &'r [Route] {
-        if tree.routes.is_empty() { std::slice::from_ref(&self.store) } else { &tree.routes }
-    }
-
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {
         let run_mode = overrides.run_mode.or(params.run_mode).or(file.run_mode).unwrap_or_default();
-        let channel = match overrides.flist.clone().or(params.flist).or(file.flist) {
-            Some(flist) => flist,
-            None => FlistName::channel_link(&file.channel.repo, &file.channel.name, run_mode.hub_name())
-                .map_err(SettingsError::Channel)?,
+        let channels = match overrides.flist.clone().or(params.flist).or(file.flist) {
+            Some(channel) => vec![(channel, file.channel.packages())],
+            None => file.channel.of(run_mode, &overrides.config)?,
         };
-        let hub = overrides.hub.clone().or(params.hub).or(file.hub).unwrap_or_else(|| DEFAULT_HUB.to_owned());
-        HubClient::check_address(&hub).map_err(SettingsError::Hub)?;
+        let given = [overrides.hub.clone(), params.hubs, file.hub, vec![DEFAULT_HUB.to_owned()]];
+        let hubs = given.into_iter().find(|hubs| !hubs.is_empty()).unwrap_or_default();
+        hubs.iter().try_for_each(|hub| HubClient::check_address(hub)).map_err(SettingsError::Hub)?;
+        if hubs.len() > MAX_HUBS {
+            return Err(SettingsError::Range {
+                path: overrides.config.clone(),
+                key: "hub",
+                value: format!("a list of {}", hubs.len()),
+                expected: format!("at most {MAX_HUBS} addresses"),
+            });
+        }
         let store = overrides.store.clone().or(file.store).unwrap_or_else(|| DEFAULT_STORE.to_owned());
         store.parse::<StoreUrl>().map_err(SettingsError::Store)?;
         let seconds = |key, value, default, max| seconds_within(&overrides.config, key, value, default, max);
@@ -243,10 +259,11 @@ impl Settings {
         Ok(Self {
             root: overrides.root.clone(),
             zinit_socket: overrides.zinit_socket.clone(),
-            hub,
+            hubs,
             store: Route::everything(store),
             run_mode,
-            channel,
+            channels,
+            bootstrap: file.bootstrap.of(run_mode, &overrides.config)?,
             poll_interval,
             handover_timeout,
             health,
@@ -259,6 +276,32 @@ impl Settings {
             cache_dir: overrides.cache_dir.clone(),
             unknown_params: params.unknown,
         })
+    }
+}
+
+impl Settings {
+    /// Whether this node can follow this channel.
+    pub fn follows(&self, channel: &Channel) -> bool {
+        self.channels.iter().any(|(known, _)| known == channel)
+    }
+
+    /// A channel with its packages.
+    pub fn followed(&self, channel: &Channel) -> (Channel, Packages) {
+        match self.channels.iter().find(|(known, _)| known == channel) {
+            Some(known) => known.clone(),
+            // It was followed before the settings changed.
+            None => {
+                let boot = self.channels.first().map(|(_, packages)| packages.boot.clone());
+                let boot = boot.unwrap_or_else(|| Packages::default().boot);
+                (channel.clone(), Packages { boot, repo: None })
+            }
+        }
+    }
+
+    /// The names of what can be followed, for messages.
+    pub fn channel_names(&self) -> String {
+        let names: Vec<_> = self.channels.iter().map(|(channel, _)| channel.to_string()).collect();
+        names.join(" or ")
     }
 }
 
@@ -312,7 +355,6 @@ fn read_config(path: &Path) -> Result<ConfigFile, SettingsError> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use flist::tree::Meta;
 
     use super::*;
 
@@ -337,30 +379,79 @@ mod tests {
     fn later_sources_win() {
         let file = "hub: http://file\nrun_mode: test\npoll_interval: 5\n";
         let settings = load(file, "", &[]).unwrap();
-        assert_eq!((settings.hub.as_str(), settings.run_mode), ("http://file", RunMode::Test));
+        assert_eq!((&settings.hubs[..], settings.run_mode), (&["http://file".to_owned()][..], RunMode::Test));
         assert_eq!(settings.poll_interval, Duration::from_secs(5));
-        assert_eq!(settings.channel.to_string(), "tf-zos/zos:testing:latest.flist");
-        let settings = load(file, "runmode=dev hub=http://kernel", &[]).unwrap();
-        assert_eq!((settings.hub.as_str(), settings.run_mode), ("http://kernel", RunMode::Dev));
-        let settings = load(file, "runmode=dev", &["--run-mode", "qa", "--hub", "http://arg"]).unwrap();
-        assert_eq!((settings.hub.as_str(), settings.run_mode), ("http://arg", RunMode::Qa));
-        let settings = load("", "flist=a/b.flist", &[]).unwrap();
-        assert_eq!((settings.channel.to_string().as_str(), settings.run_mode), ("a/b.flist", RunMode::Prod));
+        assert_eq!(settings.channel_names(), "tf-zos/testing or tf-zos/zos:testing:latest.flist");
+        let settings = load(file, "runmode=dev hub=http://kernel,http://second", &[]).unwrap();
+        assert_eq!(
+            (settings.hubs, settings.run_mode),
+            (vec!["http://kernel".into(), "http://second".into()], RunMode::Dev)
+        );
+        let settings =
+            load(file, "runmode=dev", &["--run-mode", "qa", "--hub", "http://arg,http://b"]).unwrap();
+        assert_eq!(
+            (settings.hubs, settings.run_mode),
+            (vec!["http://arg".into(), "http://b".into()], RunMode::Qa)
+        );
+        for text in ["a/b.flist", "a/b", "a/tags/1.0.0"] {
+            let settings = load("", &format!("flist={text}"), &[]).unwrap();
+            assert_eq!((settings.channel_names().as_str(), settings.run_mode), (text, RunMode::Prod));
+        }
     }
 
     #[test]
-    fn a_flist_that_names_no_store_has_its_blocks_in_the_default_one() {
-        let root = Meta { mode: 0o755, uid: 0, gid: 0, mtime: 0 };
-        let mut tree = Tree::new(root);
-        let url = |settings: &Settings, tree: &Tree| settings.routes(tree)[0].url.clone();
-        let settings = load("store: zdb://file/ns\n", "", &[]).unwrap();
-        assert_eq!(url(&settings, &tree), "zdb://file/ns");
-        let settings = load("store: zdb://file/ns\n", "", &["--store", "dir:///arg"]).unwrap();
-        assert_eq!(url(&settings, &tree), "dir:///arg");
-        let settings = load("", "", &[]).unwrap();
-        assert_eq!(url(&settings, &tree), DEFAULT_STORE);
-        tree.routes.push(Route::everything("dir:///own"));
-        assert_eq!(url(&settings, &tree), "dir:///own");
+    fn several_hubs_are_a_list() {
+        let settings = load("hub: [http://a, http://b]\n", "", &[]).unwrap();
+        assert_eq!(settings.hubs, ["http://a", "http://b"]);
+        assert_eq!(load("", "", &[]).unwrap().hubs, [DEFAULT_HUB]);
+        assert!(matches!(load("hub: [http://a, b]\n", "", &[]), Err(SettingsError::Hub(_))));
+        let error = load("hub: {a: 1}\n", "", &[]).unwrap_err();
+        assert!(flist::report(&error).contains("one address or a list of them"), "{}", flist::report(&error));
+        let many = vec!["http://a"; MAX_HUBS + 1].join(", ");
+        assert!(matches!(load(&format!("hub: [{many}]\n"), "", &[]), Err(SettingsError::Range { .. })));
+    }
+
+    #[test]
+    fn layouts_of_the_public_hub() {
+        let of = |text: &str| load(text, "runmode=dev", &[]).map(|settings| settings.channels);
+        let link = of("channel: {layout: link, packages: tf-zos-bins}\n").unwrap();
+        let [(channel, packages)] = &link[..] else { panic!("{link:?}") };
+        assert_eq!(channel.to_string(), "tf-zos/zos:development:latest.flist");
+        assert_eq!(packages.repo.as_ref().unwrap().repo, "tf-zos-bins.dev");
+        let tag = of("channel: {layout: tag, variant: v3light, name: os, packages: x}\n").unwrap();
+        let [(channel, packages)] = &tag[..] else { panic!("{tag:?}") };
+        assert_eq!(
+            (channel.to_string().as_str(), packages.boot.as_str()),
+            ("tf-zos/development-v3light", "os")
+        );
+        assert!(packages.repo.is_none());
+        let error = of("channel: {packages: ../x}\n").unwrap_err().to_string();
+        assert!(error.contains("channel.packages is ../x, expected the name of a repo"), "{error}");
+        assert!(of("channel: {layout: stars}\n").is_err());
+        // What was asked for is followed alone.
+        let settings = load("channel: {packages: bins}\n", "flist=a/b.flist", &[]).unwrap();
+        assert!(settings.channels.iter().all(|(_, packages)| packages.repo.is_none()));
+    }
+
+    #[test]
+    fn a_newer_bootstrap_is_looked_for_by_run_mode_unless_that_is_off() {
+        let of = |config: &str, cmdline: &str| {
+            load(config, cmdline, &[]).unwrap().bootstrap.channel.map(|channel| channel.to_string())
+        };
+        assert_eq!(of("", "").as_deref(), Some("tf-autobuilder/bootstrap:latest.flist"));
+        assert_eq!(of("", "runmode=dev").as_deref(), Some("tf-autobuilder/bootstrap:development.flist"));
+        assert_eq!(of("bootstrap: {flist: a/b.flist}\n", "").as_deref(), Some("a/b.flist"));
+        assert_eq!(of("bootstrap: {update: false}\n", ""), None);
+        let bad = load("bootstrap: {start_timeout: 601}\n", "", &[]);
+        assert!(matches!(bad, Err(SettingsError::Range { .. })), "{bad:?}");
+    }
+
+    #[test]
+    fn flists_that_name_no_store_have_a_default_one() {
+        let url = |config: &str, arguments: &[&str]| load(config, "", arguments).unwrap().store.url;
+        assert_eq!(url("store: zdb://file/ns\n", &[]), "zdb://file/ns");
+        assert_eq!(url("store: zdb://file/ns\n", &["--store", "dir:///arg"]), "dir:///arg");
+        assert_eq!(url("", &[]), DEFAULT_STORE);
         assert!(matches!(load("store: ftp://x\n", "", &[]), Err(SettingsError::Store(_))));
     }
 

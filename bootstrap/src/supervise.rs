@@ -1,18 +1,29 @@
 //! The boot unit's process: a tiny parent that runs the worker again until it has committed.
 //!
-//! zinit never starts a oneshot again, so somebody else has to (contract, item 3).
+//! zinit never starts a oneshot again, so somebody else has to (contract, item 3). It is also who watches a
+//! newer bootstrap that a worker has become: see [`boot_report`].
 
-use std::process::{Command, ExitStatus};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use flist::exit::Exit;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::boot_report::{self, Listener, Report};
 
 /// The first pause after a worker that failed.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether a worker is silent.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Exit code of a worker whose settings are wrong: trying again cannot help, only a person can.
 pub const EXIT_USAGE: u8 = Exit::Usage.code();
@@ -27,15 +38,19 @@ pub enum Outcome {
 }
 
 /// Runs a worker again and again, with pauses that grow, until it has committed or is hopeless. A worker that
-/// cannot be started, for instance for lack of memory, is tried again like one that failed.
-pub fn run(program: &str, arguments: &[String]) -> Outcome {
+/// cannot be started, for instance for lack of memory, is tried again like one that failed; so is a newer
+/// bootstrap that says nothing at `report`, or has not committed when it ends.
+pub fn run(program: &str, arguments: &[String], report: &Path) -> Outcome {
     let mut pause = FIRST_PAUSE;
     loop {
-        let ended = match Command::new(program).args(arguments).status() {
-            Ok(status) => match judge(status) {
+        boot_report::clear(report);
+        let worker = Command::new(program).args(arguments).envs(boot_report::environment(report)).spawn();
+        let ended = match worker.and_then(|worker| watch(worker, report)) {
+            Ok(Some(status)) => match judge(status, boot_report::read(report)) {
                 Some(outcome) => return outcome,
                 None => format!("ended with {status}"),
             },
+            Ok(None) => "was a newer bootstrap, said nothing for too long and was killed".to_owned(),
             Err(error) => format!("could not be started: {error}"),
         };
         eprintln!("bootstrap: the worker {ended}; trying again in {pause:?}");
@@ -44,10 +59,41 @@ pub fn run(program: &str, arguments: &[String]) -> Outcome {
     }
 }
 
-fn judge(status: ExitStatus) -> Option<Outcome> {
-    match status.code() {
-        Some(0) => Some(Outcome::Committed),
-        Some(code) if code == i32::from(EXIT_USAGE) => Some(Outcome::Hopeless),
+/// Waits for a worker; `None` when it had to be killed.
+fn watch(mut worker: Child, report: &Path) -> io::Result<Option<ExitStatus>> {
+    let mut listener = Listener::new(report);
+    loop {
+        if let Some(status) = worker.try_wait()? {
+            return Ok(Some(status));
+        }
+        if listener.is_overdue() {
+            worker.kill()?;
+            worker.wait()?;
+            return Ok(None);
+        }
+        wait_a_little(&worker);
+    }
+}
+
+/// Waits until a worker has ended, but not longer than [`LOOK`].
+fn wait_a_little(worker: &Child) {
+    let pid = i32::try_from(worker.id()).ok().and_then(Pid::from_raw);
+    let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+        // Linux before 5.3.
+        return std::thread::sleep(LOOK);
+    };
+    let ended = PollFd::new(process.as_fd(), PollFlags::POLLIN);
+    let limit = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+    // Whether that was so is asked of the process itself.
+    let _ = nix::poll::poll(&mut [ended], limit);
+}
+
+/// What the end of a worker means, by what it has said as a newer bootstrap.
+fn judge(status: ExitStatus, said: Option<Report>) -> Option<Outcome> {
+    match (status.code(), said) {
+        (Some(0), None | Some(Report::Committed)) => Some(Outcome::Committed),
+        // A newer one may only not understand the settings.
+        (Some(code), None) if code == i32::from(EXIT_USAGE) => Some(Outcome::Hopeless),
         _ => None,
     }
 }
@@ -67,7 +113,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let marker = dir.path().join("marker");
         let script = format!("test -e {0} && exit 0; : > {0}; kill -KILL $$", marker.display());
-        assert_eq!(run("sh", &["-c".to_owned(), script]), Outcome::Committed);
-        assert_eq!(run("sh", &["-c".to_owned(), "exit 2".to_owned()]), Outcome::Hopeless);
+        let report = dir.path().join("report");
+        let run = |script: String| run("sh", &["-c".to_owned(), script], &report);
+        assert_eq!(run(script), Outcome::Committed);
+        assert_eq!(run("exit 2".to_owned()), Outcome::Hopeless);
+    }
+
+    #[test]
+    fn a_newer_bootstrap_has_to_say_that_it_works_and_that_it_has_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = dir.path().join("report");
+        let trying = serde_json::to_string(&Report::Trying { seconds: 1 }).unwrap();
+        let committed = serde_json::to_string(&Report::Committed).unwrap();
+        // Whatever the newer one does but one thing, another worker is run, which ends well.
+        for (newer, outcome) in [
+            ("exit 0", "again"),
+            ("exit 2", "again"),
+            ("exec sleep 100000", "again"),
+            ("echo nonsense > $MOLT_BOOT_REPORT; exit 0", "again"),
+            (&format!("echo '{committed}' > $MOLT_BOOT_REPORT; exit 0"), "once"),
+        ] {
+            let marker = dir.path().join("marker");
+            let script = format!(
+                "test -e {0} && echo again > {0} && exit 0; echo once > {0}; echo '{trying}' > $MOLT_BOOT_REPORT; {newer}",
+                marker.display()
+            );
+            assert_eq!(run("sh", &["-c".to_owned(), script], &report), Outcome::Committed, "{newer}");
+            assert_eq!(std::fs::read_to_string(&marker).unwrap().trim(), outcome, "{newer}");
+            std::fs::remove_file(&marker).unwrap();
+        }
     }
 }

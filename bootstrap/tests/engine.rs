@@ -13,7 +13,7 @@ use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::{FileChange, Purpose};
 use bootstrap::source::BlockSource;
 use bootstrap::transaction::{Recovery, TransactionError};
-use flist::hub::{FlistName, ReleaseId, ReleaseVersion};
+use flist::hub::{Channel, FlistName, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
 use flist::pack::pack;
 use flist::store::DirStore;
 use tempfile::TempDir;
@@ -61,15 +61,12 @@ impl Place {
             }
         }
         let (tree, _) = pack(&directory, &DirStore::new(self.dir.path().join("store"))).unwrap();
-        let channel: FlistName = "test/app:latest.flist".parse().unwrap();
-        ReleaseTree {
-            channel,
-            id: ReleaseId::of([(version, flist::hub::Sha256::of(version.as_bytes()))]),
-            version: ReleaseVersion::Text(version.to_owned()),
-            info: "{}".to_owned(),
-            flist: Arc::new(flist::format::fl::to_bytes(&tree).unwrap()),
-            tree: Arc::new(tree),
-        }
+        let bytes = flist::format::fl::to_bytes(&tree).unwrap();
+        let location: FlistName = "test/app:latest.flist".parse().unwrap();
+        let id = ReleaseId::of([(version, Sha256::of(version.as_bytes()))]);
+        let what = (Channel::Flist(location.clone()), id, ReleaseVersion::Text(version.to_owned()));
+        let flist = ReleaseFlist { package: "app".to_owned(), sha256: Sha256::of(&bytes), location, bytes };
+        ReleaseTree::of(what, "{}".to_owned(), vec![flist]).unwrap()
     }
 
     async fn apply(&self, release: &ReleaseTree, purpose: Purpose) -> Result<(), EngineError> {

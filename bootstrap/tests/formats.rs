@@ -11,7 +11,7 @@ use bootstrap::lock;
 use bootstrap::plan::Purpose;
 use bootstrap::source::BlockSource;
 use flist::format::{self, Format};
-use flist::hub::{FlistName, ReleaseId, ReleaseVersion, Sha256};
+use flist::hub::{Channel, FlistName, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
 use flist::pack::pack_observed;
 use flist::store::DirStore;
 use tempfile::TempDir;
@@ -50,15 +50,12 @@ impl Place {
         }
         let store = DirStore::new(self.at("store"));
         let (tree, _) = pack_observed(&directory, &store, format.codec(), &()).unwrap();
-        let channel: FlistName = "test/app:latest.flist".parse().unwrap();
-        ReleaseTree {
-            channel,
-            id: ReleaseId::of([(version, Sha256::of(version.as_bytes()))]),
-            version: ReleaseVersion::Text(version.to_owned()),
-            info: "{}".to_owned(),
-            flist: Arc::new(format::to_bytes(&tree, format).unwrap()),
-            tree: Arc::new(tree),
-        }
+        let bytes = format::to_bytes(&tree, format).unwrap();
+        let location: FlistName = "test/app:latest.flist".parse().unwrap();
+        let id = ReleaseId::of([(version, Sha256::of(version.as_bytes()))]);
+        let what = (Channel::Flist(location.clone()), id, ReleaseVersion::Text(version.to_owned()));
+        let flist = ReleaseFlist { package: "app".to_owned(), sha256: Sha256::of(&bytes), location, bytes };
+        ReleaseTree::of(what, "{}".to_owned(), vec![flist]).unwrap()
     }
 
     async fn prepare(&self, release: &ReleaseTree) -> Prepared {

@@ -21,7 +21,7 @@ use bootstrap::root::Root;
 use bootstrap::source::BlockSource;
 use bootstrap::state_place::{Notice, StatePlace, StatePlaceError};
 use bootstrap::supervisor::{HeldProcess, Supervisor};
-use flist::hub::{FlistName, ReleaseId, ReleaseVersion, Sha256};
+use flist::hub::{Channel, FlistName, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
 use flist::pack::pack;
 use flist::path::FlistPath;
 use flist::store::DirStore;
@@ -139,15 +139,12 @@ impl Node {
         fs::create_dir_all(directory.join("bin")).unwrap();
         fs::write(directory.join("bin/app"), version).unwrap();
         let (tree, _) = pack(&directory, &DirStore::new(self.at("store"))).unwrap();
-        let channel: FlistName = "test/app:latest.flist".parse().unwrap();
-        ReleaseTree {
-            channel,
-            id: ReleaseId::of([(version, Sha256::of(version.as_bytes()))]),
-            version: ReleaseVersion::Text(version.to_owned()),
-            info: "{}".to_owned(),
-            flist: Arc::new(flist::format::fl::to_bytes(&tree).unwrap()),
-            tree: Arc::new(tree),
-        }
+        let bytes = flist::format::fl::to_bytes(&tree).unwrap();
+        let location: FlistName = "test/app:latest.flist".parse().unwrap();
+        let id = ReleaseId::of([(version, Sha256::of(version.as_bytes()))]);
+        let what = (Channel::Flist(location.clone()), id, ReleaseVersion::Text(version.to_owned()));
+        let flist = ReleaseFlist { package: "app".to_owned(), sha256: Sha256::of(&bytes), location, bytes };
+        ReleaseTree::of(what, "{}".to_owned(), vec![flist]).unwrap()
     }
 
     /// Installs a release the way both programs do; tells the number of its generation.

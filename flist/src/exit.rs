@@ -87,7 +87,8 @@ pub fn end_of_parsing(error: &clap::Error, words: &[OsString]) -> ExitCode {
 fn of_hub(error: &HubError) -> Option<Exit> {
     match error {
         HubError::BadUrl { .. } => Some(Exit::Usage),
-        HubError::NotFound { .. } | HubError::Dangling { .. } => Some(Exit::NotFound),
+        HubError::Dangling { .. } => Some(Exit::NotFound),
+        error if error.is_not_found() => Some(Exit::NotFound),
         error if error.is_retryable() => Some(Exit::Unreachable),
         HubError::Status { status, .. } => of_status(*status),
         _ => None,

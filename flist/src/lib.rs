@@ -18,6 +18,7 @@ pub mod diff;
 pub mod exit;
 pub mod format;
 pub mod hub;
+pub mod merge;
 pub mod mount;
 pub mod mountinfo;
 #[cfg(feature = "publish")]

@@ -1,15 +1,21 @@
-//! Publishing a directory on a hub.
+//! Publishing directories on a hub.
+
+mod together;
 
 use std::path::{Path, PathBuf};
 
 use semver::Version;
 
 use crate::format::{self, Format, FormatError};
-use crate::hub::{FlistName, HubClient, HubError, NameError, RunMode, Sha256, Token};
+use crate::hub::{
+    FlistName, HubClient, HubError, NameError, RunMode, Sha256, TagName, TagNameError, TaglinkName, Token,
+};
+use crate::merge::MergeError;
 use crate::pack::{PackError, PackSummary, pack_observed};
 use crate::progress::Observer;
 use crate::store::{HttpStore, StoreError};
-use crate::tree::Route;
+use crate::tree::{Route, Tree};
+pub use together::{PublishedTag, publish_tag};
 
 const USER_AGENT: &str = concat!("flist/", env!("CARGO_PKG_VERSION"));
 
@@ -20,11 +26,9 @@ pub struct Publication {
     pub hub: String,
     /// Repository on it.
     pub repo: String,
-    /// Name of the flist, without version and ending.
-    pub name: String,
     /// Version of the release.
     pub version: Version,
-    /// The run mode whose nodes get it; `None` moves no link.
+    /// The run mode whose nodes get it; `None` moves no link and no taglink.
     pub run_mode: Option<RunMode>,
     /// Address of the block store as nodes reach it; `None` is `/store` of the hub.
     pub route: Option<String>,
@@ -106,6 +110,32 @@ pub enum PublishError {
         #[source]
         source: HubError,
     },
+    /// The names do not form the name of a tag or a taglink.
+    #[error("cannot publish a tag under this name")]
+    TagName(#[source] TagNameError),
+    /// The packages do not fit together.
+    #[error("the packages cannot be installed together; nothing was published")]
+    Merge(#[source] MergeError),
+    /// The hub did not make the tag.
+    #[error("all flists are on the hub, but not the tag {tag}")]
+    Tag {
+        /// The tag.
+        tag: TagName,
+        /// The hub's reason.
+        #[source]
+        source: HubError,
+    },
+    /// The hub did not move the taglink.
+    #[error("{tag} is on the hub, but the taglink {link} was not moved")]
+    Taglink {
+        /// The tag.
+        tag: TagName,
+        /// The taglink.
+        link: TaglinkName,
+        /// The hub's reason.
+        #[source]
+        source: HubError,
+    },
     /// No runtime for network requests.
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
@@ -123,7 +153,7 @@ pub fn ask(publication: &Publication) -> Result<(), PublishError> {
     runtime.block_on(client.repos()).map_err(unusable).map(drop)
 }
 
-/// Packs a directory and publishes it: missing blocks first, then the versioned flist, then the link that
+/// Packs a directory and publishes it as the flist `name` (without version and ending): missing blocks first, then the versioned flist, then the link that
 /// nodes follow. A reader of the hub never sees a link to something that is not there yet. The hub is asked
 /// before anything is packed. Must not be called from within an async runtime.
 ///
@@ -131,10 +161,11 @@ pub fn ask(publication: &Publication) -> Result<(), PublishError> {
 /// [`PublishError`]; what it says is what was done until then.
 pub fn publish(
     publication: &Publication,
+    name: &str,
     directory: &Path,
     observer: &dyn Observer,
 ) -> Result<Published, PublishError> {
-    let Publication { hub, repo, name, version, .. } = publication;
+    let Publication { hub, repo, version, .. } = publication;
     let flist = FlistName::versioned(repo, name, version).map_err(PublishError::Name)?;
     let link = publication
         .run_mode
@@ -147,7 +178,7 @@ pub fn publish(
     let client = HubClient::new(hub, USER_AGENT).map_err(unusable)?.with_token(publication.token.clone());
     runtime.block_on(client.repos()).map_err(unusable)?;
 
-    let (bytes, entries, summary) = packed(publication, directory, observer)?;
+    let (tree, bytes, summary) = packed(publication, directory, observer)?;
     let (length, sha256) = (bytes.len() as u64, Sha256::of(&bytes));
     runtime.block_on(async {
         let upload_failed = |source| PublishError::Upload { flist: flist.clone(), source };
@@ -163,15 +194,15 @@ pub fn publish(
         }
         Ok(())
     })?;
-    Ok(Published { flist, link, length, sha256, entries, summary })
+    Ok(Published { flist, link, length, sha256, entries: tree.len(), summary })
 }
 
-/// The flist of a directory, how many entries it has, and what its blocks were; they are on the hub now.
+/// The flist of a directory, as a tree and in bytes, and what its blocks were; they are on the hub now.
 fn packed(
     publication: &Publication,
     directory: &Path,
     observer: &dyn Observer,
-) -> Result<(Vec<u8>, usize, PackSummary), PublishError> {
+) -> Result<(Tree, Vec<u8>, PackSummary), PublishError> {
     let store_url = format!("{}/store", publication.hub.trim_end_matches('/'));
     let store =
         HttpStore::new(&store_url).map_err(PublishError::Store)?.with_token(publication.token.clone());
@@ -183,5 +214,5 @@ fn packed(
     tree.routes = vec![Route::everything(publication.route.clone().unwrap_or(store_url))];
     tree.tags.insert("version".to_owned(), publication.version.to_string());
     let bytes = format::to_bytes(&tree, publication.format).map_err(PublishError::Format)?;
-    Ok((bytes, tree.len(), summary))
+    Ok((tree, bytes, summary))
 }

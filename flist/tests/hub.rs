@@ -21,10 +21,14 @@ mod publishing;
 mod releases;
 #[path = "hub/rest.rs"]
 mod rest;
+#[path = "hub/resume.rs"]
+mod resume;
 #[path = "hub/rig.rs"]
 mod rig;
 #[path = "hub/serving.rs"]
 mod serving;
+#[path = "hub/several.rs"]
+mod several;
 #[path = "hub/tokens.rs"]
 mod tokens;
 #[path = "hub/upkeep.rs"]

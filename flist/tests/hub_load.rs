@@ -13,7 +13,7 @@ use std::time::Duration;
 use flist::block::{Sealed, seal};
 use flist::format::fl;
 use flist::hub::{
-    FlistName, HubClient, Light, ListingEntry, Resolution, Sha256, TagName, TaglinkName, resolve,
+    FlistName, HubClient, Light, ListingEntry, Packages, Resolution, Sha256, TagName, TaglinkName, resolve,
 };
 use flist::tree::{Block, Content, Entry, Kind, Meta, Route, Tree};
 use md5::{Digest, Md5};
@@ -229,7 +229,9 @@ fn channel() -> FlistName {
 /// What a node does, with the client that a node uses.
 async fn follow(client: HubClient, world: Arc<World>) {
     while !world.enough.load(Ordering::Relaxed) {
-        let Resolution::Release(release, _) = resolve(&client, &channel(), None).await.unwrap() else {
+        let Resolution::Release(release, _) =
+            resolve(&client, &channel().into(), &Packages::default(), None).await.unwrap()
+        else {
             panic!("nothing was known");
         };
         let package = world.package(release.flists[0].location.file());

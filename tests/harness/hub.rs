@@ -103,6 +103,31 @@ impl Hub {
         self.netns.run(|| job::run(&mut publish, LIMIT))?
     }
 
+    /// Publishes `directory` as `version` of another package of the channel's repo.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn publish_package(&self, name: &str, version: &str, directory: &Path) -> Result<String, Error> {
+        let directory = directory.display().to_string();
+        let what = ["--repo", CHANNEL_REPO, "--name", name, "--version", version, &directory];
+        self.command(&[&["publish"], &what[..]].concat())
+    }
+
+    /// Runs a subcommand of `flist` that talks to this hub, such as `tag` or `link`; returns what it printed.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn command(&self, arguments: &[&str]) -> Result<String, Error> {
+        let mut command = Command::new(self.binaries.flist());
+        command.args(arguments).env("FLIST_HUB", self.url());
+        self.netns.run(|| job::run(&mut command, LIMIT))?
+    }
+
+    /// The directory that holds the repos.
+    pub fn users(&self) -> PathBuf {
+        self.root.path().join("public/users")
+    }
+
     /// The blocks of a published version, by id, with the bytes that each takes on the hub.
     ///
     /// # Errors
@@ -222,7 +247,7 @@ impl Hub {
     }
 
     fn repo(&self) -> PathBuf {
-        self.root.path().join("public/users").join(CHANNEL_REPO)
+        self.users().join(CHANNEL_REPO)
     }
 
     fn blocks(&self) -> Result<Vec<PathBuf>, Error> {

@@ -103,18 +103,26 @@ impl Site {
     /// # Errors
     /// When that does not come.
     pub fn await_version(&self, node: &Node, version: &str) -> Result<(), Error> {
+        self.await_version_of(node, version)?;
+        node.wait_for(&format!("the web service shows {version}"), UPGRADE_LIMIT, || {
+            match self.web_version() {
+                Ok(shown) if shown == version => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+    }
+
+    /// Waits until `version` is installed, and identityd has nothing more to do.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub fn await_version_of(&self, node: &Node, version: &str) -> Result<(), Error> {
         node.wait_for(&format!("version {version} is installed"), UPGRADE_LIMIT, || {
             let status = node.status().map_err(|error| format!("{error:?}"))?;
             if status["stage"] == "Idle" && status["installed"]["version"] == version {
                 Ok(())
             } else {
                 Err(status.to_string())
-            }
-        })?;
-        node.wait_for(&format!("the web service shows {version}"), UPGRADE_LIMIT, || {
-            match self.web_version() {
-                Ok(shown) if shown == version => Ok(()),
-                other => Err(format!("{other:?}")),
             }
         })
     }

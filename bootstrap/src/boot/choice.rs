@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use flist::hub::{FlistName, Release, ReleaseId};
+use flist::hub::{Channel, Release, ReleaseId};
 
 use super::BootError;
 use crate::engine::{Engine, EngineError};
@@ -88,7 +88,7 @@ fn ran(engine: &Engine) -> Result<Option<ReleaseId>, EngineError> {
 struct Recorded {
     number: u64,
     cause: Cause,
-    channel: FlistName,
+    channel: Channel,
     release: ReleaseId,
 }
 
@@ -106,7 +106,7 @@ fn recorded(engine: &Engine) -> Result<Vec<Recorded>, EngineError> {
 
 /// The newest generation of each good release of this channel, the newest one first. A generation of a
 /// self-update is no release as a whole.
-fn good(all: &[Recorded], channel: &FlistName, is_bad: impl Fn(&ReleaseId) -> bool) -> Vec<u64> {
+fn good(all: &[Recorded], channel: &Channel, is_bad: impl Fn(&ReleaseId) -> bool) -> Vec<u64> {
     let whole = |cause| matches!(cause, Cause::FirstBoot | Cause::Release | Cause::Revert);
     let usable =
         |found: &&Recorded| whole(found.cause) && found.channel == *channel && !is_bad(&found.release);
@@ -143,9 +143,9 @@ mod tests {
 
     #[test]
     fn the_newest_generation_of_each_good_release_of_the_channel_counts() {
-        let channel: FlistName = "tf-zos/zos:development:latest.flist".parse().unwrap();
-        let other: FlistName = "tf-zos/zos:testing:latest.flist".parse().unwrap();
-        let of = |number, cause, channel: &FlistName, release| Recorded {
+        let channel: Channel = "tf-zos/zos:development:latest.flist".parse().unwrap();
+        let other: Channel = "tf-zos/zos:testing:latest.flist".parse().unwrap();
+        let of = |number, cause, channel: &Channel, release| Recorded {
             number,
             cause,
             channel: channel.clone(),

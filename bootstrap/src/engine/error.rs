@@ -2,6 +2,7 @@
 
 use flist::format::FormatError;
 use flist::hub::FlistName;
+use flist::merge::MergeError;
 use flist::path::FlistPath;
 use zinit_client::UnitError;
 
@@ -31,9 +32,9 @@ pub enum EngineError {
         #[source]
         source: FormatError,
     },
-    /// The release has more than one flist.
-    #[error("the release has {0} flists; this version installs releases of one")]
-    SeveralFlists(usize),
+    /// The flists of the release do not fit together.
+    #[error("the packages of the release cannot be installed together")]
+    Merge(#[source] MergeError),
     /// Nothing is recorded of a generation.
     #[error("nothing is recorded of generation {0}, or the record is damaged")]
     NoGeneration(u64),

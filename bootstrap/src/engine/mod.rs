@@ -297,7 +297,7 @@ impl Engine {
         };
         let space = self.space(&files, &found, release, items.len())?;
         let number = self.state.next_number().map_err(EngineError::Generation)?;
-        let what = (release.channel.clone(), version, id);
+        let what = (release.channel.clone(), version, id, release.flists.as_slice());
         let (identity, info) = (self.identity()?, release.info.clone());
         let paths = files.changes.iter().map(FileChange::path);
         let seen = paths.filter_map(|path| Some((path.clone(), found.get(path)?.clone()))).collect();
@@ -337,7 +337,7 @@ impl Engine {
             tree: prepared.release.tree.clone(),
             source: self.with_kept(source)?,
             generation: &generation,
-            flist: &prepared.release.flist,
+            flists: (&prepared.release.flists, &prepared.release.as_one_flist()),
             seen: &prepared.seen,
             before_swap,
             units: (&prepared.before, &prepared.after),

@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use flist::format;
-use flist::hub::{FlistName, Release, ReleaseId, ReleaseVersion};
-use flist::tree::{Limits, Tree};
+use flist::format::{self, fl};
+use flist::hub::{Channel, Release, ReleaseFlist, ReleaseId, ReleaseVersion};
+use flist::merge::merge;
+use flist::store::{Origins, Store, StoreError};
+use flist::tree::{Limits, Route, Tree};
 
 use super::EngineError;
 use crate::generation::{Generation, StateDir};
 
-/// A release and the tree of its flist.
+/// A release and the one tree that its flists make together.
 #[derive(Debug, Clone)]
 pub struct ReleaseTree {
     /// The channel that offers it.
-    pub channel: FlistName,
+    pub channel: Channel,
     /// Its identity.
     pub id: ReleaseId,
     /// Its version.
@@ -22,36 +24,28 @@ pub struct ReleaseTree {
     pub info: String,
     /// What it consists of.
     pub tree: Arc<Tree>,
-    /// The flist that the tree was read from, to be recorded; empty where that is not wanted.
-    pub flist: Arc<Vec<u8>>,
+    /// The flists that the tree was read from, to be recorded; empty where that is not wanted.
+    pub flists: Arc<Vec<ReleaseFlist>>,
+    /// Where the blocks are.
+    pub origins: Arc<Origins>,
 }
 
 impl ReleaseTree {
-    /// Reads the flist of a release.
+    /// Reads the flists of a release.
     ///
     /// # Errors
-    /// [`EngineError::Flist`], [`EngineError::SeveralFlists`].
-    pub fn read(release: &Release) -> Result<Self, EngineError> {
-        let [flist] = release.flists.as_slice() else {
-            return Err(EngineError::SeveralFlists(release.flists.len()));
-        };
-        let tree = format::parse(&flist.bytes, &Limits::default())
-            .map_err(|source| EngineError::Flist { name: flist.location.clone(), source })?;
-        Ok(Self {
-            channel: release.channel.clone(),
-            id: release.id,
-            version: release.version.clone(),
-            info: serde_json::Value::Object(release.info.clone()).to_string(),
-            tree: Arc::new(tree),
-            flist: Arc::new(flist.bytes.clone()),
-        })
+    /// [`EngineError::Flist`], [`EngineError::Merge`].
+    pub fn read(release: Release) -> Result<Self, EngineError> {
+        let Release { channel, id, version, flists, info } = release;
+        let info = serde_json::Value::Object(info).to_string();
+        Self::of((channel, id, version), info, flists)
     }
 
     /// Bytes of the records of an upgrade to it at most, as long as it is not much smaller than what is installed.
     pub fn records(&self) -> u64 {
         // What it installs, and what it takes away.
         let changes = self.tree.len() as u64;
-        changes.saturating_mul(2 * super::space::RECORD).saturating_add(self.flist.len() as u64)
+        changes.saturating_mul(2 * super::space::RECORD).saturating_add(self.recorded_bytes())
     }
 
     /// The release that a recorded generation was installed from.
@@ -61,10 +55,60 @@ impl ReleaseTree {
     pub fn recorded(state: &StateDir, number: u64) -> Result<Self, EngineError> {
         let missing = || EngineError::NoGeneration(number);
         let generation = state.recorded(number).map_err(EngineError::Generation)?.ok_or_else(missing)?;
-        let bytes = state.flist(number).map_err(EngineError::Generation)?.ok_or_else(missing)?;
+        let flists = state.flists(&generation).map_err(EngineError::Generation)?.ok_or_else(missing)?;
         let Generation { channel, release: id, version, info, .. } = generation;
-        let tree = format::parse(&bytes, &Limits::default())
-            .map_err(|source| EngineError::Flist { name: channel.clone(), source })?;
-        Ok(Self { channel, id, version, info, tree: Arc::new(tree), flist: Arc::new(bytes) })
+        Self::of((channel, id, version), info, flists)
+    }
+
+    /// A release of these flists.
+    ///
+    /// # Errors
+    /// [`EngineError::Flist`], [`EngineError::Merge`].
+    pub fn of(
+        (channel, id, version): (Channel, ReleaseId, ReleaseVersion),
+        info: String,
+        flists: Vec<ReleaseFlist>,
+    ) -> Result<Self, EngineError> {
+        let limits = Limits::default();
+        let parse = |flist: &ReleaseFlist| {
+            format::parse(&flist.bytes, &limits)
+                .map_err(|source| EngineError::Flist { name: flist.location.clone(), source })
+        };
+        let mut trees = flists.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let origins = Arc::new(Origins::of(&trees));
+        let tree = match (trees.len(), trees.pop()) {
+            (1, Some(only)) => only,
+            (_, last) => {
+                trees.extend(last);
+                let named: Vec<_> = flists.iter().map(|flist| flist.package.as_str()).zip(&trees).collect();
+                merge(&named, &limits).map_err(EngineError::Merge)?
+            }
+        };
+        Ok(Self { channel, id, version, info, tree: Arc::new(tree), flists: Arc::new(flists), origins })
+    }
+
+    /// Opens the stores of the blocks; those of a flist that names none are in `default`. Must not be called from
+    /// within an async runtime's worker.
+    ///
+    /// # Errors
+    /// As [`flist::store::open_routes`].
+    pub fn open_stores(&self, default: &Route) -> Result<Arc<dyn Store>, StoreError> {
+        self.origins.open(default)
+    }
+
+    /// All of it as one flist, for versions that know of no more than one; empty where it is one already, or
+    /// cannot be.
+    pub(super) fn as_one_flist(&self) -> Vec<u8> {
+        match self.flists.len() {
+            0 | 1 => Vec::new(),
+            _ => fl::to_bytes(&self.tree).unwrap_or_default(),
+        }
+    }
+
+    /// How many bytes the records of its flists take, roughly.
+    pub(super) fn recorded_bytes(&self) -> u64 {
+        let bytes: usize = self.flists.iter().map(|flist| flist.bytes.len()).sum();
+        let copies = if self.flists.len() > 1 { 2 } else { 1 };
+        bytes as u64 * copies
     }
 }

@@ -66,7 +66,7 @@ impl Engine {
             sum.add(filesystem.device, || describe(&filesystem, at), new.saturating_add(copied));
         }
         let (filesystem, at) = self.state.filesystem().map_err(EngineError::Generation)?;
-        let records = (installed + files.changes.len()) as u64 * RECORD + release.flist.len() as u64;
+        let records = (installed + files.changes.len()) as u64 * RECORD + release.recorded_bytes();
         sum.add(filesystem.device, || describe(&filesystem, at), records);
         let spaces = sum.finish();
         match spaces.iter().find(|space| !space.suffices()) {

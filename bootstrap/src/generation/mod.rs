@@ -4,7 +4,8 @@
 //! /var/lib/molt                 0700
 //! ├── current                   the number of the current generation
 //! ├── generations/<n>.json      what it consists of
-//! ├── generations/<n>.fl        the flist that it was installed from
+//! ├── generations/<n>.fl        the flist that it was installed from; of several, all of them as one
+//! ├── generations/<n>.<k>.fl    of several, each as it was offered
 //! ├── journal                   only while a transaction is under way
 //! ├── floor                     no new generation gets a number up to this one; usually not there
 //! └── releases.json             attempts, and releases that failed
@@ -22,7 +23,7 @@ mod state;
 use std::io;
 use std::path::PathBuf;
 
-use flist::hub::{FlistName, ReleaseId, ReleaseVersion};
+use flist::hub::{Channel, FlistName, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
 use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +119,17 @@ pub struct Kept {
     pub item: Item,
 }
 
+/// A flist of a release, as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedFlist {
+    /// The package that it installs.
+    pub package: String,
+    /// Where it was found.
+    pub location: FlistName,
+    /// The digest of its bytes.
+    pub sha256: Sha256,
+}
+
 /// One generation: a complete installed state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
@@ -128,7 +140,7 @@ pub struct Generation {
     /// What it came from.
     pub cause: Cause,
     /// The channel that offered it.
-    pub channel: FlistName,
+    pub channel: Channel,
     /// The release's version, for people.
     pub version: ReleaseVersion,
     /// The release it consists of; after a self-update, the one before.
@@ -138,6 +150,9 @@ pub struct Generation {
     /// What goes into flist.info.
     #[serde(default)]
     pub info: String,
+    /// The flists of the release; none where an earlier version has recorded the only one.
+    #[serde(default)]
+    pub flists: Vec<RecordedFlist>,
     /// Everything that was installed, at its path without symlinks.
     pub items: Items,
     /// The files that it replaced or removed, for going back.
@@ -173,11 +188,29 @@ impl Standing {
 pub fn generation(
     number: u64,
     cause: Cause,
-    (channel, version, release): (FlistName, ReleaseVersion, ReleaseId),
+    (channel, version, release, flists): (Channel, ReleaseVersion, ReleaseId, &[ReleaseFlist]),
     root: RootIdentity,
     info: String,
     items: Items,
 ) -> Generation {
     let (kept, staging) = (Vec::new(), Vec::new());
-    Generation { schema: SCHEMA, number, cause, channel, version, release, root, info, items, kept, staging }
+    let recorded = |ReleaseFlist { package, location, sha256, .. }: &ReleaseFlist| {
+        let (package, location) = (package.clone(), location.clone());
+        RecordedFlist { package, location, sha256: *sha256 }
+    };
+    let flists = flists.iter().map(recorded).collect();
+    Generation {
+        schema: SCHEMA,
+        number,
+        cause,
+        channel,
+        version,
+        release,
+        root,
+        info,
+        flists,
+        items,
+        kept,
+        staging,
+    }
 }

@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use flist::hub::{Channel, ReleaseFlist, Sha256};
 use flist::path::FlistPath;
 use nix::errno::Errno;
 
-use super::{Generation, GenerationError, RootIdentity, Standing};
+use super::{Generation, GenerationError, RecordedFlist, RootIdentity, Standing};
 use crate::disk::{self, Beneath, Disk, Filesystem, is_absent};
 use crate::durable;
 use crate::transaction::journal::{self, JournalPlace};
@@ -75,6 +76,11 @@ impl StateDir {
 
     fn manifest(&self, number: u64) -> Result<FlistPath, GenerationError> {
         self.at(&format!("{GENERATIONS}/{number}.json"))
+    }
+
+    /// Of several flists, the one at `index`.
+    fn part_path(&self, number: u64, index: usize) -> Result<FlistPath, GenerationError> {
+        self.at(&format!("{GENERATIONS}/{number}.{index}.fl"))
     }
 
     fn flist_path(&self, number: u64) -> Result<FlistPath, GenerationError> {
@@ -164,32 +170,76 @@ impl StateDir {
         Ok(floor.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok()).unwrap_or(0))
     }
 
-    /// Writes down what a generation will consist of, and the flist that it comes from if there is one; it
-    /// is not the current one yet.
+    /// Writes down what a generation will consist of, and the flists that it comes from if there are any; it
+    /// is not the current one yet. Of several, versions that know of no more than one read `as_one`.
     ///
     /// # Errors
     /// [`GenerationError`].
-    pub fn prepare(&self, generation: &Generation, flist: &[u8]) -> Result<(), GenerationError> {
+    pub fn prepare(
+        &self,
+        generation: &Generation,
+        flists: &[ReleaseFlist],
+        as_one: &[u8],
+    ) -> Result<(), GenerationError> {
         let number = generation.number;
         let json =
             serde_json::to_vec(generation).map_err(|source| GenerationError::Encode { number, source })?;
+        let as_one = match flists {
+            [only] => &only.bytes,
+            _ => as_one,
+        };
         // What is written has to be read again.
-        let bytes = json.len().max(flist.len());
+        let longest = flists.iter().map(|flist| flist.bytes.len()).max().unwrap_or_default();
+        let bytes = json.len().max(as_one.len()).max(longest);
         if bytes > MAX_MANIFEST {
             return Err(GenerationError::TooLarge { number, bytes, limit: MAX_MANIFEST });
         }
-        if !flist.is_empty() {
-            self.write(&self.flist_path(number)?, flist)?;
+        if flists.len() > 1 {
+            for (index, flist) in flists.iter().enumerate() {
+                self.write(&self.part_path(number, index)?, &flist.bytes)?;
+            }
+        }
+        if !as_one.is_empty() {
+            self.write(&self.flist_path(number)?, as_one)?;
         }
         self.write(&self.manifest(number)?, &json)
     }
 
-    /// The flist that a generation was installed from; `None` when none is recorded.
+    /// The flists that a generation was installed from; `None` when they are not recorded, or damaged.
     ///
     /// # Errors
     /// [`GenerationError::File`].
-    pub fn flist(&self, number: u64) -> Result<Option<Vec<u8>>, GenerationError> {
-        self.read(&self.flist_path(number)?)
+    pub fn flists(&self, generation: &Generation) -> Result<Option<Vec<ReleaseFlist>>, GenerationError> {
+        let number = generation.number;
+        let several = generation.flists.len() > 1;
+        let mut flists = Vec::new();
+        for (index, RecordedFlist { package, location, sha256 }) in generation.flists.iter().enumerate() {
+            let path = if several { self.part_path(number, index)? } else { self.flist_path(number)? };
+            let bytes = self.read(&path)?.filter(|bytes| Sha256::of(bytes) == *sha256);
+            let Some(bytes) = bytes else { return Ok(None) };
+            let (package, location) = (package.clone(), location.clone());
+            flists.push(ReleaseFlist { package, location, sha256: *sha256, bytes });
+        }
+        if !flists.is_empty() {
+            return Ok(Some(flists));
+        }
+        // An earlier version has recorded the only one, without saying where it was found.
+        let Channel::Flist(location) = generation.channel.clone() else { return Ok(None) };
+        let bytes = self.read(&self.flist_path(number)?)?;
+        let only = |bytes: Vec<u8>| {
+            let (package, sha256) = (location.package().to_owned(), Sha256::of(&bytes));
+            vec![ReleaseFlist { package, location, sha256, bytes }]
+        };
+        Ok(bytes.map(only))
+    }
+
+    /// The files of a generation's flists.
+    fn flist_files(&self, number: u64) -> Result<Vec<FlistPath>, GenerationError> {
+        let (at, prefix) = (self.at(GENERATIONS)?, format!("{number}."));
+        let names = self.disk.list(&at).map_err(|source| self.failed("list", &at, source))?;
+        let ours = |name: &&str| name.starts_with(&prefix) && name.ends_with(".fl");
+        let names = names.iter().filter_map(|name| std::str::from_utf8(name).ok()).filter(ours);
+        names.map(|name| self.at(&format!("{GENERATIONS}/{name}"))).collect()
     }
 
     /// Makes a prepared generation the current one.
@@ -206,7 +256,7 @@ impl StateDir {
     /// [`GenerationError::File`].
     pub fn forget(&self, number: u64) -> Result<(), GenerationError> {
         // The manifest last: it is what tells that there is something to forget.
-        for at in [self.flist_path(number)?, self.manifest(number)?] {
+        for at in self.flist_files(number)?.into_iter().chain([self.manifest(number)?]) {
             match self.disk.remove(&at) {
                 Err(error) if !is_absent(&error) => return Err(self.failed("remove", &at, error)),
                 _ => {}
@@ -241,12 +291,22 @@ mod tests {
         let root = RootIdentity { marker: Some(marker.to_owned()), volatile: true };
         let channel: FlistName = "a/b:v1.0.0.flist".parse().unwrap();
         let version = ReleaseVersion::in_name(&channel);
-        let what = (channel, version, ReleaseId::of([]));
+        let what = (channel.into(), version, ReleaseId::of([]), &flists(&["b"])[..]);
         generation(number, Cause::Release, what, root, String::new(), Items::new())
     }
 
+    fn flists(packages: &[&str]) -> Vec<ReleaseFlist> {
+        let flist = |package: &&str| ReleaseFlist {
+            package: (*package).to_owned(),
+            location: format!("a/{package}.flist").parse().unwrap(),
+            sha256: Sha256::of(package.as_bytes()),
+            bytes: package.as_bytes().to_vec(),
+        };
+        packages.iter().map(flist).collect()
+    }
+
     fn commit(state: &StateDir, generation: &Generation) {
-        state.prepare(generation, b"flist").unwrap();
+        state.prepare(generation, &flists(&["b"]), b"").unwrap();
         state.commit(generation.number).unwrap();
     }
 
@@ -261,10 +321,13 @@ mod tests {
             commit(&state, &sample(number, "root"));
         }
         assert_eq!(state.standing(&here).unwrap().generation(), Some(sample(4, "root")));
-        assert_eq!(state.flist(3).unwrap().as_deref(), Some(&b"flist"[..]));
+        assert_eq!(state.flists(&sample(3, "root")).unwrap(), Some(flists(&["b"])));
         state.forget(3).unwrap();
         state.forget(3).unwrap();
-        assert_eq!((state.numbers().unwrap(), state.flist(3).unwrap()), (vec![1, 2, 4], None));
+        assert_eq!(
+            (state.numbers().unwrap(), state.flists(&sample(3, "root")).unwrap()),
+            (vec![1, 2, 4], None)
+        );
         assert_eq!(state.standing(&sample(1, "another").root).unwrap(), Standing::Nothing);
         let unmarked = RootIdentity { marker: None, ..here };
         assert_eq!(state.standing(&unmarked).unwrap(), Standing::Nothing);
@@ -276,14 +339,64 @@ mod tests {
         let state = StateDir::open(dir.path()).unwrap();
         let info = |length| Generation { info: "x".repeat(length), ..sample(1, "root") };
         let around = serde_json::to_vec(&info(0)).unwrap().len();
-        for (generation, flist) in [(info(0), MAX_MANIFEST + 1), (info(MAX_MANIFEST - around + 1), 1)] {
-            let refused = state.prepare(&generation, &vec![1; flist]);
+        let of = |length| {
+            let flist = |flist| ReleaseFlist { bytes: vec![1; length], ..flist };
+            flists(&["b"]).into_iter().map(flist).collect::<Vec<_>>()
+        };
+        let recorded = || std::fs::metadata(dir.path().join("generations/1.fl")).map(|file| file.len()).ok();
+        let both = [of(MAX_MANIFEST + 1), of(1)].concat();
+        for (generation, flists) in
+            [(info(0), of(MAX_MANIFEST + 1)), (info(0), both), (info(MAX_MANIFEST - around + 1), of(1))]
+        {
+            let refused = state.prepare(&generation, &flists, b"");
             assert!(matches!(refused, Err(GenerationError::TooLarge { number: 1, .. })), "{refused:?}");
-            assert_eq!((state.numbers().unwrap(), state.flist(1).unwrap()), (vec![], None));
+            assert_eq!((state.numbers().unwrap(), recorded()), (vec![], None));
         }
-        state.prepare(&info(MAX_MANIFEST - around), &vec![1; MAX_MANIFEST]).unwrap();
+        state.prepare(&info(MAX_MANIFEST - around), &of(MAX_MANIFEST), b"").unwrap();
         assert!(state.recorded(1).unwrap().is_some());
-        assert_eq!(state.flist(1).unwrap().map(|flist| flist.len()), Some(MAX_MANIFEST));
+        assert_eq!(recorded(), Some(MAX_MANIFEST as u64));
+    }
+
+    #[test]
+    fn every_flist_of_a_release_is_recorded_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let several = flists(&["net", "zos"]);
+        let first = sample(1, "root");
+        let channel: Channel = "a/production".parse().unwrap();
+        let what = (channel, first.version.clone(), first.release, &several[..]);
+        let made = generation(12, Cause::Release, what, first.root.clone(), String::new(), Items::new());
+        commit(&state, &first);
+        state.prepare(&made, &several, b"as one").unwrap();
+        let recorded = state.recorded(12).unwrap().unwrap();
+        assert_eq!(recorded, made);
+        assert_eq!(state.flists(&recorded).unwrap(), Some(several));
+        // What a version reads that knows of one flist only.
+        assert_eq!(std::fs::read(dir.path().join("generations/12.fl")).unwrap(), b"as one");
+        std::fs::write(dir.path().join("generations/12.1.fl"), "another").unwrap();
+        assert_eq!(state.flists(&recorded).unwrap(), None);
+        state.forget(12).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(dir.path().join("generations"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["1.fl", "1.json"]);
+    }
+
+    #[test]
+    fn what_an_earlier_version_recorded_of_its_only_flist_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        commit(&state, &sample(1, "root"));
+        let path = dir.path().join("generations/1.json");
+        let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record.as_object_mut().unwrap().remove("flists").unwrap();
+        std::fs::write(&path, record.to_string()).unwrap();
+        let recorded = state.recorded(1).unwrap().unwrap();
+        let [only] = &state.flists(&recorded).unwrap().unwrap()[..] else { panic!("several") };
+        assert_eq!((only.package.as_str(), only.location.to_string()), ("b", "a/b:v1.0.0.flist".to_owned()));
+        assert_eq!(only.bytes, b"b");
     }
 
     #[test]

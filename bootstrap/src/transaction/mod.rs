@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flist::hub::ReleaseFlist;
 use flist::path::FlistPath;
 use flist::tree::Tree;
 use zinit_client::{ServiceUnit, UnitName};
@@ -84,8 +85,8 @@ pub struct Context<'c> {
     pub source: Arc<dyn ContentSource>,
     /// The generation that the transaction makes.
     pub generation: &'c Generation,
-    /// The flist that the generation comes from, to be recorded with it.
-    pub flist: &'c [u8],
+    /// The flists that the generation comes from, to be recorded with it, and several of them as one.
+    pub flists: (&'c [ReleaseFlist], &'c [u8]),
     /// What was seen at the paths that change.
     pub seen: &'c BTreeMap<FlistPath, Found>,
     /// Called when everything is staged and announced, right before the first stop; an error ends the

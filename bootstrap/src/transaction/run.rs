@@ -62,7 +62,9 @@ impl<'r> Run<'r> {
             generation.staging.clone_from(&header.staging);
             generation.kept = kept(&plan.files.changes, &slots, context.seen);
         }
-        state.prepare(&generation, context.flist).map_err(TransactionError::Generation)?;
+        state
+            .prepare(&generation, context.flists.0, context.flists.1)
+            .map_err(TransactionError::Generation)?;
         let place = state.journal().map_err(TransactionError::Generation)?;
         let journal = Journal::begin(place.clone(), header.clone()).map_err(TransactionError::Journal)?;
         // What an earlier life left there is no longer described by any journal.

@@ -47,7 +47,7 @@ const EXAMPLES: &str = "Examples:
   flist lint --base / --json app.fl       on a node like this machine, as JSON";
 
 /// What the release is checked for.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 struct Node {
     /// What is on a node before: the base image, then other flists over it
     #[arg(long, value_name = "DIR|X.fl")]
@@ -87,25 +87,32 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Refuses a directory with errors. Everything is said on standard error.
-    pub(super) fn check(&self, directory: &Path, output: &Output) -> Result<(), Failure> {
+    /// Refuses directories with errors, which come to a node together. Everything is said on standard error.
+    pub(super) fn check(&self, directories: &[PathBuf], output: &Output) -> Result<(), Failure> {
         if self.no_lint {
             eprintln!("WARNING: --no-lint: nobody has checked whether this release runs");
             return Ok(());
         }
-        let report = Report::of(directory, &[], &self.node).map_err(Failure::of)?;
-        eprint!("{}", report.text(Severity::Error));
-        if report.count(Severity::Warning) > 0 {
-            output.note(&format!("lint: {}; `flist lint` shows all", report.summary()));
+        let mut errors = 0;
+        for directory in directories {
+            let mut node = self.node.clone();
+            // Without a base nobody knows what is missing, so what the others have changes nothing.
+            if !node.base.is_empty() {
+                node.base.extend(directories.iter().filter(|other| *other != directory).cloned());
+            }
+            let report = Report::of(directory, &[], &node).map_err(Failure::of)?;
+            eprint!("{}", report.text(Severity::Error));
+            if report.count(Severity::Warning) > 0 {
+                output.note(&format!("lint: {}; `flist lint` shows all", report.summary()));
+            }
+            errors += report.count(Severity::Error);
         }
-        match report.count(Severity::Error) {
+        match errors {
             0 => Ok(()),
             count => {
                 let errors = counted(count as u64, "error");
-                Err(Failure::new(
-                    Exit::Differs,
-                    format!("{errors} would keep the release from running; see above"),
-                ))
+                let message = format!("{errors} would keep the release from running; see above");
+                Err(Failure::new(Exit::Differs, message))
             }
         }
     }

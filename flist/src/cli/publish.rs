@@ -1,25 +1,28 @@
 //! `flist publish`
 
+mod signing;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use flist::format::Format;
-use flist::hub::{FlistName, RunMode};
+use flist::hub::RunMode;
 use flist::pack::PackSummary;
-use flist::publish::{Publication, Published, ask, publish};
-use flist::trust::repository::{Outcome, SignedFlist, SignedRelease, Signers, TrustDirectory};
-use jiff::Timestamp;
+use flist::publish::{Publication, Published, PublishedTag, ask, publish, publish_tag};
 use serde_json::json;
 
 use super::failure::Failure;
 use super::hub_access::HubAccess;
 use super::lint::Gate;
 use super::output::{Output, counted, counted_entries};
-use super::trust::{ConditionOptions, TrustAccess, outcome_json, outcome_text, send};
+use super::trust::{ConditionOptions, TrustAccess, outcome_json, outcome_text};
+use signing::{Signed, Signing};
 
 /// Pack a directory and publish it on a hub: blocks first, then the versioned flist, then the link that
 /// nodes follow.
 ///
-/// Publishing the same content again changes nothing.
+/// Several directories, each as PACKAGE=DIR, are published as one release: a flist of each, then a tag of all of
+/// them, then the taglink <repo>/<run mode>. Publishing the same content again changes nothing.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -28,16 +31,16 @@ pub(super) struct Arguments {
     /// Repository on the hub
     #[arg(long)]
     repo: String,
-    /// Name of the flist, without version and ending
+    /// Name of the flist, without version and ending; not given for several packages
     #[arg(long)]
-    name: String,
+    name: Option<String>,
     /// Version of the release, three numbers: 1.0.0
     #[arg(long, value_parser = version)]
     version: semver::Version,
     /// Give other content to a version that is on the hub already
     #[arg(long)]
     replace: bool,
-    /// Move the link of this run mode (dev, test, prod, qa) to the new version
+    /// Move the link, or the taglink, of this run mode (dev, test, prod, qa) to the new version
     #[arg(long, value_name = "MODE")]
     run_mode: Option<RunMode>,
     /// Address of the block store, as nodes reach it; by default /store of the hub
@@ -55,13 +58,15 @@ pub(super) struct Arguments {
     format: Format,
     #[command(flatten)]
     gate: Gate,
-    /// The directory to publish
-    directory: PathBuf,
+    /// The directory to publish; without --name, the packages of a release
+    #[arg(value_name = "DIR | PACKAGE=DIR", required = true)]
+    directories: Vec<PathBuf>,
 }
 
 const EXAMPLES: &str = "Examples:
   flist publish --hub http://127.0.0.1:8080 --repo tf-zos --name zos --version 1.0.0 --run-mode dev ./app
   flist publish --hub http://127.0.0.1:8080 --repo tf-zos --name zos --version 1.0.0 --replace ./app
+  flist publish --hub http://127.0.0.1:8080 --repo tf-zos --version 1.0.0 --run-mode dev zos=./app net=./net
   flist publish --hub http://127.0.0.1:8080 --repo tf-zos --name zos --version 1.0.0 --run-mode prod --sign --dir trust ./app
   flist publish --hub https://hub.example --token-file ~/.hub-token --repo tf-zos --name zos --version 1.1.0 ./app";
 
@@ -70,14 +75,14 @@ fn version(text: &str) -> Result<semver::Version, String> {
 }
 
 pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
-    let Arguments { access, trust, conditions, gate, directory, run_mode, sign, .. } = arguments;
+    let Arguments { access, trust, conditions, gate, run_mode, sign, .. } = arguments;
+    let what = What::of(arguments.name, arguments.directories)?;
     // Found out before anything is sent: keys that are not there, a passphrase that is wrong.
     let signing = if sign { run_mode.map(|mode| Signing::open(&trust, mode)).transpose()? } else { None };
     let publication = Publication {
         token: access.token.token()?,
         hub: access.hub.clone(),
         repo: arguments.repo,
-        name: arguments.name,
         version: arguments.version,
         // A link to what nobody has signed would lead nowhere.
         run_mode: run_mode.filter(|_| !sign),
@@ -87,73 +92,94 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     };
     // A hub that is not there is found before the directory is read, which takes its time.
     ask(&publication)?;
-    gate.check(&directory, output)?;
+    gate.check(&what.directories(), output)?;
     let progress = output.progress("publishing");
     let failed = |error| Failure::from(error).or_insist("to replace this one, use --replace");
-    let mut published = publish(&publication, &directory, &progress).map_err(failed)?;
-    drop(progress);
-    let signed = match signing {
-        Some(signing) => Some(signing.finish(&access, &publication, &conditions, &mut published)?),
-        None => None,
+    let (mut json, text, signed) = match what {
+        What::One(name, directory) => {
+            let mut published = publish(&publication, &name, &directory, &progress).map_err(failed)?;
+            drop(progress);
+            let finish = |signing: Signing| {
+                signing.finish_flist(&access, &publication, &name, &conditions, &mut published)
+            };
+            let signed = signing.map(finish).transpose()?;
+            (as_json(&published), text(&published, publication.replace), signed)
+        }
+        What::Several(packages) => {
+            let mut published = publish_tag(&publication, &packages, &progress).map_err(failed)?;
+            drop(progress);
+            let finish =
+                |signing: Signing| signing.finish_tag(&access, &publication, &conditions, &mut published);
+            let signed = signing.map(finish).transpose()?;
+            (tag_as_json(&published), tag_text(&published), signed)
+        }
     };
-    let mut json = as_json(&published);
-    if let Some((_, outcome)) = &signed {
+    if let Some(Signed { outcome, .. }) = &signed {
         json["signed"] = outcome_json(outcome);
     }
     output.done(&json, || match &signed {
-        Some((directory, outcome)) => {
+        Some(Signed { directory, outcome }) => {
             let sent = outcome.waiting.is_empty().then_some(outcome.versions.len());
-            format!("{}\n{}", text(&published, publication.replace), outcome_text(directory, outcome, sent))
+            format!("{text}\n{}", outcome_text(directory, outcome, sent))
         }
-        None => text(&published, publication.replace),
+        None => text,
     })
 }
 
-/// What `--sign` needs.
-struct Signing {
-    directory: TrustDirectory,
-    signers: Signers,
-    run_mode: RunMode,
+/// What is to be published.
+enum What {
+    /// A directory under a name.
+    One(String, PathBuf),
+    /// Packages and their directories.
+    Several(BTreeMap<String, PathBuf>),
 }
 
-impl Signing {
-    fn open(trust: &TrustAccess, run_mode: RunMode) -> Result<Self, Failure> {
-        let directory = trust.open()?;
-        Ok(Self { signers: trust.signers(&directory)?, directory, run_mode })
+impl What {
+    fn of(name: Option<String>, directories: Vec<PathBuf>) -> Result<Self, Failure> {
+        if let Some(name) = name {
+            return match <[PathBuf; 1]>::try_from(directories) {
+                Ok([directory]) => Ok(Self::One(name, directory)),
+                Err(_) => Err(Failure::usage(
+                    "--name is for one directory; name several as PACKAGE=DIR, without --name",
+                )),
+            };
+        }
+        let mut packages = BTreeMap::new();
+        for directory in directories {
+            let text = directory.to_string_lossy();
+            let Some((package, directory)) = text.split_once('=') else {
+                let message = format!("{text} has no name: give --name, or write PACKAGE={text}");
+                return Err(Failure::usage(message));
+            };
+            if packages.insert(package.to_owned(), PathBuf::from(directory)).is_some() {
+                return Err(Failure::usage(format!("package {package} is named twice")));
+            }
+        }
+        Ok(Self::Several(packages))
     }
 
-    /// Signs what was published, sends the metadata, and moves the link; not before enough have signed.
-    fn finish(
-        mut self,
-        access: &HubAccess,
-        publication: &Publication,
-        conditions: &ConditionOptions,
-        published: &mut Published,
-    ) -> Result<(TrustDirectory, Outcome), Failure> {
-        let link = FlistName::channel_link(&publication.repo, &publication.name, self.run_mode.hub_name())?;
-        let release = SignedRelease {
-            run_mode: self.run_mode,
-            channel: link.to_string(),
-            version: publication.version.clone(),
-            flists: vec![SignedFlist {
-                package: published.flist.package().to_owned(),
-                flist: published.flist.clone(),
-                length: published.length,
-                sha256: published.sha256,
-            }],
-            conditions: conditions.conditions(),
-        };
-        let outcome = self.directory.release(&release, &mut self.signers, Timestamp::now())?;
-        if outcome.waiting.is_empty() {
-            let (directory, flist) = (&self.directory, published.flist.clone());
-            access.run(async |client| {
-                send(&client, "trust", directory).await?;
-                Ok(client.link_to(&link, &flist).await?)
-            })?;
-            published.link = Some(link);
+    fn directories(&self) -> Vec<PathBuf> {
+        match self {
+            Self::One(_, directory) => vec![directory.clone()],
+            Self::Several(packages) => packages.values().cloned().collect(),
         }
-        Ok((self.directory, outcome))
     }
+}
+
+fn tag_as_json(PublishedTag { tag, link, packages }: &PublishedTag) -> serde_json::Value {
+    let packages: BTreeMap<_, _> =
+        packages.iter().map(|(package, published)| (package, as_json(published))).collect();
+    json!({"tag": tag.to_string(), "link": link.as_ref().map(ToString::to_string), "packages": packages})
+}
+
+fn tag_text(PublishedTag { tag, link, packages }: &PublishedTag) -> String {
+    let mut text: String = packages.values().map(|published| counts(published) + "\n").collect();
+    let link = match link {
+        Some(link) => format!("{link} now points to {tag}"),
+        None => format!("no run mode was given, so no taglink leads to {tag} yet"),
+    };
+    text.push_str(&link);
+    text
 }
 
 fn as_json(Published { flist, link, entries, summary, length, sha256 }: &Published) -> serde_json::Value {
@@ -176,9 +202,14 @@ fn text(published: &Published, replaced: bool) -> String {
         None if replaced => "whatever links to it leads to this content now".to_owned(),
         None => "no run mode was given, so no link leads to it yet".to_owned(),
     };
+    format!("{}\n{link}", counts(published))
+}
+
+/// How much of a flist there is.
+fn counts(published: &Published) -> String {
     let PackSummary { bytes, blocks, new_blocks, new_bytes } = published.summary;
     format!(
-        "{}: {}, {}; {new_blocks} of {} were new ({} sent)\n{link}",
+        "{}: {}, {}; {new_blocks} of {} were new ({} sent)",
         published.flist,
         counted_entries(published.entries),
         counted(bytes, "byte"),

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use flist::hub::{FlistName, TagName};
+use flist::format;
+use flist::hub::{Download, FlistName, HubClient, MAX_FLIST, RunMode, TagName, TaglinkName};
+use flist::merge::merge;
+use flist::tree::Limits;
 use serde_json::json;
 
 use super::failure::Failure;
@@ -11,7 +14,8 @@ use super::output::{Output, counted};
 
 /// Make a tag: a named set of flists that belong together, such as one version of everything a node needs.
 ///
-/// Nodes follow a tag through a taglink, which `flist link` makes. All entries change in one step.
+/// Nodes follow a tag through a taglink, which --run-mode moves, or `flist link`. All entries change in one step.
+/// Flists that a node could not install together are refused.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -20,6 +24,12 @@ pub(super) struct Arguments {
     /// Give other entries to a tag that is a version
     #[arg(long)]
     replace: bool,
+    /// Then move the taglink of this run mode (dev, test, prod, qa) to the tag
+    #[arg(long, value_name = "MODE")]
+    run_mode: Option<RunMode>,
+    /// Do not look whether the flists fit together
+    #[arg(long)]
+    no_check: bool,
     /// The tag: <repo>/tags/<tag>
     #[arg(value_name = "TAG")]
     tag: TagName,
@@ -32,6 +42,7 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "Examples:
   flist tag --hub http://127.0.0.1:8080 tf-zos/tags/1.0.0 tf-autobuilder/zos:v1.0.0.flist
   flist tag --hub https://hub.example tf-zos/tags/1.1.0 zos=builds/zos:v1.1.0.flist netd=builds/net-7.flist
+  flist tag --hub https://hub.example --run-mode prod tf-zos/tags/1.1.0 builds/zos:v1.1.0.flist builds/net:v7.flist
   flist link --hub https://hub.example tf-zos/production tf-zos/tags/1.1.0";
 
 #[derive(Clone)]
@@ -56,7 +67,8 @@ impl std::str::FromStr for TagEntry {
 }
 
 pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
-    let Arguments { access, replace, tag, entries } = arguments;
+    let Arguments { access, replace, run_mode, no_check, tag, entries } = arguments;
+    let link = run_mode.map(|mode| TaglinkName::new(tag.repo(), mode.hub_name())).transpose()?;
     let mut named = BTreeMap::new();
     for TagEntry { file, flist } in entries {
         if let Some(other) = named.insert(file.clone(), flist) {
@@ -67,7 +79,34 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     }
     let failed =
         |error| Failure::from(error).or_insist("to give it these entries all the same, use --replace");
-    access.run(async |client| client.put_tag(&tag, &named, replace).await.map_err(failed))?;
-    let said = json!({"tag": tag.to_string(), "entries": named});
-    output.done(&said, || format!("{tag} has {}", counted(named.len() as u64, "flist")))
+    access.run(async |client| {
+        if !no_check && named.len() > 1 {
+            check(&client, &named).await?;
+        }
+        client.put_tag(&tag, &named, replace).await.map_err(failed)?;
+        match &link {
+            Some(link) => Ok(client.put_taglink(link, &tag).await?),
+            None => Ok(()),
+        }
+    })?;
+    let link = link.as_ref().map(ToString::to_string);
+    let said = json!({"tag": tag.to_string(), "entries": named, "link": link});
+    output.done(&said, || {
+        let has = format!("{tag} has {}", counted(named.len() as u64, "flist"));
+        link.iter().fold(has, |has, link| format!("{has}\n{link} now points to it"))
+    })
+}
+
+/// Refuses flists that a node could not install together.
+async fn check(client: &HubClient, entries: &BTreeMap<String, FlistName>) -> Result<(), Failure> {
+    let limits = Limits::default();
+    let mut trees = Vec::new();
+    for (file, flist) in entries {
+        if let Download::Content { bytes, .. } = client.download(flist, None, MAX_FLIST).await? {
+            trees.push((file.strip_suffix(".flist").unwrap_or(file), format::parse(&bytes, &limits)?));
+        }
+    }
+    let trees: Vec<_> = trees.iter().map(|(package, tree)| (*package, tree)).collect();
+    merge(&trees, &limits)?;
+    Ok(())
 }

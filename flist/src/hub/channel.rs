@@ -1,21 +1,130 @@
-//! From a channel to the release that it offers.
-//!
-//! A channel is what a run mode follows: a link such as `tf-zos/zos:development:latest.flist`, or a plain
-//! flist, which then follows its own content. What is downloaded is always the link's destination, never
-//! the link, so that name, version and content belong together even while the link moves.
+//! What a node can follow on a hub, and where a link leads to. Pure.
+
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::answer::{Download, Validators};
-use super::client::{HubClient, LightAnswer};
-use super::error::HubError;
 use super::model::{Kind, Light};
-use super::name::{FlistName, NameError, printable};
-use super::release::{Release, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
+use super::name::{FlistName, NameError, check_component, printable};
+use super::release::ReleaseVersion;
+use super::run_mode::RunMode;
+use super::tag::{TagName, TaglinkName};
 
 /// Longest flist that is accepted, in bytes.
 pub const MAX_FLIST: u64 = 256 * 1024 * 1024;
+
+/// The forms of a channel's name, for messages.
+pub(crate) const CHANNEL_FORMS: &str =
+    "<repo>/<name>.flist (a flist or a link to one), <repo>/<name> (a taglink) or <repo>/tags/<tag>";
+
+/// A text is not the name of something that can be followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is nothing that can be followed: {reason}; expected {CHANNEL_FORMS}")]
+pub struct ChannelNameError {
+    /// What was given, without control characters, cut to a printable length.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+/// What a node follows on a hub.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Channel {
+    /// A link to a flist, or a flist, which then follows its own content: `<repo>/<name>.flist`.
+    Flist(FlistName),
+    /// A movable name for a tag: `<repo>/<name>`.
+    Taglink(TaglinkName),
+    /// A tag, whose entries may be replaced: `<repo>/tags/<tag>`.
+    Tag(TagName),
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flist(name) => name.fmt(f),
+            Self::Taglink(name) => name.fmt(f),
+            Self::Tag(name) => name.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Channel {
+    type Err = ChannelNameError;
+
+    fn from_str(text: &str) -> Result<Self, ChannelNameError> {
+        let refused = |reason| ChannelNameError { text: printable(text), reason };
+        if !text.contains('/') {
+            Err(refused("it names no repo"))
+        } else if text.ends_with(".flist") {
+            text.parse().map(Self::Flist).map_err(|error: NameError| refused(error.reason))
+        } else if text.contains("/tags/") {
+            text.parse().map(Self::Tag).map_err(|error: super::TagNameError| refused(error.reason))
+        } else {
+            text.parse().map(Self::Taglink).map_err(|error: super::TagNameError| refused(error.reason))
+        }
+    }
+}
+
+impl TryFrom<String> for Channel {
+    type Error = ChannelNameError;
+
+    fn try_from(text: String) -> Result<Self, ChannelNameError> {
+        text.parse()
+    }
+}
+
+impl From<Channel> for String {
+    fn from(channel: Channel) -> Self {
+        channel.to_string()
+    }
+}
+
+impl From<FlistName> for Channel {
+    fn from(name: FlistName) -> Self {
+        Self::Flist(name)
+    }
+}
+
+/// A repo in which every flist is a package of the release, beside the link of a run mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageRepo {
+    /// Its name.
+    pub repo: String,
+    /// Of several links of one package, that of this run mode counts: `<package>:<mode>:latest.flist`.
+    pub run_mode: RunMode,
+}
+
+impl PackageRepo {
+    /// The repo of a run mode: `base` for production, `<base>.test`, `<base>.dev` and `<base>.qa` for others.
+    ///
+    /// # Errors
+    /// The reason why that is not the name of a repo, as the end of a sentence.
+    pub fn of(base: &str, run_mode: RunMode) -> Result<Self, &'static str> {
+        let repo = match run_mode {
+            RunMode::Prod => base.to_owned(),
+            RunMode::Dev | RunMode::Test | RunMode::Qa => format!("{base}.{run_mode}"),
+        };
+        check_component(&repo)?;
+        Ok(Self { repo, run_mode })
+    }
+}
+
+/// How the packages of a channel are found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packages {
+    /// The package that a node boots from: the last one of a release, and the one that flist.info describes.
+    pub boot: String,
+    /// Where the other packages are, for a channel that is a flist.
+    pub repo: Option<PackageRepo>,
+}
+
+impl Default for Packages {
+    fn default() -> Self {
+        Self { boot: "zos".to_owned(), repo: None }
+    }
+}
 
 /// Why a channel does not lead to a flist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,70 +162,6 @@ pub struct Destination {
     pub version: ReleaseVersion,
 }
 
-/// What a poll remembers for the next one. It may be kept on disk; it proves nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    /// The destination.
-    pub target: FlistName,
-    /// Length of the destination in bytes, as the hub described it.
-    pub size: u64,
-    /// When the destination changed, in seconds since 1970, as the hub described it.
-    pub updated: i64,
-    /// MD5 of the destination, as the hub described it; a difference only leads to a new download.
-    pub md5: Option<String>,
-    /// What the destination's content came with.
-    pub validators: Validators,
-    /// The release that was found.
-    pub release: ReleaseId,
-}
-
-/// What a poll found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Resolution {
-    /// The same release under the same name; the value is what to remember from now on.
-    Unchanged(Seen),
-    /// A release that was not known, and what to remember of it.
-    Release(Box<Release>, Seen),
-}
-
-/// Finds what `channel` offers now. With what the last poll has `known`, a channel that has not changed
-/// costs one description and one conditional request without a body.
-///
-/// A destination that is itself a link is used as the hub serves it; its version is the one in the name
-/// of the first destination.
-///
-/// # Errors
-/// The channel does not exist ([`HubError::NotFound`]), leads nowhere ([`HubError::Dangling`],
-/// [`HubError::BadTarget`]), its flist is longer than [`MAX_FLIST`], or the hub could not be used.
-pub async fn resolve(
-    client: &HubClient,
-    channel: &FlistName,
-    known: Option<&Seen>,
-) -> Result<Resolution, HubError> {
-    let answer = client.light(channel).await?;
-    let destination = destination(channel, &answer.light)
-        .map_err(|source| HubError::BadTarget { link: channel.clone(), source })?;
-    let same = known.filter(|seen| seen.describes(&destination.flist, &answer.light));
-    let validators = same.map(|seen| &seen.validators);
-    let download = client.download(&destination.flist, validators, MAX_FLIST).await;
-    match (download.map_err(|error| dangling(error, channel, &destination.flist))?, same) {
-        (Download::Content { bytes, validators }, _) => {
-            let (release, seen) = release(channel, destination, answer, bytes, validators);
-            let found = |known: &&Seen| known.target == seen.target && known.release == seen.release;
-            Ok(match known.filter(found) {
-                Some(_) => Resolution::Unchanged(seen),
-                None => Resolution::Release(Box::new(release), seen),
-            })
-        }
-        (Download::NotModified, Some(seen)) => Ok(Resolution::Unchanged(seen.clone())),
-        // `download` never gives this answer unless it was given validators.
-        (Download::NotModified, None) => {
-            let (url, message) = (client.url().to_owned(), String::new());
-            Err(HubError::Status { url, status: 304, message, overridable: false })
-        }
-    }
-}
-
 /// Where a channel leads to, by the hub's description of it. A plain flist leads to itself. Accepted
 /// targets are `<name>.flist` in the channel's own repo, `../<repo>/<name>.flist` as links are stored,
 /// and `<repo>/<name>.flist` as listings show them.
@@ -150,53 +195,6 @@ pub(crate) fn target_name(repo: &str, target: &str) -> Result<FlistName, TargetE
         _ => return Err(TargetError::Form { target: printable(target) }),
     };
     name.map_err(|source| TargetError::Name { source })
-}
-
-fn release(
-    channel: &FlistName,
-    destination: Destination,
-    answer: LightAnswer,
-    bytes: Vec<u8>,
-    validators: Validators,
-) -> (Release, Seen) {
-    let Destination { flist: location, version } = destination;
-    // The package is the channel's, which stays the same when the destination is renamed.
-    let package = channel.package().to_owned();
-    let sha256 = Sha256::of(&bytes);
-    let id = ReleaseId::of([(package.as_str(), sha256)]);
-    let LightAnswer { light, raw: mut info } = answer;
-    info.insert("version".to_owned(), Value::from(version.to_string()));
-    info.insert("release".to_owned(), Value::from(id.to_string()));
-    let seen = Seen {
-        target: location.clone(),
-        size: light.size,
-        updated: light.updated,
-        md5: light.md5,
-        validators,
-        release: id,
-    };
-    let flists = vec![ReleaseFlist { package, location, sha256, bytes }];
-    (Release { channel: channel.clone(), id, version, flists, info }, seen)
-}
-
-fn dangling(error: HubError, channel: &FlistName, target: &FlistName) -> HubError {
-    match error {
-        HubError::NotFound { hub, .. } if channel != target => {
-            HubError::Dangling { link: channel.clone(), target: target.clone(), hub }
-        }
-        other => other,
-    }
-}
-
-impl Seen {
-    /// Whether a description is of what was seen, as far as it tells. Where it tells more than the
-    /// validators (whose time has a resolution of a second), a difference makes the request unconditional.
-    fn describes(&self, target: &FlistName, light: &Light) -> bool {
-        self.target == *target
-            && self.size == light.size
-            && self.updated == light.updated
-            && self.md5 == light.md5
-    }
 }
 
 #[cfg(test)]
@@ -280,20 +278,28 @@ mod tests {
     }
 
     #[test]
-    fn what_a_poll_remembers_survives_a_round_trip() {
-        let seen = Seen {
-            target: "tf-zos/zos:v1.2.3.flist".parse().unwrap(),
-            size: 1,
-            updated: 2,
-            md5: Some("aa".into()),
-            validators: Validators { etag: Some("\"e\"".into()), last_modified: None },
-            release: ReleaseId::of([("zos", Sha256::of(b"x"))]),
-        };
-        let json = serde_json::to_string(&seen).unwrap();
-        assert_eq!(serde_json::from_str::<Seen>(&json).unwrap(), seen);
-        assert!(
-            seen.describes(&seen.target, &Light { md5: Some("aa".into()), ..light(Kind::Symlink, None) })
+    fn what_can_be_followed_has_one_of_three_forms() {
+        for text in ["tf-zos/zos:production:latest.flist", "tf-zos/production", "tf-zos/tags/v1.2.3"] {
+            let channel: Channel = text.parse().unwrap();
+            assert_eq!(channel.to_string(), text);
+            let json = serde_json::to_string(&channel).unwrap();
+            assert_eq!(json, format!("\"{text}\""));
+            assert_eq!(serde_json::from_str::<Channel>(&json).unwrap(), channel);
+        }
+        for bad in ["", "zos", "tf-zos/", "/production", "../x", "a/tags/..", "a/b/c", "a/.flist", "a/tags"] {
+            let error = bad.parse::<Channel>().unwrap_err().to_string();
+            assert!(error.contains("expected <repo>/<name>.flist"), "{error}");
+        }
+    }
+
+    #[test]
+    fn repos_of_packages_are_named_after_the_run_mode() {
+        let repo = |mode| PackageRepo::of("tf-zos-bins", mode).unwrap().repo;
+        assert_eq!(repo(RunMode::Prod), "tf-zos-bins");
+        assert_eq!(
+            (repo(RunMode::Test), repo(RunMode::Dev)),
+            ("tf-zos-bins.test".into(), "tf-zos-bins.dev".into())
         );
-        assert!(!seen.describes(&seen.target, &light(Kind::Symlink, None)));
+        assert!(PackageRepo::of("../x", RunMode::Dev).is_err());
     }
 }

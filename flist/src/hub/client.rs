@@ -1,15 +1,15 @@
 //! The REST client of a hub.
 //!
-//! Source: the interface of the 0-hub. What changes a hub is in `publishing`.
+//! Source: the interface of the 0-hub. Contents are read in `download`; what changes a hub is in `publishing`.
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, TRANSFER_ENCODING};
+use reqwest::header::ACCEPT;
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Map, Value};
 
-use super::answer::{AnswerHead, Download, Ending, Validators, is_overridable, message_of};
+use super::answer::{AnswerHead, Ending, is_overridable, message_of};
 use super::error::HubError;
 use super::model::{
     Light, ListingEntry, ModelError, Repository, parse_light, parse_listing, parse_repositories,
@@ -206,42 +206,6 @@ impl HubClient {
         self.answer(&url, response, parse_listing).await
     }
 
-    /// Downloads a flist of at most `max_bytes`, unless it is still the one that `known` came with.
-    ///
-    /// # Errors
-    /// [`HubError::NotFound`], [`HubError::TooLong`], or the hub could not be used.
-    pub async fn download(
-        &self,
-        name: &FlistName,
-        known: Option<&Validators>,
-        max_bytes: u64,
-    ) -> Result<Download, HubError> {
-        let url = self.address(&[name.repo(), name.file()]);
-        let conditions = known.map(Validators::to_headers).unwrap_or_default();
-        let conditional = !conditions.is_empty();
-        let request = self.http.get(url.clone()).headers(conditions).timeout(self.timeouts.transfer);
-        let response = self.send(&url, request).await?;
-        match response.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_MODIFIED if conditional => return Ok(Download::NotModified),
-            StatusCode::NOT_FOUND => return Err(self.not_found(format!("flist {name}"))),
-            _ => return Err(self.refusal(&url, response).await),
-        }
-        let length = response.content_length();
-        if length.is_none() && !response.headers().contains_key(TRANSFER_ENCODING) {
-            return Err(HubError::NoLength { url: url.to_string() });
-        }
-        let too_long = || HubError::TooLong { url: url.to_string(), limit: max_bytes };
-        if length.is_some_and(|length| length > max_bytes) {
-            return Err(too_long());
-        }
-        let validators = Validators::of(response.headers());
-        match self.read(&url, response, max_bytes).await? {
-            (_, Ending::Cut) => Err(too_long()),
-            (bytes, Ending::Whole) => Ok(Download::Content { bytes, validators }),
-        }
-    }
-
     async fn get_json(&self, url: &Url) -> Result<Response, HubError> {
         let request = self.http.get(url.clone()).header(ACCEPT, "application/json");
         self.send(url, request.timeout(self.timeouts.json)).await
@@ -279,7 +243,7 @@ impl HubClient {
         }
     }
 
-    async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Response, HubError> {
+    pub(super) async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Response, HubError> {
         match tokio::time::timeout(self.timeouts.stall, request.send()).await {
             Ok(answer) => answer.map_err(|source| failed(url, source)),
             Err(_) => Err(self.stalled(url)),
@@ -287,19 +251,26 @@ impl HubClient {
     }
 
     /// Reads a body up to `limit` bytes; an announced length that is not kept is an error.
-    async fn read(
+    async fn read(&self, url: &Url, response: Response, limit: u64) -> Result<(Vec<u8>, Ending), HubError> {
+        let mut body = Vec::new();
+        let ending = self.read_into(&mut body, url, response, limit).await?;
+        Ok((body, ending))
+    }
+
+    /// Appends a body, until there are `limit` bytes; what came before an error is kept.
+    pub(super) async fn read_into(
         &self,
+        body: &mut Vec<u8>,
         url: &Url,
         mut response: Response,
         limit: u64,
-    ) -> Result<(Vec<u8>, Ending), HubError> {
-        let mut body = Vec::new();
+    ) -> Result<Ending, HubError> {
         loop {
             let next = tokio::time::timeout(self.timeouts.stall, response.chunk()).await;
             let chunk = next.map_err(|_| self.stalled(url))?.map_err(|source| failed(url, source))?;
-            let Some(chunk) = chunk else { return Ok((body, Ending::Whole)) };
+            let Some(chunk) = chunk else { return Ok(Ending::Whole) };
             if body.len() as u64 + chunk.len() as u64 > limit {
-                return Ok((body, Ending::Cut));
+                return Ok(Ending::Cut);
             }
             body.extend_from_slice(&chunk);
         }
@@ -314,7 +285,7 @@ impl HubClient {
         url
     }
 
-    fn stalled(&self, url: &Url) -> HubError {
+    pub(super) fn stalled(&self, url: &Url) -> HubError {
         HubError::Stalled { url: url.to_string(), seconds: self.timeouts.stall.as_secs() }
     }
 

@@ -1,8 +1,10 @@
 //! Why a hub could not be used.
 
-use super::channel::TargetError;
+use super::channel::{Channel, TargetError};
+use super::hubs::HubFailures;
 use super::model::ModelError;
 use super::name::FlistName;
+use super::resolve::OfferError;
 
 /// Why a hub could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +98,12 @@ pub enum HubError {
         /// What was asked for.
         url: String,
     },
+    /// A content that cannot be had in one piece.
+    #[error("{url} sends other parts of the content than it was asked for")]
+    Unsteady {
+        /// What was asked for.
+        url: String,
+    },
     /// A channel that does not lead to a flist.
     #[error("cannot follow {link}")]
     BadTarget {
@@ -109,20 +117,52 @@ pub enum HubError {
     #[error("{link} points to {target}, which does not exist on hub {hub}; publish it or move the link")]
     Dangling {
         /// The link.
-        link: FlistName,
+        link: String,
         /// Its destination.
-        target: FlistName,
+        target: String,
         /// The hub's address.
         hub: String,
+    },
+    /// What a channel names is no release.
+    #[error("{what} is no release")]
+    BadOffer {
+        /// The tag or the repo that names it.
+        what: String,
+        /// What is wrong with it.
+        #[source]
+        source: OfferError,
+    },
+    /// None of several hubs could be used.
+    #[error("none of the hubs can be used: {0}")]
+    NoHub(HubFailures),
+    /// A channel whose content changes all the time, or is not what the hub says of it.
+    #[error(
+        "what {channel} offers changes while it is read, or is not what the hub describes; try again later"
+    )]
+    Moving {
+        /// The channel.
+        channel: Channel,
     },
 }
 
 impl HubError {
+    /// Whether the hub says that there is no such thing; of several, all of them.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::NotFound { .. } => true,
+            Self::NoHub(HubFailures(failures)) => {
+                !failures.is_empty() && failures.iter().all(|failure| failure.error.is_not_found())
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the same request may succeed a little later.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Request { source, .. } => !(source.is_builder() || source.is_redirect()),
-            Self::Stalled { .. } => true,
+            Self::NoHub(HubFailures(failures)) => failures.iter().any(|failure| failure.error.is_retryable()),
+            Self::Stalled { .. } | Self::Unsteady { .. } | Self::Moving { .. } => true,
             // 507: the hub is full, and stays so.
             Self::Status { status, .. } => *status == 429 || (*status >= 500 && *status != 507),
             _ => false,

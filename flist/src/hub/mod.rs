@@ -1,7 +1,7 @@
 //! The client side of a hub: which flists there are, what a channel offers, and publishing.
 //!
 //! ```text
-//! channel name ──light──► link target ──pure──► destination, version ──GET (304?)──► Release
+//! channel ──taglink, tag, list, light──► destinations, version ──GET of each (304?)──► Release
 //! ```
 //!
 //! A hub only carries: nothing here is proof of who made a release. Everything a hub sends has a limit
@@ -10,11 +10,14 @@
 mod answer;
 mod channel;
 mod client;
+mod download;
 mod error;
+mod hubs;
 mod model;
 mod name;
 mod publishing;
 mod release;
+mod resolve;
 mod run_mode;
 mod tag;
 mod token;
@@ -23,9 +26,12 @@ pub(crate) use answer::message_of;
 pub use answer::{Download, Validators};
 #[cfg(feature = "server")]
 pub(crate) use channel::target_name;
-pub use channel::{Destination, MAX_FLIST, Resolution, Seen, TargetError, destination, resolve};
+pub use channel::{
+    Channel, ChannelNameError, Destination, MAX_FLIST, PackageRepo, Packages, TargetError, destination,
+};
 pub use client::{HubClient, LightAnswer, Timeouts};
 pub use error::HubError;
+pub use hubs::{HubFailure, HubFailures, Hubs, MAX_HUBS};
 pub use model::{
     Kind, Light, ListingEntry, ModelError, Repository, TaglinkTarget, parse_light, parse_listing,
     parse_repositories, parse_taglink,
@@ -34,6 +40,7 @@ pub(crate) use name::printable;
 pub use name::{FlistName, MAX_COMPONENT, NameError, check_component};
 pub use publishing::Removal;
 pub use release::{DigestError, Release, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256, VersionError};
+pub use resolve::{Described, OfferError, Resolution, Seen, SeenFlist, resolve, resolve_first};
 pub use run_mode::{RunMode, RunModeError};
 pub use tag::{TagName, TagNameError, TaglinkName};
 #[cfg(feature = "server")]

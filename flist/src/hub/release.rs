@@ -8,6 +8,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::channel::Channel;
 use super::name::FlistName;
 
 /// A text is not a digest.
@@ -200,15 +201,15 @@ pub struct ReleaseFlist {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     /// The channel it was found on.
-    pub channel: FlistName,
+    pub channel: Channel,
     /// What it is.
     pub id: ReleaseId,
     /// What it is called.
     pub version: ReleaseVersion,
-    /// What it consists of; at least one.
+    /// What it consists of; at least one. The package that nodes boot from is the last one.
     pub flists: Vec<ReleaseFlist>,
-    /// The text of `flist.info`: the hub's description of the channel's flist, as it was sent, with
-    /// `version` and `release` added.
+    /// The text of `flist.info`: the hub's description of the flist that nodes boot from, as it was sent,
+    /// with `version` and `release` added.
     pub info: Map<String, Value>,
 }
 

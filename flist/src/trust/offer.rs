@@ -8,7 +8,7 @@ use super::claims::{Claims, NodeFacts, Unfit};
 use super::client::{Fresh, SignedTarget};
 use super::error::TrustError;
 use super::trusted::Trusted;
-use crate::hub::{FlistName, Release, ReleaseFlist, ReleaseId, ReleaseVersion, RunMode, Sha256};
+use crate::hub::{Channel, Release, ReleaseFlist, ReleaseId, ReleaseVersion, RunMode, Sha256};
 
 /// Most flists that are looked at in one role.
 const MAX_TARGETS: usize = 100_000;
@@ -186,7 +186,7 @@ impl SignedOffer {
     /// [`TrustError::Mismatch`], by the name of the flist.
     pub fn verified(
         &self,
-        channel: FlistName,
+        channel: Channel,
         contents: Vec<Vec<u8>>,
         info: serde_json::Map<String, serde_json::Value>,
         fresh: &Fresh,
@@ -220,6 +220,7 @@ impl SignedOffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::FlistName;
 
     fn offer(channel: &str, version: &str, minimum: Option<&str>) -> SignedOffer {
         let version: Version = version.parse().unwrap();

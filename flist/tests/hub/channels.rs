@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use flist::hub::{FlistName, HubError, Release, ReleaseId, Resolution, Seen, Sha256, resolve};
+use flist::hub::{
+    Channel, FlistName, HubError, Packages, Release, ReleaseId, Resolution, Seen, Sha256, resolve,
+};
 
 use crate::rig::{TestHub, flist, name};
 
@@ -17,15 +19,17 @@ fn channel() -> FlistName {
     FlistName::channel_link("zos", "zos", "production").unwrap()
 }
 
-async fn release(hub: &TestHub, channel: &FlistName, known: Option<&Seen>) -> (Release, Seen) {
-    match resolve(&hub.client, channel, known).await.unwrap() {
+async fn release(hub: &TestHub, name: &FlistName, known: Option<&Seen>) -> (Release, Seen) {
+    let channel = Channel::from(name.clone());
+    match resolve(&hub.client, &channel, &Packages::default(), known).await.unwrap() {
         Resolution::Release(release, seen) => (*release, seen),
         Resolution::Unchanged(_) => panic!("{channel} has not changed"),
     }
 }
 
-async fn unchanged(hub: &TestHub, channel: &FlistName, known: &Seen) -> Seen {
-    match resolve(&hub.client, channel, Some(known)).await.unwrap() {
+async fn unchanged(hub: &TestHub, name: &FlistName, known: &Seen) -> Seen {
+    let channel = Channel::from(name.clone());
+    match resolve(&hub.client, &channel, &Packages::default(), Some(known)).await.unwrap() {
         Resolution::Unchanged(seen) => seen,
         Resolution::Release(release, _) => panic!("{channel} changed to {}", release.version),
     }
@@ -37,7 +41,7 @@ async fn a_link_leads_to_a_release_and_its_next_one() {
     publish(&hub, "1.0.0", "one").await;
     let (first, seen) = release(&hub, &channel(), None).await;
     let sha256 = Sha256::of(&flist("one"));
-    assert_eq!((first.channel.clone(), first.version.to_string()), (channel(), "1.0.0".into()));
+    assert_eq!((first.channel.clone(), first.version.to_string()), (channel().into(), "1.0.0".into()));
     assert_eq!(first.id, ReleaseId::of([("zos", sha256)]));
     let [only] = &first.flists[..] else { panic!("{:?}", first.flists) };
     assert_eq!((only.package.as_str(), only.location.to_string()), ("zos", "zos/zos:v1.0.0.flist".into()));
@@ -81,7 +85,8 @@ async fn a_plain_flist_follows_its_own_content() {
     // A new date without new content is no release, and is remembered.
     hub.write("zos/nightly.flist", &flist("two"), 5000);
     let later = unchanged(&hub, &plain, &seen).await;
-    assert_eq!((later.updated, seen.updated), (5000, 1000));
+    let updated = |seen: &Seen| seen.flists[0].described.as_ref().unwrap().updated;
+    assert_eq!((updated(&later), updated(&seen)), (5000, 1000));
     assert_eq!(unchanged(&hub, &plain, &later).await, later);
 }
 
@@ -99,15 +104,18 @@ async fn a_link_into_another_repo_is_followed() {
 #[tokio::test]
 async fn a_channel_that_leads_nowhere_says_so() {
     let hub = TestHub::start().await;
-    let missing = resolve(&hub.client, &channel(), None).await.unwrap_err();
+    let resolve = async |name: FlistName| {
+        resolve(&hub.client, &name.into(), &Packages::default(), None).await.unwrap_err()
+    };
+    let missing = resolve(channel()).await;
     assert!(matches!(missing, HubError::NotFound { .. }), "{missing:?}");
     hub.symlink("zos/zos:production:latest.flist", "zos:v9.0.0.flist", 1000);
-    let dangling = resolve(&hub.client, &channel(), None).await.unwrap_err();
+    let dangling = resolve(channel()).await;
     assert!(matches!(dangling, HubError::Dangling { .. }) && !dangling.is_retryable(), "{dangling:?}");
     let text = dangling.to_string();
     assert!(text.contains("zos/zos:production:latest.flist points to zos/zos:v9.0.0.flist, which"), "{text}");
     hub.symlink("zos/hostile.flist", "../../../../etc/passwd", 1000);
-    let hostile = resolve(&hub.client, &name("zos/hostile.flist"), None).await.unwrap_err();
+    let hostile = resolve(name("zos/hostile.flist")).await;
     assert!(matches!(hostile, HubError::BadTarget { .. }), "{hostile:?}");
 }
 

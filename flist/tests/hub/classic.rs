@@ -35,7 +35,6 @@ async fn its_blocks_are_asked_for_counted_and_collected_as_others_are() {
     let publication = Publication {
         hub: hub.url.clone(),
         repo: "a".to_owned(),
-        name: "app".to_owned(),
         version: "1.0.0".parse().unwrap(),
         run_mode: None,
         route: None,
@@ -44,7 +43,7 @@ async fn its_blocks_are_asked_for_counted_and_collected_as_others_are() {
         token: None,
     };
     let at = source.path().to_owned();
-    let published = tokio::task::spawn_blocking(move || publish(&publication, &at, &()).unwrap());
+    let published = tokio::task::spawn_blocking(move || publish(&publication, "app", &at, &()).unwrap());
     let published = published.await.unwrap();
     let bytes = std::fs::read(hub.users().join("a").join(published.flist.file())).unwrap();
     assert_eq!(Format::of(&bytes), Some(Format::Classic));

@@ -36,10 +36,18 @@ impl TestHub {
     }
 
     pub(crate) async fn start_with(adjust: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), adjust).await
+    }
+
+    /// Where another one was before.
+    pub(crate) async fn start_at(address: SocketAddr) -> Self {
+        Self::start_on(TcpListener::bind(address).await.unwrap(), |_| ()).await
+    }
+
+    async fn start_on(listener: TcpListener, adjust: impl FnOnce(&mut ServerConfig)) -> Self {
         let root = tempfile::tempdir().unwrap();
         let mut config = ServerConfig::new(root.path());
         adjust(&mut config);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(serve(listener, config, async {

@@ -173,7 +173,7 @@ pub(crate) fn channel() -> FlistName {
 
 /// Whether these bytes would be installed as the only flist of an offer.
 pub(crate) fn accepts(offer: &SignedOffer, bytes: &[u8], fresh: &Fresh) -> bool {
-    offer.verified(channel(), vec![bytes.to_vec()], Map::new(), fresh).is_ok()
+    offer.verified(channel().into(), vec![bytes.to_vec()], Map::new(), fresh).is_ok()
 }
 
 pub(crate) fn impatient() -> SourceLimits {

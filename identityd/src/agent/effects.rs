@@ -2,6 +2,7 @@
 
 mod forecast;
 mod judgement;
+mod poll;
 mod progress;
 mod revert;
 mod self_update;
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 use bootstrap::boot_info::{self, BootInfoError};
 use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, Prepared, ReleaseTree};
 use bootstrap::generation::Generation;
+use bootstrap::hubs;
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
@@ -23,9 +25,9 @@ use bootstrap::settings::Settings;
 use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached};
 use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
-use flist::hub::{FlistName, HubClient, Resolution, Seen, resolve};
+use flist::hub::{Hubs, Seen};
 use flist::report;
-use flist::store::{DirStore, open_routes};
+use flist::store::DirStore;
 use tokio::sync::mpsc::UnboundedSender;
 
 use tracing::warn;
@@ -52,7 +54,7 @@ pub struct Effects {
     /// executes may have been exchanged and have another name.
     program: PathBuf,
     engine: Engine,
-    hub: HubClient,
+    hubs: Hubs,
     /// Stops an upgrade before the swap.
     brake: Brake,
     /// What the last poll remembers for the next one.
@@ -70,7 +72,7 @@ impl Effects {
         let place = StatePlace::of(&settings);
         state::find(&settings, &place)?;
         let engine = revert::open(&settings, state::rolls_back(&place))?;
-        let hub = HubClient::new(&settings.hub, USER_AGENT).map_err(|error| local("cannot start", &error))?;
+        let hubs = hubs::open(&settings, USER_AGENT).map_err(|error| local("cannot start", &error))?;
         let program = own_path()?;
         Ok(Self {
             settings,
@@ -78,7 +80,7 @@ impl Effects {
             state_unusable: None,
             program,
             engine,
-            hub,
+            hubs,
             brake,
             seen: None,
             offered: None,
@@ -132,8 +134,11 @@ impl Effects {
         let Some(channel) = named.map_err(|error| local("live upgrade is disabled", &error))? else {
             return Ok(None);
         };
-        let known = current.as_ref().map_or(&self.settings.channel, |current| &current.channel);
-        if channel != *known {
+        let (agrees, known) = match &current {
+            Some(current) => (channel == current.channel, current.channel.to_string()),
+            None => (self.settings.follows(&channel), self.settings.channel_names()),
+        };
+        if !agrees {
             let message = format!(
                 "flist.name says {channel}, but this node was installed from {known}; nothing is followed until they agree"
             );
@@ -163,14 +168,13 @@ impl Effects {
     pub async fn resolve(&mut self) -> Result<Resolved, Problem> {
         self.look_after_state()?;
         let current = self.current()?;
-        let channel = current.as_ref().map_or(&self.settings.channel, |current| &current.channel).clone();
-        self.poll(&channel).await?;
+        self.poll(current.as_ref().map(|current| &current.channel)).await?;
         let Some(offered) = &self.offered else { return Ok(Resolved::Unchanged) };
         if current.as_ref().is_some_and(|current| current.release == offered.id) {
             return Ok(Resolved::Unchanged);
         }
         let candidate = Candidate {
-            channel: channel.to_string(),
+            channel: offered.channel.to_string(),
             version: offered.version.to_string(),
             release: offered.id.to_string(),
         };
@@ -310,19 +314,6 @@ impl Effects {
         }
     }
 
-    async fn poll(&mut self, channel: &FlistName) -> Result<(), Problem> {
-        let resolution = resolve(&self.hub, channel, self.seen.as_ref()).await;
-        match resolution.map_err(|error| Problem::new(ProblemKind::Network, report(&error)))? {
-            Resolution::Unchanged(seen) => self.seen = Some(seen),
-            Resolution::Release(release, seen) => {
-                let tree = ReleaseTree::read(&release).map_err(|error| problem(&error))?;
-                self.offered = Some(tree);
-                self.seen = Some(seen);
-            }
-        }
-        Ok(())
-    }
-
     fn current(&self) -> Result<Option<Generation>, Problem> {
         self.engine.current().map_err(|error| problem(&error))
     }
@@ -348,11 +339,10 @@ impl Effects {
         release: &ReleaseTree,
         fetched: Arc<AtomicU64>,
     ) -> Result<Arc<dyn ContentSource>, Problem> {
-        let routes = self.settings.routes(&release.tree).to_vec();
-        let cache = self.settings.cache_dir.clone();
-        let brake = self.brake.clone();
+        let (release, cache) = (release.clone(), self.settings.cache_dir.clone());
+        let (default, brake) = (self.settings.store.clone(), self.brake.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let counted = Arc::new(CountingStore::new(open_routes(&routes)?, fetched));
+            let counted = Arc::new(CountingStore::new(release.open_stores(&default)?, fetched));
             let store = cached(Arc::new(StoppableStore { inner: counted, brake: brake.clone() }), &cache);
             let source = StoppableSource { inner: Arc::new(BlockSource { store }), brake };
             Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(source))
@@ -377,7 +367,7 @@ fn problem(error: &EngineError) -> Problem {
             ProblemKind::Network
         }
         EngineError::Flist { .. }
-        | EngineError::SeveralFlists(_)
+        | EngineError::Merge(_)
         | EngineError::Unit { .. }
         | EngineError::UnitText(_)
         | EngineError::Plan(_) => ProblemKind::Refused,

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use bootstrap::generation::{Cause, RootIdentity, StateDir, generation};
 use bootstrap::item::Items;
 use clap::Parser;
-use flist::hub::{FlistName, ReleaseId, ReleaseVersion};
+use flist::hub::{Channel, FlistName, ReleaseId, ReleaseVersion};
 use tempfile::TempDir;
 
 use super::*;
@@ -44,13 +44,15 @@ impl Node {
         }
         let settings = Settings::load(&Arguments::parse_from(words).overrides).unwrap();
         let channel: FlistName = "a/b:v1.0.0.flist".parse().unwrap();
-        let what = (channel.clone(), ReleaseVersion::in_name(&channel), ReleaseId::of([]));
+        let version = ReleaseVersion::in_name(&channel);
+        let channel = Channel::Flist(channel);
+        let what = (channel.clone(), version, ReleaseId::of([]), &[][..]);
         let root = RootIdentity { marker: Some("x".to_owned()), volatile: true };
         let state = StateDir::open(&settings.state_dir).unwrap();
         for number in [1, 2] {
             let what = what.clone();
             let made = generation(number, Cause::Release, what, root.clone(), "{}".to_owned(), Items::new());
-            state.prepare(&made, b"").unwrap();
+            state.prepare(&made, &[], b"").unwrap();
         }
         state.commit(2).unwrap();
         bootstrap::boot_info::write(&bootstrap::root::Root::open(&settings.root).unwrap(), &channel, "{}")

@@ -15,9 +15,10 @@ use bootstrap::plan::Purpose;
 use bootstrap::root::Root;
 use bootstrap::source::{ContentSource, SourceError};
 use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
-use flist::hub::{FlistName, ReleaseId, ReleaseVersion, Sha256};
+use flist::hub::{ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
 use flist::path::FlistPath;
 
+use flist::store::Origins;
 use flist::tree::{Block, Content, Entry, Kind, Meta, Tree};
 use zinit_client::UnitName;
 
@@ -275,13 +276,20 @@ fn release(version: &str, files: &[FileSpec]) -> Result<Release, SetUpError> {
         };
         tree.insert(path, Entry { meta: meta(*mode), kind })?;
     }
-    let channel: FlistName = "tf-zos/zos:development:latest.flist".parse()?;
+    let bytes = flist::format::fl::to_bytes(&tree)?;
+    let flist = ReleaseFlist {
+        package: "zos".to_owned(),
+        location: format!("tf-zos/zos:v{version}.flist").parse()?,
+        sha256: Sha256::of(&bytes),
+        bytes,
+    };
     let tree = ReleaseTree {
-        channel,
+        channel: "tf-zos/zos:development:latest.flist".parse()?,
         id: ReleaseId::of([("zos", Sha256::of(version.as_bytes()))]),
         version: ReleaseVersion::Text(version.to_owned()),
         info: format!("{{\"version\":\"{version}\"}}"),
-        flist: Arc::new(flist::format::fl::to_bytes(&tree)?),
+        flists: Arc::new(vec![flist]),
+        origins: Arc::new(Origins::of([&tree])),
         tree: Arc::new(tree),
     };
     Ok(Release { tree, content: Arc::new(content) })

@@ -1,0 +1,129 @@
+//! What the run modes follow, as the configuration file names it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use flist::hub::{Channel, FlistName, PackageRepo, Packages, RunMode, TaglinkName};
+use serde::Deserialize;
+
+use super::{SettingsError, seconds_within};
+
+/// Where the channels of the run modes are on a hub.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ChannelNames {
+    repo: String,
+    name: String,
+    layout: Layout,
+    variant: Option<String>,
+    packages: Option<String>,
+}
+
+/// How a hub names what a run mode offers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Layout {
+    /// As a tag where there is one, else as a link.
+    #[default]
+    Auto,
+    /// A taglink `<repo>/<run mode>` to a tag.
+    Tag,
+    /// A link `<repo>/<name>:<run mode>:latest.flist` to a flist.
+    Link,
+}
+
+impl Default for ChannelNames {
+    fn default() -> Self {
+        Self {
+            repo: "tf-zos".to_owned(),
+            name: "zos".to_owned(),
+            layout: Layout::Auto,
+            variant: None,
+            packages: None,
+        }
+    }
+}
+
+impl ChannelNames {
+    fn taglink(&self, run_mode: RunMode) -> Result<Channel, SettingsError> {
+        let name = match &self.variant {
+            Some(variant) => format!("{}-{variant}", run_mode.hub_name()),
+            None => run_mode.hub_name().to_owned(),
+        };
+        TaglinkName::new(&self.repo, &name).map(Channel::Taglink).map_err(SettingsError::Taglink)
+    }
+
+    fn link(&self, run_mode: RunMode) -> Result<Channel, SettingsError> {
+        let link = FlistName::channel_link(&self.repo, &self.name, run_mode.hub_name());
+        link.map(Channel::Flist).map_err(SettingsError::Channel)
+    }
+
+    /// What this run mode can follow, with the packages of each: the first one that the hub has counts.
+    pub(super) fn of(
+        &self,
+        run_mode: RunMode,
+        path: &Path,
+    ) -> Result<Vec<(Channel, Packages)>, SettingsError> {
+        let bad_repo = |reason: &'static str| SettingsError::Range {
+            path: path.to_owned(),
+            key: "channel.packages",
+            value: self.packages.clone().unwrap_or_default(),
+            expected: format!("the name of a repo, but {reason}"),
+        };
+        let repo = self.packages.as_ref().map(|base| PackageRepo::of(base, run_mode)).transpose();
+        let (tagged, repo) = (self.packages(), repo.map_err(bad_repo)?);
+        let tag = (self.taglink(run_mode)?, tagged.clone());
+        let link = (self.link(run_mode)?, Packages { repo, ..tagged });
+        Ok(match self.layout {
+            Layout::Auto => vec![tag, link],
+            Layout::Tag => vec![tag],
+            Layout::Link => vec![link],
+        })
+    }
+
+    /// How the packages of a channel are found that was asked for by its name.
+    pub(super) fn packages(&self) -> Packages {
+        Packages { boot: self.name.clone(), repo: None }
+    }
+}
+
+/// Most seconds that a newer bootstrap can be given to start.
+const MAX_START_SECONDS: u64 = 600;
+
+/// Where a newer bootstrap is looked for at boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootstrapUpdate {
+    /// Its channel; `None`: nowhere.
+    pub channel: Option<Channel>,
+    /// How long it may take to start.
+    pub start_timeout: Duration,
+}
+
+/// The same, as the configuration file says it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct BootstrapNames {
+    update: bool,
+    flist: Option<Channel>,
+    start_timeout: Option<u64>,
+}
+
+impl Default for BootstrapNames {
+    fn default() -> Self {
+        Self { update: true, flist: None, start_timeout: None }
+    }
+}
+
+impl BootstrapNames {
+    pub(super) fn of(self, run_mode: RunMode, path: &Path) -> Result<BootstrapUpdate, SettingsError> {
+        let file = match run_mode {
+            RunMode::Dev => "bootstrap:development.flist",
+            RunMode::Test | RunMode::Prod | RunMode::Qa => "bootstrap:latest.flist",
+        };
+        let usual = FlistName::new("tf-autobuilder", file).map_err(SettingsError::Channel)?;
+        let channel = self.update.then(|| self.flist.unwrap_or(Channel::Flist(usual)));
+        let (key, default) = ("bootstrap.start_timeout", Duration::from_secs(30));
+        let start_timeout = seconds_within(path, key, self.start_timeout, default, MAX_START_SECONDS)?;
+        Ok(BootstrapUpdate { channel, start_timeout })
+    }
+}

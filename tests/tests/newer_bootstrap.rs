@@ -1,0 +1,110 @@
+//! The newest bootstrap installs the release; one that is bad keeps no node from booting.
+
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use molt_tests::{Binaries, Node, Payload, Site, UPGRADE_LIMIT, digest_of, require_installed};
+
+const CHANNEL: &str = "tf-autobuilder/bootstrap:development.flist";
+const INSTALLED: &str = "/var/lib/molt/bootstrap";
+
+/// Publishes a program as the newest bootstrap for `dev`.
+fn offer(site: &Site, version: &str, payload: &Payload) {
+    let directory = payload.directory().to_str().unwrap();
+    let what =
+        ["publish", "--no-lint", "--repo", "tf-autobuilder", "--name", "bootstrap", "--version", version];
+    site.hub.command(&[&what[..], &[directory]].concat()).unwrap();
+    site.hub.command(&["link", CHANNEL, &format!("tf-autobuilder/bootstrap:v{version}.flist")]).unwrap();
+}
+
+fn script(text: &str) -> Payload {
+    let payload = Payload::new().unwrap();
+    payload.file("/sbin/bootstrap", 0o755, text).unwrap();
+    payload
+}
+
+fn boot(site: &Site) -> Node {
+    let config = "poll_interval: 1\nhealth_window: 1\nbootstrap: {start_timeout: 3}\n";
+    site.node().config(config).boot().unwrap()
+}
+
+/// How often the console says something.
+fn times(node: &Node, words: &str) -> usize {
+    node.console().text().matches(words).count()
+}
+
+#[test]
+fn the_newest_bootstrap_installs_the_release_and_looks_for_no_other() {
+    let site = Site::new().unwrap();
+    let payload = site.payload("1.0.0").unwrap();
+    site.publish("1.0.0", &payload).unwrap();
+    let newer = Payload::new().unwrap();
+    newer.program("/sbin/bootstrap", &Binaries::ensure().unwrap().bootstrap()).unwrap();
+    newer.marked("/sbin/bootstrap", "newer").unwrap();
+    offer(&site, "9.0.0", &newer);
+    let node = boot(&site);
+    site.await_version(&node, "1.0.0").unwrap();
+    require_installed(&node, &payload).unwrap();
+    assert_eq!(times(&node, "going on as the newest bootstrap"), 1, "{}", node.console().text());
+    assert_eq!(times(&node, "this is a newer bootstrap"), 1, "{}", node.console().text());
+    let installed: Vec<_> =
+        fs::read_dir(node.path(INSTALLED)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [program] = &installed[..] else { panic!("{installed:?}") };
+    assert_eq!(digest_of(program).unwrap(), digest_of(newer.directory().join("sbin/bootstrap")).unwrap());
+    assert_eq!(fs::metadata(program).unwrap().permissions().mode() & 0o7777, 0o700);
+    // The one of the base image is what it was.
+    let base = Binaries::ensure().unwrap().bootstrap();
+    assert_eq!(digest_of(node.path("/sbin/bootstrap")).unwrap(), digest_of(base).unwrap());
+}
+
+#[test]
+fn a_bad_bootstrap_is_tried_three_times_and_the_node_boots_all_the_same() {
+    let site = Site::new().unwrap();
+    let payload = site.payload("1.0.0").unwrap();
+    site.publish("1.0.0", &payload).unwrap();
+    let bad = [
+        ("9.0.1", script("#!/bin/sh\nkill -SEGV $$\n")),
+        ("9.0.2", script("#!/bin/sh\nexit 0\n")),
+        ("9.0.3", script("#!/bin/sh\nexit 2\n")),
+        ("9.0.4", script("#!/bin/sh\nexec sleep 4000000\n")),
+    ];
+    for (version, bad) in bad {
+        offer(&site, version, &bad);
+        let node = boot(&site);
+        site.await_version(&node, "1.0.0").unwrap();
+        require_installed(&node, &payload).unwrap();
+        let console = node.console().text();
+        assert_eq!(times(&node, "going on as the newest bootstrap"), 3, "{version}: {console}");
+        assert!(console.contains("it failed 3 times"), "{version}: {console}");
+        assert!(node.running("sleep").unwrap().len() < 2, "{version} still runs");
+    }
+}
+
+#[test]
+fn what_cannot_be_executed_or_is_no_bootstrap_is_passed_over() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let mut foreign = fs::read(Binaries::ensure().unwrap().bootstrap()).unwrap();
+    // e_machine of an ELF file; this one is of no processor.
+    foreign[18..20].copy_from_slice(&0xfeed_u16.to_le_bytes());
+    let wrong = Payload::new().unwrap();
+    wrong.file("/sbin/bootstrap", 0o755, &foreign).unwrap();
+    let none = Payload::new().unwrap();
+    none.file("/usr/share/doc/bootstrap.txt", 0o644, "no program\n").unwrap();
+    for (version, payload, says) in [
+        ("9.1.0", wrong, "cannot execute"),
+        ("9.2.0", none, "has 0 programs named bootstrap"),
+        ("0.0.1", script(""), "passed over"),
+    ] {
+        offer(&site, version, &payload);
+        let node = boot(&site);
+        site.await_version(&node, "1.0.0").unwrap();
+        node.wait_for("the console says why", UPGRADE_LIMIT, || {
+            let console = node.console().text();
+            if console.contains(says) { Ok(()) } else { Err(console) }
+        })
+        .unwrap();
+    }
+}
