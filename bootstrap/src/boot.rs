@@ -96,6 +96,16 @@ pub enum BootError {
     Broken(#[source] tokio::task::JoinError),
 }
 
+impl BootError {
+    /// Whether a release was refused that another node, or this one at another time, could install.
+    fn is_about_this_node(&self) -> bool {
+        let refused = |source: &EngineError| {
+            matches!(source, EngineError::Unmet(_) | EngineError::Schema(_) | EngineError::Package { .. })
+        };
+        matches!(self, Self::Engine { source, .. } if refused(source))
+    }
+}
+
 /// Boots the node: returns when a release is installed, recorded and its services are monitored. A root
 /// that has a generation of the same channel keeps it, without asking the hub: changing it is identityd's
 /// work. So a second run changes nothing. Where the channel offers a release that is bad on this node, or held, the
@@ -123,7 +133,17 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
         Choice::Offered(release) => {
             let release = ReleaseTree::read(&release).map_err(|error| not_installed(settings, error))?;
             let engine = open_engine(settings, &lock, release.records())?;
-            install(&engine, &lock, settings, &release).await
+            match install(&engine, &lock, settings, &release).await {
+                Err(refused) if refused.is_about_this_node() => {
+                    let numbers = choice::others(&engine, &release)?;
+                    if numbers.is_empty() {
+                        return Err(refused);
+                    }
+                    tracing::error!(reason = %flist::report(&refused), "NOT installing what the channel offers, but what is recorded");
+                    install_recorded(&engine, &lock, settings, &numbers).await
+                }
+                installed => installed,
+            }
         }
         Choice::Recorded { numbers, why } => {
             tracing::error!(reason = why, "NOT installing what the channel offers, but what is recorded");

@@ -4,6 +4,7 @@ mod error;
 mod generations;
 mod look;
 mod outdated;
+mod packages;
 mod release;
 mod services;
 mod space;
@@ -25,7 +26,7 @@ pub use release::ReleaseTree;
 use services::leaders;
 pub use space::Cost;
 
-use crate::generation::{Cause, Generation, RootIdentity, Standing, StateDir, generation};
+use crate::generation::{Cause, Generation, Packages, RootIdentity, Standing, StateDir, generation};
 use crate::health::HealthLimits;
 use crate::item::Items;
 use crate::lock::EngineLock;
@@ -265,6 +266,11 @@ impl Engine {
         let standing = self.standing()?;
         let first_boot = standing == Standing::Nothing;
         let installed = standing.generation();
+        let packages = match purpose {
+            Purpose::SelfUpdate => Packages::new(),
+            _ => self.packages_of(release, source.clone()).await?,
+        };
+        self.admit(&packages)?;
         let base = installed.as_ref().map_or_else(Items::new, |installed| installed.items.clone());
         let look = Look { root: self.root.clone(), tree: release.tree.clone(), base, only: only.cloned() };
         let view = tokio::task::spawn_blocking(move || look.take(source.as_ref()));

@@ -19,10 +19,12 @@ mod identity;
 mod retention;
 mod state;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
 use flist::hub::{FlistName, ReleaseId, ReleaseVersion};
+use flist::package::{Package, PackageName};
 use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
 
@@ -146,7 +148,16 @@ pub struct Generation {
     /// The directories that these files lie in.
     #[serde(default)]
     pub staging: Vec<FlistPath>,
+    /// What its packages declare: the way back from their migrations and hooks.
+    #[serde(default)]
+    pub packages: Packages,
+    /// The layout of each package's state; `None` when whoever recorded this did not know of such things.
+    #[serde(default)]
+    pub schemas: Option<BTreeMap<PackageName, u32>>,
 }
+
+/// Package descriptions by name.
+pub type Packages = BTreeMap<PackageName, Package>;
 
 /// What the state says about a root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,5 +190,21 @@ pub fn generation(
     items: Items,
 ) -> Generation {
     let (kept, staging) = (Vec::new(), Vec::new());
-    Generation { schema: SCHEMA, number, cause, channel, version, release, root, info, items, kept, staging }
+    let (packages, schemas) = (Packages::new(), None);
+    let schema = SCHEMA;
+    Generation {
+        schema,
+        number,
+        cause,
+        channel,
+        version,
+        release,
+        root,
+        info,
+        items,
+        kept,
+        staging,
+        packages,
+        schemas,
+    }
 }

@@ -350,7 +350,7 @@ pub(super) fn copy_up(
 }
 
 /// A block of the old file that is the same in the new one need not be fetched.
-fn reusable_block(old: &dyn OpenFile, content: &Content, index: usize) -> Option<Vec<u8>> {
+pub(crate) fn reusable_block(old: &dyn OpenFile, content: &Content, index: usize) -> Option<Vec<u8>> {
     let mut plain = vec![0; content.block_len(index)];
     let read = old.read_at(&mut plain, index as u64 * BLOCK_SIZE as u64).ok()?;
     (read == plain.len() && content.blocks[index].key.is_of(&plain)).then_some(plain)

@@ -153,6 +153,7 @@ impl Failure {
             Self::Ask(AskError::Refused(Problem {
                 kind: ProblemKind::Network | ProblemKind::Busy, ..
             })) => Exit::Unreachable,
+            Self::Ask(AskError::Refused(Problem { unmet, .. })) if !unmet.is_empty() => Exit::Refused,
             Self::Ill(_) => Exit::Differs,
             // What could not be read may be readable the next time.
             Self::Settings(SettingsError::Read { .. }) => Exit::Failed,
@@ -166,6 +167,9 @@ impl Failure {
         let mut report = serde_json::json!(ErrorReport::new(self, self.exit(), None));
         if let Self::Ask(AskError::Refused(problem)) = self {
             report["kind"] = problem.kind.as_str().into();
+            if !problem.unmet.is_empty() {
+                report["unmet"] = serde_json::json!(problem.unmet);
+            }
         }
         report
     }
