@@ -16,6 +16,7 @@ use crate::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
 use crate::generation::{Generation, RootIdentity};
 use crate::lock::{self, EngineLock, LockError};
 use crate::plan::Purpose;
+use crate::releases::Releases;
 use crate::root::Root;
 use crate::settings::Settings;
 use crate::source::{BlockSource, ContentSource, MountSource, cached};
@@ -230,6 +231,15 @@ async fn install(
         Err(error) => Err(error),
     };
     content.close().await?;
+    if let Err(EngineError::Transaction(error)) = &installed
+        && error.is_judged()
+    {
+        // The next attempt takes another one.
+        let noted = Releases::load(&engine.state().releases()).judged_bad(release.id, &flist::report(error));
+        if let Err(error) = noted {
+            tracing::error!(error = %flist::report(&error), "the failure cannot be remembered");
+        }
+    }
     installed.map_err(|error| not_installed(settings, error))?;
     if engine.identity().map_err(BootError::State)?.volatile
         && let Err(error) = DirStore::new(&settings.cache_dir).clear()

@@ -21,6 +21,7 @@ pub mod kernel_params;
 pub mod lock;
 pub mod plan;
 mod processes;
+pub mod programs;
 mod rehearsal;
 pub mod releases;
 pub mod root;

@@ -5,16 +5,21 @@ use std::sync::Arc;
 
 use flist::package::{
     KernelVersion, MAX_DESCRIPTION, MAX_PACKAGES, Migrate, NodeFacts, NodePath, PackageError, PackageName,
-    Place, Standing as Layout, in_one_release, migrate, package_at, parse,
+    Place, Standing as Layout, Unmet, in_one_release, migrate, package_at, parse,
 };
 use flist::path::FlistPath;
 use flist::tree::{Content, Kind};
+use zinit_client::UnitName;
 
 use super::{Engine, EngineError, ReleaseTree};
 use crate::generation::{Generation, Packages};
+use crate::plan::{
+    FileChange, FilePlan, PackagePlan, PackageView, PlanError, ServicePlan, ServiceView, plan_packages,
+};
 use crate::root::{Root, RootError, failed};
 use crate::source::ContentSource;
 use crate::transaction::staging::reusable_block;
+use crate::transaction::states;
 
 /// What has to be done to the state of each package.
 pub(super) type Migrations = BTreeMap<PackageName, Migrate>;
@@ -26,6 +31,18 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Package`], [`EngineError::Content`].
     pub async fn packages_of(
+        &self,
+        release: &ReleaseTree,
+        source: Arc<dyn ContentSource>,
+    ) -> Result<Packages, EngineError> {
+        self.read_packages(release, self.with_kept(source)?).await
+    }
+
+    /// As [`Engine::packages_of`], from a source that knows what is kept on this node.
+    ///
+    /// # Errors
+    /// As [`Engine::packages_of`].
+    pub(super) async fn read_packages(
         &self,
         release: &ReleaseTree,
         source: Arc<dyn ContentSource>,
@@ -58,6 +75,14 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Unmet`], [`EngineError::Schema`].
     pub fn admit(&self, packages: &Packages) -> Result<(), EngineError> {
+        self.admitted(packages).map(drop)
+    }
+
+    /// As [`Engine::admit`]; tells what has to be done to the state of each package.
+    ///
+    /// # Errors
+    /// As [`Engine::admit`].
+    pub(super) fn admitted(&self, packages: &Packages) -> Result<Migrations, EngineError> {
         let installed = self.current()?;
         let node = self.facts(packages, installed.as_ref())?;
         let unmet: Vec<_> =
@@ -65,7 +90,7 @@ impl Engine {
         if !unmet.is_empty() {
             return Err(EngineError::Unmet(unmet));
         }
-        self.migrations(packages, installed.as_ref()).map(drop)
+        self.migrations(packages, installed.as_ref())
     }
 
     /// What has to be done to the state of each package.
@@ -113,7 +138,7 @@ impl Engine {
 
     /// The layouts as they are recorded last, in whatever root: state may lie on a disk that outlives it. An
     /// earlier version of this program records none, and changes none.
-    fn schemas(&self) -> Result<BTreeMap<PackageName, u32>, EngineError> {
+    pub(super) fn schemas(&self) -> Result<BTreeMap<PackageName, u32>, EngineError> {
         let current = self.state.current_number().map_err(EngineError::Generation)?;
         let mut numbers = self.state.numbers().map_err(EngineError::Generation)?;
         numbers.retain(|number| current.is_some_and(|current| *number <= current));
@@ -124,6 +149,75 @@ impl Engine {
             }
         }
         Ok(BTreeMap::new())
+    }
+
+    /// The layouts once this has been done.
+    ///
+    /// # Errors
+    /// [`EngineError::Generation`].
+    pub(super) fn schemas_after(
+        &self,
+        migrations: &Migrations,
+    ) -> Result<BTreeMap<PackageName, u32>, EngineError> {
+        let mut schemas = self.schemas()?;
+        for (name, migrate) in migrations {
+            match migrate.to {
+                Some(to) => drop(schemas.insert(name.clone(), to)),
+                None => drop(schemas.remove(name)),
+            }
+        }
+        Ok(schemas)
+    }
+
+    /// What is run for packages when these files change.
+    ///
+    /// # Errors
+    /// [`EngineError::Plan`]; [`EngineError::Unmet`] for state that is larger than its package says.
+    pub(super) fn plan_packages(
+        &self,
+        (before, after): (&Packages, &Packages),
+        migrations: &Migrations,
+        files: &FilePlan,
+    ) -> Result<PackagePlan, EngineError> {
+        let changed = files.changes.iter().map(|change| change.path().clone()).collect();
+        let mut directories = BTreeMap::new();
+        let migrates =
+            |name: &&PackageName| migrations.get(name).is_some_and(|found| !found.steps.is_empty());
+        let named = before.iter().chain(after).filter(|(name, _)| migrates(name));
+        for path in named.filter_map(|(_, package)| package.state.as_ref()).flat_map(|state| &state.paths) {
+            let Some(real) = self.directory(path.inside())? else { continue };
+            if self.root.stat(&real).map_err(EngineError::Root)?.is_some_and(|stat| stat.mount_point) {
+                return Err(EngineError::Plan(PlanError::MountPoint(real)));
+            }
+            let bytes = states::size(&self.root, &real).map_err(EngineError::Root)?;
+            directories.insert(path.clone(), (real, bytes));
+        }
+        let directories = &directories;
+        let plan = plan_packages(&PackageView { before, after, migrations, directories, changed: &changed });
+        let too_large = plan.states.iter().filter(|state| state.bytes > state.limit).map(|state| Unmet {
+            code: "state-too-large".to_owned(),
+            package: state.package.to_string(),
+            need: format!("state of at most {} bytes", state.limit),
+            have: format!("{} bytes of it", state.bytes),
+        });
+        let too_large: Vec<_> = too_large.collect();
+        if !too_large.is_empty() {
+            return Err(EngineError::Unmet(too_large));
+        }
+        for (state, path) in
+            plan.states.iter().flat_map(|state| state.paths.iter().map(move |path| (state, path)))
+        {
+            let inside = |change: &&FileChange| {
+                let directory =
+                    matches!(change, FileChange::MakeDirectory { .. } | FileChange::RemoveDirectory { .. });
+                (change.path() == path || change.path().is_beneath(path)) && !directory
+            };
+            if let Some(change) = files.changes.iter().find(inside) {
+                let (path, package) = (change.path().clone(), state.package.to_string());
+                return Err(EngineError::Plan(PlanError::InState { path, package }));
+            }
+        }
+        Ok(plan)
     }
 
     /// The directory that a path leads to, if there is one.
@@ -164,6 +258,23 @@ impl Engine {
             None => false,
         };
         Ok(Place { exists, mount_point, writable })
+    }
+}
+
+/// The services that are stopped because state is migrated.
+pub(super) fn migrated(plan: &PackagePlan) -> BTreeMap<UnitName, String> {
+    let users = plan.users.iter();
+    users.filter_map(|(unit, package)| Some((unit.parse().ok()?, package.to_string()))).collect()
+}
+
+/// Refuses to migrate state while a service uses it.
+pub(super) fn check_stopped(view: &ServiceView, plan: &ServicePlan) -> Result<(), EngineError> {
+    let runs = |unit: &UnitName| view.status.get(unit).is_some_and(|status| status.pid.is_some());
+    match view.migrated.iter().find(|(unit, _)| runs(unit) && !plan.stop.contains(unit)) {
+        Some((unit, package)) => {
+            Err(EngineError::Plan(PlanError::RunsOn { unit: unit.clone(), package: package.clone() }))
+        }
+        None => Ok(()),
     }
 }
 

@@ -120,6 +120,17 @@ pub struct Kept {
     pub item: Item,
 }
 
+/// State that a generation migrated, as it was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptState {
+    /// Whose it is.
+    pub package: PackageName,
+    /// Where it was.
+    pub path: FlistPath,
+    /// Where it lies now.
+    pub slot: FlistPath,
+}
+
 /// One generation: a complete installed state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
@@ -148,6 +159,9 @@ pub struct Generation {
     /// The directories that these files lie in.
     #[serde(default)]
     pub staging: Vec<FlistPath>,
+    /// State as it was before it was migrated.
+    #[serde(default)]
+    pub states: Vec<KeptState>,
     /// What its packages declare: the way back from their migrations and hooks.
     #[serde(default)]
     pub packages: Packages,
@@ -190,7 +204,7 @@ pub fn generation(
     items: Items,
 ) -> Generation {
     let (kept, staging) = (Vec::new(), Vec::new());
-    let (packages, schemas) = (Packages::new(), None);
+    let (states, packages, schemas) = (Vec::new(), Packages::new(), None);
     let schema = SCHEMA;
     Generation {
         schema,
@@ -204,6 +218,7 @@ pub fn generation(
         items,
         kept,
         staging,
+        states,
         packages,
         schemas,
     }

@@ -297,7 +297,10 @@ impl Effects {
     fn failed(&self, release: &ReleaseTree, error: &EngineError) -> Result<Applied, Problem> {
         let mut releases = Releases::load(&self.engine.state().releases());
         let problem = problem(error);
-        let undone = matches!(error, EngineError::Transaction(TransactionError::Undone(_)));
+        let undone = matches!(
+            error,
+            EngineError::Transaction(TransactionError::Undone(_) | TransactionError::Left { .. })
+        );
         let blamed = matches!(error, EngineError::Transaction(error) if error.is_the_releases_fault());
         let remembered = match blamed {
             true if is_judged(error) => releases.judged_bad(release.id, &problem.message),

@@ -286,6 +286,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_node_lacks_is_exit_code_5_and_in_the_json() {
+        let unmet = flist::package::Unmet {
+            code: "kernel-too-old".into(),
+            package: "web".into(),
+            need: "kernel 9.0.0 or newer".into(),
+            have: "6.1.0".into(),
+        };
+        let problem = Problem { unmet: vec![unmet], ..Problem::new(ProblemKind::Refused, "no") };
+        let failure = Failure::Ask(AskError::Refused(problem));
+        assert_eq!(failure.exit(), Exit::Refused);
+        assert_eq!(failure.as_json()["unmet"][0]["code"], "kernel-too-old");
+        let other = Failure::Ask(AskError::Refused(Problem::new(ProblemKind::Refused, "no")));
+        assert_eq!((other.exit(), other.as_json().get("unmet")), (Exit::Failed, None));
+    }
+
+    #[test]
     fn a_daemon_that_does_not_run_is_exit_code_3() {
         let socket = PathBuf::from("/nowhere");
         let missing = AskError::NotRunning { socket: socket.clone(), source: io::ErrorKind::NotFound.into() };
