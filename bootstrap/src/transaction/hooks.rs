@@ -10,7 +10,7 @@ use super::run::Run;
 use super::{Context, TransactionError, files};
 use crate::plan::{FileChange, HookCall, Moment, Purpose};
 use crate::programs::{Call, Programs};
-use crate::root::{Root, RootError};
+use crate::root::{Root, RootError, failed};
 
 /// How often an inverse, or a hook of a first boot, is run that fails, before the node goes on without it.
 const ATTEMPTS: u32 = 3;
@@ -85,8 +85,11 @@ fn call(
 impl Run<'_> {
     /// Runs a hook. On a first boot there is nothing better to go back to: a failure is told, and the boot goes on.
     pub(super) async fn hook(&mut self, number: usize) -> Result<(), TransactionError> {
-        let announced = self.journal.append(&Record::Hook { hook: number });
-        announced.map_err(TransactionError::Journal)?;
+        // What comes after the commit is run again by recovery, announced or not.
+        if !self.committed {
+            let announced = self.journal.append(&Record::Hook { hook: number });
+            announced.map_err(TransactionError::Journal)?;
+        }
         self.hooks.push(number);
         let hook = &self.header.hooks[number];
         let what = format!("the hook {} of package {}", hook.name, hook.package);
@@ -178,7 +181,8 @@ async fn take_back(
     let mut last = None;
     for _ in 0..ATTEMPTS {
         match run(programs, &call, &what).await {
-            Ok(()) => return Ok(None),
+            // On the medium before anybody notes that it is done.
+            Ok(()) => return sync(root).map(|()| None),
             Err(error) => last = Some(error),
         }
     }
@@ -191,6 +195,12 @@ async fn take_back(
         }
         None => Ok(None),
     }
+}
+
+/// Waits until what programs have done to the root is on its medium.
+pub(super) fn sync(root: &Root) -> Result<(), TransactionError> {
+    let top = FlistPath::root();
+    root.disk().sync_filesystem(&top).map_err(failed("sync", &top)).map_err(TransactionError::Root)
 }
 
 /// What recovery knows of the hooks of a transaction.

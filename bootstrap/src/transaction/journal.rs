@@ -199,6 +199,10 @@ impl Journal {
     /// # Errors
     /// [`JournalError::File`].
     pub fn reserve(&self, bytes: u64) -> Result<(), JournalError> {
+        // There is no space of no size (fallocate(2)).
+        if bytes == 0 {
+            return Ok(());
+        }
         match self.place.disk.reserve(&self.place.at, bytes) {
             Err(error) if error.raw_os_error() != Some(Errno::EOPNOTSUPP as i32) => {
                 Err(self.place.failed("take space for", error))

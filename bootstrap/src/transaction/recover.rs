@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use zinit_client::{Target, UnitName};
 
-use super::hooks::Begun;
+use super::hooks::{Begun, sync};
 use super::journal::{Header, JournalPlace, Record, Swap};
 use super::services::{self, ServiceError};
 use super::undo::clean_up;
@@ -72,6 +72,7 @@ pub async fn recover(
             // They come after the services, and the journal is what tells of them.
             bring_up_all(zinit, header).await;
             hooks.run_rest().await;
+            sync(root)?;
         }
         finish(root, header, &current, &journal)?;
         if current.cause != Cause::SelfUpdate {

@@ -9,7 +9,7 @@ use zinit_client::{ServiceUnit, UnitName};
 
 use super::journal::{Header, Journal, JournalPlace, Record, Swap};
 use super::states::{self, StateSlot};
-use super::{Context, Progress, TransactionError, files, services, staging};
+use super::{Context, Progress, TransactionError, files, hooks, services, staging};
 use crate::boot_info::{self, BootInfo};
 use crate::generation::{Cause, Generation, Kept, KeptState, Packages};
 use crate::health::{HealthLimits, HealthWatch};
@@ -328,6 +328,9 @@ impl<'r> Run<'r> {
         let Header { staging, states, .. } = &self.header;
         let settled = staging::settle(&self.context.root, (staging, states), &self.generation);
         let settled = settled.map_err(TransactionError::Root);
+        // Once the journal is gone nobody runs hooks again.
+        let synced = || if self.hooks.is_empty() { Ok(()) } else { hooks::sync(&self.context.root) };
+        let settled = settled.and_then(|()| synced());
         let ended = settled.and_then(|()| self.journal.end().map_err(TransactionError::Journal));
         if let Err(error) = ended {
             tracing::warn!(error = %flist::report(&error), "what was staged is still there; the next start removes it");

@@ -138,7 +138,7 @@ impl Finding {
             size_of::<Subject>()
                 + match subject {
                     Subject::Path(path) => path.as_bytes().len(),
-                    Subject::Unit(name) => name.len(),
+                    Subject::Unit(name) | Subject::Package(name) => name.len(),
                 }
         };
         size_of::<Self>()

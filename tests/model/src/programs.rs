@@ -1,8 +1,8 @@
 //! Programs of packages: scripts of a few words, each of which is one effect.
 //!
 //! ```text
-//! set /etc/cache new      the file has this content, and nothing else
-//! del /etc/cache          the file is gone
+//! set /tmp/made-cache new      the file has this content, and nothing else
+//! del /tmp/made-cache          the file is gone
 //! exits                   the program fails
 //! ```
 //! Every line does no more when it is done twice, as the contract of hooks demands.

@@ -56,7 +56,9 @@ impl Effects {
         let own =
             |path: &FlistPath| root.canonical(path).is_ok_and(|place| root.outer(&place) == self.program);
         items_of(&release.tree).into_iter().filter(|(path, _)| own(path)).any(|(path, item)| {
-            let found = root.canonical(&path).and_then(|place| root.observe(&place));
+            let found = root
+                .canonical(&path)
+                .and_then(|place| root.observe(&place, item.codec().unwrap_or_default()));
             found.is_ok_and(|found| found.is_none_or(|found| found.item.what != item.what))
         })
     }

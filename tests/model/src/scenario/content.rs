@@ -88,8 +88,8 @@ fn first() -> Vec<FileSpec> {
         small(),
         &[
             (PACKAGE, 0o644, FIRST),
-            ("lib/web/old", 0o755, "#!/bin/sh\nset /etc/old 1\n"),
-            ("lib/web/old-back", 0o755, "#!/bin/sh\ndel /etc/old\n"),
+            ("lib/web/old", 0o755, "#!/bin/sh\nset /tmp/made-old 1\n"),
+            ("lib/web/old-back", 0o755, "#!/bin/sh\ndel /tmp/made-old\n"),
         ],
     )
 }
@@ -101,12 +101,12 @@ fn second() -> Vec<FileSpec> {
         &[
             (PACKAGE, 0o644, SECOND),
             ("bin/web", 0o755, "#!/bin/sh\nweb 2"),
-            ("lib/web/before", 0o755, "#!/bin/sh\nset /etc/before 2\n"),
-            ("lib/web/before-back", 0o755, "#!/bin/sh\ndel /etc/before\n"),
-            ("lib/web/cache", 0o755, "#!/bin/sh\nset /etc/cache 2\n"),
-            ("lib/web/cache-back", 0o755, "#!/bin/sh\ndel /etc/cache\n"),
-            ("lib/web/after", 0o755, "#!/bin/sh\nset /etc/after 2\n"),
-            ("lib/web/after-back", 0o755, "#!/bin/sh\ndel /etc/after\n"),
+            ("lib/web/before", 0o755, "#!/bin/sh\nset /tmp/made-before 2\n"),
+            ("lib/web/before-back", 0o755, "#!/bin/sh\ndel /tmp/made-before\n"),
+            ("lib/web/cache", 0o755, "#!/bin/sh\nset /tmp/made-cache 2\n"),
+            ("lib/web/cache-back", 0o755, "#!/bin/sh\ndel /tmp/made-cache\n"),
+            ("lib/web/after", 0o755, "#!/bin/sh\nset /tmp/made-after 2\n"),
+            ("lib/web/after-back", 0o755, "#!/bin/sh\ndel /tmp/made-after\n"),
             ("lib/web/up", 0o755, "#!/bin/sh\nset /srv/web/data layout 2\nset /srv/web/new made\n"),
             ("lib/web/down", 0o755, "#!/bin/sh\nset /srv/web/data layout 1\ndel /srv/web/new\n"),
         ],
@@ -223,7 +223,7 @@ pub fn all() -> Vec<Scenario> {
                 "a hook that fails",
                 Act::Upgrade,
                 Some(first()),
-                with(second(), &[("lib/web/after", 0o755, "#!/bin/sh\nset /etc/after 2\nexits\n")]),
+                with(second(), &[("lib/web/after", 0o755, "#!/bin/sh\nset /tmp/made-after 2\nexits\n")]),
             )
         },
         scenario("first boot with hooks", Act::Boot, None, second()),
