@@ -19,6 +19,7 @@ use crate::hubs;
 use crate::lock::{self, EngineLock, LockError};
 use crate::newer;
 use crate::plan::Purpose;
+use crate::releases::Releases;
 use crate::root::Root;
 use crate::settings::Settings;
 use crate::source::{BlockSource, ContentSource, MountSource, cached};
@@ -93,6 +94,16 @@ pub enum BootError {
     Broken(#[source] tokio::task::JoinError),
 }
 
+impl BootError {
+    /// Whether a release was refused that another node, or this one at another time, could install.
+    fn is_about_this_node(&self) -> bool {
+        let refused = |source: &EngineError| {
+            matches!(source, EngineError::Unmet(_) | EngineError::Schema(_) | EngineError::Package { .. })
+        };
+        matches!(self, Self::Engine { source, .. } if refused(source))
+    }
+}
+
 /// Boots the node: returns when a release is installed, recorded and its services are monitored. A root
 /// that has a generation of the same channel keeps it, without asking the hub: changing it is identityd's
 /// work. So a second run changes nothing. Where the channel offers a release that is bad on this node, or held, the
@@ -126,7 +137,17 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
         Choice::Offered(release) => {
             let release = ReleaseTree::read(*release).map_err(|error| not_installed(settings, error))?;
             let engine = open_engine(settings, &lock, release.records())?;
-            install(&engine, &lock, settings, &release).await
+            match install(&engine, &lock, settings, &release).await {
+                Err(refused) if refused.is_about_this_node() => {
+                    let numbers = choice::others(&engine, &release)?;
+                    if numbers.is_empty() {
+                        return Err(refused);
+                    }
+                    tracing::error!(reason = %flist::report(&refused), "NOT installing what the channel offers, but what is recorded");
+                    install_recorded(&engine, &lock, settings, &numbers).await
+                }
+                installed => installed,
+            }
         }
         Choice::Recorded { numbers, why } => {
             tracing::error!(reason = why, "NOT installing what the channel offers, but what is recorded");
@@ -227,6 +248,15 @@ async fn install(
         Err(error) => Err(error),
     };
     content.close().await?;
+    if let Err(EngineError::Transaction(error)) = &installed
+        && error.is_judged()
+    {
+        // The next attempt takes another one.
+        let noted = Releases::load(&engine.state().releases()).judged_bad(release.id, &flist::report(error));
+        if let Err(error) = noted {
+            tracing::error!(error = %flist::report(&error), "the failure cannot be remembered");
+        }
+    }
     installed.map_err(|error| not_installed(settings, error))?;
     if engine.identity().map_err(BootError::State)?.volatile
         && let Err(error) = DirStore::new(&settings.cache_dir).clear()

@@ -24,6 +24,7 @@ pub mod lock;
 mod newer;
 pub mod plan;
 mod processes;
+pub mod programs;
 mod rehearsal;
 pub mod releases;
 pub mod root;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flist::package::{Package, PackageName};
 use flist::path::FlistPath;
 use flist::rehearsal::{
     Facts, Finding, FutureRoot, Node, Purpose, RootError, Service, machine, rehearse, without_repeats,
@@ -9,6 +10,7 @@ use flist::rehearsal::{
 use zinit_client::{ServiceUnit, UnitName};
 
 use crate::disk::{Kind, is_absent};
+use crate::generation::Packages;
 use crate::plan::FileChange;
 use crate::root::Root;
 use crate::transaction::journal::Swap;
@@ -24,20 +26,22 @@ pub(crate) fn findings(
     root: &Root,
     swaps: &[Swap],
     (before, after): (&Units, &Units),
+    packages: &Packages,
 ) -> Result<Vec<Finding>, RootError> {
     let changed: Vec<FlistPath> = swaps
         .iter()
         .filter(|swap| swap.change.staged().is_some())
         .map(|swap| swap.change.path().clone())
         .collect();
-    let look = |root: &dyn FutureRoot, units: &Units| {
-        let facts = Facts { services: &services(units), changed: &changed, machine: here() };
+    let look = |root: &dyn FutureRoot, units: &Units, packages: &Packages| {
+        let services = [services(units), programs(packages)].concat();
+        let facts = Facts { services: &services, changed: &changed, machine: here() };
         rehearse(root, &facts)
     };
     let known: BTreeSet<Finding> =
-        look(&AfterSwap { root, placed: BTreeMap::new() }, before)?.into_iter().collect();
+        look(&AfterSwap { root, placed: BTreeMap::new() }, before, &Packages::new())?.into_iter().collect();
     let placed = swaps.iter().map(|swap| (swap.change.path(), Placed::of(swap))).collect();
-    let mut found = look(&AfterSwap { root, placed }, after)?;
+    let mut found = look(&AfterSwap { root, placed }, after, packages)?;
     found.retain(|finding| !known.contains(finding));
     Ok(without_repeats(found))
 }
@@ -63,6 +67,13 @@ fn services(units: &Units) -> Vec<Service> {
         [exec, test]
     };
     units.iter().flat_map(of).flatten().collect()
+}
+
+fn programs(packages: &Packages) -> Vec<Service> {
+    let of = |(name, package): (&PackageName, &Package)| {
+        package.programs().map(|(_, command)| Service::of_package(name, command)).collect::<Vec<_>>()
+    };
+    packages.iter().flat_map(of).collect()
 }
 
 /// What is at a path after the swap.

@@ -23,7 +23,8 @@ pub enum Exit {
     Unreachable = 3,
     /// The hub or the store does not have it.
     NotFound = 4,
-    /// The hub or the store refused: no or another token, a name that is taken, no room.
+    /// The hub or the store refused: no or another token, a name that is taken, no room. Or a node is not one for
+    /// the release: preconditions, state that it could not read.
     Refused = 5,
     /// `diff` found differences, `verify` blocks that are missing or wrong, `lint` what would not run.
     Differs = 6,
@@ -36,7 +37,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   2  wrong usage or settings: the same command will fail again
   3  hub, store or identityd not reached: later it may work
   4  the hub or the store does not have it
-  5  the hub or the store refused: token, name that is taken, no room
+  5  refused: token, name that is taken, no room; or what a release asks of a node
   6  diff, verify or lint found something";
 
 impl Exit {

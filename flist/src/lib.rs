@@ -23,6 +23,7 @@ pub mod mount;
 pub mod mountinfo;
 #[cfg(feature = "publish")]
 pub mod pack;
+pub mod package;
 pub mod path;
 pub mod progress;
 #[cfg(feature = "publish")]

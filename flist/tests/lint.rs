@@ -249,3 +249,49 @@ fn publishing_is_refused_before_anything_is_sent() {
     assert_ne!(blocks(), 0);
     assert!(serving.stop());
 }
+
+const DESCRIPTION: &str = "usr/lib/molt/packages/app.yaml";
+
+#[test]
+fn package_descriptions_are_checked_with_the_programs_that_they_name() {
+    let whole = "hooks: [{name: cache, when: before-start, run: [/usr/lib/app/hook], undo: [/usr/lib/app/hook, back]}]
+state:
+  schema: 2
+  paths: [/var/lib/app]
+  services: [app]
+  migrations: [{to: 2, run: [/usr/lib/app/migrate, up], undo: [/usr/lib/app/migrate, down]}]
+";
+    let package = Package::new();
+    package.script("usr/bin/app").unit("app", "exec: app\n").unit("identityd", "exec: app\n");
+    package.script("usr/lib/app/hook").script("usr/lib/app/migrate").file(DESCRIPTION, 0o644, whole);
+    assert_eq!(codes_of(&package), [""; 0]);
+    for (from, to, expected) in [
+        ("/usr/lib/app/hook]", "/usr/lib/app/gone]", "error missing-hook"),
+        ("/usr/lib/app/migrate, down", "/etc/zinit/app.yaml", "error exec-not-executable"),
+        (", undo: [/usr/lib/app/migrate, down]", "", "error no-inverse"),
+        ("schema: 2", "schema: 3", "error schema-gap"),
+        ("[app]", "[web]", "error unit-missing-dependency"),
+        ("paths:", "path:", "error package-invalid"),
+        ("/var/lib/app", "/usr/lib/app", "error state-shipped"),
+    ] {
+        let changed = whole.replacen(from, to, 1);
+        assert_ne!(changed, whole);
+        let found = codes_of(package.file(DESCRIPTION, 0o644, &changed));
+        assert!(!found.is_empty() && found.iter().all(|found| found == expected), "{to}: {found:?}");
+    }
+    let refused = flist(&["lint", text(package.file(DESCRIPTION, 0o644, "requires: {}\nhook: []\n").path())]);
+    let said = String::from_utf8(refused.stdout).unwrap();
+    assert!(said.contains("unknown field `hook`") && said.contains("line 2 column 1"), "{said}");
+    assert_eq!(refused.status.code(), Some(6));
+    package.file(DESCRIPTION, 0o644, whole).script("usr/lib/molt/packages/app.yml");
+    assert_eq!(codes_of(&package), ["error package-invalid"]);
+}
+
+#[test]
+fn a_release_whose_hook_is_not_there_is_not_published_also_without_a_base() {
+    let package = Package::new();
+    let text_of = "hooks: [{name: x, when: after-start, run: [/usr/bin/gone], undo: []}]";
+    package.file(DESCRIPTION, 0o644, text_of);
+    let (found, code) = lint(&[text(package.path())]);
+    assert_eq!((found, code), (vec!["error missing-hook".to_owned()], 6));
+}

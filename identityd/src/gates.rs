@@ -291,7 +291,12 @@ fn refused(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
         ),
         inputs: json!({ "problem": problem }),
         at: next_check.filter(|_| problem.is_some()).cloned(),
-        on: "another release",
+        on: match problem {
+            Some(problem) if !problem.unmet.is_empty() => {
+                "another release, or a change of this node, which is looked at again at each poll"
+            }
+            _ => "another release",
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use flist::hub::{Channel, Release, ReleaseId};
 
 use super::BootError;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, ReleaseTree};
 use crate::generation::{Cause, Generation};
 use crate::held;
 use crate::releases::{Note, Releases};
@@ -49,6 +49,17 @@ pub(super) fn choose(engine: &Engine, state_dir: &Path, offered: Box<Release>) -
         return Ok(Choice::Offered(offered));
     }
     Ok(Choice::Recorded { numbers, why })
+}
+
+/// The recorded generations that can be installed instead of a release, the best one first.
+///
+/// # Errors
+/// [`BootError::State`].
+pub(super) fn others(engine: &Engine, instead_of: &ReleaseTree) -> Result<Vec<u64>, BootError> {
+    let releases = Releases::load(&engine.state().releases());
+    let recorded = recorded(engine).map_err(BootError::State)?;
+    let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
+    Ok(good(&recorded, &instead_of.channel, |release| is_bad(release) || *release == instead_of.id))
 }
 
 /// What speaks against a release.

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, mkdirat, mknodat, utimensat};
 use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
+use nix::sys::statvfs::FsFlags;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 use rustix::fs::{FallocateFlags, RenameFlags, StatxAttributes, StatxFlags, renameat_with};
@@ -165,7 +166,8 @@ impl Disk for Beneath {
             (false, true) => available_memory()?,
             (false, false) => None,
         };
-        Ok(Filesystem { device, in_ram, copies_up: kind == OVERLAYFS_SUPER_MAGIC, available })
+        let read_only = statfs.flags().contains(FsFlags::ST_RDONLY);
+        Ok(Filesystem { device, in_ram, read_only, copies_up: kind == OVERLAYFS_SUPER_MAGIC, available })
     }
 
     fn copy_up(&self, path: &FlistPath) -> io::Result<()> {

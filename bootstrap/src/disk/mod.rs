@@ -66,6 +66,8 @@ pub struct Filesystem {
     pub device: u64,
     /// It lies in RAM (tmpfs or ramfs): what is kept in it costs memory and is lost at the next start.
     pub in_ram: bool,
+    /// Nothing can be written to it, also not by root.
+    pub read_only: bool,
     /// What is replaced in it is copied first, because it lies in a layer below (overlayfs).
     pub copies_up: bool,
     /// Bytes that can still be written to it, for one in RAM at most what memory is available; `None` where

@@ -3,6 +3,7 @@
 use flist::format::FormatError;
 use flist::hub::FlistName;
 use flist::merge::MergeError;
+use flist::package::{PackageError, SchemaRefusal, Unmet};
 use flist::path::FlistPath;
 use zinit_client::UnitError;
 
@@ -65,6 +66,24 @@ pub enum EngineError {
         #[source]
         source: SourceError,
     },
+    /// The description of a package is not usable.
+    #[error("the package description /{path} of the release is not usable")]
+    Package {
+        /// The description.
+        path: FlistPath,
+        /// What is wrong with it.
+        #[source]
+        source: PackageError,
+    },
+    /// This node is not as packages of the release need it.
+    #[error("this node does not meet what the release asks for: {}; nothing was fetched", in_words(.0))]
+    Unmet(Vec<Unmet>),
+    /// The release could not read the state that its packages have on this node.
+    #[error("the release could not read the state on this node: {}", in_words(.0))]
+    Schema(Vec<SchemaRefusal>),
+    /// The stores of the release cannot be used.
+    #[error("the package descriptions of the release cannot be read: {0}")]
+    NoSource(String),
     /// The supervisor does not answer.
     #[error("cannot find out what runs")]
     Service(#[source] ServiceError),
@@ -86,6 +105,21 @@ pub enum EngineError {
     /// A thread of the engine failed.
     #[error("looking at the node broke off")]
     Broken(#[source] tokio::task::JoinError),
+}
+
+impl EngineError {
+    /// Whether another version of Molt may see it in another way: a release that brings one is not held up by it.
+    pub fn is_about_molt(&self) -> bool {
+        match self {
+            Self::Package { .. } => true,
+            Self::Unmet(unmet) => unmet.iter().all(Unmet::is_about_molt),
+            _ => false,
+        }
+    }
+}
+
+fn in_words<T: std::fmt::Display>(reasons: &[T]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn targets(numbers: &[u64]) -> String {

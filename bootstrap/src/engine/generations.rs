@@ -29,6 +29,9 @@ pub struct Listed {
     pub current: bool,
     /// It can be gone back to.
     pub target: bool,
+    /// Why it cannot be gone back to all the same: its release could not read the state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
     /// What it came from.
     pub cause: Cause,
     /// Its release's version.
@@ -66,10 +69,14 @@ impl Engine {
                 continue;
             }
             let is_current = current == Some(number);
+            let target = !is_current && generation.cause != Cause::SelfUpdate;
+            let blocked = self.unreadable(&generation)?.filter(|_| target);
+            let blocked = blocked.map(|refused| flist::report(&refused));
             listed.push(Listed {
                 number,
                 current: is_current,
-                target: !is_current && generation.cause != Cause::SelfUpdate,
+                target,
+                blocked,
                 cause: generation.cause,
                 version: generation.version.to_string(),
                 release: generation.release,
@@ -77,6 +84,16 @@ impl Engine {
             });
         }
         Ok(listed)
+    }
+
+    /// Why a recorded generation could not read the state on this node, as its packages were described when it was
+    /// installed.
+    fn unreadable(&self, generation: &Generation) -> Result<Option<EngineError>, EngineError> {
+        match self.migrations(&generation.packages, self.current()?.as_ref()) {
+            Ok(_) => Ok(None),
+            Err(refused @ EngineError::Schema(_)) => Ok(Some(refused)),
+            Err(error) => Err(error),
+        }
     }
 
     /// What is recorded and not damaged.
@@ -106,7 +123,7 @@ impl Engine {
     /// a number, that of the newest generation whose release is not the current one.
     ///
     /// # Errors
-    /// [`EngineError::NoGeneration`], [`EngineError::NothingBefore`].
+    /// [`EngineError::NoGeneration`], [`EngineError::NothingBefore`], [`EngineError::Schema`].
     pub fn revert_target(&self, number: Option<u64>) -> Result<(u64, ReleaseTree), EngineError> {
         let listed = self.generations()?;
         let now = listed.iter().find(|listed| listed.current).map(|listed| listed.release);
@@ -121,7 +138,12 @@ impl Engine {
                 return Err(EngineError::NothingBefore(targets.collect()));
             }
         };
-        Ok((number, ReleaseTree::recorded(&self.state, number)?))
+        let target = self.state.recorded(number).map_err(EngineError::Generation)?;
+        let target = target.ok_or(EngineError::NoGeneration(number))?;
+        match self.unreadable(&target)? {
+            Some(refused) => Err(refused),
+            None => Ok((number, ReleaseTree::recorded(&self.state, number)?)),
+        }
     }
 
     /// Plans to put an earlier generation back; touches nothing. What is kept on this node is not asked of

@@ -4,6 +4,7 @@ mod error;
 mod generations;
 mod look;
 mod outdated;
+mod packages;
 mod release;
 mod services;
 mod space;
@@ -21,18 +22,21 @@ pub use error::EngineError;
 pub use generations::{Collected, Listed};
 use look::{Look, View};
 pub use outdated::Outdated;
+use packages::{Migrations, check_stopped, migrated};
 pub use release::ReleaseTree;
 use services::leaders;
 pub use space::Cost;
 
-use crate::generation::{Cause, Generation, RootIdentity, Standing, StateDir, generation};
+use crate::generation::{Cause, Generation, Packages, RootIdentity, Standing, StateDir, generation};
 use crate::health::HealthLimits;
 use crate::item::Items;
 use crate::lock::EngineLock;
 use crate::plan::services::SUPERVISOR;
 use crate::plan::{
-    FileChange, Plan, PlanError, Purpose, UNIT_DIRECTORY, Wanted, plan_files, plan_services, unit_name,
+    FileChange, PackagePlan, Plan, PlanError, Purpose, UNIT_DIRECTORY, Wanted, plan_files, plan_services,
+    unit_name,
 };
+use crate::programs::{InRoot, Programs};
 use crate::root::{Found, Root};
 use crate::settings::Settings;
 use crate::source::ContentSource;
@@ -85,6 +89,7 @@ pub struct Engine {
     root: Arc<Root>,
     state: StateDir,
     zinit: Arc<dyn Supervisor>,
+    programs: Arc<dyn Programs>,
     health: HealthLimits,
     keep: Option<usize>,
     fetched_at_once: usize,
@@ -117,10 +122,12 @@ impl Engine {
     /// An engine on this root, this state and this supervisor.
     pub fn on(root: Root, state: StateDir, zinit: Arc<dyn Supervisor>) -> Self {
         let protected = PROTECTED.iter().filter_map(|name| name.parse().ok()).collect();
+        let programs = Arc::new(InRoot::new(root.path()));
         Self {
             root: Arc::new(root),
             state,
             zinit,
+            programs,
             health: HealthLimits::default(),
             keep: None,
             fetched_at_once: FETCHED_AT_ONCE,
@@ -132,6 +139,13 @@ impl Engine {
     #[must_use]
     pub fn with_health(mut self, health: HealthLimits) -> Self {
         self.health = health;
+        self
+    }
+
+    /// The same engine, which has programs of packages run by somebody else.
+    #[must_use]
+    pub fn running(mut self, programs: Arc<dyn Programs>) -> Self {
+        self.programs = programs;
         self
     }
 
@@ -195,7 +209,10 @@ impl Engine {
     /// [`EngineError::Transaction`].
     #[tracing::instrument(level = "debug", skip_all)]
     pub async fn recover(&self, lock: &EngineLock) -> Result<Recovery, EngineError> {
-        let recovered = recover(&self.root, &self.state, &self.identity()?, self.zinit()).await;
+        let recovered = {
+            let programs = self.programs.as_ref();
+            recover(&self.root, &self.state, &self.identity()?, self.zinit(), programs).await
+        };
         let recovered = recovered.map_err(EngineError::Transaction)?;
         if recovered != Recovery::Clean
             && let Err(error) = self.collect(lock, None, false)
@@ -265,6 +282,14 @@ impl Engine {
         let standing = self.standing()?;
         let first_boot = standing == Standing::Nothing;
         let installed = standing.generation();
+        let packages = match purpose {
+            Purpose::SelfUpdate => Packages::new(),
+            _ => self.read_packages(release, source.clone()).await?,
+        };
+        let migrations = match purpose {
+            Purpose::SelfUpdate => Migrations::new(),
+            _ => self.admitted(&packages)?,
+        };
         let base = installed.as_ref().map_or_else(Items::new, |installed| installed.items.clone());
         let look = Look { root: self.root.clone(), tree: release.tree.clone(), base, only: only.cloned() };
         let view = tokio::task::spawn_blocking(move || look.take(source.as_ref()));
@@ -273,13 +298,23 @@ impl Engine {
         let files = plan_files(&base, &wanted, &found, first_boot).map_err(EngineError::Plan)?;
         let items = installed_after(installed.as_ref(), &wanted, only.is_some());
         let (after, before) = (units.after(&files.changes), units.before);
+        let nothing = Packages::new();
+        let packages_before = installed.as_ref().map_or(&nothing, |installed| &installed.packages);
+        let package_plan = match purpose {
+            Purpose::SelfUpdate => PackagePlan::default(),
+            _ => self.plan_packages((packages_before, &packages), &migrations, &files)?,
+        };
         let services = match purpose {
             Purpose::SelfUpdate => Default::default(),
             Purpose::Boot | Purpose::Upgrade | Purpose::Revert => {
                 let mut view =
                     self.service_view(&files.changes, &found, (&base, &items), (&before, &after)).await?;
                 view.starts_missing = purpose == Purpose::Boot;
-                plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Order(error)))?
+                view.migrated = migrated(&package_plan);
+                let services =
+                    plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Order(error)))?;
+                check_stopped(&view, &services)?;
+                services
             }
         };
         let (version, id) = match (&installed, purpose) {
@@ -295,15 +330,20 @@ impl Engine {
             (_, None) => Cause::FirstBoot,
             (_, Some(_)) => Cause::Release,
         };
-        let space = self.space(&files, &found, release, items.len())?;
+        let space = self.space((&files, &package_plan), &found, release, items.len())?;
         let number = self.state.next_number().map_err(EngineError::Generation)?;
         let what = (release.channel.clone(), version, id, release.flists.as_slice());
         let (identity, info) = (self.identity()?, release.info.clone());
         let paths = files.changes.iter().map(FileChange::path);
         let seen = paths.filter_map(|path| Some((path.clone(), found.get(path)?.clone()))).collect();
+        let (packages, schemas) = match (purpose, &installed) {
+            (Purpose::SelfUpdate, Some(installed)) => (installed.packages.clone(), self.schemas()?),
+            _ => (packages, self.schemas_after(&migrations)?),
+        };
+        let generation = generation(number, cause, what, identity, info, items);
         Ok(Prepared {
-            plan: Plan::new(purpose, files, services, space),
-            generation: generation(number, cause, what, identity, info, items),
+            plan: Plan::new(purpose, files, services, package_plan, space),
+            generation: Generation { packages, schemas: Some(schemas), ..generation },
             seen,
             release: release.clone(),
             before,
@@ -332,6 +372,7 @@ impl Engine {
             root: self.root.clone(),
             state: &self.state,
             zinit: self.zinit(),
+            programs: self.programs.as_ref(),
             health: self.health,
             fetched_at_once: self.fetched_at_once,
             tree: prepared.release.tree.clone(),

@@ -54,6 +54,7 @@ impl Engine {
             changed_files,
             executables,
             in_use: in_use.await.map_err(EngineError::Broken)?,
+            migrated: BTreeMap::new(),
             protected: self.protected.clone(),
             starts_missing: false,
         })

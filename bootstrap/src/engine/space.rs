@@ -1,6 +1,6 @@
 //! How much space a plan takes on this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flist::path::FlistPath;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Engine, EngineError, Prepared, ReleaseTree};
 use crate::disk::Filesystem;
-use crate::plan::{FileChange, FilePlan, Space, SpaceSum};
+use crate::plan::{FileChange, FilePlan, PackagePlan, Space, SpaceSum};
 use crate::root::{Found, failed};
 use crate::transaction::staging;
 
@@ -47,7 +47,7 @@ impl Engine {
     /// [`EngineError::NoSpace`] names the first one that has too little.
     pub(super) fn space(
         &self,
-        files: &FilePlan,
+        (files, packages): (&FilePlan, &PackagePlan),
         found: &BTreeMap<FlistPath, Found>,
         release: &ReleaseTree,
         installed: usize,
@@ -64,6 +64,19 @@ impl Engine {
             let copied = old.map_or(0, |old| old.item.size());
             let at = self.root.outer(&top).display().to_string();
             sum.add(filesystem.device, || describe(&filesystem, at), new.saturating_add(copied));
+        }
+        for state in &packages.states {
+            let mut counted = BTreeSet::new();
+            for path in &state.paths {
+                let filesystem = self.root.disk().filesystem(path);
+                let filesystem = filesystem.map_err(failed("look at the file system of", path));
+                let filesystem = filesystem.map_err(EngineError::Root)?;
+                let at = self.root.outer(path).display().to_string();
+                // A copy is as large as it may become, wherever the parts of it are.
+                if counted.insert(filesystem.device) {
+                    sum.add(filesystem.device, || describe(&filesystem, at), state.limit);
+                }
+            }
         }
         let (filesystem, at) = self.state.filesystem().map_err(EngineError::Generation)?;
         let records = (installed + files.changes.len()) as u64 * RECORD + release.recorded_bytes();

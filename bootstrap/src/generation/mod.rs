@@ -20,10 +20,12 @@ mod identity;
 mod retention;
 mod state;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
 use flist::hub::{Channel, FlistName, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
+use flist::package::{Package, PackageName};
 use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
 
@@ -130,6 +132,17 @@ pub struct RecordedFlist {
     pub sha256: Sha256,
 }
 
+/// State that a generation migrated, as it was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptState {
+    /// Whose it is.
+    pub package: PackageName,
+    /// Where it was.
+    pub path: FlistPath,
+    /// Where it lies now.
+    pub slot: FlistPath,
+}
+
 /// One generation: a complete installed state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
@@ -161,7 +174,19 @@ pub struct Generation {
     /// The directories that these files lie in.
     #[serde(default)]
     pub staging: Vec<FlistPath>,
+    /// State as it was before it was migrated.
+    #[serde(default)]
+    pub states: Vec<KeptState>,
+    /// What its packages declare: the way back from their migrations and hooks.
+    #[serde(default)]
+    pub packages: Packages,
+    /// The layout of each package's state; `None` when whoever recorded this did not know of such things.
+    #[serde(default)]
+    pub schemas: Option<BTreeMap<PackageName, u32>>,
 }
+
+/// Package descriptions by name.
+pub type Packages = BTreeMap<PackageName, Package>;
 
 /// What the state says about a root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,6 +224,7 @@ pub fn generation(
         RecordedFlist { package, location, sha256: *sha256 }
     };
     let flists = flists.iter().map(recorded).collect();
+    let (states, packages, schemas) = (Vec::new(), Packages::new(), None);
     Generation {
         schema: SCHEMA,
         number,
@@ -212,5 +238,8 @@ pub fn generation(
         items,
         kept,
         staging,
+        states,
+        packages,
+        schemas,
     }
 }

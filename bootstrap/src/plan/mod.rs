@@ -6,14 +6,17 @@
 
 mod etc_merge;
 pub mod files;
+mod packages;
 pub mod services;
 mod space;
 
+use flist::package::Direction;
 use flist::path::{FlistPath, PathError};
 use serde::{Deserialize, Serialize};
 use zinit_client::{OrderError, UnitName};
 
 pub use files::{FileChange, FilePlan, Wanted, plan_files};
+pub use packages::{HookCall, MigrationCall, Moment, PackagePlan, PackageView, StateChange, plan_packages};
 pub use services::{ServiceNote, ServicePlan, ServiceView, Verdict, plan_services};
 pub use space::{Space, SpaceSum};
 
@@ -53,6 +56,26 @@ pub enum PlanError {
     /// A path cannot be made.
     #[error("a path of the release is not possible in this root file system")]
     Path(#[source] PathError),
+    /// The state of a package cannot be migrated while a service runs on.
+    #[error(
+        "the state of package {package} cannot be migrated, because {unit} uses it and is not stopped by an upgrade"
+    )]
+    RunsOn {
+        /// The service.
+        unit: UnitName,
+        /// The package.
+        package: String,
+    },
+    /// A path of the release lies in state that is migrated.
+    #[error(
+        "the release changes /{path}, which lies in the state of package {package} that is migrated; ship it elsewhere"
+    )]
+    InState {
+        /// The path.
+        path: FlistPath,
+        /// The package.
+        package: String,
+    },
     /// Units depend on each other in a circle.
     #[error("the services of the release cannot be ordered")]
     Order(#[source] OrderError),
@@ -103,6 +126,22 @@ pub enum Step {
         /// The service.
         unit: UnitName,
     },
+    /// Run a program of a package. Inverse: the program that it declares for that.
+    Hook {
+        /// Index in [`PackagePlan::hooks`].
+        hook: usize,
+    },
+    /// Copy the state that is migrated.
+    CopyStates,
+    /// Run a program of a migration on the copy.
+    Migrate {
+        /// Index in [`PackagePlan::states`].
+        state: usize,
+        /// Index in [`StateChange::steps`].
+        program: usize,
+    },
+    /// Exchange the copies with the state. Inverse: the same exchange again.
+    SwapStates,
     /// Make change number `change`. Inverse: the same exchange again.
     Swap {
         /// Index in [`Plan::changes`].
@@ -129,6 +168,10 @@ impl std::fmt::Display for Step {
             Self::Rehearse => f.write_str("rehearse"),
             Self::Sync => f.write_str("sync"),
             Self::Stop { unit } => write!(f, "stop {unit}"),
+            Self::Hook { hook } => write!(f, "hook {hook}"),
+            Self::CopyStates => f.write_str("copy"),
+            Self::Migrate { state, program } => write!(f, "migrate {state} {program}"),
+            Self::SwapStates => f.write_str("exchange"),
             Self::Swap { change } => write!(f, "swap {change}"),
             Self::Start { unit } => write!(f, "start {unit}"),
             Self::Soak => f.write_str("soak"),
@@ -147,6 +190,8 @@ pub struct Plan {
     pub files: FilePlan,
     /// What happens to services.
     pub services: ServicePlan,
+    /// What is run for packages.
+    pub packages: PackagePlan,
     /// The space it takes.
     pub space: Vec<Space>,
     /// The steps in order.
@@ -155,14 +200,21 @@ pub struct Plan {
 
 impl Plan {
     /// Puts the decisions in order.
-    pub fn new(purpose: Purpose, files: FilePlan, services: ServicePlan, space: Vec<Space>) -> Self {
-        let steps = steps(purpose, &files, &services);
-        Self { purpose, files, services, space, steps }
+    pub fn new(
+        purpose: Purpose,
+        files: FilePlan,
+        services: ServicePlan,
+        packages: PackagePlan,
+        space: Vec<Space>,
+    ) -> Self {
+        let steps = steps(purpose, &files, &services, &packages);
+        Self { purpose, files, services, packages, space, steps }
     }
 
     /// Whether files and services are as they shall be already.
     pub fn is_empty(&self) -> bool {
-        self.files.changes.is_empty() && self.services.stop.is_empty() && self.services.start.is_empty()
+        let nothing = self.files.changes.is_empty() && self.packages.states.is_empty();
+        nothing && self.services.stop.is_empty() && self.services.start.is_empty()
     }
 
     /// Bytes of new content that are staged, before anything local is reused.
@@ -171,7 +223,18 @@ impl Plan {
     }
 }
 
-fn steps(purpose: Purpose, files: &FilePlan, services: &ServicePlan) -> Vec<Step> {
+fn steps(purpose: Purpose, files: &FilePlan, services: &ServicePlan, packages: &PackagePlan) -> Vec<Step> {
+    let hooks = |moment: Moment| {
+        let numbered = packages.hooks.iter().enumerate().filter(move |(_, hook)| hook.moment == moment);
+        numbered.map(|(hook, _)| Step::Hook { hook })
+    };
+    let migrate = |wanted: Direction| {
+        let states = packages.states.iter().enumerate().filter(move |(_, state)| state.direction == wanted);
+        states.flat_map(|(state, change)| {
+            (0..change.steps.len()).map(move |program| Step::Migrate { state, program })
+        })
+    };
+    let migrates = !packages.states.is_empty();
     let changes = || files.changes.iter().enumerate();
     let staged = changes().filter(|(_, change)| change.staged().is_some());
     let mut steps = vec![Step::Reserve];
@@ -181,14 +244,26 @@ fn steps(purpose: Purpose, files: &FilePlan, services: &ServicePlan) -> Vec<Step
         steps.push(Step::Rehearse);
     }
     steps.push(Step::Sync);
+    steps.extend(hooks(Moment::BeforeSwap));
     steps.extend(services.stop.iter().cloned().map(|unit| Step::Stop { unit }));
+    steps.extend(migrates.then_some(Step::CopyStates));
+    steps.extend(migrate(Direction::Down));
+    steps.extend(hooks(Moment::Leave));
     steps.extend(changes().map(|(change, _)| Step::Swap { change }));
+    steps.extend(migrate(Direction::Up));
+    steps.extend(migrates.then_some(Step::SwapStates));
+    steps.extend(hooks(Moment::BeforeStart));
     let start = services.start.iter().cloned().map(|unit| Step::Start { unit });
     let soak = (!services.start.is_empty()).then_some(Step::Soak);
     match purpose {
-        Purpose::Boot => steps.extend([Step::Record, Step::Commit].into_iter().chain(start)),
+        Purpose::Boot => {
+            steps.extend(
+                [Step::Record, Step::Commit].into_iter().chain(start).chain(hooks(Moment::AfterStart)),
+            );
+        }
         Purpose::Upgrade | Purpose::Revert => {
-            steps.extend(start.chain(soak).chain([Step::Record, Step::Commit]))
+            let started = start.chain(hooks(Moment::AfterStart)).chain(soak);
+            steps.extend(started.chain([Step::Record, Step::Commit]));
         }
         // The rest is done by the new program.
         Purpose::SelfUpdate => {}
@@ -228,6 +303,18 @@ impl std::fmt::Display for Plan {
             let ram = if *in_ram { ", in RAM" } else { "" };
             writeln!(f, "space: {need} bytes in {at} ({have}{ram})")?;
         }
+        for HookCall { package, name, moment, run, .. } in &self.packages.hooks {
+            writeln!(f, "hook: {name} of package {package}, {}: {run}", moment.as_str())?;
+        }
+        for StateChange { package, steps, bytes, limit, .. } in &self.packages.states {
+            let numbers: Vec<_> = steps.iter().map(|step| step.number.to_string()).collect();
+            let way = if self.packages.goes_down(package) { "back before" } else { "by" };
+            let numbers = numbers.join(", ");
+            writeln!(
+                f,
+                "state: {bytes} bytes of package {package} {way} migration {numbers}, on a copy of at most {limit} bytes"
+            )?;
+        }
         writeln!(f, "services:")?;
         for ServiceNote { name, verdict, reason } in &self.services.notes {
             let verb = match verdict {
@@ -261,8 +348,12 @@ mod tests {
     }
 
     fn shape(purpose: Purpose) -> String {
+        shape_with(purpose, PackagePlan::default())
+    }
+
+    fn shape_with(purpose: Purpose, packages: PackagePlan) -> String {
         let (files, services) = sample();
-        let steps = Plan::new(purpose, files, services, Vec::new()).steps;
+        let steps = Plan::new(purpose, files, services, packages, Vec::new()).steps;
         let names =
             steps.iter().map(|step| step.to_string().split(' ').next().unwrap_or_default().to_owned());
         names.collect::<Vec<_>>().join(" ")
@@ -276,6 +367,46 @@ mod tests {
         );
         assert_eq!(shape(Purpose::Boot), "reserve stage sync stop swap swap record commit start");
         assert_eq!(shape(Purpose::SelfUpdate), "reserve stage rehearse sync stop swap swap");
+    }
+
+    #[test]
+    fn hooks_have_their_moments_and_state_is_migrated_by_who_knows_how() {
+        let command: flist::package::Command = vec!["/x".to_owned()].try_into().unwrap();
+        let hook = |moment| HookCall {
+            package: "a".parse().unwrap(),
+            name: "h".parse().unwrap(),
+            moment,
+            run: command.clone(),
+            undo: None,
+            timeout: 1,
+        };
+        let moments = [Moment::Leave, Moment::AfterStart, Moment::BeforeStart, Moment::BeforeSwap];
+        let hooks: Vec<_> = moments.into_iter().map(hook).collect();
+        let state = |direction| StateChange {
+            package: "a".parse().unwrap(),
+            direction,
+            paths: Vec::new(),
+            limit: 1,
+            bytes: 1,
+            steps: vec![MigrationCall { number: 2, run: command.clone(), timeout: 1 }; 2],
+        };
+        let with = |direction| PackagePlan {
+            hooks: hooks.clone(),
+            states: vec![state(direction)],
+            ..PackagePlan::default()
+        };
+        assert_eq!(
+            shape_with(Purpose::Upgrade, with(Direction::Up)),
+            "reserve stage rehearse sync hook stop copy hook swap swap migrate migrate exchange hook start hook soak record commit"
+        );
+        assert_eq!(
+            shape_with(Purpose::Revert, with(Direction::Down)),
+            "reserve stage rehearse sync hook stop copy migrate migrate hook swap swap exchange hook start hook soak record commit"
+        );
+        assert_eq!(
+            shape_with(Purpose::Boot, with(Direction::Up)),
+            "reserve stage sync hook stop copy hook swap swap migrate migrate exchange hook record commit start hook"
+        );
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct ServiceView {
     pub executables: BTreeMap<UnitName, FlistPath>,
     /// Of `changed_files`, those that a process of a service has mapped or open.
     pub in_use: BTreeMap<UnitName, BTreeSet<FlistPath>>,
+    /// Services whose state is migrated, and the package that it belongs to.
+    pub migrated: BTreeMap<UnitName, String>,
     /// Services that are never stopped by a plan.
     pub protected: BTreeSet<UnitName>,
     /// Services that were shipped before and are unknown to the supervisor are started: at boot. Later
@@ -89,8 +91,9 @@ pub struct ServicePlan {
 /// # Errors
 /// The units of the release depend on each other in a circle.
 pub fn plan_services(view: &ServiceView) -> Result<ServicePlan, OrderError> {
+    let names: BTreeSet<_> = [&view.shipped_before, &view.shipped_after].into_iter().flatten().collect();
     let names: BTreeSet<_> =
-        view.shipped_before.iter().chain(&view.shipped_after).chain(view.in_use.keys()).collect();
+        names.into_iter().chain(view.in_use.keys()).chain(view.migrated.keys()).collect();
     let notes: Vec<_> = names.into_iter().filter_map(|name| view.judge(name)).collect();
     let pick = |verdicts: &[Verdict]| -> BTreeSet<UnitName> {
         notes.iter().filter(|n| verdicts.contains(&n.verdict)).map(|n| n.name.clone()).collect()
@@ -175,6 +178,9 @@ impl ServiceView {
 
     /// Why a service is affected; `None` when it is not.
     fn why_affected(&self, name: &UnitName) -> Option<String> {
+        if let Some(package) = self.migrated.get(name) {
+            return Some(format!("the state of package {package} is migrated"));
+        }
         if self.changed_units.contains(name) {
             return Some("its unit changed".to_owned());
         }
@@ -197,7 +203,7 @@ impl ServiceView {
 
 /// Whether `text` matches a pattern in which `*` stands for any bytes and `?` for one. Linear in the
 /// product of the lengths, which are both limited.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub(super) fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {
         match pattern.get(p) {

@@ -53,6 +53,44 @@ pub enum TransactionError {
     /// The root would not run after the swap; no service was touched.
     #[error("the release would not run on this node: {}", in_words(.0))]
     WouldNotRun(Vec<Finding>),
+    /// A program of a package could not be run, or nobody knows how it ended.
+    #[error("{what} could not be run")]
+    NotStarted {
+        /// Which program.
+        what: String,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A program of a package did not do what it was asked to.
+    #[error("{what} failed: {ended}")]
+    Program {
+        /// Which program.
+        what: String,
+        /// How it ended, and what it said last.
+        ended: String,
+    },
+    /// Migrated state has become too large.
+    #[error(
+        "the state of package {package} takes {bytes} bytes while it is migrated; its description allows {limit}"
+    )]
+    StateTooLarge {
+        /// The package.
+        package: String,
+        /// Bytes that it takes.
+        bytes: u64,
+        /// Bytes that it may.
+        limit: u64,
+    },
+    /// It was undone, but for what hooks did whose inverses failed again and again.
+    #[error("it was undone, but this stays: {}", .left.join("; "))]
+    Left {
+        /// What stays.
+        left: Vec<String>,
+        /// What had failed in the first place.
+        #[source]
+        source: Box<TransactionError>,
+    },
     /// Whoever has to be ready before the swap was not.
     #[error("the swap could not begin")]
     NotReady(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -83,12 +121,39 @@ const NOT_THE_RELEASE: [Errno; 6] =
     [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::ENOMEM, Errno::EMFILE];
 
 impl TransactionError {
+    /// Whether the same may succeed later: the disk or the kernel refused, not a program.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotStarted { source, .. } => {
+                let errno = source.raw_os_error().map(Errno::from_raw);
+                !matches!(
+                    errno,
+                    Some(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ENOEXEC | Errno::ELOOP)
+                )
+            }
+            Self::Program { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Whether programs of the release were run and did not do: trying again would only cost another downtime.
+    pub fn is_judged(&self) -> bool {
+        match self {
+            Self::Undone(error) => error.is_judged(),
+            Self::Left { source, .. } => source.is_judged(),
+            Self::Program { .. } | Self::StateTooLarge { .. } => true,
+            Self::Service(ServiceError::NotWell { .. }) => true,
+            _ => false,
+        }
+    }
+
     /// Whether the release is to blame. Whatever fails before the first service is stopped costs nothing, unless
     /// it was the rehearsal that found what would fail; a full or broken disk is nobody's release.
     pub fn is_the_releases_fault(&self) -> bool {
         let error = match self {
             Self::WouldNotRun(_) => return true,
             Self::Undone(error) => error,
+            Self::Left { source, .. } => source,
             _ => return false,
         };
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());

@@ -118,12 +118,12 @@ fn exchange(disk: &dyn Disk, slot: &FlistPath, path: &FlistPath) -> io::Result<(
     disk.rename(&aside, slot, Rename::NoReplace)
 }
 
-fn cannot_exchange(error: &io::Error) -> bool {
+pub(super) fn cannot_exchange(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP))
 }
 
-fn aside(slot: &FlistPath) -> io::Result<FlistPath> {
+pub(super) fn aside(slot: &FlistPath) -> io::Result<FlistPath> {
     let name = [slot.name(), b".old"].concat();
     slot.parent().unwrap_or_default().join(&name).map_err(|_| Errno::ENAMETOOLONG.into())
 }

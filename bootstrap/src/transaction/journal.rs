@@ -15,10 +15,11 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use zinit_client::UnitName;
 
+use super::states::StateSlot;
 use crate::boot_info::BootInfo;
 use crate::disk::{self, Beneath, Disk, is_absent};
 use crate::generation::RootIdentity;
-use crate::plan::{FileChange, Purpose};
+use crate::plan::{FileChange, HookCall, Purpose};
 
 /// Why the journal could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,21 @@ pub enum Record {
         /// What lies where, in the order of the changes.
         swaps: Vec<Swap>,
     },
+    /// This hook of the header is run next, or its inverse after it.
+    Hook {
+        /// Its number.
+        hook: usize,
+    },
+    /// What this hook did is taken back, or given up.
+    TakenBack {
+        /// Its number.
+        hook: usize,
+    },
+    /// The copies of state are migrated; they are exchanged next.
+    Migrated {
+        /// The inode number of each, in the order of the states.
+        copies: Vec<Option<u64>>,
+    },
     /// Undoing could not end these services; they may run what the files no longer are.
     Unstopped {
         /// Them.
@@ -102,6 +118,12 @@ pub struct Header {
     /// flist.name and flist.info before it.
     #[serde(default)]
     pub boot_info: BootInfo,
+    /// Programs that are run.
+    #[serde(default)]
+    pub hooks: Vec<HookCall>,
+    /// State that is migrated.
+    #[serde(default)]
+    pub states: Vec<StateSlot>,
 }
 
 /// One change and where its other half lies.
@@ -167,11 +189,20 @@ impl Journal {
         }
     }
 
+    /// The journal that is there, to go on with it.
+    pub fn at(place: JournalPlace) -> Self {
+        Self { place }
+    }
+
     /// Takes space for records to come, in bytes; a file system that cannot is none the worse.
     ///
     /// # Errors
     /// [`JournalError::File`].
     pub fn reserve(&self, bytes: u64) -> Result<(), JournalError> {
+        // There is no space of no size (fallocate(2)).
+        if bytes == 0 {
+            return Ok(());
+        }
         match self.place.disk.reserve(&self.place.at, bytes) {
             Err(error) if error.raw_os_error() != Some(Errno::EOPNOTSUPP as i32) => {
                 Err(self.place.failed("take space for", error))
@@ -287,6 +318,8 @@ mod tests {
             start: Vec::new(),
             staging: Vec::new(),
             boot_info: BootInfo::default(),
+            hooks: Vec::new(),
+            states: Vec::new(),
         }
     }
 

@@ -7,11 +7,13 @@
 mod ahead;
 mod error;
 mod files;
+mod hooks;
 pub mod journal;
 mod recover;
 mod run;
 pub mod services;
 pub(crate) mod staging;
+pub(crate) mod states;
 mod stopping;
 mod undo;
 
@@ -31,6 +33,7 @@ pub(crate) use staging::{FETCHED_AT_ONCE, STAGING};
 use crate::generation::{Generation, StateDir};
 use crate::health::HealthLimits;
 use crate::plan::Plan;
+use crate::programs::Programs;
 use crate::root::{Found, Root};
 use crate::source::ContentSource;
 use crate::supervisor::Supervisor;
@@ -75,6 +78,8 @@ pub struct Context<'c> {
     pub state: &'c StateDir,
     /// The supervisor.
     pub zinit: &'c dyn Supervisor,
+    /// Who runs programs of packages.
+    pub programs: &'c dyn Programs,
     /// How long started services are watched.
     pub health: HealthLimits,
     /// Blocks that are fetched at the same time; 0 fetches each when it is needed.

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use zinit_client::{Target, UnitName};
 
+use super::hooks::{Begun, sync};
 use super::journal::{Header, JournalPlace, Record, Swap};
 use super::services::{self, ServiceError};
 use super::undo::clean_up;
-use super::{TransactionError, files};
+use super::{TransactionError, files, states};
 use crate::boot_info;
 use crate::generation::{Cause, Generation, RootIdentity, StateDir};
-use crate::plan::Purpose;
+use crate::plan::{Moment, Purpose};
+use crate::programs::Programs;
 use crate::root::Root;
 use crate::supervisor::Supervisor;
 
@@ -46,6 +48,7 @@ pub async fn recover(
     state: &StateDir,
     identity: &RootIdentity,
     zinit: &dyn Supervisor,
+    programs: &dyn Programs,
 ) -> Result<Recovery, TransactionError> {
     let journal = state.journal().map_err(TransactionError::Generation)?;
     let records = journal.read().map_err(TransactionError::Journal)?;
@@ -58,25 +61,30 @@ pub async fn recover(
         return Ok(Recovery::Discarded);
     }
     let generation = header.generation;
+    let swaps = records.iter().find_map(as_swaps).unwrap_or_default();
+    let hooks = Begun::of((root, programs), (header, swaps), &records);
+    hooks.end_leftovers().await?;
     // The pointer is what counts: it may have moved without the record about it.
     let current = state.standing(identity).map_err(TransactionError::Generation)?.generation();
     if let Some(current) = current.filter(|current| current.number == generation) {
         tracing::info!(generation, "finishing what was committed before the engine stopped");
+        if hooks.are_left() {
+            // They come after the services, and the journal is what tells of them.
+            bring_up_all(zinit, header).await;
+            hooks.run_rest().await;
+            sync(root)?;
+        }
         finish(root, header, &current, &journal)?;
         if current.cause != Cause::SelfUpdate {
             boot_info::write(root, &current.channel, &current.info).map_err(TransactionError::BootInfo)?;
         }
-        for unit in &header.start {
-            if let Err(error) = bring_up(zinit, unit).await {
-                tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started");
-            }
-        }
+        bring_up_all(zinit, header).await;
         return Ok(Recovery::Finished { generation });
     }
     tracing::warn!(generation, version = %header.version, "undoing what was not committed when the engine stopped");
     let unstopped = records.iter().filter_map(as_unstopped).flatten().collect::<BTreeSet<_>>();
-    let swaps = records.iter().find_map(as_swaps).unwrap_or_default();
-    undo(root, header, swaps, &unstopped, zinit, &journal).await?;
+    let copies = records.iter().find_map(as_copies).unwrap_or_default();
+    undo(&hooks, copies, &unstopped, zinit, &journal).await?;
     Ok(Recovery::Undone { purpose: header.purpose, generation })
 }
 
@@ -94,6 +102,13 @@ fn as_swaps(record: &Record) -> Option<&[Swap]> {
     }
 }
 
+fn as_copies(record: &Record) -> Option<&[Option<u64>]> {
+    match record {
+        Record::Migrated { copies } => Some(copies),
+        _ => None,
+    }
+}
+
 fn as_unstopped(record: &Record) -> Option<&[UnitName]> {
     match record {
         Record::Unstopped { units } => Some(units),
@@ -107,26 +122,34 @@ fn finish(
     current: &Generation,
     journal: &JournalPlace,
 ) -> Result<(), TransactionError> {
-    super::staging::settle(root, &header.staging, &current.kept).map_err(TransactionError::Root)?;
+    let Header { staging, states, .. } = header;
+    super::staging::settle(root, (staging, states), current).map_err(TransactionError::Root)?;
     journal.remove().map_err(TransactionError::Journal)
 }
 
 async fn undo(
-    root: &Root,
-    header: &Header,
-    swaps: &[Swap],
+    hooks: &Begun<'_>,
+    copies: &[Option<u64>],
     unstopped: &BTreeSet<&UnitName>,
     zinit: &dyn Supervisor,
     journal: &JournalPlace,
 ) -> Result<(), TransactionError> {
+    let Begun { root, header, swaps, .. } = hooks;
     let mut not_undone = Vec::new();
+    hooks.take_back(&[Moment::AfterStart], journal, &mut not_undone).await;
     let note = |not_undone: &mut Vec<String>, error: &(dyn std::error::Error + 'static)| {
         not_undone.push(flist::report(error));
     };
     let mut swapped = false;
-    for swap in swaps {
+    for swap in *swaps {
         match files::has_happened(root, swap) {
             Ok(happened) => swapped |= happened,
+            Err(error) => note(&mut not_undone, &error),
+        }
+    }
+    for (state, copy) in header.states.iter().zip(copies) {
+        match root.inode(&state.path) {
+            Ok(inode) => swapped |= copy.is_some() && inode == *copy,
             Err(error) => note(&mut not_undone, &error),
         }
     }
@@ -138,6 +161,8 @@ async fn undo(
             note(&mut not_undone, &error);
         }
     }
+    hooks.take_back(&[Moment::BeforeStart], journal, &mut not_undone).await;
+    not_undone.extend(states::put_all_back(root, header.states.iter().zip(copies)));
     for swap in swaps.iter().rev() {
         if let Err(error) = files::unswap(root, swap) {
             note(&mut not_undone, &error);
@@ -150,6 +175,7 @@ async fn undo(
     if let Err(error) = services::discard(zinit, &stopped).await {
         note(&mut not_undone, &error);
     }
+    hooks.take_back(&[Moment::Leave, Moment::BeforeSwap], journal, &mut not_undone).await;
     for unit in header.stop.iter().rev().filter(|_| !swaps.is_empty()) {
         if let Err(error) = bring_up(zinit, unit).await {
             tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started again");
@@ -166,6 +192,14 @@ async fn undo(
         return Ok(());
     }
     Err(TransactionError::NotRecovered(not_undone))
+}
+
+async fn bring_up_all(zinit: &dyn Supervisor, header: &Header) {
+    for unit in &header.start {
+        if let Err(error) = bring_up(zinit, unit).await {
+            tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started");
+        }
+    }
 }
 
 /// Makes a service run that was wanted up: one that the supervisor does not know is monitored, one that it

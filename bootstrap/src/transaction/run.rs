@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use flist::package::PackageName;
 use flist::path::FlistPath;
 use zinit_client::{ServiceUnit, UnitName};
 
 use super::journal::{Header, Journal, JournalPlace, Record, Swap};
-use super::{Context, Progress, TransactionError, files, services, staging};
+use super::states::{self, StateSlot};
+use super::{Context, Progress, TransactionError, files, hooks, services, staging};
 use crate::boot_info::{self, BootInfo};
-use crate::generation::{Cause, Generation, Kept};
+use crate::generation::{Cause, Generation, Kept, KeptState, Packages};
 use crate::health::{HealthLimits, HealthWatch};
 use crate::plan::{FileChange, Plan, Purpose, Step};
 use crate::rehearsal;
@@ -36,6 +38,14 @@ pub(super) struct Run<'r> {
     pub(super) started: Vec<UnitName>,
     /// Whether the supervisor has forgotten what is stopped and has another unit now.
     discarded: bool,
+    /// Hooks that were announced, in their order.
+    pub(super) hooks: Vec<usize>,
+    /// What inverses of hooks left behind, in words.
+    pub(super) left: Vec<String>,
+    /// What was in each directory of state when it was copied.
+    pub(super) copied: Vec<BTreeMap<FlistPath, Stamp>>,
+    /// Inode numbers of the copies that are exchanged.
+    pub(super) copies: Vec<Option<u64>>,
     pub(super) committed: bool,
     /// Nobody knows whether it is committed.
     pub(super) undecided: bool,
@@ -47,6 +57,8 @@ impl<'r> Run<'r> {
         let mut generation = context.generation.clone();
         let slots =
             staging::slots(root, &plan.files.changes, generation.number).map_err(TransactionError::Root)?;
+        let states = states::slots(root, &plan.packages.states, generation.number);
+        let states = states.map_err(TransactionError::Root)?;
         let header = Header {
             generation: generation.number,
             purpose: plan.purpose,
@@ -55,12 +67,18 @@ impl<'r> Run<'r> {
             root: generation.root.clone(),
             stop: plan.services.stopped_and_wanted(),
             start: plan.services.start.clone(),
-            staging: staging::directories_of(&slots),
+            staging: staging::directories_of(&slots, &states),
             boot_info: BootInfo::read(root).map_err(TransactionError::BootInfo)?,
+            hooks: plan.packages.hooks.clone(),
+            states,
         };
         if generation.cause != Cause::FirstBoot {
             generation.staging.clone_from(&header.staging);
             generation.kept = kept(&plan.files.changes, &slots, context.seen);
+            // In RAM nobody can afford to keep it.
+            if !generation.root.volatile {
+                generation.states = kept_states(plan, &header.states);
+            }
         }
         state
             .prepare(&generation, context.flists.0, context.flists.1)
@@ -89,6 +107,10 @@ impl<'r> Run<'r> {
             stopped: BTreeMap::new(),
             started: Vec::new(),
             discarded: false,
+            hooks: Vec::new(),
+            left: Vec::new(),
+            copied: Vec::new(),
+            copies: Vec::new(),
             committed: false,
             undecided: false,
         })
@@ -103,6 +125,10 @@ impl<'r> Run<'r> {
             Step::Rehearse => self.rehearse().await,
             Step::Sync => self.sync().await,
             Step::Stop { unit } => self.stop(unit).await,
+            Step::Hook { hook } => self.hook(*hook).await,
+            Step::CopyStates => self.copy_states().await,
+            Step::Migrate { state, program } => self.migrate(*state, *program).await,
+            Step::SwapStates => self.swap_states(),
             Step::Swap { change } => self.swap(*change),
             Step::Start { unit } => {
                 self.discard_changed().await?;
@@ -146,7 +172,8 @@ impl<'r> Run<'r> {
             let stager = staging::Stager { root: &root, tree: &tree, source, fetched_at_once };
             changes.iter().zip(&slots).try_for_each(|(change, slot)| stager.reserve(change, slot.as_ref()))
         });
-        work.await.map_err(TransactionError::Broken)?
+        work.await.map_err(TransactionError::Broken)??;
+        self.reserve_states()
     }
 
     /// Stages every change, on threads that may block, at the first of the stage steps.
@@ -182,7 +209,14 @@ impl<'r> Run<'r> {
         self.stage_all().await?;
         let (root, swaps) = (self.context.root.clone(), self.swaps.clone());
         let (before, after) = (self.context.units.0.clone(), self.context.units.1.clone());
-        let work = tokio::task::spawn_blocking(move || rehearsal::findings(&root, &swaps, (&before, &after)));
+        let packages = match self.plan.purpose {
+            // Its generation has the packages of the one before, and runs nothing of them.
+            Purpose::SelfUpdate => Packages::new(),
+            _ => self.generation.packages.clone(),
+        };
+        let work = tokio::task::spawn_blocking(move || {
+            rehearsal::findings(&root, &swaps, (&before, &after), &packages)
+        });
         let findings = work.await.map_err(TransactionError::Broken)?.map_err(TransactionError::Rehearsal)?;
         for finding in &findings {
             tracing::error!(%finding, "it would not run");
@@ -281,7 +315,7 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    fn sync_mounts(&self) -> Result<(), TransactionError> {
+    pub(super) fn sync_mounts(&self) -> Result<(), TransactionError> {
         for directory in &self.header.staging {
             let synced = self.context.root.disk().sync_filesystem(directory);
             synced.map_err(failed("sync", directory)).map_err(TransactionError::Root)?;
@@ -293,13 +327,28 @@ impl<'r> Run<'r> {
         if self.plan.purpose == Purpose::SelfUpdate {
             return;
         }
-        let settled = staging::settle(&self.context.root, &self.header.staging, &self.generation.kept);
+        let Header { staging, states, .. } = &self.header;
+        let settled = staging::settle(&self.context.root, (staging, states), &self.generation);
         let settled = settled.map_err(TransactionError::Root);
+        // Once the journal is gone nobody runs hooks again.
+        let synced = || if self.hooks.is_empty() { Ok(()) } else { hooks::sync(&self.context.root) };
+        let settled = settled.and_then(|()| synced());
         let ended = settled.and_then(|()| self.journal.end().map_err(TransactionError::Journal));
         if let Err(error) = ended {
             tracing::warn!(error = %flist::report(&error), "what was staged is still there; the next start removes it");
         }
     }
+}
+
+/// What is migrated, and where it lies afterwards as it was.
+fn kept_states(plan: &Plan, slots: &[StateSlot]) -> Vec<KeptState> {
+    let owners = plan.packages.states.iter().flat_map(|state| state.paths.iter().map(|_| &state.package));
+    let of = |(package, StateSlot { path, slot }): (&PackageName, &StateSlot)| KeptState {
+        package: package.clone(),
+        path: path.clone(),
+        slot: slot.clone(),
+    };
+    owners.zip(slots).map(of).collect()
 }
 
 /// What the changes take away, and where it lies after the swap.

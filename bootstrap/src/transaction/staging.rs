@@ -12,9 +12,10 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use super::journal::Swap;
+use super::states::{self, StateSlot};
 use super::{TransactionError, ahead};
 use crate::disk::{self, OpenFile, Special, is_absent};
-use crate::generation::Kept;
+use crate::generation::{Generation, Kept};
 use crate::item::{Item, What};
 use crate::plan::FileChange;
 use crate::root::{Found, Root, RootError, Stamp, failed};
@@ -49,8 +50,9 @@ pub(super) fn slots(
 }
 
 /// The directories that hold these slots.
-pub(super) fn directories_of(slots: &[Option<FlistPath>]) -> Vec<FlistPath> {
-    let directories: BTreeSet<_> = slots.iter().flatten().filter_map(FlistPath::parent).collect();
+pub(super) fn directories_of(slots: &[Option<FlistPath>], states: &[StateSlot]) -> Vec<FlistPath> {
+    let slots = slots.iter().flatten().chain(states.iter().map(|state| &state.slot));
+    let directories: BTreeSet<_> = slots.filter_map(FlistPath::parent).collect();
     directories.into_iter().collect()
 }
 
@@ -70,12 +72,16 @@ pub(crate) fn top(root: &Root, path: &FlistPath) -> Result<FlistPath, RootError>
     root.disk().mount_top(&directory).map_err(failed("find the mount of", path))
 }
 
-fn staging_directory(root: &Root, path: &FlistPath, generation: u64) -> Result<FlistPath, RootError> {
+pub(super) fn staging_directory(
+    root: &Root,
+    path: &FlistPath,
+    generation: u64,
+) -> Result<FlistPath, RootError> {
     let top = top(root, path)?;
     join(&join(&top, STAGING.as_bytes())?, generation.to_string().as_bytes())
 }
 
-fn join(path: &FlistPath, name: &[u8]) -> Result<FlistPath, RootError> {
+pub(super) fn join(path: &FlistPath, name: &[u8]) -> Result<FlistPath, RootError> {
     path.join(name).map_err(|_| RootError::Outside(path.clone()))
 }
 
@@ -119,6 +125,8 @@ pub(crate) fn clear(root: &Root, directories: &[FlistPath]) -> Result<(), RootEr
         for name in disk.list(directory).map_err(failed("list", directory))? {
             let path = join(directory, &name)?;
             match disk.remove(&path) {
+                // A copy of state, or what it has taken the place of.
+                Err(error) if states::is_directory(&error) => states::remove_tree(disk, &path)?,
                 Err(error) if !is_absent(&error) => return Err(failed("remove", &path)(error)),
                 _ => {}
             }
@@ -137,12 +145,23 @@ pub(crate) fn clear(root: &Root, directories: &[FlistPath]) -> Result<(), RootEr
 ///
 /// # Errors
 /// [`RootError`].
-pub(super) fn settle(root: &Root, directories: &[FlistPath], kept: &[Kept]) -> Result<(), RootError> {
-    if kept.is_empty() {
+pub(super) fn settle(
+    root: &Root,
+    (directories, states): (&[FlistPath], &[StateSlot]),
+    generation: &Generation,
+) -> Result<(), RootError> {
+    if generation.kept.is_empty() && generation.states.is_empty() {
         return clear(root, directories);
     }
     let disk = root.disk();
-    for Kept { slot, item, .. } in kept {
+    if generation.states.is_empty() {
+        for StateSlot { slot, .. } in states {
+            if root.stat(slot)?.is_some() {
+                states::remove_tree(disk, slot)?;
+            }
+        }
+    }
+    for Kept { slot, item, .. } in &generation.kept {
         let gives_rights = item.mode & 0o6000 != 0 || !item.xattrs.is_empty();
         if !matches!(item.what, What::File { .. }) || !gives_rights || root.stat(slot)?.is_none() {
             continue;
@@ -350,7 +369,7 @@ pub(super) fn copy_up(
 }
 
 /// A block of the old file that is the same in the new one need not be fetched.
-fn reusable_block(old: &dyn OpenFile, content: &Content, index: usize) -> Option<Vec<u8>> {
+pub(crate) fn reusable_block(old: &dyn OpenFile, content: &Content, index: usize) -> Option<Vec<u8>> {
     let mut plain = vec![0; content.block_len(index)];
     let read = old.read_at(&mut plain, index as u64 * BLOCK_SIZE as u64).ok()?;
     (read == plain.len() && content.blocks[index].key.is_of(&plain)).then_some(plain)

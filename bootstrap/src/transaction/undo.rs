@@ -3,6 +3,7 @@
 use super::journal::{Header, JournalPlace, Record};
 use super::run::Run;
 use super::{TransactionError, files, services, staging};
+use crate::plan::Moment;
 use crate::root::{Root, failed};
 
 impl Run<'_> {
@@ -35,12 +36,17 @@ impl Run<'_> {
             let not_undone = vec!["nobody knows whether it was committed".to_owned()];
             return TransactionError::Degraded { not_undone, source: error.into() };
         }
-        let mut not_undone = self.end_started().await;
+        let mut not_undone = Vec::new();
+        self.take_back(&[Moment::AfterStart], &mut not_undone).await;
+        not_undone.extend(self.end_started().await);
+        self.take_back(&[Moment::BeforeStart], &mut not_undone).await;
+        self.put_states_back(&mut not_undone);
         for change in self.swapped.iter().rev() {
             not_undone.extend(problem(files::unswap(&self.context.root, &self.swaps[*change])));
         }
         let stopped: Vec<_> = self.stopped.keys().chain(&self.started).cloned().collect();
         not_undone.extend(problem(services::discard(self.context.zinit, &stopped).await));
+        self.take_back(&[Moment::Leave, Moment::BeforeSwap], &mut not_undone).await;
         for unit in self.header.stop.iter().rev().filter(|unit| self.stopped.contains_key(*unit)) {
             not_undone.extend(problem(services::monitor(self.context.zinit, unit).await));
         }
@@ -51,6 +57,9 @@ impl Run<'_> {
         }
         match (not_undone.is_empty(), self.begun) {
             (true, false) => error,
+            (true, true) if !self.left.is_empty() => {
+                TransactionError::Left { left: self.left, source: error.into() }
+            }
             (true, true) => TransactionError::Undone(error.into()),
             (false, _) => TransactionError::Degraded { not_undone, source: error.into() },
         }

@@ -2,6 +2,7 @@
 
 mod entries;
 mod operand;
+mod packages;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::output::{Output, counted};
 use operand::Operand;
+use packages::{Packages, description_of};
 use units::Units;
 
 /// Check that what is in a directory or a flist would run on a node: programs with their loaders, libraries
@@ -171,10 +173,13 @@ impl Report {
         let units = Units::read(&layered)?;
         let placed: BTreeSet<FlistPath> = layered.placed().map(|(path, _)| path.clone()).collect();
         let changed: Vec<_> = placed.iter().cloned().collect();
-        let facts = Facts { services: &units.services, changed: &changed, machine: node.machine() };
+        let packages = Packages::read(&layered)?;
+        let services = [units.services.as_slice(), packages.programs.as_slice()].concat();
+        let facts = Facts { services: &services, changed: &changed, machine: node.machine() };
 
         let mut found = rehearse(&layered, &facts)?;
         found.extend(units.findings.iter().cloned());
+        found.extend(packages.findings(&units.files, &placed));
         found.retain(|finding| !known.contains(finding) || is_of(finding, &units, &placed));
         let mut found = without_repeats(found);
         found.extend(entries::findings(&layered));
@@ -254,8 +259,9 @@ fn lay(bases: &[Operand]) -> Result<Box<dyn FutureRoot + '_>, Box<dyn Error>> {
 
 /// What is wrong with the services of the bases already.
 fn broken_before(base: &dyn FutureRoot, machine: u16) -> Result<BTreeSet<Finding>, Box<dyn Error>> {
-    let units = Units::read(base)?;
-    let found = rehearse(base, &Facts { services: &units.services, changed: &[], machine })?;
+    let (units, packages) = (Units::read(base)?, Packages::read(base)?);
+    let services = [units.services.as_slice(), packages.programs.as_slice()].concat();
+    let found = rehearse(base, &Facts { services: &services, changed: &[], machine })?;
     Ok(found.into_iter().chain(units.findings).collect())
 }
 
@@ -264,5 +270,6 @@ fn is_of(finding: &Finding, units: &Units, placed: &BTreeSet<FlistPath>) -> bool
     std::iter::once(&finding.subject).chain(&finding.needed_by).any(|subject| match subject {
         Subject::Path(path) => placed.contains(path),
         Subject::Unit(name) => units.files.get(name).is_some_and(|file| placed.contains(file)),
+        Subject::Package(name) => description_of(name).is_some_and(|file| placed.contains(&file)),
     })
 }

@@ -10,7 +10,7 @@ use super::finding::{Code, Finding, Subject};
 use super::program::Run;
 use super::root::{FutureRoot, Node, Resolved, RootError, resolve};
 use super::search::{glibc_directories, musl_directories};
-use super::service::{SEARCH_PATH, Service};
+use super::service::{Purpose, SEARCH_PATH, Service};
 use super::window::{Defect, Window};
 use crate::path::{FlistPath, escape};
 
@@ -91,13 +91,12 @@ pub(super) enum Program {
 impl<'r> Rehearsal<'r> {
     fn service(&mut self, service: &Service) -> Result<(), RootError> {
         let key = service.purpose.key();
-        let unit = || Subject::Unit(service.unit.clone());
         let Some(name) = service.argv.first().filter(|name| !name.is_empty()) else {
             self.report(Finding::unit_invalid(&service.unit, &format!("its {key} names no program")));
             return Ok(());
         };
         let run = Run {
-            needed_by: vec![unit()],
+            needed_by: vec![service.subject()],
             must_run: true,
             directory: service.directory.as_deref().unwrap_or("/").as_bytes(),
             search_path: service.path.as_deref().unwrap_or(SEARCH_PATH),
@@ -114,12 +113,16 @@ impl<'r> Rehearsal<'r> {
             Program::Missing => {
                 let place = if name.contains('/') { "not there" } else { "in no directory of PATH" };
                 let message = format!("its {key} runs {shown}, which is {place}; ship it, or correct {key}");
-                self.report(Finding::about_unit(Code::MissingExec, &service.unit, message));
+                let code = match service.purpose {
+                    Purpose::Package => Code::MissingHook,
+                    Purpose::Exec | Purpose::Test => Code::MissingExec,
+                };
+                self.report(Finding::about(code, service.subject(), message));
             }
             Program::Loop => {
                 let message =
                     format!("its {key} runs {shown}, whose symlinks lead in a circle; correct them");
-                self.report(Finding::about_unit(Code::SymlinkLoop, &service.unit, message));
+                self.report(Finding::about(Code::SymlinkLoop, service.subject(), message));
             }
         }
         Ok(())
@@ -256,7 +259,6 @@ fn is_library_name(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::service::Purpose;
     use super::*;
 
     /// Nothing is there.

@@ -61,6 +61,16 @@ pub enum Code {
     WorldWritable,
     /// A file that runs with the rights of its owner or group.
     SetUid,
+    /// A package description that is not usable.
+    PackageInvalid,
+    /// The program of a hook, a migration or an inverse is not there.
+    MissingHook,
+    /// A migration without an inverse: no node can go back before it.
+    NoInverse,
+    /// Between two migrations of a package one is missing, or one is missing between the last one and its schema.
+    SchemaGap,
+    /// An entry of a flist lies where the state of a package does.
+    StateShipped,
     /// A flist with units, but without identityd: a node that boots from it is never upgraded.
     NoIdentityd,
 }
@@ -93,6 +103,8 @@ pub enum Subject {
     Path(FlistPath),
     /// A service unit, by its name.
     Unit(String),
+    /// A package, by its name.
+    Package(String),
 }
 
 impl fmt::Display for Subject {
@@ -100,6 +112,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Path(path) => write!(f, "/{path}"),
             Self::Unit(name) => write!(f, "unit {}", escape(name.as_bytes())),
+            Self::Package(name) => write!(f, "package {}", escape(name.as_bytes())),
         }
     }
 }
@@ -125,7 +138,7 @@ impl Finding {
             size_of::<Subject>()
                 + match subject {
                     Subject::Path(path) => path.as_bytes().len(),
-                    Subject::Unit(name) => name.len(),
+                    Subject::Unit(name) | Subject::Package(name) => name.len(),
                 }
         };
         size_of::<Self>()
@@ -139,9 +152,14 @@ impl Finding {
         Self { code, subject: Subject::Path(path), needed_by: Vec::new(), message: message.into() }
     }
 
+    /// A finding about something that nothing else needs.
+    pub fn about(code: Code, subject: Subject, message: impl Into<String>) -> Self {
+        Self { code, subject, needed_by: Vec::new(), message: message.into() }
+    }
+
     /// A finding about a unit.
     pub fn about_unit(code: Code, unit: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code, subject: Subject::Unit(unit.into()), needed_by: Vec::new(), message: message.into() }
+        Self::about(code, Subject::Unit(unit.into()), message)
     }
 
     /// A unit that cannot be used; `reason` is one line.
@@ -184,7 +202,7 @@ impl fmt::Display for Finding {
 pub fn without_repeats(findings: Vec<Finding>) -> Vec<Finding> {
     let longer: BTreeSet<_> = findings
         .iter()
-        .filter(|finding| matches!(finding.needed_by.last(), Some(Subject::Unit(_))))
+        .filter(|finding| matches!(finding.needed_by.last(), Some(Subject::Unit(_) | Subject::Package(_))))
         .map(|finding| {
             let files = finding.needed_by[..finding.needed_by.len() - 1].to_vec();
             (finding.code, finding.subject.clone(), files, finding.message.clone())

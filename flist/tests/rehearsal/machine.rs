@@ -95,7 +95,7 @@ fn the_programs_of_this_machine_find_what_ldd_finds() {
         .filter(|finding| matches!(finding.code, Code::MissingLibrary | Code::MissingVersion | Code::LibcMix))
         .filter_map(|finding| match finding.needed_by.last().unwrap_or(&finding.subject) {
             Subject::Path(path) => Some(path.clone()),
-            Subject::Unit(_) => None,
+            Subject::Unit(_) | Subject::Package(_) => None,
         })
         .collect();
     for path in &broken {

@@ -1,5 +1,6 @@
 //! What the agent can have done: the engine's calls.
 
+mod admission;
 mod forecast;
 mod judgement;
 mod poll;
@@ -16,7 +17,7 @@ use std::time::SystemTime;
 
 use bootstrap::boot_info::{self, BootInfoError};
 use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, Prepared, ReleaseTree};
-use bootstrap::generation::Generation;
+use bootstrap::generation::{Generation, Packages};
 use bootstrap::hubs;
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::Purpose;
@@ -25,7 +26,8 @@ use bootstrap::settings::Settings;
 use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached};
 use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
-use flist::hub::{Hubs, Seen};
+use flist::hub::{Hubs, ReleaseId, Seen};
+use flist::package::SchemaRefusal;
 use flist::report;
 use flist::store::DirStore;
 use tokio::sync::mpsc::UnboundedSender;
@@ -61,6 +63,8 @@ pub struct Effects {
     seen: Option<Seen>,
     /// What the channel offers.
     offered: Option<ReleaseTree>,
+    /// What the packages of a release declare, so that it is read once.
+    described: Option<(ReleaseId, Packages)>,
 }
 
 impl Effects {
@@ -84,6 +88,7 @@ impl Effects {
             brake,
             seen: None,
             offered: None,
+            described: None,
         })
     }
 
@@ -181,7 +186,11 @@ impl Effects {
         let downgrade = current.as_ref().and_then(|current| downgrade(&current.version, &offered.version));
         let releases = Releases::load(&self.engine.state().releases());
         let bad = releases.note(&offered.id).filter(|note| note.is_bad());
-        Ok(match downgrade.or_else(|| bad.map(|note| bad_release(offered, note))) {
+        if let Some(problem) = downgrade.or_else(|| bad.map(|note| bad_release(offered, note))) {
+            return Ok(Resolved::Refused { candidate, problem });
+        }
+        // Asked at each poll, because a node can change.
+        Ok(match self.admit().await? {
             Some(problem) => Resolved::Refused { candidate, problem },
             None => Resolved::Candidate(candidate),
         })
@@ -249,6 +258,11 @@ impl Effects {
         (observer, progress): (&(dyn Fn(Step) + Send + Sync), &UnboundedSender<Progress>),
     ) -> Result<Applied, Problem> {
         self.engine.recover(lock).await.map_err(|error| problem(&error))?;
+        if purpose == Purpose::Revert {
+            // An older identityd must not come first and then be left alone with what it cannot read.
+            let packages = self.engine.packages_of(release, source.clone()).await;
+            packages.and_then(|packages| self.engine.admit(&packages)).map_err(|error| problem(&error))?;
+        }
         self.update_self(lock, (release, purpose), (source.clone(), fetched), observer).await?;
         let prepared = self.engine.prepare(release, purpose, source.clone(), None).await;
         let prepared = prepared.map_err(|error| problem(&error))?;
@@ -287,7 +301,10 @@ impl Effects {
     fn failed(&self, release: &ReleaseTree, error: &EngineError) -> Result<Applied, Problem> {
         let mut releases = Releases::load(&self.engine.state().releases());
         let problem = problem(error);
-        let undone = matches!(error, EngineError::Transaction(TransactionError::Undone(_)));
+        let undone = matches!(
+            error,
+            EngineError::Transaction(TransactionError::Undone(_) | TransactionError::Left { .. })
+        );
         let blamed = matches!(error, EngineError::Transaction(error) if error.is_the_releases_fault());
         let remembered = match blamed {
             true if is_judged(error) => releases.judged_bad(release.id, &problem.message),
@@ -370,10 +387,18 @@ fn problem(error: &EngineError) -> Problem {
         | EngineError::Merge(_)
         | EngineError::Unit { .. }
         | EngineError::UnitText(_)
+        | EngineError::Package { .. }
+        | EngineError::Unmet(_)
+        | EngineError::Schema(_)
         | EngineError::Plan(_) => ProblemKind::Refused,
         _ => ProblemKind::Local,
     };
-    Problem::new(kind, report(error))
+    let unmet = match error {
+        EngineError::Unmet(unmet) => unmet.clone(),
+        EngineError::Schema(refused) => refused.iter().map(SchemaRefusal::as_unmet).collect(),
+        _ => Vec::new(),
+    };
+    Problem { unmet, ..Problem::new(kind, report(error)) }
 }
 
 fn local(what: &str, error: &(dyn std::error::Error + 'static)) -> Problem {

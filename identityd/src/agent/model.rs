@@ -1,6 +1,7 @@
 //! What the agent is told by its effects: plain data.
 
 use bootstrap::engine::Outdated;
+use flist::package::Unmet;
 use serde::{Deserialize, Serialize};
 
 use super::stage::{Gate, Stage};
@@ -170,17 +171,20 @@ pub struct Problem {
     /// The gate that is closed, where nothing is wrong but that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
+    /// What this node lacks for a release, each with its stable code; empty where it is about something else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmet: Vec<Unmet>,
 }
 
 impl Problem {
     /// A problem of this kind.
     pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
-        Self { message: message.into(), kind, gate: None }
+        Self { message: message.into(), kind, gate: None, unmet: Vec::new() }
     }
 
     /// A closed gate.
     pub fn closed(gate: Gate, message: impl Into<String>) -> Self {
-        Self { message: message.into(), kind: ProblemKind::Refused, gate: Some(gate) }
+        Self { gate: Some(gate), ..Self::new(ProblemKind::Refused, message) }
     }
 }
 

@@ -111,6 +111,9 @@ fn text(lines: &[Line]) -> String {
         // Writing to a String cannot fail.
         let _infallible =
             writeln!(text, "{number:>4}  {standing:<7}  {version:<12}  {release}  {cause:<11}  keeps {kept}");
+        if let Some(reason) = &listed.blocked {
+            let _infallible = writeln!(text, "      cannot be gone back to: {reason}");
+        }
         if let Some(reason) = bad {
             let _infallible = writeln!(text, "      bad: {reason}");
         }
@@ -182,6 +185,7 @@ mod tests {
             number: 3,
             current: false,
             target: true,
+            blocked: None,
             cause: Cause::Release,
             version: "2.0.0".to_owned(),
             release: "ab".repeat(32).parse().unwrap(),

@@ -153,6 +153,7 @@ impl Failure {
             Self::Ask(AskError::Refused(Problem {
                 kind: ProblemKind::Network | ProblemKind::Busy, ..
             })) => Exit::Unreachable,
+            Self::Ask(AskError::Refused(Problem { unmet, .. })) if !unmet.is_empty() => Exit::Refused,
             Self::Ill(_) => Exit::Differs,
             // What could not be read may be readable the next time.
             Self::Settings(SettingsError::Read { .. }) => Exit::Failed,
@@ -166,6 +167,9 @@ impl Failure {
         let mut report = serde_json::json!(ErrorReport::new(self, self.exit(), None));
         if let Self::Ask(AskError::Refused(problem)) = self {
             report["kind"] = problem.kind.as_str().into();
+            if !problem.unmet.is_empty() {
+                report["unmet"] = serde_json::json!(problem.unmet);
+            }
         }
         report
     }
@@ -279,6 +283,22 @@ mod tests {
         ] {
             assert_eq!(bytes(count), text);
         }
+    }
+
+    #[test]
+    fn what_a_node_lacks_is_exit_code_5_and_in_the_json() {
+        let unmet = flist::package::Unmet {
+            code: "kernel-too-old".into(),
+            package: "web".into(),
+            need: "kernel 9.0.0 or newer".into(),
+            have: "6.1.0".into(),
+        };
+        let problem = Problem { unmet: vec![unmet], ..Problem::new(ProblemKind::Refused, "no") };
+        let failure = Failure::Ask(AskError::Refused(problem));
+        assert_eq!(failure.exit(), Exit::Refused);
+        assert_eq!(failure.as_json()["unmet"][0]["code"], "kernel-too-old");
+        let other = Failure::Ask(AskError::Refused(Problem::new(ProblemKind::Refused, "no")));
+        assert_eq!((other.exit(), other.as_json().get("unmet")), (Exit::Failed, None));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bootstrap::settings::Maintenance;
+use flist::package::Unmet;
 
 use super::*;
 use crate::agent::{Installed, Problem};
@@ -235,7 +236,20 @@ fn bad_release() {
 #[test]
 fn refused() {
     let world = World::waiting(Gate::Refused, Some(ProblemKind::Refused));
-    world.closes(Gate::Refused, &["cannot be installed here: it did not work"]);
+    let report = world.closes(Gate::Refused, &["cannot be installed here: it did not work"]);
+    assert_eq!(report.may_change.on, "another release");
+    // What the node lacks is told with its code, and may change here.
+    let mut world = World::waiting(Gate::Refused, Some(ProblemKind::Refused));
+    let unmet = Unmet {
+        code: "memory-too-small".into(),
+        package: "web".into(),
+        need: "2 MiB of memory".into(),
+        have: "1 MiB".into(),
+    };
+    world.state.problem.as_mut().unwrap().unmet.push(unmet);
+    let report = world.closes(Gate::Refused, &["it did not work"]);
+    assert_eq!(report.inputs["problem"]["unmet"][0]["code"], "memory-too-small");
+    assert!(report.may_change.on.contains("a change of this node"), "{}", report.may_change.on);
 }
 
 #[test]

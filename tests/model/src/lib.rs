@@ -1,12 +1,12 @@
 //! A node in memory, to fail the engine at every single effect.
 //!
 //! ```text
-//! Scenario ─► Machine (files, services) ◄─ Disk, Supervisor ◄─ the real engine
+//! Scenario ─► Machine (files, services) ◄─ Disk, Supervisor, Programs ◄─ the real engine
 //!                │  Injector: fails effect n │
 //!                ▼                           ▼
 //!             Verdict: the old or the new generation, and all services run
 //! ```
-//! The engine under test is the real one, with nothing but its two traits replaced. That the model's files
+//! The engine under test is the real one, with nothing but its three traits replaced. That the model's files
 //! behave like real ones is what `tests/differential.rs` shows.
 
 pub mod campaign;
@@ -14,6 +14,7 @@ mod disk;
 pub mod fault;
 mod files;
 mod machine;
+mod programs;
 pub mod scenario;
 mod services;
 mod verdict;

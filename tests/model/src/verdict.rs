@@ -51,7 +51,10 @@ impl Observed {
         let kept: BTreeSet<String> =
             machine.with(|root, _, _| root.listing()).values().filter_map(|words| bytes(words)).collect();
         // What the node was booted from is recorded elsewhere too.
-        let recorded = |path: &FlistPath| path.as_bytes().starts_with(b"tmp/flist.");
+        // and what a hook has made, its program makes again.
+        let recorded = |path: &FlistPath| {
+            [&b"tmp/flist."[..], b"tmp/made-"].iter().any(|start| path.as_bytes().starts_with(start))
+        };
         let is_lost = |(path, words): (&FlistPath, &String)| {
             let bytes = bytes(words)?;
             (!kept.contains(&bytes) && !recorded(path)).then(|| format!("the bytes of /{path} are lost"))

@@ -45,6 +45,8 @@ impl Effects {
                 "kept": plan.files.kept,
                 "conflicts": plan.files.conflicts,
                 "services": plan.services.notes,
+                "hooks": plan.packages.hooks,
+                "states": plan.packages.states,
                 "steps": plan.steps,
                 "bytes_at_most": plan.staged_bytes(),
                 "space": plan.space,

@@ -43,6 +43,9 @@ pub(super) fn bad_release(offered: &ReleaseTree, Note { attempts, reason, .. }: 
 /// Whether services of the release were started and did not do: trying again would only cost another
 /// downtime.
 pub(super) fn is_judged(error: &EngineError) -> bool {
+    if matches!(error, EngineError::Transaction(error) if error.is_judged()) {
+        return true;
+    }
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<ServiceError>() {

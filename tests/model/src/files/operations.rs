@@ -47,6 +47,7 @@ impl Files {
         Ok(Filesystem {
             device: self.device,
             in_ram: self.in_ram,
+            read_only: false,
             copies_up: false,
             available: self.available,
         })

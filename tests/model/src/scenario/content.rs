@@ -57,6 +57,71 @@ fn without(mut files: Vec<FileSpec>, paths: &[&str]) -> Vec<FileSpec> {
     files
 }
 
+const FIRST: &str = "\
+hooks:
+  - {name: old, when: before-start, run: [/lib/web/old], undo: [/lib/web/old-back]}
+state: {schema: 1, paths: [/srv/web], services: [web]}
+";
+
+const SECOND: &str = "\
+hooks:
+  - {name: before, when: before-swap, run: [/lib/web/before], undo: [/lib/web/before-back]}
+  - {name: cache, when: before-start, run: [/lib/web/cache], undo: [/lib/web/cache-back]}
+  - {name: after, when: after-start, run: [/lib/web/after], undo: [/lib/web/after-back]}
+state:
+  schema: 2
+  paths: [/srv/web]
+  services: [web]
+  migrations: [{to: 2, run: [/lib/web/up], undo: [/lib/web/down]}]
+";
+
+const PACKAGE: &str = "usr/lib/molt/packages/web.yaml";
+
+/// State that somebody has.
+fn state() -> Vec<FileSpec> {
+    vec![("srv/web/data", 0o600, "layout 1"), ("srv/web/deep/more", 0o640, "more")]
+}
+
+/// A release with a hook and state of the first layout.
+fn first() -> Vec<FileSpec> {
+    with(
+        small(),
+        &[
+            (PACKAGE, 0o644, FIRST),
+            ("lib/web/old", 0o755, "#!/bin/sh\nset /tmp/made-old 1\n"),
+            ("lib/web/old-back", 0o755, "#!/bin/sh\ndel /tmp/made-old\n"),
+        ],
+    )
+}
+
+/// One that drops that hook, has others, and the second layout.
+fn second() -> Vec<FileSpec> {
+    with(
+        small(),
+        &[
+            (PACKAGE, 0o644, SECOND),
+            ("bin/web", 0o755, "#!/bin/sh\nweb 2"),
+            ("lib/web/before", 0o755, "#!/bin/sh\nset /tmp/made-before 2\n"),
+            ("lib/web/before-back", 0o755, "#!/bin/sh\ndel /tmp/made-before\n"),
+            ("lib/web/cache", 0o755, "#!/bin/sh\nset /tmp/made-cache 2\n"),
+            ("lib/web/cache-back", 0o755, "#!/bin/sh\ndel /tmp/made-cache\n"),
+            ("lib/web/after", 0o755, "#!/bin/sh\nset /tmp/made-after 2\n"),
+            ("lib/web/after-back", 0o755, "#!/bin/sh\ndel /tmp/made-after\n"),
+            ("lib/web/up", 0o755, "#!/bin/sh\nset /srv/web/data layout 2\nset /srv/web/new made\n"),
+            ("lib/web/down", 0o755, "#!/bin/sh\nset /srv/web/data layout 1\ndel /srv/web/new\n"),
+        ],
+    )
+}
+
+fn with(mut files: Vec<FileSpec>, changes: &[FileSpec]) -> Vec<FileSpec> {
+    for change in changes {
+        files.retain(|file| file.0 != change.0);
+        files.push(*change);
+    }
+    files.sort_by_key(|file| file.0);
+    files
+}
+
 /// An upgrade from a small release to one that differs in these files.
 pub fn upgrade_with(changes: &[FileSpec]) -> Scenario {
     Scenario {
@@ -138,6 +203,30 @@ pub fn all() -> Vec<Scenario> {
         scenario("rollback", Act::Revert, Some(small()), changed()),
         scenario("gc", Act::Collect, Some(small()), changed()),
         scenario("recovery", Act::Recover, Some(small()), changed()),
+        Scenario {
+            edited: state(),
+            ..scenario("hooks and a migration", Act::Upgrade, Some(first()), second())
+        },
+        Scenario {
+            edited: state(),
+            no_exchange: true,
+            ..scenario("a migration without exchange", Act::Upgrade, Some(first()), second())
+        },
+        Scenario { edited: state(), ..scenario("a migration back", Act::Revert, Some(first()), second()) },
+        Scenario {
+            edited: state(),
+            ..scenario("recovery of a migration", Act::Recover, Some(first()), second())
+        },
+        Scenario {
+            edited: state(),
+            ..scenario(
+                "a hook that fails",
+                Act::Upgrade,
+                Some(first()),
+                with(second(), &[("lib/web/after", 0o755, "#!/bin/sh\nset /tmp/made-after 2\nexits\n")]),
+            )
+        },
+        scenario("first boot with hooks", Act::Boot, None, second()),
         upgrade(
             "directories come and go",
             without(

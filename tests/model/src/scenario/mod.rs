@@ -28,6 +28,7 @@ pub use content::{all, upgrade_with};
 use crate::disk::ModelDisk;
 use crate::files::Files;
 use crate::machine::{Machine, Volume};
+use crate::programs::ModelPrograms;
 use crate::services::{DIES, EXITS, ModelSupervisor};
 
 /// A file of a release: path, permission bits, content; `-> x` as content is a symlink.
@@ -208,7 +209,8 @@ fn engine(machine: &Arc<Machine>) -> Result<Engine, EngineError> {
     let root = Root::on(disk(Volume::Root), Path::new("/"));
     let health = HealthLimits { start_timeout: Duration::from_secs(10), window: Duration::from_secs(1) };
     let supervisor = Arc::new(ModelSupervisor { machine: machine.clone() });
-    Ok(Engine::on(root, state, supervisor).with_health(health).fetching(0))
+    let programs = Arc::new(ModelPrograms { machine: machine.clone() });
+    Ok(Engine::on(root, state, supervisor).running(programs).with_health(health).fetching(0))
 }
 
 async fn carry_out(
