@@ -20,7 +20,7 @@ pub mod item;
 pub mod kernel_params;
 pub mod lock;
 pub mod plan;
-mod processes;
+pub mod processes;
 mod rehearsal;
 pub mod releases;
 pub mod root;

@@ -279,7 +279,7 @@ impl Engine {
                 let mut view =
                     self.service_view(&files.changes, &found, (&base, &items), (&before, &after)).await?;
                 view.starts_missing = purpose == Purpose::Boot;
-                plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Order(error)))?
+                plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Services(error)))?
             }
         };
         let (version, id) = match (&installed, purpose) {

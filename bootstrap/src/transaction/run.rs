@@ -279,6 +279,12 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
+    /// Tells who was not restarted, as no service has him.
+    fn tell_left_behind(&self) {
+        let left = self.plan.services.strangers.iter().filter(|stranger| stranger.runs()).cloned().collect();
+        (self.context.observer)(Progress::LeftBehind(left));
+    }
+
     fn sync_mounts(&self) -> Result<(), TransactionError> {
         for directory in &self.header.staging {
             let synced = self.context.root.disk().sync_filesystem(directory);
@@ -291,6 +297,7 @@ impl<'r> Run<'r> {
         if self.plan.purpose == Purpose::SelfUpdate {
             return;
         }
+        self.tell_left_behind();
         let settled = staging::settle(&self.context.root, &self.header.staging, &self.generation.kept);
         let settled = settled.map_err(TransactionError::Root);
         let ended = settled.and_then(|()| self.journal.end().map_err(TransactionError::Journal));

@@ -1,8 +1,9 @@
 //! Units as zinit 0.3 models them, and how ours become such. Pure.
 //!
 //! It runs `exec` with `/bin/sh -c`, where zinit 0.2 splits words and runs no shell, so every word is quoted
-//! for a shell that must see nothing special in it. The first word stays bare: the supervisor looks whether
-//! there is a program of that very name.
+//! for a shell that must see nothing special in it. The shell has to give way to the program: otherwise it is
+//! the process that is signalled and watched, and the program outlives it unseen. But a unit whose first word
+//! is no program is refused, and `exec` is none.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -105,7 +106,7 @@ pub(super) fn translate(name: &UnitName, unit: &ServiceUnit) -> Result<Value, Un
     let mut translated = json!({
         "service": {
             "name": name.as_str(),
-            "exec": shell(&words)?,
+            "exec": format!("true && {}", shell(&words)?),
             "dir": unit.working_directory(),
             "oneshot": unit.oneshot,
             "env": unit.env,
@@ -133,15 +134,14 @@ pub(super) fn translate(name: &UnitName, unit: &ServiceUnit) -> Result<Value, Un
     Ok(translated)
 }
 
-/// A command line that a POSIX shell splits into exactly these words and runs in its place.
+/// A command line with which a POSIX shell becomes the program, with exactly these words.
 fn shell(words: &[String]) -> Result<String, Untranslatable> {
-    let (program, arguments) = words.split_first().ok_or_else(|| Untranslatable::Program(String::new()))?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-@%,:".contains(c);
-    if program.is_empty() || program.starts_with('-') || !program.chars().all(plain) {
-        return Err(Untranslatable::Program(program.clone()));
+    // A shell would take it for an option of its own.
+    if words.first().is_none_or(|program| program.is_empty() || program.starts_with('-')) {
+        return Err(Untranslatable::Program(words.first().cloned().unwrap_or_default()));
     }
-    let mut line = program.clone();
-    for word in arguments {
+    let mut line = "exec".to_owned();
+    for word in words {
         line.push(' ');
         line.push_str(&quoted(word)?);
     }
@@ -195,14 +195,14 @@ mod tests {
              signal: {stop: sigint}\nenv: {A: b}\ndir: /srv\n",
         )
         .unwrap();
-        assert_eq!(unit["service"]["exec"], "/bin/web --flag 'a b'");
+        assert_eq!(unit["service"]["exec"], "true && exec /bin/web --flag 'a b'");
         assert_eq!(unit["service"]["env"]["A"], "b");
         assert_eq!(unit["service"]["dir"], "/srv");
         assert_eq!(unit["dependencies"]["requires"][0], "redis");
         assert_eq!(unit["lifecycle"]["stop_timeout_ms"], 3000);
         assert_eq!(unit["lifecycle"]["stop_signal"], "SIGINT");
         assert_eq!(unit["lifecycle"]["restart"], "always");
-        assert_eq!(unit["health"]["target"], "check it");
+        assert_eq!(unit["health"]["target"], "exec check it");
         let once =
             translated("once", "exec: 'true'\noneshot: true\ntest: check\nshutdown_timeout: 0\n").unwrap();
         assert_eq!(once["lifecycle"]["restart"], "never");
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn what_has_no_translation_is_refused() {
         assert!(matches!(translated("a.b", "exec: x"), Err(Untranslatable::Name)));
-        for exec in ["'a b'", "a=b", "-x", "'$x'", "'a;b'"] {
+        for exec in ["-x", "''"] {
             let unit = translated("a", &format!("exec: {exec:?}\n"));
             assert!(matches!(unit, Err(Untranslatable::Program(_))), "{exec} {unit:?}");
         }

@@ -45,6 +45,8 @@ impl Effects {
                 "kept": plan.files.kept,
                 "conflicts": plan.files.conflicts,
                 "services": plan.services.notes,
+                "strangers": plan.services.strangers,
+                "more_strangers": plan.services.more_strangers,
                 "steps": plan.steps,
                 "bytes_at_most": plan.staged_bytes(),
                 "space": plan.space,
