@@ -26,6 +26,10 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// zinit 0.3 kills a service whose `test` has failed so many times; at two seconds each that is a year.
 const TEST_RETRIES: u32 = 15_000_000;
 
+/// A test that never passes, and is made once a day. Who depends on a oneshot has to wait for its end, but zinit 0.3
+/// takes it for done as soon as it runs; until its test has passed, it does not.
+const NEVER: [(&str, u32); 3] = [("interval_ms", 86_400_000), ("timeout_ms", 1000), ("retries", 1000)];
+
 /// Lines of log that are kept of a service.
 const LOG_LINES: u32 = 1000;
 
@@ -122,7 +126,12 @@ pub(super) fn translate(name: &UnitName, unit: &ServiceUnit) -> Result<Value, Un
         },
         "logging": {"buffer_lines": LOG_LINES},
     });
-    if let Some(test) = unit.test_command().map_err(Untranslatable::Command)?.filter(|_| !unit.oneshot) {
+    if unit.oneshot {
+        translated["health"] = json!({"type": "exec", "target": "false"});
+        for (key, value) in NEVER {
+            translated["health"][key] = value.into();
+        }
+    } else if let Some(test) = unit.test_command().map_err(Untranslatable::Command)? {
         translated["health"] = json!({
             "type": "exec",
             "target": shell(&test)?,
@@ -207,7 +216,7 @@ mod tests {
             translated("once", "exec: 'true'\noneshot: true\ntest: check\nshutdown_timeout: 0\n").unwrap();
         assert_eq!(once["lifecycle"]["restart"], "never");
         assert_eq!(once["lifecycle"]["stop_timeout_ms"], 1);
-        assert!(once.get("health").is_none());
+        assert_eq!(once["health"]["target"], "false");
     }
 
     #[test]
