@@ -276,7 +276,7 @@ fn report_progress(progress: Progress, reporter: Option<&Reporter>) {
         }
         Progress::Started { unit, .. } => tracing::info!(service = %unit, "monitored"),
         Progress::Stopped(unit) => tracing::info!(service = %unit, "stopped"),
-        Progress::Staged { .. } | Progress::Swapping | Progress::Soaking => {}
+        Progress::Staged { .. } | Progress::Swapping | Progress::Soaking | Progress::LeftBehind(_) => {}
     }
 }
 

@@ -23,7 +23,7 @@ pub mod kernel_params;
 pub mod lock;
 mod newer;
 pub mod plan;
-mod processes;
+pub mod processes;
 pub mod programs;
 mod rehearsal;
 pub mod releases;

@@ -6,32 +6,110 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use flist::path::FlistPath;
+use serde::{Deserialize, Serialize};
 use zinit_client::UnitName;
 
 /// Open files and mappings of one process that are looked at; more than any sane service has.
 const MAX_FILES: usize = 100_000;
 
-/// For each service the files of `wanted` (by device and inode number) that one of its processes executes,
-/// has mapped or holds open. The processes of a service are its leader, the leader's process group and all
-/// descendants; PID 1 stands for itself alone. Processes that end meanwhile use nothing.
-pub(crate) fn in_use(
-    wanted: &HashMap<(u64, u64), FlistPath>,
-    leaders: &BTreeMap<UnitName, u32>,
-) -> BTreeMap<UnitName, BTreeSet<FlistPath>> {
-    if wanted.is_empty() || leaders.is_empty() {
-        return BTreeMap::new();
+/// Open files and mappings that are looked at in all.
+const MAX_FILES_IN_ALL: usize = 2_000_000;
+
+/// Processes of nobody's service that are told of by name.
+const MAX_STRANGERS: usize = 100;
+
+/// Longest name of a process that is shown, in bytes; the kernel has 15.
+const MAX_NAME: usize = 64;
+
+/// Who uses the files that are asked about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// By service.
+    pub services: BTreeMap<UnitName, BTreeSet<FlistPath>>,
+    /// Processes of no service.
+    pub strangers: Vec<Stranger>,
+    /// How many more of them there are.
+    pub more_strangers: usize,
+}
+
+/// A process that no service of the supervisor has: started by hand, detached from its service, or in a
+/// container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stranger {
+    /// Its number.
+    pub pid: u32,
+    /// When it was started, in clock ticks since the boot: tells it from a later process of the same number.
+    pub started: u64,
+    /// Its name.
+    pub name: String,
+    /// Whether it is in another mount namespace.
+    pub elsewhere: bool,
+    /// What it executes, has mapped or open, or has for its root.
+    pub uses: BTreeSet<FlistPath>,
+}
+
+impl Stranger {
+    /// Whether it still runs: the same process, not just one of its number.
+    pub fn runs(&self) -> bool {
+        stat_of(self.pid).is_some_and(|stat| stat.started == self.started && stat.state != 'Z')
+    }
+}
+
+impl std::fmt::Display for Stranger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { pid, name, elsewhere, uses, .. } = self;
+        write!(f, "process {pid} ({})", name.escape_debug())?;
+        if *elsewhere {
+            f.write_str(" in another mount namespace")?;
+        }
+        let mut paths = uses.iter();
+        if let Some(first) = paths.next() {
+            write!(f, " uses /{first}")?;
+        }
+        match paths.count() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// Who uses the files of `wanted` (by device and inode number): executes them, has them mapped or open. The
+/// processes of a service are its leader, the leader's process group and all descendants. Processes that end
+/// meanwhile use nothing.
+pub(crate) fn in_use(wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {
+    let mut uses = Uses::default();
+    if wanted.is_empty() {
+        return uses;
     }
     let table = process_table();
-    let mut uses = BTreeMap::new();
+    let mut left = MAX_FILES_IN_ALL;
+    let mut known = HashSet::from([std::process::id()]);
     for (name, leader) in leaders {
-        let files: BTreeSet<FlistPath> = members(&table, *leader)
-            .into_iter()
-            .flat_map(files_of)
-            .filter_map(|inode| wanted.get(&inode).cloned())
-            .collect();
-        if !files.is_empty() {
-            uses.insert(name.clone(), files);
+        let mut files = BTreeSet::new();
+        for pid in members(&table, *leader) {
+            known.insert(pid);
+            files.extend(used(pid, wanted, &mut left));
         }
+        if !files.is_empty() {
+            uses.services.insert(name.clone(), files);
+        }
+    }
+    let mut others: Vec<u32> = table.keys().copied().filter(|pid| !known.contains(pid)).collect();
+    others.sort_unstable();
+    for pid in others {
+        let Some(before) = stat_of(pid) else { continue };
+        let files = used(pid, wanted, &mut left);
+        // Another process may have got the number meanwhile.
+        if files.is_empty() || stat_of(pid).is_none_or(|after| after.started != before.started) {
+            continue;
+        }
+        if uses.strangers.len() >= MAX_STRANGERS {
+            uses.more_strangers += 1;
+            continue;
+        }
+        let elsewhere = namespace(&pid.to_string()) != namespace("self");
+        let Stat { started, name, .. } = before;
+        uses.strangers.push(Stranger { pid, started, name, elsewhere, uses: files });
     }
     uses
 }
@@ -57,6 +135,30 @@ fn maps_removed(maps: &[u8]) -> bool {
     })
 }
 
+/// The files of `wanted` that one process uses; at most `left` files are looked at.
+fn used(pid: u32, wanted: &HashMap<(u64, u64), FlistPath>, left: &mut usize) -> BTreeSet<FlistPath> {
+    let files = files_of(pid, *left);
+    *left -= files.len().min(*left);
+    files.into_iter().filter_map(|inode| wanted.get(&inode).cloned()).collect()
+}
+
+/// The mount namespace of a process, as the kernel names it.
+fn namespace(process: &str) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok()
+}
+
+/// What `/proc/PID/stat` says of a process.
+struct Stat {
+    name: String,
+    state: char,
+    relations: Relations,
+    started: u64,
+}
+
+fn stat_of(pid: u32) -> Option<Stat> {
+    stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
 /// Parent and process group of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Relations {
@@ -67,18 +169,19 @@ struct Relations {
 fn process_table() -> HashMap<u32, Relations> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return HashMap::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some((pid, relations(&stat)?))
-    })
-    .collect()
+    pids.filter_map(|pid| Some((pid, stat_of(pid)?.relations))).collect()
 }
 
-/// From the text of `/proc/PID/stat` (proc(5)): after the command in parentheses, which may hold anything,
-/// come the state, the parent and the process group.
-fn relations(stat: &str) -> Option<Relations> {
-    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace().skip(1);
-    Some(Relations { parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
+/// From the text of `/proc/PID/stat` (proc(5)): behind the command in parentheses, which may hold anything, come
+/// the state, the parent and the process group, and as the 20th field the time of the start.
+fn stat(text: &str) -> Option<Stat> {
+    let (from, to) = (text.find('(')?, text.rfind(')')?);
+    let name = text.get(from + 1..to)?.chars().take(MAX_NAME).collect();
+    let fields: Vec<&str> = text[to + 1..].split_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse().ok();
+    let relations = Relations { parent: number(1)?, group: number(2)? };
+    let started = fields.get(19).and_then(|text| text.parse().ok()).unwrap_or(0);
+    Some(Stat { name, state: fields.first()?.chars().next()?, relations, started })
 }
 
 fn members(table: &HashMap<u32, Relations>, leader: u32) -> Vec<u32> {
@@ -100,18 +203,40 @@ fn members(table: &HashMap<u32, Relations>, leader: u32) -> Vec<u32> {
     table.keys().copied().filter(|pid| belongs(*pid)).collect()
 }
 
-/// Device and inode number of everything a process executes, maps or holds open. The links are followed
-/// by the kernel to the very inode, so deleted files and other mount namespaces are no obstacle.
-fn files_of(pid: u32) -> Vec<(u64, u64)> {
+/// Device and inode number of everything a process executes, maps or holds open, and of its root. The links
+/// are followed by the kernel to the very inode, so deleted files and other mount namespaces are no obstacle.
+fn files_of(pid: u32, limit: usize) -> Vec<(u64, u64)> {
     let process = PathBuf::from(format!("/proc/{pid}"));
-    let links = |directory: &str| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(process.join(directory));
-        entries.map_or(Vec::new(), |e| e.filter_map(|e| Some(e.ok()?.path())).take(MAX_FILES).collect())
+    let limit = limit.min(MAX_FILES);
+    let links = |directory: &str| -> Option<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(process.join(directory)).ok()?;
+        Some(entries.filter_map(|entry| Some(entry.ok()?.path())).take(limit).collect())
     };
-    let mut paths = vec![process.join("exe")];
-    paths.extend(links("map_files"));
-    paths.extend(links("fd"));
-    paths.iter().filter_map(|path: &PathBuf| inode(path)).collect()
+    let mut paths = vec![process.join("exe"), process.join("root")];
+    let mapped = links("map_files");
+    // Where the kernel does not show the mappings themselves, it shows their numbers.
+    let listed = if mapped.is_none() { maps(&process, limit) } else { Vec::new() };
+    paths.extend(mapped.unwrap_or_default());
+    paths.extend(links("fd").unwrap_or_default());
+    let followed = paths.iter().filter_map(|path: &PathBuf| inode(path));
+    followed.chain(listed).take(limit).collect()
+}
+
+/// The mappings of a process by `/proc/PID/maps`: `from-to perms offset major:minor inode path`.
+fn maps(process: &Path, limit: usize) -> Vec<(u64, u64)> {
+    use std::io::{BufRead, BufReader};
+    let Ok(file) = std::fs::File::open(process.join("maps")) else { return Vec::new() };
+    let lines = BufReader::new(file).split(b'\n').map_while(Result::ok).take(limit);
+    lines.filter_map(|line| mapping(&String::from_utf8_lossy(&line))).collect()
+}
+
+fn mapping(line: &str) -> Option<(u64, u64)> {
+    let mut fields = line.split_ascii_whitespace().skip(3);
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let device =
+        rustix::fs::makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
+    let inode: u64 = fields.next()?.parse().ok()?;
+    (inode != 0).then_some((device, inode))
 }
 
 fn inode(path: &Path) -> Option<(u64, u64)> {
@@ -128,8 +253,49 @@ mod tests {
     #[test]
     fn commands_may_hold_anything() {
         let stat = "42 (a) b (c) R 7 40 40 0 -1 4194304";
-        assert_eq!(relations(stat), Some(Relations { parent: 7, group: 40 }));
-        assert_eq!(relations("42 (x"), None);
+        let Stat { name, state, relations, started } = super::stat(stat).unwrap();
+        assert_eq!((name.as_str(), state, started), ("a) b (c", 'R', 0));
+        assert_eq!(relations, Relations { parent: 7, group: 40 });
+        assert!(super::stat("42 (x").is_none() && super::stat(")(").is_none());
+    }
+
+    #[test]
+    fn mappings() {
+        let line = "7f0-7f1 r-xp 00001000 08:1f 4711                       /usr/lib/libc.so.6 (deleted)";
+        assert_eq!(mapping(line), Some((rustix::fs::makedev(8, 0x1f), 4711)));
+        for none in ["7ff-800 rw-p 00000000 00:00 0 [stack]", "", "x y z", "1-2 r 0 zz:1 1"] {
+            assert_eq!(mapping(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn strangers_are_found_also_in_other_mount_namespaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        std::fs::copy(std::fs::canonicalize("/bin/sleep").unwrap(), &program).unwrap();
+        let wanted = HashMap::from([(inode(&program).unwrap(), "bin/program".parse::<FlistPath>().unwrap())]);
+        let mut here = Command::new(&program).arg("600").spawn().unwrap();
+        let mut elsewhere = Command::new("unshare").arg("--mount").arg(&program).arg("600").spawn().unwrap();
+        let found = (0..500).find_map(|_| {
+            let found = in_use(&wanted, &BTreeMap::new());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            (found.strangers.len() == 2).then_some(found)
+        });
+        let as_a_service = in_use(&wanted, &BTreeMap::from([("a".parse().unwrap(), here.id())]));
+        let running = found.as_ref().map(|found| found.strangers.iter().all(Stranger::runs));
+        for child in [&mut here, &mut elsewhere] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let found = found.unwrap().strangers;
+        let of = |pid: u32| found.iter().find(|stranger| stranger.pid == pid).unwrap();
+        assert!(!of(here.id()).elsewhere && of(elsewhere.id()).elsewhere, "{found:?}");
+        let text = of(elsewhere.id()).to_string();
+        assert!(text.ends_with("in another mount namespace uses /bin/program"), "{text}");
+        assert_eq!(running, Some(true));
+        assert!(!found.iter().any(Stranger::runs), "their numbers are no longer theirs");
+        assert_eq!(as_a_service.services.len(), 1);
+        assert!(as_a_service.strangers.iter().all(|stranger| stranger.pid != here.id()));
     }
 
     #[test]
@@ -165,13 +331,13 @@ mod tests {
         let found = (0..500).find_map(|_| {
             let found = in_use(&wanted, &leaders);
             std::thread::sleep(std::time::Duration::from_millis(10));
-            (found.get(&service).map(BTreeSet::len) == Some(2)).then_some(found)
+            (found.services.get(&service).map(BTreeSet::len) == Some(2)).then_some(found)
         });
         for pid in members(&process_table(), child.id()) {
             let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         }
         child.wait().unwrap();
-        assert_eq!(found.unwrap().len(), 1);
+        assert_eq!(found.unwrap().services.len(), 1);
     }
 }

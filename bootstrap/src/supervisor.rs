@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tracing::instrument;
 use zinit_client::{Client, Dialect, Error, ServiceStatus, SignalName, UnitName};
 
-use crate::processes;
+use crate::processes::{self, Uses};
 
 /// In which order a service is ended and its supervisor is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,13 +101,9 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
     /// another process unnoticed.
     fn hold(&self, pid: u32) -> Box<dyn HeldProcess>;
 
-    /// For each service (given by its leader) the files of `wanted` (by device and inode number) that one
-    /// of its processes executes, has mapped or holds open. Blocks the thread.
-    fn in_use(
-        &self,
-        wanted: &HashMap<(u64, u64), FlistPath>,
-        leaders: &BTreeMap<UnitName, u32>,
-    ) -> BTreeMap<UnitName, BTreeSet<FlistPath>>;
+    /// Who executes the files of `wanted` (by device and inode number), has them mapped or open: of the services
+    /// (given by their leaders) and of all other processes. Blocks the thread.
+    fn in_use(&self, wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses;
 
     /// Of these services, those that run something that an upgrade replaced and that is no longer kept. Blocks the
     /// thread. A supervisor without real processes knows of none.
@@ -178,11 +174,7 @@ impl Supervisor for Client {
         Box::new(Process::open(pid))
     }
 
-    fn in_use(
-        &self,
-        wanted: &HashMap<(u64, u64), FlistPath>,
-        leaders: &BTreeMap<UnitName, u32>,
-    ) -> BTreeMap<UnitName, BTreeSet<FlistPath>> {
+    fn in_use(&self, wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {
         processes::in_use(wanted, leaders)
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +14,7 @@ use bootstrap::engine::{Engine, EngineError, ReleaseTree};
 use bootstrap::generation::StateDir;
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::Purpose;
+use bootstrap::processes::Uses;
 use bootstrap::root::Root;
 use bootstrap::source::BlockSource;
 use bootstrap::supervisor::{HeldProcess, Supervisor};
@@ -56,12 +57,8 @@ impl Supervisor for NoServices {
     fn hold(&self, _: u32) -> Box<dyn HeldProcess> {
         unreachable!("nobody has a process")
     }
-    fn in_use(
-        &self,
-        _: &HashMap<(u64, u64), FlistPath>,
-        _: &BTreeMap<UnitName, u32>,
-    ) -> BTreeMap<UnitName, BTreeSet<FlistPath>> {
-        BTreeMap::new()
+    fn in_use(&self, _: &HashMap<(u64, u64), FlistPath>, _: &BTreeMap<UnitName, u32>) -> Uses {
+        Uses::default()
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 #![allow(unsafe_code, reason = "one system call of the kernel's for breaking a file system")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use bootstrap::engine::{Engine, ReleaseTree};
 use bootstrap::generation::{RootIdentity, StateDir};
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::Purpose;
+use bootstrap::processes::Uses;
 use bootstrap::releases::Releases;
 use bootstrap::root::Root;
 use bootstrap::source::BlockSource;
@@ -61,12 +62,8 @@ impl Supervisor for NoServices {
     fn hold(&self, _: u32) -> Box<dyn HeldProcess> {
         unreachable!("nobody has a process")
     }
-    fn in_use(
-        &self,
-        _: &HashMap<(u64, u64), FlistPath>,
-        _: &BTreeMap<UnitName, u32>,
-    ) -> BTreeMap<UnitName, BTreeSet<FlistPath>> {
-        BTreeMap::new()
+    fn in_use(&self, _: &HashMap<(u64, u64), FlistPath>, _: &BTreeMap<UnitName, u32>) -> Uses {
+        Uses::default()
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use bootstrap::engine::Outdated;
+use bootstrap::processes::Stranger;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Candidate, Gate, Installed, ProblemKind, ServiceEvent, Stage, State, StateInRam};
@@ -19,6 +20,9 @@ pub const SCHEMA: u32 = 1;
 
 /// Name of the snapshot in the run directory.
 const FILE: &str = "status.json";
+
+/// Most processes that are remembered as left behind.
+const MAX_LEFT_BEHIND: usize = 200;
 
 /// Larger snapshots are not ours.
 const LARGEST_FILE: u64 = 1024 * 1024;
@@ -52,6 +56,9 @@ pub struct Status {
     pub counters: Counters,
     /// What upgrades did to services since the node booted, by name.
     pub services: BTreeMap<String, ServiceRecord>,
+    /// Processes of no service that still run with what upgrades have replaced.
+    #[serde(default)]
+    pub left_behind: Vec<Stranger>,
     /// Gates that are closed now.
     #[serde(default)]
     pub gates: Vec<GateReport>,
@@ -144,6 +151,7 @@ impl Status {
             fetch: None,
             counters: Counters::default(),
             services: BTreeMap::new(),
+            left_behind: Vec::new(),
             gates: Vec::new(),
             holds: Vec::new(),
             pause: None,
@@ -161,7 +169,7 @@ impl Status {
         let mut counters = earlier.counters;
         let written = earlier.fetch.map_or(0, |fetch| fetch.bytes);
         counters.bytes_fetched += fetched.unwrap_or(0).saturating_sub(written);
-        Self { counters, services: earlier.services, ..self }
+        Self { counters, services: earlier.services, left_behind: earlier.left_behind, ..self }
     }
 
     /// Shows what the agent decided; `now` dates what is new.
@@ -191,6 +199,23 @@ impl Status {
         let before = self.fetch.map_or(0, |fetch| fetch.bytes);
         self.counters.bytes_fetched += bytes.saturating_sub(before);
         self.fetch = Some(Fetch { bytes, total });
+    }
+
+    /// Notes who was not restarted by an upgrade, besides those of earlier ones.
+    pub fn left_behind(&mut self, processes: Vec<Stranger>) {
+        let same = |one: &Stranger, other: &Stranger| (one.pid, one.started) == (other.pid, other.started);
+        for process in processes {
+            if let Some(known) = self.left_behind.iter_mut().find(|known| same(known, &process)) {
+                known.uses.extend(process.uses);
+            } else if self.left_behind.len() < MAX_LEFT_BEHIND {
+                self.left_behind.push(process);
+            }
+        }
+    }
+
+    /// Drops those that have ended meanwhile.
+    pub fn drop_ended(&mut self) {
+        self.left_behind.retain(Stranger::runs);
     }
 
     /// Notes what an upgrade did to a service.

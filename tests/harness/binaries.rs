@@ -122,6 +122,11 @@ impl Binaries {
         &self.supervisor
     }
 
+    /// The stand-in for zinit, whatever [`SUPERVISOR`] names.
+    pub fn stand_in(&self) -> PathBuf {
+        self.path("molt-supervisor")
+    }
+
     /// The launcher of nodes.
     pub fn launcher(&self) -> PathBuf {
         self.path("molt-node")

@@ -10,7 +10,7 @@
 //!
 //! Nothing is mocked: the hub, the supervisor and everything in the node are processes of the programs
 //! under test, found and built by [`Binaries`]. The supervisor is our `molt-supervisor` unless
-//! `MOLT_ZINIT=/path/to/zinit` names a real one. [`Payload`] is what a release consists of.
+//! `MOLT_ZINIT=/path/to/zinit` names a real one, of any version. [`Payload`] is what a release consists of.
 //!
 //! [`RedisServer`] and [`BlockServer`] are stores on 127.0.0.1 without a node, and [`FaultProxy`] damages
 //! what they answer. [`campaign`] lets upgrades of nodes go wrong many times over.
@@ -21,6 +21,7 @@
 mod base;
 mod binaries;
 pub mod campaign;
+pub mod conformance;
 mod error;
 mod fault_proxy;
 mod http;
@@ -39,6 +40,7 @@ mod site;
 mod store_server;
 pub mod tools;
 mod wait;
+mod zinit;
 
 pub use base::{BaseFile, Content};
 pub use binaries::{Binaries, Release, SKIP_BUILD, SUPERVISOR};
@@ -57,6 +59,7 @@ pub use port::ReservedPort;
 pub use site::{Site, UPGRADE_LIMIT, WEB, require_installed};
 pub use store_server::{BlockServer, RedisServer};
 pub use wait::{interrupt, wait_for};
+pub use zinit::Zinit;
 
 /// Answer of every fallible function of the harness.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::dialect::{Dialect, Peer, Request};
+use crate::dialect::{Dialect, Order, Peer, Request};
 use crate::error::Error;
 use crate::status::{ServiceStatus, State};
 use crate::unit::{SignalName, UnitName};
@@ -117,7 +117,7 @@ impl Client {
     /// [`Refusal::UnknownService`](crate::Refusal::UnknownService),
     /// [`Refusal::ShuttingDown`](crate::Refusal::ShuttingDown), or a fault of the conversation.
     pub async fn start(&self, name: &UnitName) -> Result<(), Error> {
-        self.order(Request::Start(name)).await
+        self.order(Order::Start(name)).await
     }
 
     /// Wants the service down and sends its stop signal to its process group.
@@ -130,7 +130,7 @@ impl Client {
     /// # Errors
     /// [`Refusal::UnknownService`](crate::Refusal::UnknownService), or a fault of the conversation.
     pub async fn stop(&self, name: &UnitName) -> Result<(), Error> {
-        self.order(Request::Stop(name)).await
+        self.order(Order::Stop(name)).await
     }
 
     /// Removes a stopped service from the supervisor's table.
@@ -139,7 +139,7 @@ impl Client {
     /// [`Error::Unsafe`] where zinit 0.3 would take others along; [`Refusal::IsUp`](crate::Refusal::IsUp) until it is wanted down and its process is gone,
     /// [`Refusal::UnknownService`](crate::Refusal::UnknownService), or a fault of the conversation.
     pub async fn forget(&self, name: &UnitName) -> Result<(), Error> {
-        self.order(Request::Forget(name)).await
+        self.order(Order::Forget(name)).await
     }
 
     /// Loads the unit `NAME.yaml` from the supervisor's directory and starts it. zinit 0.3 is given what is in
@@ -154,7 +154,7 @@ impl Client {
     /// [`Refusal::Unit`](crate::Refusal::Unit),
     /// [`Refusal::ShuttingDown`](crate::Refusal::ShuttingDown), or a fault of the conversation.
     pub async fn monitor(&self, name: &UnitName) -> Result<(), Error> {
-        self.order(Request::Monitor(name)).await
+        self.order(Order::Monitor(name)).await
     }
 
     /// Sends `signal` to the process group of the service. What it wants is not changed, so a
@@ -166,7 +166,7 @@ impl Client {
     /// [`Refusal::BadSignal`](crate::Refusal::BadSignal) from a supervisor on another platform, or
     /// a fault of the conversation.
     pub async fn kill(&self, name: &UnitName, signal: SignalName) -> Result<(), Error> {
-        self.order(Request::Kill(name, signal)).await
+        self.order(Order::Kill(name, signal)).await
     }
 
     /// The lines that services wrote lately, oldest first: `[+] name: line` for standard output,
@@ -193,8 +193,8 @@ impl Client {
         self.within(Request::Discard, |dialect| dialect.discard(self.peer(), stopped)).await
     }
 
-    async fn order(&self, request: Request<'_>) -> Result<(), Error> {
-        self.within(request, |dialect| dialect.order(self.peer(), request)).await
+    async fn order(&self, order: Order<'_>) -> Result<(), Error> {
+        self.within(Request::Order(order), |dialect| dialect.order(self.peer(), order)).await
     }
 
     fn peer(&self) -> Peer<'_> {

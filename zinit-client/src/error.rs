@@ -218,8 +218,8 @@ pub enum Untranslatable {
     /// It takes no names with a dot.
     #[error("it takes no names with a dot")]
     Name,
-    /// It runs commands by way of a shell, which would take the name of the program for something else.
-    #[error("it runs commands with a shell, which would not take {0:?} for the name of a program; rename it")]
+    /// It runs commands by way of a shell, which would not take this for the name of a program.
+    #[error("it runs commands with a shell, which would not take {0:?} for the name of a program")]
     Program(String),
     /// A shell cannot pass this word on.
     #[error("an argument has a NUL byte: {0:?}")]

@@ -237,7 +237,7 @@ async fn a_name_that_zinit_0_3_has_is_never_set_again() {
     let new: UnitName = "new".parse().unwrap();
     let missing = client.monitor(&new).await.unwrap_err();
     assert_eq!(missing.refusal(), Some(&Refusal::ConfigLoad));
-    for (text, wanted) in [("exec: [", "not valid"), ("exec: \"'a b'\"", "shell")] {
+    for (text, wanted) in [("exec: [", "not valid"), ("exec: \"-x\"", "shell")] {
         std::fs::write(peer.directory.path().join("new.yaml"), text).unwrap();
         let error = client.monitor(&new).await.unwrap_err();
         let Error::UnitFile { source, .. } = &error else { panic!("{error:?}") };
@@ -251,7 +251,7 @@ async fn a_name_that_zinit_0_3_has_is_never_set_again() {
         set = request;
     }
     assert_eq!(set["method"], "service.set");
-    assert_eq!(set["params"]["service"]["exec"], "sleep '1 2'");
+    assert_eq!(set["params"]["service"]["exec"], "true && exec sleep '1 2'");
     assert_eq!(set["params"]["dependencies"]["requires"], json!(["redis"]));
 }
 

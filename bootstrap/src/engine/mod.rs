@@ -312,7 +312,7 @@ impl Engine {
                 view.starts_missing = purpose == Purpose::Boot;
                 view.migrated = migrated(&package_plan);
                 let services =
-                    plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Order(error)))?;
+                    plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Services(error)))?;
                 check_stopped(&view, &services)?;
                 services
             }

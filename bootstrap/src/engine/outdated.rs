@@ -42,7 +42,7 @@ impl Engine {
         let leaders = leaders(&self.services().await?);
         let zinit = self.zinit.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            let mut found = zinit.in_use(&replaced, &leaders);
+            let mut found = zinit.in_use(&replaced, &leaders).services;
             for name in zinit.on_removed(&leaders) {
                 found.entry(name).or_default();
             }

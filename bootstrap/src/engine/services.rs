@@ -8,8 +8,9 @@ use zinit_client::{ServiceStatus, ServiceUnit, UnitName};
 use super::{Engine, EngineError, MAX_SERVICES};
 use crate::item::Items;
 use crate::plan::services::SUPERVISOR;
-use crate::plan::{FileChange, ServiceView, unit_name};
+use crate::plan::{FileChange, ServiceView, Table, unit_name};
 use crate::root::Found;
+use crate::supervisor::StopOrder;
 use crate::transaction::services::status;
 
 /// Where the executable of a unit without a path is looked for, as zinit's environment has it.
@@ -28,6 +29,7 @@ impl Engine {
         (before, after): (&BTreeMap<UnitName, ServiceUnit>, &BTreeMap<UnitName, ServiceUnit>),
     ) -> Result<ServiceView, EngineError> {
         let status = self.services().await?;
+        let table = self.table().await?;
         let replaced: HashMap<(u64, u64), FlistPath> = changes
             .iter()
             .filter(|change| matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. }))
@@ -43,6 +45,7 @@ impl Engine {
         let changed_files = replaced.values().cloned().collect();
         let zinit = self.zinit.clone();
         let in_use = tokio::task::spawn_blocking(move || zinit.in_use(&replaced, &leaders));
+        let uses = in_use.await.map_err(EngineError::Broken)?;
         let shipped = |items: &Items| items.keys().filter_map(unit_name).collect();
         Ok(ServiceView {
             before: before.clone(),
@@ -53,8 +56,11 @@ impl Engine {
             changed_units: changes.iter().filter_map(|change| unit_name(change.path())).collect(),
             changed_files,
             executables,
-            in_use: in_use.await.map_err(EngineError::Broken)?,
+            in_use: uses.services,
             migrated: BTreeMap::new(),
+            strangers: uses.strangers,
+            more_strangers: uses.more_strangers,
+            table,
             protected: self.protected.clone(),
             starts_missing: false,
         })
@@ -74,6 +80,16 @@ impl Engine {
             }
         }
         Ok(all)
+    }
+
+    /// The table of a supervisor that takes others along; `None` of one that does not.
+    async fn table(&self) -> Result<Option<Table>, EngineError> {
+        if self.zinit.stop_order().await.map_err(EngineError::List)? != StopOrder::AskAndKeep {
+            return Ok(None);
+        }
+        let listed = self.zinit.list().await.map_err(EngineError::List)?;
+        let order = listed.into_iter().filter_map(|name| UnitName::try_from(name).ok()).collect();
+        Ok(Some(Table { order }))
     }
 
     /// The path of a unit's executable, without symlinks in its directories; `None` when nobody can tell.

@@ -4,6 +4,7 @@
 //! first) → swap → start (dependencies first) → soak → record → commit. On a first boot there is nothing to go back to,
 //! so what is installed is recorded and committed before the first service starts (contract, item 2).
 
+mod cascade;
 mod etc_merge;
 pub mod files;
 mod packages;
@@ -13,11 +14,12 @@ mod space;
 use flist::package::Direction;
 use flist::path::{FlistPath, PathError};
 use serde::{Deserialize, Serialize};
-use zinit_client::{OrderError, UnitName};
+use zinit_client::UnitName;
 
+pub use cascade::{Table, Unavoidable};
 pub use files::{FileChange, FilePlan, Wanted, plan_files};
 pub use packages::{HookCall, MigrationCall, Moment, PackagePlan, PackageView, StateChange, plan_packages};
-pub use services::{ServiceNote, ServicePlan, ServiceView, Verdict, plan_services};
+pub use services::{ServiceNote, ServicePlan, ServiceView, ServicesError, Verdict, plan_services};
 pub use space::{Space, SpaceSum};
 
 use crate::item::Item;
@@ -76,9 +78,9 @@ pub enum PlanError {
         /// The package.
         package: String,
     },
-    /// Units depend on each other in a circle.
-    #[error("the services of the release cannot be ordered")]
-    Order(#[source] OrderError),
+    /// Nothing can be decided about services.
+    #[error(transparent)]
+    Services(ServicesError),
 }
 
 /// Whether a path is a unit of zinit.
@@ -326,6 +328,16 @@ impl std::fmt::Display for Plan {
             };
             writeln!(f, "  {verb} {name}: {reason}")?;
         }
+        let ServicePlan { strangers, more_strangers, .. } = &self.services;
+        if !strangers.is_empty() {
+            writeln!(f, "of no service of zinit, run on with what was there before:")?;
+        }
+        for stranger in strangers {
+            writeln!(f, "  {stranger}")?;
+        }
+        if *more_strangers > 0 {
+            writeln!(f, "  and {more_strangers} more processes")?;
+        }
         Ok(())
     }
 }
@@ -343,7 +355,7 @@ mod tests {
             FileChange::Remove { path: "b".parse().unwrap() },
         ];
         let unit: UnitName = "web".parse().unwrap();
-        let services = ServicePlan { stop: vec![unit.clone()], start: vec![unit], notes: Vec::new() };
+        let services = ServicePlan { stop: vec![unit.clone()], start: vec![unit], ..ServicePlan::default() };
         (FilePlan { changes, ..FilePlan::default() }, services)
     }
 

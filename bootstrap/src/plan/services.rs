@@ -6,6 +6,9 @@ use flist::path::FlistPath;
 use serde::Serialize;
 use zinit_client::{OrderError, ServiceStatus, ServiceUnit, State, Target, UnitName, order_subset};
 
+use super::cascade::{self, Table, Unavoidable};
+use crate::processes::Stranger;
+
 /// What the supervisor is called, which is a service like no other: it is PID 1 and does not list itself.
 pub const SUPERVISOR: &str = "zinit";
 
@@ -41,6 +44,12 @@ pub struct ServiceView {
     pub in_use: BTreeMap<UnitName, BTreeSet<FlistPath>>,
     /// Services whose state is migrated, and the package that it belongs to.
     pub migrated: BTreeMap<UnitName, String>,
+    /// Processes of no service that use one of `changed_files`.
+    pub strangers: Vec<Stranger>,
+    /// How many more of them there are.
+    pub more_strangers: usize,
+    /// The table of a supervisor that takes others along when a service is stopped or loaded anew.
+    pub table: Option<Table>,
     /// Services that are never stopped by a plan.
     pub protected: BTreeSet<UnitName>,
     /// Services that were shipped before and are unknown to the supervisor are started: at boot. Later
@@ -75,6 +84,24 @@ pub enum Verdict {
     Keep,
 }
 
+impl Verdict {
+    /// Whether the service is stopped.
+    pub(super) fn stops(self) -> bool {
+        matches!(self, Self::Restart | Self::Remove | Self::Forget)
+    }
+}
+
+/// Why nothing can be decided.
+#[derive(Debug, thiserror::Error)]
+pub enum ServicesError {
+    /// Units depend on each other in a circle.
+    #[error("the services of the release cannot be ordered")]
+    Order(#[source] OrderError),
+    /// The supervisor would do something that no plan does.
+    #[error("this version of zinit cannot do it")]
+    Unavoidable(#[source] Unavoidable),
+}
+
 /// The outcome for all services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServicePlan {
@@ -84,17 +111,24 @@ pub struct ServicePlan {
     pub start: Vec<UnitName>,
     /// What happens to whom and why; services that nothing happens to are not mentioned.
     pub notes: Vec<ServiceNote>,
+    /// Processes that nobody restarts, and that go on with what was there before.
+    pub strangers: Vec<Stranger>,
+    /// How many more of them there are.
+    pub more_strangers: usize,
 }
 
 /// Decides for every service.
 ///
 /// # Errors
-/// The units of the release depend on each other in a circle.
-pub fn plan_services(view: &ServiceView) -> Result<ServicePlan, OrderError> {
+/// [`ServicesError`].
+pub fn plan_services(view: &ServiceView) -> Result<ServicePlan, ServicesError> {
     let names: BTreeSet<_> = [&view.shipped_before, &view.shipped_after].into_iter().flatten().collect();
     let names: BTreeSet<_> =
         names.into_iter().chain(view.in_use.keys()).chain(view.migrated.keys()).collect();
-    let notes: Vec<_> = names.into_iter().filter_map(|name| view.judge(name)).collect();
+    let mut notes: Vec<_> = names.into_iter().filter_map(|name| view.judge(name)).collect();
+    if let Some(table) = &view.table {
+        notes = cascade::extend(view, table, notes).map_err(ServicesError::Unavoidable)?;
+    }
     let pick = |verdicts: &[Verdict]| -> BTreeSet<UnitName> {
         notes.iter().filter(|n| verdicts.contains(&n.verdict)).map(|n| n.name.clone()).collect()
     };
@@ -103,11 +137,12 @@ pub fn plan_services(view: &ServiceView) -> Result<ServicePlan, OrderError> {
     // A service whose unit file is gone or broken has no place in the order; it is stopped first.
     let (known, unknown): (BTreeSet<_>, BTreeSet<_>) =
         stop.into_iter().partition(|name| view.before.contains_key(name));
-    let mut stop_order = order_subset(&view.before, &known)?;
+    let mut stop_order = order_subset(&view.before, &known).map_err(ServicesError::Order)?;
     stop_order.extend(unknown);
     stop_order.reverse();
-    let start_order = order_subset(&view.after, &start)?;
-    Ok(ServicePlan { stop: stop_order, start: start_order, notes })
+    let start_order = order_subset(&view.after, &start).map_err(ServicesError::Order)?;
+    let (strangers, more_strangers) = (view.strangers.clone(), view.more_strangers);
+    Ok(ServicePlan { stop: stop_order, start: start_order, notes, strangers, more_strangers })
 }
 
 impl ServicePlan {

@@ -33,6 +33,7 @@ pub(crate) use staging::{FETCHED_AT_ONCE, STAGING};
 use crate::generation::{Generation, StateDir};
 use crate::health::HealthLimits;
 use crate::plan::Plan;
+use crate::processes::Stranger;
 use crate::programs::Programs;
 use crate::root::{Found, Root};
 use crate::source::ContentSource;
@@ -62,6 +63,8 @@ pub enum Progress {
     },
     /// From here on it is watched whether the started services come up.
     Soaking,
+    /// It is committed, and these processes of no service run on with what was there before.
+    LeftBehind(Vec<Stranger>),
 }
 
 /// Where progress is reported to.

@@ -315,6 +315,12 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
+    /// Tells who was not restarted, as no service has him.
+    fn tell_left_behind(&self) {
+        let left = self.plan.services.strangers.iter().filter(|stranger| stranger.runs()).cloned().collect();
+        (self.context.observer)(Progress::LeftBehind(left));
+    }
+
     pub(super) fn sync_mounts(&self) -> Result<(), TransactionError> {
         for directory in &self.header.staging {
             let synced = self.context.root.disk().sync_filesystem(directory);
@@ -327,6 +333,7 @@ impl<'r> Run<'r> {
         if self.plan.purpose == Purpose::SelfUpdate {
             return;
         }
+        self.tell_left_behind();
         let Header { staging, states, .. } = &self.header;
         let settled = staging::settle(&self.context.root, (staging, states), &self.generation);
         let settled = settled.map_err(TransactionError::Root);

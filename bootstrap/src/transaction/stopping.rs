@@ -97,6 +97,7 @@ async fn stop_once(
     let Some(before) = status(zinit, unit).await? else { return Ok(None) };
     // Taken before anything is said: from here on the number cannot come to mean another process unnoticed.
     let process = before.pid.map(|pid| (pid, zinit.hold(pid)));
+    let asked = Instant::now();
     let patience = definition.map_or(UNKNOWN_PATIENCE, ServiceUnit::stop_timeout);
     let tell = || async { zinit.stop(unit).await.map_err(failed("stop", unit)) };
     let Some((pid, process)) = process else {
@@ -116,7 +117,12 @@ async fn stop_once(
             tell().await?;
         }
     }
-    end_group(process.as_ref(), unit, pid).await;
+    // zinit 0.3 may run a shell in front of the program, which ends before it.
+    let group = match order {
+        StopOrder::AskAndKeep => patience.saturating_sub(asked.elapsed()).max(GROUP),
+        StopOrder::AskFirst | StopOrder::SignalFirst => GROUP,
+    };
+    end_group(process.as_ref(), (unit, pid), group).await;
     until_noticed(zinit, unit, pid).await
 }
 
@@ -138,10 +144,10 @@ async fn end_leader(
     }
 }
 
-async fn end_group(process: &dyn HeldProcess, unit: &UnitName, pid: u32) {
+async fn end_group(process: &dyn HeldProcess, (unit, pid): (&UnitName, u32), patience: Duration) {
     let started = Instant::now();
     while process.group_lives() {
-        if started.elapsed() > GROUP {
+        if started.elapsed() > patience {
             tracing::warn!(service = %unit, group = pid, "members of its process group outlive it, killing them");
             process.kill_group();
             break;

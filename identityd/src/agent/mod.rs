@@ -251,6 +251,13 @@ impl Agent {
                 self.attempts.service(name, event);
                 self.publish();
             }
+            Progress::LeftBehind { ref processes } => {
+                for process in processes {
+                    warn!("{process}, and runs on with what was there before");
+                }
+                self.status.left_behind(processes.clone());
+                self.publish();
+            }
         }
         self.tell_followers(&progress);
     }
@@ -381,6 +388,7 @@ impl Agent {
 
     fn publish(&mut self) {
         self.show_gates();
+        self.status.drop_ended();
         // A tmpfs takes this small file faster than another thread would.
         if let Err(error) = self.file.write(&self.status) {
             let cause = std::error::Error::source(&error).map(ToString::to_string);

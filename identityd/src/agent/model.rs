@@ -1,6 +1,7 @@
 //! What the agent is told by its effects: plain data.
 
 use bootstrap::engine::Outdated;
+use bootstrap::processes::Stranger;
 use flist::package::Unmet;
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +120,11 @@ pub enum Progress {
         /// What happened to it.
         #[serde(flatten)]
         event: ServiceEvent,
+    },
+    /// The upgrade is committed, and these processes of no service run on with what was there before.
+    LeftBehind {
+        /// Those processes.
+        processes: Vec<Stranger>,
     },
 }
 

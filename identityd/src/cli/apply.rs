@@ -113,6 +113,12 @@ fn line(heard: Heard<'_>) -> String {
         Heard::Progress(Progress::Expected(expected)) => {
             expected.iter().map(|expected| format!("  expected of {expected}")).collect::<Vec<_>>().join("\n")
         }
+        Heard::Progress(Progress::LeftBehind { processes }) => {
+            let lines = processes
+                .iter()
+                .map(|process| format!("  {process}, and runs on with what was there before"));
+            lines.collect::<Vec<_>>().join("\n")
+        }
         Heard::Handover => "identityd went away, most likely to replace itself; waiting for it".to_owned(),
     }
 }

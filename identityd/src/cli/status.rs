@@ -98,6 +98,9 @@ fn text(status: &Status, now: u64) -> String {
         let since = past(&in_ram.since, now);
         lines.add("state", format!("IN RAM since {since}, lost at a reboot: {}{unread}", in_ram.reason));
     }
+    for process in &status.left_behind {
+        lines.add("left behind", format!("{process}, and runs on with what was there before"));
+    }
     let daemon = &status.identityd;
     let started = past(&daemon.started, now);
     lines.add("identityd", format!("{}, pid {}, started {started}", daemon.version, daemon.pid));

@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use zinit_client::Dialect;
 
 use super::{Node, SUPERVISOR_SOCKET};
 use crate::error::{Doing, Error, require_root};
 use crate::launcher::Spec;
-use crate::{BaseFile, Binaries, Log, NetNs, base, payload, place, tools, wait_for};
+use crate::{BaseFile, Binaries, Log, NetNs, Zinit, base, payload, place, tools, wait_for};
 
 /// How long a node may take until its supervisor answers. It copies some hundred MiB first.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -96,7 +97,8 @@ impl NodeBuilder {
         let binaries = Binaries::ensure()?;
         let busybox = tools::busybox()?;
         let scratch = place::scratch("node")?;
-        let spec = self.spec(&binaries, &busybox, &scratch)?;
+        let zinit = Zinit::at(binaries.supervisor(), None)?;
+        let spec = self.spec((&binaries, &zinit), &busybox, &scratch)?;
         let path = scratch.path().join("node.json");
         let json = serde_json::to_vec(&spec).doing(|| "describe the node".to_owned())?;
         fs::write(&path, json).doing(|| format!("write {}", path.display()))?;
@@ -117,10 +119,18 @@ impl NodeBuilder {
         node.wait_for("the supervisor answers", BOOT_LIMIT, || {
             node.services().map(drop).map_err(|error| format!("{error:?}"))
         })?;
+        if zinit.dialect() == Dialect::Service {
+            node.monitor_units()?;
+        }
         Ok(node)
     }
 
-    fn spec(&self, binaries: &Binaries, busybox: &Path, scratch: &TempDir) -> Result<Spec, Error> {
+    fn spec(
+        &self,
+        (binaries, zinit): (&Binaries, &Zinit),
+        busybox: &Path,
+        scratch: &TempDir,
+    ) -> Result<Spec, Error> {
         let mut base = base::standard(binaries, busybox)?;
         base.push(BaseFile::text("/etc/hostname", format!("{}\n", self.hostname)));
         if self.boot_units {
@@ -135,7 +145,9 @@ impl NodeBuilder {
         let command_line = scratch.path().join("cmdline");
         fs::write(&command_line, format!("{}\n", self.command_line))
             .doing(|| format!("write {}", command_line.display()))?;
-        let init = ["/sbin/zinit", "-s", SUPERVISOR_SOCKET, "init", "--container", "-c", "/etc/zinit"];
+        let mut init = vec!["/sbin/zinit".to_owned()];
+        let arguments = zinit.arguments(Path::new(SUPERVISOR_SOCKET), Path::new("/etc/zinit"));
+        init.extend(arguments.iter().map(|word| word.to_string_lossy().into_owned()));
         Ok(Spec {
             hostname: self.hostname.clone(),
             mount_point,
@@ -144,7 +156,7 @@ impl NodeBuilder {
             base,
             command_line,
             pid_file: scratch.path().join("pid"),
-            init: init.map(str::to_owned).to_vec(),
+            init,
         })
     }
 }

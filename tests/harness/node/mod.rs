@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use zinit_client::{Client, ServiceStatus, State, UnitName};
+use zinit_client::{Client, ServiceStatus, ServiceUnit, State, UnitName, start_order};
 
 use crate::error::{Doing, Error};
 use crate::{Log, NetNs, job, wait_for};
@@ -89,7 +89,27 @@ impl Node {
 
     /// A client of the supervisor; its methods need a tokio runtime. See also [`service`](Self::service).
     pub fn zinit(&self) -> Client {
-        Client::new(self.path(SUPERVISOR_SOCKET))
+        Client::new(self.path(SUPERVISOR_SOCKET)).with_units(self.path("/etc/zinit"))
+    }
+
+    /// Gives the supervisor the units of the base image, dependencies first: zinit 0.3 does not read them.
+    fn monitor_units(&self) -> Result<(), Error> {
+        let mut units = BTreeMap::new();
+        let directory = self.path("/etc/zinit");
+        for entry in fs::read_dir(&directory).doing(|| format!("list {}", directory.display()))? {
+            let path = entry.doing(|| format!("list {}", directory.display()))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".yaml"));
+            let Some(name) = name.and_then(|name| name.parse::<UnitName>().ok()) else { continue };
+            let text = fs::read_to_string(&path).doing(|| format!("read {}", path.display()))?;
+            if let Ok(unit) = ServiceUnit::parse(&name, &text) {
+                units.insert(name, unit);
+            }
+        }
+        let order = start_order(&units).map_err(|error| Error::Unexpected(error.to_string()))?;
+        for name in order {
+            asked(format!("monitor {name}"), async { self.zinit().monitor(&name).await })?;
+        }
+        Ok(())
     }
 
     /// What the supervisor says of one service.

@@ -5,6 +5,7 @@
 //! `target/tools`. Nothing is installed.
 
 mod apt;
+mod zinit;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use crate::error::{Doing, Error};
 use crate::{Binaries, base, job, libraries, place};
+
+pub use zinit::{DEADLINE, zinit_0_3};
 
 /// How long a downloaded program may take to tell its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(60);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bootstrap::plan::unit_name;
+use bootstrap::processes::Uses;
 use bootstrap::supervisor::{HeldProcess, Supervisor};
 use flist::path::FlistPath;
 use zinit_client::{
@@ -237,17 +238,13 @@ impl Supervisor for ModelSupervisor {
         Box::new(Held { pid, machine: self.machine.clone() })
     }
 
-    fn in_use(
-        &self,
-        wanted: &HashMap<(u64, u64), FlistPath>,
-        leaders: &BTreeMap<UnitName, u32>,
-    ) -> BTreeMap<UnitName, BTreeSet<FlistPath>> {
+    fn in_use(&self, wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {
         self.machine.with(|_, _, services| {
             let of = |name: &UnitName| {
                 let inode = services.table.get(name)?.process.as_ref()?.inode;
                 Some((name.clone(), BTreeSet::from([wanted.get(&inode)?.clone()])))
             };
-            leaders.keys().filter_map(of).collect()
+            Uses { services: leaders.keys().filter_map(of).collect(), ..Uses::default() }
         })
     }
 }

@@ -25,7 +25,18 @@ pub(crate) struct Settings {
     pub(crate) config: PathBuf,
     /// Lines of log to keep.
     pub(crate) buffer: usize,
+    pub(crate) dialect: Dialect,
     pub(crate) debug: bool,
+}
+
+/// What is spoken on the socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Dialect {
+    /// That of zinit 0.2.11.
+    #[default]
+    Line,
+    /// That of zinit 0.2.28, with its way to stop a service.
+    Jsonrpc,
 }
 
 /// A supervisor that does not come up.
@@ -57,7 +68,7 @@ pub(crate) async fn run(settings: Settings) -> Result<(), InitError> {
     supervisor.monitor_all().map_err(in_directory)?;
 
     let (sender, messages) = mpsc::channel(QUEUE);
-    tokio::spawn(server::serve(listener, sender, ring, console));
+    tokio::spawn(server::serve(listener, settings.dialect, sender, ring, console));
     supervisor.run(messages, signals).await;
     if let Err(error) = std::fs::remove_file(&socket) {
         console.error(format_args!("could not remove the socket {}: {error}", socket.display()));

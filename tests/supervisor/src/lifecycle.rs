@@ -98,12 +98,19 @@ impl Services {
         Ok(())
     }
 
-    pub(crate) fn stop(&mut self, name: &str) -> Result<(), Refusal> {
+    /// Wants it down, and leaves its process alone.
+    pub(crate) fn lower(&mut self, name: &str) -> Result<(), Refusal> {
         let service = self.service(name)?;
         service.target = Target::Down;
         if service.phase == Phase::Blocked {
             service.phase = Phase::Idle;
         }
+        Ok(())
+    }
+
+    pub(crate) fn stop(&mut self, name: &str) -> Result<(), Refusal> {
+        self.lower(name)?;
+        let service = self.service(name)?;
         match service.pid {
             Some(pid) => process::signal_group(pid, service.unit.signal.stop).map_err(Refusal::System),
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! A small, real service supervisor that speaks zinit's line dialect.
+//! A small, real service supervisor that speaks zinit's line dialect, or with `--dialect jsonrpc` that one.
 //!
 //! It is a **stand-in for tests and the demo, not a product**: it starts, watches, restarts and
 //! signals real processes the way zinit 0.2.11 does, so that the end-to-end tests of Molt need no
@@ -28,6 +28,7 @@
 mod cli;
 mod console;
 mod init;
+mod jsonrpc;
 mod lifecycle;
 mod process;
 mod protocol;
@@ -67,6 +68,9 @@ enum Command {
         /// How many lines of log to keep.
         #[arg(short, long, value_name = "LINES", default_value_t = 2000)]
         buffer: usize,
+        /// What to speak on the socket.
+        #[arg(long, value_enum, default_value_t)]
+        dialect: init::Dialect,
         /// Accepted because zinit has it; this program always behaves as in a container.
         #[arg(long)]
         container: bool,
@@ -78,9 +82,9 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        Command::Init { config, buffer, container: _ } => {
+        Command::Init { config, buffer, dialect, container: _ } => {
             let settings =
-                init::Settings { socket: arguments.socket, config, buffer, debug: arguments.debug };
+                init::Settings { socket: arguments.socket, config, buffer, dialect, debug: arguments.debug };
             run(init::run(settings)).and_then(|result| result.map_err(Into::into))
         }
         Command::Client(command) => run(cli::run(&arguments.socket, command)).flatten(),

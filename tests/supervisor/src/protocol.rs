@@ -9,11 +9,18 @@ pub(crate) enum Request {
     Status(String),
     Start(String),
     Stop(String),
+    /// Wants a service down without a signal: the first half of a stop in the jsonrpc dialect.
+    Lower(String),
     Forget(String),
     Monitor(String),
-    Kill { name: String, signal: String },
+    Kill {
+        name: String,
+        signal: String,
+    },
     Shutdown,
-    Log { follow: bool },
+    Log {
+        follow: bool,
+    },
 }
 
 /// Why a request was not done, in zinit's words.

@@ -11,6 +11,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::console::Console;
+use crate::init::Dialect;
+use crate::jsonrpc;
 use crate::protocol::{self, Refusal, Request};
 use crate::ring::Ring;
 use crate::supervisor::Message;
@@ -50,6 +52,7 @@ pub(crate) async fn listen(path: &Path) -> Result<UnixListener, ListenError> {
 /// Serves clients for ever.
 pub(crate) async fn serve(
     listener: UnixListener,
+    dialect: Dialect,
     messages: mpsc::Sender<Message>,
     ring: Ring,
     console: Console,
@@ -58,8 +61,13 @@ pub(crate) async fn serve(
         match listener.accept().await {
             Ok((stream, _)) => {
                 // A client that hangs up early is its own affair.
-                let conversation = converse(stream, messages.clone(), ring.clone());
-                tokio::spawn(async move { drop(conversation.await) });
+                let (messages, ring) = (messages.clone(), ring.clone());
+                tokio::spawn(async move {
+                    drop(match dialect {
+                        Dialect::Line => converse(stream, messages, ring).await,
+                        Dialect::Jsonrpc => jsonrpc::converse(stream, messages, ring).await,
+                    });
+                });
             }
             Err(error) => {
                 console.error(format_args!("could not accept a client: {error}"));

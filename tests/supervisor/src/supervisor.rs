@@ -119,6 +119,7 @@ impl Supervisor {
             Request::Status(name) => return self.services.status(&name),
             Request::Start(name) => self.services.start(&name)?,
             Request::Stop(name) => self.services.stop(&name)?,
+            Request::Lower(name) => self.services.lower(&name)?,
             Request::Forget(name) => self.services.forget(&name)?,
             Request::Monitor(name) => self.monitor(&name)?,
             Request::Kill { name, signal } => {

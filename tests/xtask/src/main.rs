@@ -1,6 +1,7 @@
 //! Project tasks, run as `cargo xtask <task>`.
 
 mod bench;
+mod conformance;
 mod demo;
 mod dist;
 mod test;
@@ -15,7 +16,7 @@ use clap::{Parser, Subcommand};
 use molt_tests::{Error, interrupt};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Tasks of this project. `bench`, `demo` and `test` need root, for namespaces and FUSE.
+/// Tasks of this project. `bench`, `conformance`, `demo` and `test` need root, for namespaces and FUSE.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -27,6 +28,8 @@ struct Arguments {
 enum Task {
     /// Measure flist beside `cp -a` and its peers (needs root)
     Bench(bench::Options),
+    /// Run the cases that any zinit must pass against one, and print a table (needs root)
+    Conformance(conformance::Options),
     /// Watch a node boot from a flist and replace its own programs without a reboot (needs root)
     Demo {
         /// Write the claims, and what was measured, to this file
@@ -46,6 +49,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = end_on_signals().and_then(|()| match Arguments::parse().task {
         Task::Bench(options) => bench::run(&options),
+        Task::Conformance(options) => conformance::run(&options),
         Task::Demo { json } => demo::run(json.as_deref()),
         Task::Dist(options) => dist::run(&options),
         Task::Test => test::run(),

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use molt_tests::{Binaries, Error, SKIP_BUILD, cargo, require_root};
+use molt_tests::{Binaries, Error, SKIP_BUILD, Zinit, cargo, require_root, tools};
 
 /// Runs everything. The runner's own summary is the last that is printed; `false` when a test failed.
 pub(crate) fn run() -> Result<bool, Error> {
@@ -10,11 +10,25 @@ pub(crate) fn run() -> Result<bool, Error> {
     println!("building the programs that the tests run");
     let binaries = Binaries::ensure()?;
     crate::tools::bring(&binaries)?;
+    if !real_zinit()? {
+        return Ok(false);
+    }
     if has_nextest() {
         // It leaves out the examples in the documentation. They come first, so that its summary is last.
         Ok(passes(&["test", "--doc"])? && passes(&["nextest", "run"])?)
     } else {
         passes(&["test"])
+    }
+}
+
+/// The cases that any zinit must pass, with a real one of the newest generation, where there can be one.
+fn real_zinit() -> Result<bool, Error> {
+    match tools::zinit_0_3()? {
+        Ok(program) => crate::conformance::table(&Zinit::at(&program, None)?, ""),
+        Err(reason) => {
+            println!("SKIPPED: conformance of the real zinit 0.3.9: {reason}");
+            Ok(true)
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use super::rpc::{Conversation, RpcError};
-use super::{MAX_ANSWER_BYTES, MAX_LOG_BYTES, Request, StatusBody, cut_to_tail};
+use super::{MAX_ANSWER_BYTES, MAX_LOG_BYTES, Order, Request, StatusBody, cut_to_tail};
 use crate::error::{Error, Refusal};
 use crate::status::{ServiceStatus, State};
 use crate::unit::UnitName;
@@ -24,19 +24,16 @@ pub(super) async fn status(socket: &Path, name: &UnitName) -> Result<ServiceStat
     body.about(name)
 }
 
-pub(super) async fn order(socket: &Path, request: Request<'_>) -> Result<(), Error> {
-    let (method, params) = match request {
-        Request::Start(name) => ("service_start", json!([name])),
-        Request::Stop(name) => ("service_stop", json!([name])),
-        Request::Forget(name) => ("service_forget", json!([name])),
-        Request::Monitor(name) => ("service_monitor", json!([name])),
-        Request::Kill(name, signal) => ("service_kill", json!([name, signal.as_str()])),
-        Request::Status(name) => ("service_status", json!([name])),
-        Request::Detect | Request::List | Request::LogSnapshot | Request::Discard => {
-            ("service_list", json!([]))
-        }
+pub(super) async fn order(socket: &Path, order: Order<'_>) -> Result<(), Error> {
+    let name = order.service();
+    let (method, params) = match order {
+        Order::Start(_) => ("service_start", json!([name])),
+        Order::Stop(_) => ("service_stop", json!([name])),
+        Order::Forget(_) => ("service_forget", json!([name])),
+        Order::Monitor(_) => ("service_monitor", json!([name])),
+        Order::Kill(_, signal) => ("service_kill", json!([name, signal.as_str()])),
     };
-    call::<IgnoredAny>(socket, request, method, params).await.map(drop)
+    call::<IgnoredAny>(socket, Request::Order(order), method, params).await.map(drop)
 }
 
 pub(super) async fn log_snapshot(socket: &Path) -> Result<String, Error> {
@@ -65,13 +62,9 @@ async fn call<T: DeserializeOwned>(
 
 fn refused(request: Request<'_>, RpcError { code, message, .. }: RpcError) -> Error {
     let name = || match request {
-        Request::Status(name)
-        | Request::Start(name)
-        | Request::Stop(name)
-        | Request::Forget(name)
-        | Request::Monitor(name)
-        | Request::Kill(name, _) => name.to_string(),
-        _ => String::new(),
+        Request::Status(name) => name.to_string(),
+        Request::Order(order) => order.service().to_string(),
+        Request::Detect | Request::List | Request::LogSnapshot | Request::Discard => String::new(),
     };
     let reason = match code {
         -32000 => Refusal::UnknownService { name: name() },
@@ -95,7 +88,7 @@ mod tests {
         let name: UnitName = "long".parse().unwrap();
         let refusal = |code| {
             let error = RpcError { code, message: "words".to_owned(), data: Value::Null };
-            refused(Request::Start(&name), error).refusal().cloned()
+            refused(Request::Order(Order::Start(&name)), error).refusal().cloned()
         };
         let long = || "long".to_owned();
         for (code, class) in [

@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::{MAX_ANSWER_BYTES, MAX_LOG_BYTES, Request, StatusBody, connect, cut_to_tail};
+use super::{MAX_ANSWER_BYTES, MAX_LOG_BYTES, Order, Request, StatusBody, connect, cut_to_tail};
 use crate::error::{Error, Malformed, Refusal};
 use crate::status::{ServiceStatus, State};
 use crate::unit::UnitName;
@@ -33,9 +33,9 @@ pub(super) async fn status(socket: &Path, name: &UnitName) -> Result<ServiceStat
     call::<StatusBody>(socket, Request::Status(name)).await?.about(name)
 }
 
-pub(super) async fn order(socket: &Path, request: Request<'_>) -> Result<(), Error> {
+pub(super) async fn order(socket: &Path, order: Order<'_>) -> Result<(), Error> {
     // The body is null in every version measured; what a newer one adds is of no interest.
-    call::<IgnoredAny>(socket, request).await.map(drop)
+    call::<IgnoredAny>(socket, Request::Order(order)).await.map(drop)
 }
 
 pub(super) async fn log_snapshot(socket: &Path) -> Result<String, Error> {
@@ -133,11 +133,11 @@ mod tests {
         for (request, text) in [
             (Request::List, "list"),
             (Request::Status(&name), "status redis"),
-            (Request::Start(&name), "start redis"),
-            (Request::Stop(&name), "stop redis"),
-            (Request::Forget(&name), "forget redis"),
-            (Request::Monitor(&name), "monitor redis"),
-            (Request::Kill(&name, SignalName::KILL), "kill redis SIGKILL"),
+            (Request::Order(Order::Start(&name)), "start redis"),
+            (Request::Order(Order::Stop(&name)), "stop redis"),
+            (Request::Order(Order::Forget(&name)), "forget redis"),
+            (Request::Order(Order::Monitor(&name)), "monitor redis"),
+            (Request::Order(Order::Kill(&name, SignalName::KILL)), "kill redis SIGKILL"),
             (Request::LogSnapshot, "log snapshot"),
         ] {
             assert_eq!(request.to_string(), text);

@@ -59,13 +59,19 @@ pub(crate) enum Request<'a> {
     Detect,
     List,
     Status(&'a UnitName),
+    Order(Order<'a>),
+    LogSnapshot,
+    Discard,
+}
+
+/// A request whose only answer is that it was accepted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order<'a> {
     Start(&'a UnitName),
     Stop(&'a UnitName),
     Forget(&'a UnitName),
     Monitor(&'a UnitName),
     Kill(&'a UnitName, SignalName),
-    LogSnapshot,
-    Discard,
 }
 
 /// Whom to ask.
@@ -106,9 +112,9 @@ impl Dialect {
     pub(crate) fn allowance(self, request: Request<'_>) -> Duration {
         match (self, request) {
             // It measures for half a second, waits for half a second, and kills.
-            (Self::Jsonrpc, Request::Stop(_)) => Duration::from_secs(5),
+            (Self::Jsonrpc, Request::Order(Order::Stop(_))) => Duration::from_secs(5),
             // It waits five seconds for a process that it believes to be there.
-            (Self::Service, Request::Forget(_) | Request::Monitor(_) | Request::Discard) => {
+            (Self::Service, Request::Discard | Request::Order(Order::Forget(_) | Order::Monitor(_))) => {
                 Duration::from_secs(10)
             }
             _ => Duration::ZERO,
@@ -136,12 +142,11 @@ impl Dialect {
         }
     }
 
-    /// Makes a request whose only answer is that it was accepted.
-    pub(crate) async fn order(self, peer: Peer<'_>, request: Request<'_>) -> Result<(), Error> {
+    pub(crate) async fn order(self, peer: Peer<'_>, order: Order<'_>) -> Result<(), Error> {
         match self {
-            Self::Line => line::order(peer.socket, request).await,
-            Self::Jsonrpc => jsonrpc::order(peer.socket, request).await,
-            Self::Service => service::order(peer, request).await,
+            Self::Line => line::order(peer.socket, order).await,
+            Self::Jsonrpc => jsonrpc::order(peer.socket, order).await,
+            Self::Service => service::order(peer, order).await,
         }
     }
 
@@ -179,13 +184,34 @@ impl fmt::Display for Request<'_> {
             Self::Detect => f.write_str("system.ping"),
             Self::List => f.write_str("list"),
             Self::Status(name) => write!(f, "status {name}"),
+            Self::Order(order) => order.fmt(f),
+            Self::LogSnapshot => f.write_str("log snapshot"),
+            Self::Discard => f.write_str("forget what has changed"),
+        }
+    }
+}
+
+impl Order<'_> {
+    /// The service that it is about.
+    fn service(&self) -> &UnitName {
+        match self {
+            Self::Start(name)
+            | Self::Stop(name)
+            | Self::Forget(name)
+            | Self::Monitor(name)
+            | Self::Kill(name, _) => name,
+        }
+    }
+}
+
+impl fmt::Display for Order<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::Start(name) => write!(f, "start {name}"),
             Self::Stop(name) => write!(f, "stop {name}"),
             Self::Forget(name) => write!(f, "forget {name}"),
             Self::Monitor(name) => write!(f, "monitor {name}"),
             Self::Kill(name, signal) => write!(f, "kill {name} {signal}"),
-            Self::LogSnapshot => f.write_str("log snapshot"),
-            Self::Discard => f.write_str("forget what has changed"),
         }
     }
 }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::rpc::{Conversation, RpcError};
 use super::service_unit::{Loaded, translate};
-use super::{MAX_ANSWER_BYTES, MAX_LOG_BYTES, MAX_SERVICES, Peer, Request, check_name, cut_to_tail};
+use super::{MAX_ANSWER_BYTES, MAX_LOG_BYTES, MAX_SERVICES, Order, Peer, Request, check_name, cut_to_tail};
 use crate::error::{Error, Hazard, Refusal, Untranslatable};
 use crate::status::{ExitCause, ServiceStatus, State, Target};
 use crate::unit::{MAX_UNIT_BYTES, ServiceUnit, SignalName, UnitName};
@@ -50,8 +50,16 @@ struct ListedState {
     #[serde(default)]
     pid: u32,
     exit_code: Option<i32>,
-    #[serde(default)]
-    reason: Value,
+    reason: Option<Reason>,
+}
+
+/// Why a service has failed, in `service.list_full`; `service.status` has a sentence.
+#[derive(Deserialize)]
+struct Reason {
+    #[serde(rename = "type")]
+    kind: String,
+    code: Option<i32>,
+    signal: Option<i32>,
 }
 
 /// A row of the supervisor's table, in its order.
@@ -94,17 +102,15 @@ pub(super) async fn status(socket: &Path, name: &UnitName) -> Result<ServiceStat
     Ok(ServiceStatus { name: name.clone(), pid, state, target, after })
 }
 
-pub(super) async fn order(peer: Peer<'_>, request: Request<'_>) -> Result<(), Error> {
-    let mut talk = Talk::begin(peer.socket, request).await?;
-    let (method, params) = match request {
-        Request::Start(name) => ("service.start", json!({"name": name.as_str()})),
-        Request::Stop(name) => ("service.stop", json!({"name": name.as_str()})),
-        Request::Kill(name, signal) => {
-            ("service.kill", json!({"name": name.as_str(), "signal": signal.as_str()}))
-        }
-        Request::Forget(name) => return talk.forget(name).await,
-        Request::Monitor(name) => return talk.monitor(peer.units, name).await,
-        _ => ("system.ping", json!({})),
+pub(super) async fn order(peer: Peer<'_>, order: Order<'_>) -> Result<(), Error> {
+    let mut talk = Talk::begin(peer.socket, Request::Order(order)).await?;
+    let name = order.service();
+    let (method, params) = match order {
+        Order::Start(_) => ("service.start", json!({"name": name})),
+        Order::Stop(_) => ("service.stop", json!({"name": name})),
+        Order::Kill(_, signal) => ("service.kill", json!({"name": name, "signal": signal.as_str()})),
+        Order::Forget(_) => return talk.forget(name).await,
+        Order::Monitor(_) => return talk.monitor(peer.units, name).await,
     };
     talk.call::<IgnoredAny>(method, params).await.map(drop)
 }
@@ -114,7 +120,11 @@ pub(super) async fn log_snapshot(socket: &Path) -> Result<String, Error> {
     let names: Vec<String> = talk.call("service.list", json!({})).await?;
     let mut lines: Vec<(u64, String)> = Vec::new();
     for name in names.iter().take(MAX_SERVICES) {
-        let log: Vec<String> = talk.call("logs.get", json!({"name": name, "lines": LOG_LINES})).await?;
+        let log: Vec<String> = match talk.call("logs.get", json!({"name": name, "lines": LOG_LINES})).await {
+            // It was deleted meanwhile.
+            Err(error) if matches!(error.refusal(), Some(Refusal::UnknownService { .. })) => continue,
+            log => log?,
+        };
         lines.extend(log.iter().map(|line| log_line(name, line)));
     }
     // Each service has a log of its own; the times put them in one order.
@@ -261,8 +271,14 @@ fn unit_file(units: &Path, name: &UnitName) -> Result<Option<Value>, Error> {
 
 impl ListedState {
     fn into_status(self) -> Status {
-        let error = self.reason.as_str().map(str::to_owned);
-        Status { name: String::new(), pid: self.pid, state: self.state, exit_code: self.exit_code, error }
+        let code = self.reason.as_ref().and_then(|reason| reason.code);
+        let error = self.reason.map(|reason| match (reason.kind.as_str(), reason.signal) {
+            ("signal", Some(signal)) => format!("killed by signal {signal}"),
+            ("missing_dependency" | "dependency_failed", _) => "dependency".to_owned(),
+            (kind, _) => kind.replace('_', " "),
+        });
+        let exit_code = self.exit_code.or(code);
+        Status { name: String::new(), pid: self.pid, state: self.state, exit_code, error }
     }
 }
 
@@ -388,6 +404,33 @@ mod tests {
             (r#"{"name":"a","pid":0,"state":"napping"}"#, "napping Up"),
         ] {
             assert_eq!(status(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_says_what_a_status_says() {
+        let state = |text: &str| {
+            let listed: Listed = serde_json::from_str(text).unwrap();
+            listed.state.into_status().state().0.to_string()
+        };
+        for (text, expected) in [
+            (r#"{"name":"a","is_target":false,"state":{"exit_code":null,"state":"exited"}}"#, "Success"),
+            (
+                r#"{"name":"a","state":{"reason":{"code":3,"type":"exit_code"},"state":"failed"}}"#,
+                "Error(Exited(Pid(0), 3))",
+            ),
+            (
+                r#"{"name":"a","state":{"reason":{"signal":9,"type":"signal"},"state":"failed"}}"#,
+                "Error(Signaled(Pid(0), SIGKILL, false))",
+            ),
+            (
+                r#"{"name":"a","state":{"reason":{"message":"x","type":"spawn_error"},"state":"failed"}}"#,
+                "Failure",
+            ),
+            (r#"{"name":"a","state":{"reason":{"type":"start_timeout"},"state":"failed"}}"#, "TestFailure"),
+            (r#"{"name":"a","state":{"state":"blocked","waiting_on":["b"]}}"#, "Blocked"),
+        ] {
+            assert_eq!(state(text), expected, "{text}");
         }
     }
 

@@ -1,8 +1,9 @@
 //! Units as zinit 0.3 models them, and how ours become such. Pure.
 //!
 //! It runs `exec` with `/bin/sh -c`, where zinit 0.2 splits words and runs no shell, so every word is quoted
-//! for a shell that must see nothing special in it. The first word stays bare: the supervisor looks whether
-//! there is a program of that very name.
+//! for a shell that must see nothing special in it. The shell has to give way to the program: otherwise it is
+//! the process that is signalled and watched, and the program outlives it unseen. But a unit whose first word
+//! is no program is refused, and `exec` is none.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +25,10 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// zinit 0.3 kills a service whose `test` has failed so many times; at two seconds each that is a year.
 const TEST_RETRIES: u32 = 15_000_000;
+
+/// A test that never passes, and is made once a day. Who depends on a oneshot has to wait for its end, but zinit 0.3
+/// takes it for done as soon as it runs; until its test has passed, it does not.
+const NEVER: [(&str, u32); 3] = [("interval_ms", 86_400_000), ("timeout_ms", 1000), ("retries", 1000)];
 
 /// Lines of log that are kept of a service.
 const LOG_LINES: u32 = 1000;
@@ -105,7 +110,7 @@ pub(super) fn translate(name: &UnitName, unit: &ServiceUnit) -> Result<Value, Un
     let mut translated = json!({
         "service": {
             "name": name.as_str(),
-            "exec": shell(&words)?,
+            "exec": format!("true && {}", shell(&words)?),
             "dir": unit.working_directory(),
             "oneshot": unit.oneshot,
             "env": unit.env,
@@ -121,7 +126,12 @@ pub(super) fn translate(name: &UnitName, unit: &ServiceUnit) -> Result<Value, Un
         },
         "logging": {"buffer_lines": LOG_LINES},
     });
-    if let Some(test) = unit.test_command().map_err(Untranslatable::Command)?.filter(|_| !unit.oneshot) {
+    if unit.oneshot {
+        translated["health"] = json!({"type": "exec", "target": "false"});
+        for (key, value) in NEVER {
+            translated["health"][key] = value.into();
+        }
+    } else if let Some(test) = unit.test_command().map_err(Untranslatable::Command)? {
         translated["health"] = json!({
             "type": "exec",
             "target": shell(&test)?,
@@ -133,15 +143,14 @@ pub(super) fn translate(name: &UnitName, unit: &ServiceUnit) -> Result<Value, Un
     Ok(translated)
 }
 
-/// A command line that a POSIX shell splits into exactly these words and runs in its place.
+/// A command line with which a POSIX shell becomes the program, with exactly these words.
 fn shell(words: &[String]) -> Result<String, Untranslatable> {
-    let (program, arguments) = words.split_first().ok_or_else(|| Untranslatable::Program(String::new()))?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-@%,:".contains(c);
-    if program.is_empty() || program.starts_with('-') || !program.chars().all(plain) {
-        return Err(Untranslatable::Program(program.clone()));
+    // A shell would take it for an option of its own.
+    if words.first().is_none_or(|program| program.is_empty() || program.starts_with('-')) {
+        return Err(Untranslatable::Program(words.first().cloned().unwrap_or_default()));
     }
-    let mut line = program.clone();
-    for word in arguments {
+    let mut line = "exec".to_owned();
+    for word in words {
         line.push(' ');
         line.push_str(&quoted(word)?);
     }
@@ -195,25 +204,25 @@ mod tests {
              signal: {stop: sigint}\nenv: {A: b}\ndir: /srv\n",
         )
         .unwrap();
-        assert_eq!(unit["service"]["exec"], "/bin/web --flag 'a b'");
+        assert_eq!(unit["service"]["exec"], "true && exec /bin/web --flag 'a b'");
         assert_eq!(unit["service"]["env"]["A"], "b");
         assert_eq!(unit["service"]["dir"], "/srv");
         assert_eq!(unit["dependencies"]["requires"][0], "redis");
         assert_eq!(unit["lifecycle"]["stop_timeout_ms"], 3000);
         assert_eq!(unit["lifecycle"]["stop_signal"], "SIGINT");
         assert_eq!(unit["lifecycle"]["restart"], "always");
-        assert_eq!(unit["health"]["target"], "check it");
+        assert_eq!(unit["health"]["target"], "exec check it");
         let once =
             translated("once", "exec: 'true'\noneshot: true\ntest: check\nshutdown_timeout: 0\n").unwrap();
         assert_eq!(once["lifecycle"]["restart"], "never");
         assert_eq!(once["lifecycle"]["stop_timeout_ms"], 1);
-        assert!(once.get("health").is_none());
+        assert_eq!(once["health"]["target"], "false");
     }
 
     #[test]
     fn what_has_no_translation_is_refused() {
         assert!(matches!(translated("a.b", "exec: x"), Err(Untranslatable::Name)));
-        for exec in ["'a b'", "a=b", "-x", "'$x'", "'a;b'"] {
+        for exec in ["-x", "''"] {
             let unit = translated("a", &format!("exec: {exec:?}\n"));
             assert!(matches!(unit, Err(Untranslatable::Program(_))), "{exec} {unit:?}");
         }

@@ -47,6 +47,8 @@ impl Effects {
                 "services": plan.services.notes,
                 "hooks": plan.packages.hooks,
                 "states": plan.packages.states,
+                "strangers": plan.services.strangers,
+                "more_strangers": plan.services.more_strangers,
                 "steps": plan.steps,
                 "bytes_at_most": plan.staged_bytes(),
                 "space": plan.space,

@@ -20,7 +20,7 @@ pub(super) fn observer(
             Step::Staged { .. } => Some(Stage::Staging),
             Step::Swapping => Some(Stage::Swapping),
             Step::Soaking => Some(Stage::Soaking),
-            Step::Stopped(_) | Step::Started { .. } => None,
+            Step::Stopped(_) | Step::Started { .. } | Step::LeftBehind(_) => None,
         };
         let mut last = last.lock().unwrap_or_else(|poison| poison.into_inner());
         // Nobody listening is no reason not to upgrade.
@@ -43,6 +43,7 @@ pub(super) fn observer(
                     event: ServiceEvent::Started { down_ms },
                 })
             }
+            Step::LeftBehind(processes) => progress.send(Progress::LeftBehind { processes }),
             Step::Swapping | Step::Soaking => Ok(()),
         };
     }

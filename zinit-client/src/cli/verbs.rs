@@ -1,0 +1,135 @@
+//! What each verb does.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use zinit_client::{Client, Dialect, Error, ServiceStatus, Target, UnitName};
+
+use super::failure::Failure;
+use super::{Arguments, Verb};
+
+/// Pause between two looks whether a service has ended.
+const POLL: Duration = Duration::from_millis(50);
+
+pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let client = arguments.client();
+    match &arguments.verb {
+        Verb::List => {
+            let services = client.list().await?;
+            arguments.print(&services, || {
+                let width = services.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+                services.iter().map(|(name, state)| format!("{name:width$}  {state}\n")).collect()
+            })
+        }
+        Verb::Status { service } => {
+            let status = client.status(service).await?;
+            arguments.print(&status, || status_text(&status))
+        }
+        Verb::Start { services } => {
+            for service in services {
+                client.start(service).await?;
+            }
+            done(arguments, "start", services)
+        }
+        Verb::Stop { services } => {
+            for service in services {
+                client.stop(service).await?;
+            }
+            done(arguments, "stop", services)
+        }
+        Verb::Restart { services } => {
+            for service in services {
+                restart(&client, service, arguments.timeout()).await?;
+            }
+            done(arguments, "restart", services)
+        }
+        Verb::Monitor { services } => {
+            for service in services {
+                client.monitor(service).await?;
+            }
+            done(arguments, "monitor", services)
+        }
+        Verb::Forget { services } => {
+            for service in services {
+                client.forget(service).await?;
+            }
+            done(arguments, "forget", services)
+        }
+        Verb::Kill { service, signal } => {
+            client.kill(service, *signal).await?;
+            done(arguments, "kill", std::slice::from_ref(service))
+        }
+        Verb::Log { service } => {
+            let log = client.log_snapshot().await?;
+            let marks = service.as_ref().map(|name| [format!("[+] {name}: "), format!("[-] {name}: ")]);
+            let wanted = |line: &&str| {
+                marks.as_ref().is_none_or(|marks| marks.iter().any(|mark| line.starts_with(mark.as_str())))
+            };
+            let lines: Vec<&str> = log.lines().filter(wanted).collect();
+            arguments.print(&lines, || lines.iter().map(|line| format!("{line}\n")).collect())
+        }
+        Verb::Dialect => {
+            let dialect = client.dialect().await?.to_string();
+            arguments.print(&dialect, || format!("{dialect}\n"))
+        }
+    }
+}
+
+/// Stops, waits, starts. zinit 0.3 stops what depends on the service too; that is started again.
+async fn restart(client: &Client, service: &UnitName, timeout: Duration) -> Result<(), Failure> {
+    let others = match client.dialect().await? {
+        Dialect::Service => running(client).await?,
+        Dialect::Line | Dialect::Jsonrpc => Vec::new(),
+    };
+    client.stop(service).await?;
+    await_end(client, service, timeout).await?;
+    client.start(service).await?;
+    for other in others.iter().filter(|other| *other != service) {
+        if client.status(other).await?.target == Target::Down {
+            await_end(client, other, timeout).await?;
+            client.start(other).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn await_end(client: &Client, service: &UnitName, timeout: Duration) -> Result<(), Failure> {
+    let end = Instant::now() + timeout;
+    while client.status(service).await?.pid.is_some() {
+        if Instant::now() >= end {
+            return Err(Failure::StillUp { service: service.clone(), after: timeout });
+        }
+        sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// Services that have a process and shall have one.
+async fn running(client: &Client) -> Result<Vec<UnitName>, Error> {
+    let mut running = Vec::new();
+    for (name, _) in client.table().await? {
+        let Ok(name) = UnitName::try_from(name) else { continue };
+        let status = client.status(&name).await?;
+        if status.pid.is_some() && status.target == Target::Up {
+            running.push(name);
+        }
+    }
+    Ok(running)
+}
+
+fn done(arguments: &Arguments, verb: &str, services: &[UnitName]) -> Result<(), Failure> {
+    arguments.print(&json!({"done": verb, "services": services}), String::new)
+}
+
+fn status_text(status: &ServiceStatus) -> String {
+    let pid = status.pid.map_or_else(|| "none".to_owned(), |pid| pid.to_string());
+    let mut text = format!(
+        "name    {}\nstate   {}\ntarget  {}\npid     {pid}\n",
+        status.name, status.state, status.target
+    );
+    for (name, state) in &status.after {
+        text.push_str(&format!("after   {name}: {state}\n"));
+    }
+    text
+}
