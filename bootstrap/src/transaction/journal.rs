@@ -172,6 +172,10 @@ impl Journal {
     /// # Errors
     /// [`JournalError::File`].
     pub fn reserve(&self, bytes: u64) -> Result<(), JournalError> {
+        if bytes == 0 {
+            // No space at all is an invalid argument to the kernel.
+            return Ok(());
+        }
         match self.place.disk.reserve(&self.place.at, bytes) {
             Err(error) if error.raw_os_error() != Some(Errno::EOPNOTSUPP as i32) => {
                 Err(self.place.failed("take space for", error))
