@@ -135,6 +135,7 @@ fn what_the_real_zflist_packs_is_read() {
     assert_is_golden(&place.at("out"));
     // zflist reads ours, and what it writes of it is the same tree.
     let again = place.at("again.flist");
+    run(&["close".as_ref()]);
     run(&["open".as_ref(), &place.pack()]);
     run(&["commit".as_ref(), &again]);
     flist(&["unpack".as_ref(), "-s".as_ref(), store.as_ref(), &again, &place.at("again")]);
