@@ -15,8 +15,8 @@
 //! or a misspelt state would be wrong on both sides at once, and every test green.
 //!
 //! # Deliberate differences from zinit
-//! * `shutdown` and `reboot` end the program and never touch the machine, with or without
-//!   `--container`; SIGTERM, SIGINT and SIGHUP do the same.
+//! * `shutdown` and `reboot` end the program, and the machine only where this is its first process and
+//!   `--container` was not given; SIGTERM and SIGHUP are a `shutdown`, SIGINT is a `reboot`.
 //! * A socket on which somebody listens is not taken over.
 //! * `monitor` takes no path out of the unit directory, requests and units have a size limit, and a
 //!   line of log over 4 KiB is cut into several.
@@ -29,6 +29,7 @@ mod cli;
 mod console;
 mod init;
 mod lifecycle;
+mod machine;
 mod process;
 mod protocol;
 mod ring;
@@ -67,7 +68,7 @@ enum Command {
         /// How many lines of log to keep.
         #[arg(short, long, value_name = "LINES", default_value_t = 2000)]
         buffer: usize,
-        /// Accepted because zinit has it; this program always behaves as in a container.
+        /// Never end the machine, only this program.
         #[arg(long)]
         container: bool,
     },
@@ -78,9 +79,14 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        Command::Init { config, buffer, container: _ } => {
-            let settings =
-                init::Settings { socket: arguments.socket, config, buffer, debug: arguments.debug };
+        Command::Init { config, buffer, container } => {
+            let settings = init::Settings {
+                socket: arguments.socket,
+                config,
+                buffer,
+                debug: arguments.debug,
+                container,
+            };
             run(init::run(settings)).and_then(|result| result.map_err(Into::into))
         }
         Command::Client(command) => run(cli::run(&arguments.socket, command)).flatten(),

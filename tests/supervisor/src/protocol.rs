@@ -13,6 +13,7 @@ pub(crate) enum Request {
     Monitor(String),
     Kill { name: String, signal: String },
     Shutdown,
+    Reboot,
     Log { follow: bool },
 }
 
@@ -55,7 +56,8 @@ pub(crate) fn parse(line: &str) -> Result<Request, Refusal> {
         ["log", "snapshot"] => Ok(Request::Log { follow: false }),
         ["log", ..] => Err(Refusal::LogArguments),
         ["list", ..] => Ok(Request::List),
-        ["shutdown" | "reboot", ..] => Ok(Request::Shutdown),
+        ["shutdown", ..] => Ok(Request::Shutdown),
+        ["reboot", ..] => Ok(Request::Reboot),
         ["status", name] => Ok(Request::Status((*name).to_owned())),
         ["start", name] => Ok(Request::Start((*name).to_owned())),
         ["stop", name] => Ok(Request::Stop((*name).to_owned())),
@@ -92,7 +94,7 @@ mod tests {
             ("kill 'a b' sigkill", Request::Kill { name: name(), signal: "sigkill".into() }),
             ("log", Request::Log { follow: true }),
             ("log snapshot", Request::Log { follow: false }),
-            ("reboot", Request::Shutdown),
+            ("reboot", Request::Reboot),
             ("  stop   a\t", Request::Stop("a".into())),
         ] {
             assert_eq!(parse(line), Ok(request), "{line}");
