@@ -12,7 +12,7 @@ use serde::Deserialize;
 use zinit_client::UnitName;
 
 use crate::health::HealthLimits;
-use crate::kernel_params::{self, KernelParams, KernelParamsError};
+use crate::kernel_params::{self, KernelParams, KernelParamsError, Switches};
 
 const DEFAULT_HUB: &str = "https://hub.grid.tf";
 
@@ -199,6 +199,10 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Fetched blocks.
     pub cache_dir: PathBuf,
+    /// The group that the node belongs to.
+    pub group: Option<u32>,
+    /// What the kernel command line switches on.
+    pub switches: Switches,
     /// Kernel parameters in our name space that nobody knows, to be reported.
     pub unknown_params: Vec<String>,
 }
@@ -222,7 +226,14 @@ impl Settings {
 
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {
         let run_mode = overrides.run_mode.or(params.run_mode).or(file.run_mode).unwrap_or_default();
-        let channel = match overrides.flist.clone().or(params.flist).or(file.flist) {
+        let asked = match params.version {
+            Some(version) => {
+                let pinned = format!("{}:v{version}.flist", file.channel.name);
+                Some(FlistName::new(&file.channel.repo, &pinned).map_err(SettingsError::Channel)?)
+            }
+            None => params.flist,
+        };
+        let channel = match overrides.flist.clone().or(asked).or(file.flist) {
             Some(flist) => flist,
             None => FlistName::channel_link(&file.channel.repo, &file.channel.name, run_mode.hub_name())
                 .map_err(SettingsError::Channel)?,
@@ -257,6 +268,8 @@ impl Settings {
             state_dir: overrides.state_dir.clone(),
             run_dir: overrides.run_dir.clone(),
             cache_dir: overrides.cache_dir.clone(),
+            group: params.group,
+            switches: params.switches,
             unknown_params: params.unknown,
         })
     }
@@ -362,6 +375,14 @@ mod tests {
         tree.routes.push(Route::everything("dir:///own"));
         assert_eq!(url(&settings, &tree), "dir:///own");
         assert!(matches!(load("store: ftp://x\n", "", &[]), Err(SettingsError::Store(_))));
+    }
+
+    #[test]
+    fn a_version_on_the_kernel_command_line_pins_the_flist() {
+        let settings = load("channel: {repo: a, name: b}\nflist: c/d.flist\n", "version=1.2.3", &[]).unwrap();
+        assert_eq!(settings.channel.to_string(), "a/b:v1.2.3.flist");
+        let settings = load("", "version=1.2.3", &["--flist", "a/c.flist"]).unwrap();
+        assert_eq!(settings.channel.to_string(), "a/c.flist");
     }
 
     #[test]
