@@ -66,7 +66,7 @@ fn is_complete(release: &ReleaseTree, cache: &DirStore) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use flist::block::{BlockId, BlockKey};
+    use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
     use flist::hub::{FlistName, ReleaseVersion};
     use flist::tree::{Block, Content, Entry, Kind, Meta, Tree};
 
@@ -77,7 +77,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = DirStore::new(directory.path());
         let block = |plain: &[u8]| Block { id: BlockId::of(plain), key: BlockKey::of(plain) };
-        let content = Content { size: 2, blocks: vec![block(b"a"), block(b"b")] };
+        let size = BLOCK_SIZE as u64 + 1;
+        let content = Content { size, blocks: vec![block(b"a"), block(b"b")] };
         let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: 0 };
         let mut tree = Tree::new(meta);
         tree.insert("file".parse().unwrap(), Entry { meta, kind: Kind::File(content) }).unwrap();
