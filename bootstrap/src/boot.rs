@@ -1,10 +1,11 @@
 //! The boot pipeline: wait for the hub, find the release, mount it, install it, leave.
 
 mod choice;
+mod offline;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flist::hub::{HubError, Hubs, Resolution};
 use flist::mount::{MountError, MountedFlist, Purpose as MountPurpose, detach, mount};
@@ -22,10 +23,11 @@ use crate::plan::Purpose;
 use crate::releases::Releases;
 use crate::root::Root;
 use crate::settings::Settings;
-use crate::source::{BlockSource, ContentSource, MountSource, cached};
+use crate::source::{BlockSource, ContentSource, MountSource, cached, is_in_ram};
 use crate::state_place::{StatePlace, StatePlaceError};
 use crate::transaction::Progress;
 use choice::{Choice, choose};
+use offline::Offline;
 
 /// The longest pause between two attempts to reach the hub.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -258,7 +260,7 @@ async fn install(
         }
     }
     installed.map_err(|error| not_installed(settings, error))?;
-    if engine.identity().map_err(BootError::State)?.volatile
+    if is_in_ram(&settings.cache_dir)
         && let Err(error) = DirStore::new(&settings.cache_dir).clear()
     {
         tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
@@ -281,14 +283,15 @@ fn report_progress(progress: Progress, reporter: Option<&Reporter>) {
 }
 
 /// Asks the hub until there is something to install. What is waited for is said once, and again whenever it
-/// changes.
+/// changes. While the hub does not answer, a recorded release will do whose content is here.
 async fn wait_for_choice(
     settings: &Settings,
     engine: &Engine,
     reporter: Option<&Reporter>,
 ) -> Result<Choice, BootError> {
     let hubs = hubs::open(settings, USER_AGENT).map_err(BootError::Hub)?;
-    let (mut pause, mut said) = (FIRST_PAUSE, String::new());
+    let (mut pause, mut said, start) = (FIRST_PAUSE, String::new(), Instant::now());
+    let offline = Offline::look(engine, settings)?;
     loop {
         if let Some(reporter) = reporter {
             reporter.working();
@@ -300,25 +303,31 @@ async fn wait_for_choice(
                 _ => {}
             }
         }
-        let (what, reason) = match offered(settings, &hubs).await {
+        let (what, until, reason) = match offered(settings, &hubs).await {
             Ok(Resolution::Release(release, _)) => {
-                match choose(engine, &StatePlace::of(settings).directory(), release)? {
+                match choose(engine, &StatePlace::of(settings).directory(), settings.switches.hold, release)?
+                {
                     Choice::Recorded { numbers, why } if numbers.is_empty() => {
-                        ("another release, because nothing good is recorded of this channel", why)
+                        let what = "another release, because nothing good is recorded of this channel";
+                        (what, "the channel offers one".to_owned(), why)
                     }
                     choice => return Ok(choice),
                 }
             }
             // Without anything known before, nothing can be unchanged.
             Ok(Resolution::Unchanged(_)) => continue,
-            Err(error) => ("the hub", flist::report(&error)),
+            Err(error) => match offline.instead(start.elapsed(), &error) {
+                Some(recorded) => return Ok(recorded),
+                None => ("the hub", offline.until(), flist::report(&error)),
+            },
         };
         if reason != said {
             tracing::warn!(
                 hub = hubs.urls(),
                 channel = settings.channel_names(),
                 reason,
-                "waiting for {what}; trying again, at the latest every {LONGEST_PAUSE:?}"
+                "waiting for {what} since {:.0?}, until {until}; trying again, at the latest every {LONGEST_PAUSE:?}",
+                start.elapsed()
             );
             said = reason;
         }

@@ -16,9 +16,29 @@ pub struct KernelParams {
     pub flist: Option<Channel>,
     /// `hub=`: addresses of hubs with the same content, the best one first.
     pub hubs: Vec<String>,
+    /// `version=`: this version instead of the newest of the run mode's channel.
+    pub version: Option<String>,
+    /// `farmer_id=`: the group that the node belongs to.
+    pub group: Option<u32>,
+    /// The parameters that are on or off.
+    pub switches: Switches,
     /// Parameters in our own name space that are not known, to be reported.
     pub unknown: Vec<String>,
 }
+
+/// Parameters that are on (`molt.debug` or `molt.debug=1`) or off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// `molt.hold`: nothing is upgraded until a boot without it.
+    pub hold: bool,
+    /// `molt.insecure`: releases that nobody has signed are accepted.
+    pub insecure: bool,
+    /// `molt.debug`: both programs log more.
+    pub debug: bool,
+}
+
+/// The names of all switches.
+const SWITCHES: [&str; 3] = ["molt.hold", "molt.insecure", "molt.debug"];
 
 /// A parameter that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -40,6 +60,23 @@ pub enum KernelParamsError {
     /// `hub=` is no address.
     #[error("kernel parameter 'hub' is '{0}', expected http://… or https://…")]
     Hub(String),
+    /// `version=` is no version.
+    #[error("kernel parameter 'version' is '{0}', expected three numbers such as 1.2.3")]
+    Version(String),
+    /// Two parameters name a release.
+    #[error("the kernel parameters 'flist' and 'version' both say what to install; keep one of them")]
+    FlistAndVersion,
+    /// `farmer_id=` is no number.
+    #[error("kernel parameter 'farmer_id' is '{0}', expected a number")]
+    Group(String),
+    /// A switch is neither on nor off.
+    #[error("kernel parameter '{name}' is '{value}', expected 1 or 0")]
+    Switch {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
     /// The command line is absurdly long.
     #[error("the kernel command line has {0} bytes, the limit is {MAX_LENGTH}")]
     TooLong(usize),
@@ -71,11 +108,22 @@ pub fn parse(line: &str) -> Result<KernelParams, KernelParamsError> {
     let run_mode = value("runmode", "prod (or dev, test, qa)")?;
     let flist = value("flist", "<repo>/<name>.flist")?;
     let hubs = value("hub", "https://hub.example.org")?.map(hubs).transpose()?.unwrap_or_default();
+    let version = value("version", "1.2.3")?.map(version_text).transpose()?;
+    if version.is_some() && flist.is_some() {
+        return Err(KernelParamsError::FlistAndVersion);
+    }
+    let group = value("farmer_id", "1")?;
+    let group = group.map(|id| id.parse::<u32>().map_err(|_| KernelParamsError::Group(id.to_owned())));
+    let [hold, insecure, debug] = SWITCHES.map(|name| switch(name, last.get(name)));
+    let known = |name: &&String| SWITCHES.contains(&name.as_str());
     Ok(KernelParams {
         run_mode: run_mode.map(str::parse).transpose().map_err(KernelParamsError::RunMode)?,
         flist: flist.map(str::parse).transpose().map_err(KernelParamsError::Flist)?,
         hubs,
-        unknown: last.keys().filter(|name| name.starts_with("molt.")).cloned().collect(),
+        version,
+        group: group.transpose()?,
+        switches: Switches { hold: hold?, insecure: insecure?, debug: debug? },
+        unknown: last.keys().filter(|name| name.starts_with("molt.") && !known(name)).cloned().collect(),
     })
 }
 
@@ -86,6 +134,26 @@ fn hubs(text: &str) -> Result<Vec<String>, KernelParamsError> {
         false => Err(KernelParamsError::Hub(hub.to_owned())),
     };
     text.split(',').map(usable).collect()
+}
+
+/// A version in three numbers, a `v` before it or not.
+fn version_text(text: &str) -> Result<String, KernelParamsError> {
+    let plain = text.strip_prefix('v').unwrap_or(text);
+    let numbers: Vec<_> = plain.split('.').map(str::parse::<u64>).collect();
+    match numbers.len() == 3 && numbers.iter().all(Result::is_ok) {
+        true => Ok(plain.to_owned()),
+        false => Err(KernelParamsError::Version(text.to_owned())),
+    }
+}
+
+fn switch(name: &'static str, value: Option<&Option<&str>>) -> Result<bool, KernelParamsError> {
+    match value {
+        None => Ok(false),
+        Some(None) => Ok(true),
+        Some(Some("1" | "yes" | "true" | "on")) => Ok(true),
+        Some(Some("0" | "no" | "false" | "off")) => Ok(false),
+        Some(Some(other)) => Err(KernelParamsError::Switch { name, value: (*other).to_owned() }),
+    }
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -146,6 +214,15 @@ mod tests {
         assert_eq!(params.hubs, ["http://a", "https://b:8080/x"]);
         assert!(matches!(parse("hub=http://a,,http://b"), Err(KernelParamsError::Hub(_))));
         assert_eq!(params.unknown, ["molt.fast"]);
+        let params = parse("version=v1.2.3 farmer_id=17 molt.hold molt.debug=1 molt.insecure=0").unwrap();
+        assert_eq!((params.version.as_deref(), params.group), (Some("1.2.3"), Some(17)));
+        assert_eq!(params.switches, Switches { hold: true, insecure: false, debug: true });
+        assert!(params.unknown.is_empty());
+        assert!(matches!(parse("version=new"), Err(KernelParamsError::Version(_))));
+        assert!(matches!(parse("version=1.2.3 flist=a/b.flist"), Err(KernelParamsError::FlistAndVersion)));
+        assert!(matches!(parse("farmer_id=me"), Err(KernelParamsError::Group(_))));
+        let error = parse("molt.hold=maybe").unwrap_err();
+        assert!(error.to_string().contains("'molt.hold' is 'maybe', expected 1 or 0"), "{error}");
         assert!(matches!(parse("flist=../x"), Err(KernelParamsError::Flist(_))));
         assert!(matches!(parse("hub=ftp://x"), Err(KernelParamsError::Hub(_))));
         assert!(matches!(parse(&"x".repeat(20_000)), Err(KernelParamsError::TooLong(20_000))));

@@ -38,13 +38,13 @@ fn run_supervised(Arguments { overrides, .. }: &Arguments) -> ExitCode {
 
 fn run_worker(Arguments { overrides, quiet, .. }: &Arguments) -> ExitCode {
     supervise::die_with_parent();
-    start_log(*quiet);
     let settings = match Settings::load(overrides) {
         Ok(settings) => settings,
         // What could not be read may be readable the next time; what is wrong stays wrong.
         Err(error @ SettingsError::Read { .. }) => return fail(&error, Exit::Failed),
         Err(error) => return fail(&error, Exit::Usage),
     };
+    start_log(*quiet, settings.switches.debug);
     for name in &settings.unknown_params {
         tracing::warn!(name, "unknown kernel parameter");
     }
@@ -64,8 +64,12 @@ fn run_worker(Arguments { overrides, quiet, .. }: &Arguments) -> ExitCode {
 
 /// Levels by target as in `RUST_LOG=debug,hyper=warn`. The richer `EnvFilter` would bring regular expressions
 /// into a program that has to be small.
-fn start_log(quiet: bool) {
-    let level = if quiet { LevelFilter::ERROR } else { LevelFilter::INFO };
+fn start_log(quiet: bool, debug: bool) {
+    let level = match (quiet, debug) {
+        (true, _) => LevelFilter::ERROR,
+        (false, true) => LevelFilter::DEBUG,
+        (false, false) => LevelFilter::INFO,
+    };
     let wanted = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
     tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE)

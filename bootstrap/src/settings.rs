@@ -16,7 +16,7 @@ use zinit_client::UnitName;
 pub use self::channel::BootstrapUpdate;
 use self::channel::{BootstrapNames, ChannelNames};
 use crate::health::HealthLimits;
-use crate::kernel_params::{self, KernelParams, KernelParamsError};
+use crate::kernel_params::{self, KernelParams, KernelParamsError, Switches};
 
 const DEFAULT_HUB: &str = "https://hub.grid.tf";
 
@@ -83,6 +83,9 @@ pub enum SettingsError {
     /// The channel's names do not form the name of a taglink.
     #[error("the channel has no usable name")]
     Taglink(#[source] TagNameError),
+    /// The version that was asked for is no tag's name.
+    #[error("the version that was asked for cannot be a tag")]
+    Tag(#[source] TagNameError),
 }
 
 /// The configuration file. Unknown keys are errors, because a setting with a typing error would silently
@@ -212,6 +215,10 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Fetched blocks.
     pub cache_dir: PathBuf,
+    /// The group that the node belongs to.
+    pub group: Option<u32>,
+    /// What the kernel command line switches on.
+    pub switches: Switches,
     /// Kernel parameters in our name space that nobody knows, to be reported.
     pub unknown_params: Vec<String>,
 }
@@ -230,9 +237,11 @@ impl Settings {
 
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {
         let run_mode = overrides.run_mode.or(params.run_mode).or(file.run_mode).unwrap_or_default();
-        let channels = match overrides.flist.clone().or(params.flist).or(file.flist) {
-            Some(channel) => vec![(channel, file.channel.packages())],
-            None => file.channel.of(run_mode, &overrides.config)?,
+        let asked = overrides.flist.clone().or(params.flist);
+        let channels = match (asked, params.version, file.flist) {
+            (Some(channel), ..) | (None, None, Some(channel)) => vec![(channel, file.channel.packages())],
+            (None, Some(version), _) => file.channel.pinned(&version, run_mode, &overrides.config)?,
+            (None, None, None) => file.channel.of(run_mode, &overrides.config)?,
         };
         let given = [overrides.hub.clone(), params.hubs, file.hub, vec![DEFAULT_HUB.to_owned()]];
         let hubs = given.into_iter().find(|hubs| !hubs.is_empty()).unwrap_or_default();
@@ -274,6 +283,8 @@ impl Settings {
             state_dir: overrides.state_dir.clone(),
             run_dir: overrides.run_dir.clone(),
             cache_dir: overrides.cache_dir.clone(),
+            group: params.group,
+            switches: params.switches,
             unknown_params: params.unknown,
         })
     }
@@ -453,6 +464,14 @@ mod tests {
         assert_eq!(url("store: zdb://file/ns\n", &["--store", "dir:///arg"]), "dir:///arg");
         assert_eq!(url("", &[]), DEFAULT_STORE);
         assert!(matches!(load("store: ftp://x\n", "", &[]), Err(SettingsError::Store(_))));
+    }
+
+    #[test]
+    fn a_version_on_the_kernel_command_line_pins_the_flist() {
+        let settings = load("channel: {repo: a, name: b}\nflist: c/d.flist\n", "version=1.2.3", &[]).unwrap();
+        assert_eq!(settings.channel_names(), "a/tags/1.2.3 or a/b:v1.2.3.flist");
+        let settings = load("", "version=1.2.3", &["--flist", "a/c.flist"]).unwrap();
+        assert_eq!(settings.channel_names(), "a/c.flist");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use flist::path::FlistPath;
 use flist::store::{CachedStore, DirStore, FetchError, Store, StoreError, fetch_plain};
 use flist::tree::{Content, Fingerprint};
 
-use crate::disk::Reader;
+use crate::disk::{Beneath, Disk, Reader};
 use crate::root::Root;
 
 /// Why content could not be had.
@@ -190,6 +190,12 @@ const CACHE_LIMIT: u64 = 512 << 20;
 /// Puts the node's cache in front of a store.
 pub fn cached(store: Arc<dyn Store>, cache_dir: &Path) -> Arc<dyn Store> {
     Arc::new(CachedStore::new(store, DirStore::new(cache_dir)).with_limit(CACHE_LIMIT))
+}
+
+/// Whether a directory lies in RAM, so that what is kept in it costs memory. One that nobody can look at does not.
+pub fn is_in_ram(directory: &Path) -> bool {
+    let filesystem = Beneath::open(directory).and_then(|disk| disk.filesystem(&FlistPath::root()));
+    filesystem.is_ok_and(|filesystem| filesystem.in_ram)
 }
 
 /// Counts the stored bytes that come out of a store.

@@ -68,6 +68,8 @@ pub struct Inputs<'i> {
     pub candidate: Option<&'i Candidate>,
     /// On whose behalf the next upgrade begins.
     pub cause: &'i Cause,
+    /// The kernel was started with `molt.hold`.
+    pub held_by_kernel: bool,
     /// What people have ordered, or why nobody knows.
     pub orders: Result<&'i Orders, &'i str>,
     /// Maintenance windows; `None`: upgrades may begin at any time.
@@ -177,7 +179,12 @@ fn pause(Inputs { orders, .. }: &Inputs<'_>) -> Verdict {
     }
 }
 
-fn hold(Inputs { orders, candidate, .. }: &Inputs<'_>) -> Verdict {
+fn hold(Inputs { orders, candidate, held_by_kernel, .. }: &Inputs<'_>) -> Verdict {
+    if *held_by_kernel {
+        let why = "the kernel parameter molt.hold holds every release".to_owned();
+        let inputs = json!({ "molt.hold": true });
+        return Verdict { closed: Err(why), inputs, at: None, on: "a boot without the parameter" };
+    }
     let holds = orders.map(|orders| orders.holds.as_slice()).unwrap_or_default();
     let everything = orders.ok().and_then(Orders::all_held);
     let holding = everything.or_else(|| orders.ok()?.held((*candidate)?));

@@ -99,11 +99,13 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     let status = Status::new(daemon, insecure).continued_from(file.read(), fetched);
     let (place, run_dir) = (StatePlace::of(&settings), settings.run_dir.clone());
     let (poll_interval, brake) = (settings.poll_interval, Brake::default());
+    let held_by_kernel = settings.switches.hold;
     // First of all: it finds out where the state is.
     let effects = Effects::new(settings, brake.clone()).map_err(RunError::Engine)?;
     let ground = Ground {
         poll_interval,
         windows,
+        held_by_kernel,
         state: place,
         run_dir,
         boot: boot_id(),

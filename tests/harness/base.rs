@@ -90,8 +90,8 @@ const FILES: [(&str, &str); 3] = [
     ("/etc/hosts", "127.0.0.1 localhost\n"),
 ];
 
-/// Directories, busybox with its applets, the supervisor, bootstrap, and the libraries of our programs.
-pub(crate) fn standard(binaries: &Binaries, busybox: &Path) -> Result<Vec<BaseFile>, Error> {
+/// Directories, and busybox with its applets.
+pub(crate) fn skeleton(busybox: &Path) -> Result<Vec<BaseFile>, Error> {
     let mut base: Vec<_> = DIRECTORIES.iter().map(|(path, mode)| BaseFile::directory(path, *mode)).collect();
     base.extend(LINKS.iter().map(|(path, target)| BaseFile::link(path, target)));
     base.extend(FILES.iter().map(|(path, text)| BaseFile::text(path, *text)));
@@ -99,6 +99,12 @@ pub(crate) fn standard(binaries: &Binaries, busybox: &Path) -> Result<Vec<BaseFi
     for applet in applets(busybox)? {
         base.push(BaseFile::link(Path::new("/usr/bin").join(applet), "busybox"));
     }
+    Ok(base)
+}
+
+/// The skeleton, the supervisor, bootstrap, and the libraries of our programs.
+pub(crate) fn standard(binaries: &Binaries, busybox: &Path) -> Result<Vec<BaseFile>, Error> {
+    let mut base = skeleton(busybox)?;
     base.push(BaseFile::program("/sbin/zinit", binaries.supervisor()));
     base.push(BaseFile::program("/sbin/bootstrap", binaries.bootstrap()));
     base.extend(base_libraries(binaries)?.into_iter().map(|path| BaseFile::program(path.clone(), path)));

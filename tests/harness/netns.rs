@@ -27,7 +27,8 @@ pub struct NetNs {
 }
 
 struct Keeper {
-    namespace: File,
+    /// None for that of the machine.
+    namespace: Option<File>,
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -41,11 +42,23 @@ impl NetNs {
     /// When the caller is not root, or the system has no network namespaces.
     pub fn new() -> Result<Self, Error> {
         require_root("a network namespace")?;
+        Self::kept(|| enter_new().map(Some))
+    }
+
+    /// The one that everybody is in, for what a person shall reach from a terminal.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn of_the_machine() -> Result<Self, Error> {
+        Self::kept(|| Ok(None))
+    }
+
+    fn kept(enter: impl FnOnce() -> io::Result<Option<File>> + Send + 'static) -> Result<Self, Error> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (ready, entered) = mpsc::sync_channel(1);
         let thread = thread::spawn(move || {
             // Nobody listens any more when `new` has gone; then there are no jobs either.
-            let _ = ready.send(enter_new());
+            let _ = ready.send(enter());
             for job in queue {
                 job();
             }
@@ -81,8 +94,10 @@ impl NetNs {
     /// When `work` does.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         let inside = || {
-            setns(&self.keeper.namespace, CloneFlags::CLONE_NEWNET)
-                .doing(|| "enter the network namespace".to_owned())?;
+            if let Some(namespace) = &self.keeper.namespace {
+                setns(namespace, CloneFlags::CLONE_NEWNET)
+                    .doing(|| "enter the network namespace".to_owned())?;
+            }
             Ok(work())
         };
         match thread::scope(|scope| scope.spawn(inside).join()) {

@@ -14,9 +14,6 @@ pub const UPGRADE_LIMIT: Duration = Duration::from_secs(180);
 /// The address of the web service of [`Site::payload`], in the namespace of the site.
 pub const WEB: &str = "127.0.0.1:8000";
 
-/// The unit of that service, without the dependencies it has in the demo.
-const WEB_UNIT: &str = "exec: /usr/bin/demo-web --listen 127.0.0.1:8000\n";
-
 /// A service that does not change from release to release.
 const IDLE_UNIT: &str = "exec: sleep 1000000\n";
 
@@ -56,19 +53,7 @@ impl Site {
     /// # Errors
     /// When it cannot be written.
     pub fn payload(&self, version: &str) -> Result<Payload, Error> {
-        let payload = Payload::new()?;
-        payload
-            .program("/sbin/identityd", &self.binaries.identityd())?
-            .asset_unit("identityd")?
-            .program("/usr/bin/demo-web", &self.binaries.web())?
-            .marked("/usr/bin/demo-web", version)?
-            .file("/usr/bin/demo-web.version", 0o644, version)?
-            .unit("web", WEB_UNIT)?
-            .unit("idle", IDLE_UNIT)?
-            .file("/etc/os-release", 0o644, format!("VERSION_ID={version}\n"))?
-            .file("/usr/share/site/private", 0o600, "the same in all versions\n")?
-            .link("/usr/share/site/link", "private")?;
-        Ok(payload)
+        small_payload(&self.binaries.identityd(), &self.binaries.web(), version, WEB)
     }
 
     /// A node that boots in the run mode `dev` from the hub, and polls it every second.
@@ -139,6 +124,29 @@ impl Site {
             .doing(|| "ask the web service".to_owned())?;
         Ok(answer.body.trim().to_owned())
     }
+}
+
+/// The payload of a small release with these programs, whose web service listens on `web_address`.
+pub(crate) fn small_payload(
+    identityd: &Path,
+    web: &Path,
+    version: &str,
+    web_address: &str,
+) -> Result<Payload, Error> {
+    let payload = Payload::new()?;
+    payload
+        .program("/sbin/identityd", identityd)?
+        .asset_unit("identityd")?
+        .program("/usr/bin/demo-web", web)?
+        .marked("/usr/bin/demo-web", version)?
+        .file("/usr/bin/demo-web.version", 0o644, version)?
+        // Without the dependencies it has in the demo.
+        .unit("web", &format!("exec: /usr/bin/demo-web --listen {web_address}\n"))?
+        .unit("idle", IDLE_UNIT)?
+        .file("/etc/os-release", 0o644, format!("VERSION_ID={version}\n"))?
+        .file("/usr/share/site/private", 0o600, "the same in all versions\n")?
+        .link("/usr/share/site/link", "private")?;
+    Ok(payload)
 }
 
 /// Says in which file the node differs from the payload: content, mode, kind, owner.

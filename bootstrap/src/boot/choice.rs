@@ -30,11 +30,17 @@ pub(super) enum Choice {
 ///
 /// # Errors
 /// [`BootError::State`].
-pub(super) fn choose(engine: &Engine, state_dir: &Path, offered: Box<Release>) -> Result<Choice, BootError> {
+pub(super) fn choose(
+    engine: &Engine,
+    state_dir: &Path,
+    held_by_kernel: bool,
+    offered: Box<Release>,
+) -> Result<Choice, BootError> {
     let releases = Releases::load(&engine.state().releases());
     let (version, id) = (offered.version.to_string(), offered.id.to_string());
     let bad = releases.note(&offered.id).filter(|note| note.is_bad());
-    let held = held::why_held(state_dir, &version, &id);
+    let held = held_by_kernel.then(|| "the kernel parameter molt.hold holds every release".to_owned());
+    let held = held.or_else(|| held::why_held(state_dir, &version, &id));
     let ran = ran(engine).map_err(BootError::State)?;
     let Some(objection) = objection(bad, held, ran == Some(offered.id)) else {
         return Ok(Choice::Offered(offered));
@@ -96,14 +102,14 @@ fn ran(engine: &Engine) -> Result<Option<ReleaseId>, EngineError> {
 }
 
 /// What counts of a recorded generation.
-struct Recorded {
+pub(super) struct Recorded {
     number: u64,
     cause: Cause,
     channel: Channel,
     release: ReleaseId,
 }
 
-fn recorded(engine: &Engine) -> Result<Vec<Recorded>, EngineError> {
+pub(super) fn recorded(engine: &Engine) -> Result<Vec<Recorded>, EngineError> {
     let mut all = Vec::new();
     for number in engine.state().numbers().map_err(EngineError::Generation)? {
         // A damaged record is none.
@@ -117,7 +123,7 @@ fn recorded(engine: &Engine) -> Result<Vec<Recorded>, EngineError> {
 
 /// The newest generation of each good release of this channel, the newest one first. A generation of a
 /// self-update is no release as a whole.
-fn good(all: &[Recorded], channel: &Channel, is_bad: impl Fn(&ReleaseId) -> bool) -> Vec<u64> {
+pub(super) fn good(all: &[Recorded], channel: &Channel, is_bad: impl Fn(&ReleaseId) -> bool) -> Vec<u64> {
     let whole = |cause| matches!(cause, Cause::FirstBoot | Cause::Release | Cause::Revert);
     let usable =
         |found: &&Recorded| whole(found.cause) && found.channel == *channel && !is_bad(&found.release);

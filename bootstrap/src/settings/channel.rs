@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use flist::hub::{Channel, FlistName, PackageRepo, Packages, RunMode, TaglinkName};
+use flist::hub::{Channel, FlistName, PackageRepo, Packages, RunMode, TagName, TaglinkName};
 use serde::Deserialize;
 
 use super::{SettingsError, seconds_within};
@@ -79,6 +79,24 @@ impl ChannelNames {
             Layout::Tag => vec![tag],
             Layout::Link => vec![link],
         })
+    }
+
+    /// A version instead of what this run mode offers now: the tag of this name, or the flist with it in its name.
+    pub(super) fn pinned(
+        &self,
+        version: &str,
+        run_mode: RunMode,
+        path: &Path,
+    ) -> Result<Vec<(Channel, Packages)>, SettingsError> {
+        let tag = TagName::new(&self.repo, version).map_err(SettingsError::Tag)?;
+        let flist = FlistName::new(&self.repo, &format!("{}:v{version}.flist", self.name));
+        let flist = flist.map_err(SettingsError::Channel)?;
+        let of = |channel| match channel {
+            Channel::Taglink(_) | Channel::Tag(_) => Channel::Tag(tag.clone()),
+            Channel::Flist(_) => Channel::Flist(flist.clone()),
+        };
+        let channels = self.of(run_mode, path)?;
+        Ok(channels.into_iter().map(|(channel, packages)| (of(channel), packages)).collect())
     }
 
     /// How the packages of a channel are found that was asked for by its name.

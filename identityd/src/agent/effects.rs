@@ -23,7 +23,7 @@ use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
 use bootstrap::settings::Settings;
-use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached};
+use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, is_in_ram};
 use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
 use flist::hub::{Hubs, ReleaseId, Seen};
@@ -289,7 +289,7 @@ impl Effects {
         if let Err(error) = releases.succeeded(release.id) {
             tracing::warn!(error = report(&error), "an old note about the release stays");
         }
-        if self.engine.identity().is_ok_and(|identity| identity.volatile)
+        if is_in_ram(&self.settings.cache_dir)
             && let Err(error) = DirStore::new(&self.settings.cache_dir).clear()
         {
             tracing::warn!(error = report(&error), "the block cache stays in RAM");

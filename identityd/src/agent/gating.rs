@@ -120,6 +120,7 @@ impl Agent {
             state: &self.state,
             candidate,
             cause: &self.cause,
+            held_by_kernel: self.held_by_kernel,
             orders: self.orders.as_ref().map_err(String::as_str),
             windows: self.windows.as_ref(),
             failures: self.failures.clone(),

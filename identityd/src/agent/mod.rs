@@ -87,6 +87,8 @@ pub struct Ground {
     pub poll_interval: Duration,
     /// When upgrades may begin by themselves; `None`: at any time.
     pub windows: Option<Windows>,
+    /// Nothing is upgraded: the kernel was started so.
+    pub held_by_kernel: bool,
     /// Where orders, history and failures are.
     pub state: StatePlace,
     /// Where the engine's lock is.
@@ -110,6 +112,7 @@ pub struct Agent {
     followers: Vec<Follower>,
     poll_interval: Duration,
     windows: Option<Windows>,
+    held_by_kernel: bool,
     place: StatePlace,
     run_dir: PathBuf,
     brake: Brake,
@@ -143,7 +146,16 @@ impl Agent {
     /// An agent that shows `status` in `file` and through the other end of `inbox`; it begins at once, so that
     /// nobody is ever shown what it has not judged.
     pub fn new(doing: impl Doing, ground: Ground, status: Status, file: StatusFile, inbox: Inbox) -> Self {
-        let Ground { poll_interval, windows, state: place, run_dir, boot, handed_over, brake } = ground;
+        let Ground {
+            poll_interval,
+            windows,
+            held_by_kernel,
+            state: place,
+            run_dir,
+            boot,
+            handed_over,
+            brake,
+        } = ground;
         let attempts = Attempts::open(History::at(place.clone()), boot, handed_over);
         let orders_file = OrdersFile::at(place.clone());
         let orders = orders_file.load().map_err(|error| flist::report(&error));
@@ -156,6 +168,7 @@ impl Agent {
             followers: Vec::new(),
             poll_interval,
             windows,
+            held_by_kernel,
             place,
             run_dir,
             brake,

@@ -71,6 +71,7 @@ impl Running {
         let ground = Ground {
             poll_interval,
             windows,
+            held_by_kernel: false,
             state: StatePlace::fixed(directory.path()),
             run_dir: directory.path().join("molt"),
             boot: "boot".to_owned(),

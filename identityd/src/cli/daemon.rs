@@ -39,8 +39,13 @@ pub(super) enum LogFormat {
 }
 
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
-    start_log(arguments.log_format, if arguments.quiet { "error" } else { "info" });
     let settings = Settings::load(&arguments.overrides).map_err(Failure::Settings)?;
+    let level = match (arguments.quiet, settings.switches.debug) {
+        (true, _) => "error",
+        (false, true) => "debug",
+        (false, false) => "info",
+    };
+    start_log(arguments.log_format, level);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()

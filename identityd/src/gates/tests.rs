@@ -75,6 +75,7 @@ impl World {
             state: &self.state,
             candidate: self.candidate.as_ref(),
             cause: &self.cause,
+            held_by_kernel: false,
             orders: self.orders.as_ref().map_err(String::as_str),
             windows: self.windows.as_ref(),
             failures: self.failures.clone(),
@@ -295,4 +296,13 @@ fn holds_and_pauses_go_before_windows_and_every_name_is_stable() {
     for gate in Gate::ALL {
         assert_eq!(serde_json::to_string(&gate).unwrap(), format!("\"{gate}\""));
     }
+}
+
+#[test]
+fn a_hold_of_the_kernel_cannot_be_taken_back_by_an_order() {
+    let world = World::default();
+    let inputs = Inputs { held_by_kernel: true, ..world.inputs() };
+    let closed = closed_before_upgrade(&inputs, &at(NOON)).unwrap();
+    assert_eq!(closed.gate, Gate::Hold);
+    assert!(closed.why.contains("molt.hold") && !closed.why.contains("unhold"), "{}", closed.why);
 }

@@ -10,9 +10,9 @@ use crate::error::{Doing, Error};
 
 /// One file or link: mode, and digest of the content or target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    mode: u32,
-    content: String,
+pub(crate) struct Entry {
+    pub(crate) mode: u32,
+    pub(crate) content: String,
 }
 
 /// Every file and link of a release, by path.
@@ -48,14 +48,23 @@ impl Image {
         root: &Path,
         either: &BTreeSet<PathBuf>,
     ) -> Result<Option<String>, Error> {
+        let mut there = BTreeMap::new();
         for path in either {
-            let found = entry(&root.join(path))?;
-            if found.as_ref() != self.entries.get(path) {
-                let wanted = self.entries.get(path);
-                return Ok(Some(format!("/{} is {found:?}, not {wanted:?}", path.display())));
-            }
+            there.extend(entry(&root.join(path))?.map(|entry| (path.clone(), entry)));
         }
-        Ok(None)
+        Ok(self.difference_from(&there, either))
+    }
+
+    /// As [`difference`](Self::difference), for a node in which this was found.
+    pub(super) fn difference_from(
+        &self,
+        there: &BTreeMap<PathBuf, Entry>,
+        either: &BTreeSet<PathBuf>,
+    ) -> Option<String> {
+        let differs = |path: &&PathBuf| there.get(*path) != self.entries.get(*path);
+        let path = either.iter().find(differs)?;
+        let (found, wanted) = (there.get(path), self.entries.get(path));
+        Some(format!("/{} is {found:?}, not {wanted:?}", path.display()))
     }
 
     /// Its paths.

@@ -8,10 +8,12 @@ mod arena;
 mod bad_release;
 pub mod chaos;
 mod ending;
-mod image;
+pub mod hub_loss;
+pub(crate) mod image;
 pub mod kill;
 pub mod named;
 pub mod neutral;
+pub mod power;
 mod range;
 
 use std::path::{Path, PathBuf};

@@ -114,6 +114,61 @@ pub fn rsync() -> Result<Unpacked, Error> {
     Ok(Unpacked { program, library_path })
 }
 
+/// A kernel from Debian.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// What a boot loader starts.
+    pub image: PathBuf,
+    /// The directory with its drivers.
+    pub modules: PathBuf,
+    /// Its release, as in `uname -r`.
+    pub release: String,
+}
+
+/// Debian's kernel for virtual machines; it is downloaded when it is not there yet.
+///
+/// # Errors
+/// When it cannot be downloaded.
+pub fn kernel() -> Result<Kernel, Error> {
+    const NEWEST: &str = "linux-image-cloud-amd64";
+    let _only_one = place::lock("tools")?;
+    // The package has no content but the name of the newest.
+    let memory = directory()?.join(format!("{NEWEST}.newest"));
+    let package = match fs::read_to_string(&memory) {
+        Ok(name) => name,
+        Err(_) => {
+            fs::create_dir_all(directory()?).doing(|| "make the directory of tools".to_owned())?;
+            let depends = apt::Apt::new(&directory()?)?.dependencies(NEWEST)?;
+            let name = depends.into_iter().find(|name| name.starts_with("linux-image-"));
+            let name = name.ok_or_else(|| Error::Unexpected(format!("{NEWEST} names no kernel")))?;
+            fs::write(&memory, &name).doing(|| format!("write {}", memory.display()))?;
+            name
+        }
+    };
+    let unpacked = unpacked(&package)?;
+    let release = package.trim_start_matches("linux-image-").to_owned();
+    let image = unpacked.join("boot").join(format!("vmlinuz-{release}"));
+    let modules = unpacked.join("lib/modules").join(&release);
+    Ok(Kernel { image, modules, release })
+}
+
+/// The certificates of the authorities that Debian trusts, as one PEM text; they are downloaded when they are
+/// not there yet.
+///
+/// # Errors
+/// When they cannot be downloaded or read.
+pub fn certificates() -> Result<String, Error> {
+    let _only_one = place::lock("tools")?;
+    let directory = unpacked("ca-certificates")?.join("usr/share/ca-certificates/mozilla");
+    let failed = || format!("read {}", directory.display());
+    let mut paths = fs::read_dir(&directory)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>())
+        .doing(failed)?;
+    paths.sort();
+    let texts = paths.iter().map(fs::read_to_string).collect::<Result<Vec<_>, _>>().doing(failed)?;
+    Ok(texts.concat())
+}
+
 /// A package with the libraries that it depends on; what is not there yet is downloaded.
 ///
 /// # Errors

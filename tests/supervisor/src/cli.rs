@@ -42,7 +42,7 @@ pub(crate) enum Command {
     },
     /// Stop all services and end.
     Shutdown,
-    /// The same as `shutdown`.
+    /// As `shutdown`; where the machine ends with it, it starts again.
     Reboot,
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::console::Console;
 use crate::lifecycle::Services;
+use crate::machine::{self, Ending};
 use crate::process::{Environment, parse_environment};
 use crate::ring::Ring;
 use crate::server::{self, ListenError};
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) buffer: usize,
     pub(crate) dialect: Dialect,
     pub(crate) debug: bool,
+    /// The end of the supervisor is not that of the machine.
+    pub(crate) container: bool,
 }
 
 /// What is spoken on the socket.
@@ -50,9 +53,11 @@ pub(crate) enum InitError {
     Signals { source: io::Error },
     #[error(transparent)]
     Listen(ListenError),
+    #[error("could not end the machine: {ending:?}")]
+    Machine { ending: Ending, source: io::Error },
 }
 
-/// Supervises until the shutdown is over.
+/// Supervises until the shutdown is over; as the first process of a machine, ends that too.
 pub(crate) async fn run(settings: Settings) -> Result<(), InitError> {
     let console = Console::new(settings.debug);
     let socket = absolute_path(&settings.socket)?;
@@ -69,9 +74,13 @@ pub(crate) async fn run(settings: Settings) -> Result<(), InitError> {
 
     let (sender, messages) = mpsc::channel(QUEUE);
     tokio::spawn(server::serve(listener, settings.dialect, sender, ring, console));
-    supervisor.run(messages, signals).await;
+    let ending = supervisor.run(messages, signals).await;
     if let Err(error) = std::fs::remove_file(&socket) {
         console.error(format_args!("could not remove the socket {}: {error}", socket.display()));
+    }
+    if machine::is_ours(settings.container) {
+        let ended = machine::end(ending, console);
+        return ended.map(|never| match never {}).map_err(|source| InitError::Machine { ending, source });
     }
     Ok(())
 }

@@ -15,8 +15,8 @@
 //! or a misspelt state would be wrong on both sides at once, and every test green.
 //!
 //! # Deliberate differences from zinit
-//! * `shutdown` and `reboot` end the program and never touch the machine, with or without
-//!   `--container`; SIGTERM, SIGINT and SIGHUP do the same.
+//! * `shutdown` and `reboot` end the program, and the machine only where this is its first process and
+//!   `--container` was not given; SIGTERM and SIGHUP are a `shutdown`, SIGINT is a `reboot`.
 //! * A socket on which somebody listens is not taken over.
 //! * `monitor` takes no path out of the unit directory, requests and units have a size limit, and a
 //!   line of log over 4 KiB is cut into several.
@@ -30,6 +30,7 @@ mod console;
 mod init;
 mod jsonrpc;
 mod lifecycle;
+mod machine;
 mod process;
 mod protocol;
 mod ring;
@@ -71,7 +72,7 @@ enum Command {
         /// What to speak on the socket.
         #[arg(long, value_enum, default_value_t)]
         dialect: init::Dialect,
-        /// Accepted because zinit has it; this program always behaves as in a container.
+        /// Never end the machine, only this program.
         #[arg(long)]
         container: bool,
     },
@@ -82,9 +83,15 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        Command::Init { config, buffer, dialect, container: _ } => {
-            let settings =
-                init::Settings { socket: arguments.socket, config, buffer, dialect, debug: arguments.debug };
+        Command::Init { config, buffer, dialect, container } => {
+            let settings = init::Settings {
+                socket: arguments.socket,
+                config,
+                buffer,
+                dialect,
+                debug: arguments.debug,
+                container,
+            };
             run(init::run(settings)).and_then(|result| result.map_err(Into::into))
         }
         Command::Client(command) => run(cli::run(&arguments.socket, command)).flatten(),

@@ -18,6 +18,7 @@ pub(crate) enum Request {
         signal: String,
     },
     Shutdown,
+    Reboot,
     Log {
         follow: bool,
     },
@@ -62,7 +63,8 @@ pub(crate) fn parse(line: &str) -> Result<Request, Refusal> {
         ["log", "snapshot"] => Ok(Request::Log { follow: false }),
         ["log", ..] => Err(Refusal::LogArguments),
         ["list", ..] => Ok(Request::List),
-        ["shutdown" | "reboot", ..] => Ok(Request::Shutdown),
+        ["shutdown", ..] => Ok(Request::Shutdown),
+        ["reboot", ..] => Ok(Request::Reboot),
         ["status", name] => Ok(Request::Status((*name).to_owned())),
         ["start", name] => Ok(Request::Start((*name).to_owned())),
         ["stop", name] => Ok(Request::Stop((*name).to_owned())),
@@ -99,7 +101,7 @@ mod tests {
             ("kill 'a b' sigkill", Request::Kill { name: name(), signal: "sigkill".into() }),
             ("log", Request::Log { follow: true }),
             ("log snapshot", Request::Log { follow: false }),
-            ("reboot", Request::Shutdown),
+            ("reboot", Request::Reboot),
             ("  stop   a\t", Request::Stop("a".into())),
         ] {
             assert_eq!(parse(line), Ok(request), "{line}");

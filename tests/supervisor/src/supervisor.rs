@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::console::{Chain, Console};
 use crate::lifecycle::Services;
+use crate::machine::Ending;
 use crate::protocol::{Refusal, Request};
 use crate::shutdown::Shutdown;
 use crate::timers::Timers;
@@ -41,6 +42,7 @@ pub(crate) struct Supervisor {
     directory: PathBuf,
     console: Console,
     shutdown: Option<Shutdown>,
+    ending: Ending,
     /// Until when a shutdown waits for each service.
     patience: Timers<String>,
     unwritten: Vec<oneshot::Receiver<()>>,
@@ -62,7 +64,8 @@ impl Supervisor {
     /// A supervisor whose units are the files in `directory`.
     pub(crate) fn new(services: Services, directory: PathBuf, console: Console) -> Self {
         let (patience, unwritten) = (Timers::new(), Vec::new());
-        Self { services, directory, console, shutdown: None, patience, unwritten }
+        let ending = Ending::PowerOff;
+        Self { services, directory, console, shutdown: None, ending, patience, unwritten }
     }
 
     /// Monitors every unit in the directory; one that cannot be used is reported and left out.
@@ -83,23 +86,25 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Supervises until a request or a signal has asked for the end and the services are stopped.
-    pub(crate) async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut signals: Signals) {
+    /// Supervises until a request or a signal has asked for the end and the services are stopped. Tells which
+    /// end that was.
+    pub(crate) async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut signals: Signals) -> Ending {
         while !self.shutdown.as_ref().is_some_and(Shutdown::is_finished) {
             tokio::select! {
                 Some(message) = messages.recv() => self.serve(message),
                 _ = signals.child.recv() => self.reap(),
                 () = self.services.wait() => self.services.wake(),
                 () = self.patience.wait() => self.lose_patience(),
-                _ = signals.terminate.recv() => self.shut_down("SIGTERM"),
-                _ = signals.interrupt.recv() => self.shut_down("SIGINT"),
-                _ = signals.hangup.recv() => self.shut_down("SIGHUP"),
+                _ = signals.terminate.recv() => self.shut_down("SIGTERM", Ending::PowerOff),
+                _ = signals.interrupt.recv() => self.shut_down("SIGINT", Ending::Reboot),
+                _ = signals.hangup.recv() => self.shut_down("SIGHUP", Ending::PowerOff),
             }
         }
         for written in self.unwritten {
             // An error says that the sender went, which is all we wait for.
             let _ = tokio::time::timeout(REPLY_PATIENCE, written).await;
         }
+        self.ending
     }
 
     fn serve(&mut self, message: Message) {
@@ -126,7 +131,8 @@ impl Supervisor {
                 let signal = unit::parse_signal(&signal).ok_or(Refusal::BadSignal)?;
                 self.services.kill(&name, signal)?;
             }
-            Request::Shutdown => self.shut_down("a client"),
+            Request::Shutdown => self.shut_down("a client", Ending::PowerOff),
+            Request::Reboot => self.shut_down("a client", Ending::Reboot),
             // The connection answers it from the ring.
             Request::Log { .. } => return Err(Refusal::LogArguments),
         }
@@ -155,8 +161,9 @@ impl Supervisor {
         self.stop_next();
     }
 
-    fn shut_down(&mut self, by: &str) {
+    fn shut_down(&mut self, by: &str, ending: Ending) {
         if self.shutdown.is_none() {
+            self.ending = ending;
             self.console.info(format_args!("shutting down, asked by {by}"));
             self.shutdown = Some(Shutdown::new(self.services.freeze()));
             self.stop_next();

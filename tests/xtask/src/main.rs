@@ -1,9 +1,11 @@
 //! Project tasks, run as `cargo xtask <task>`.
 
 mod bench;
+mod boot;
 mod conformance;
 mod demo;
 mod dist;
+mod image;
 mod test;
 mod tools;
 mod torture;
@@ -30,6 +32,8 @@ enum Task {
     Bench(bench::Options),
     /// Run the cases that any zinit must pass against one, and print a table (needs root)
     Conformance(conformance::Options),
+    /// Boot the image in a virtual machine, beside a hub, with the console on the terminal
+    Boot(boot::Options),
     /// Watch a node boot from a flist and replace its own programs without a reboot (needs root)
     Demo {
         /// Write the claims, and what was measured, to this file
@@ -38,8 +42,10 @@ enum Task {
     },
     /// Build what is shipped: static programs, manual pages, completions
     Dist(dist::Options),
+    /// Make a minimal operating system that boots: kernel, initramfs, disk
+    Image(image::Options),
     /// Bring what the tests need and run all of them (needs root)
-    Test,
+    Test(test::Options),
     /// Download the programs that nodes and tests need to target/tools; the other tasks do it by themselves
     Tools,
     /// Let upgrades go wrong: in a model of a node at every single effect, or in real nodes (needs root)
@@ -50,9 +56,11 @@ fn main() -> ExitCode {
     let done = end_on_signals().and_then(|()| match Arguments::parse().task {
         Task::Bench(options) => bench::run(&options),
         Task::Conformance(options) => conformance::run(&options),
+        Task::Boot(options) => boot::run(&options),
         Task::Demo { json } => demo::run(json.as_deref()),
         Task::Dist(options) => dist::run(&options),
-        Task::Test => test::run(),
+        Task::Image(options) => image::run(&options),
+        Task::Test(options) => test::run(&options),
         Task::Tools => tools::run(),
         Task::Torture(options) => torture::run(&options),
     });

@@ -2,22 +2,39 @@
 
 use std::process::{Command, Stdio};
 
+use molt_tests::image::{Profile, Programs};
+use molt_tests::vm::require_qemu;
 use molt_tests::{Binaries, Error, SKIP_BUILD, Zinit, cargo, require_root, tools};
 
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only the tests with virtual machines, also those that take minutes
+    #[arg(long)]
+    vm: bool,
+}
+
 /// Runs everything. The runner's own summary is the last that is printed; `false` when a test failed.
-pub(crate) fn run() -> Result<bool, Error> {
+pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     require_root("cargo xtask test")?;
     println!("building the programs that the tests run");
     let binaries = Binaries::ensure()?;
     crate::tools::bring(&binaries)?;
+    if options.vm {
+        require_qemu()?;
+        drop(Programs::build(Profile::Vm)?);
+        let ignored = ["--", "--include-ignored", "--test-threads=1", "--nocapture"];
+        let machines = ["test", "--package", "molt-tests", "--test", "vm", "--all-features"];
+        return passes(&[&machines[..], &ignored].concat());
+    }
     if !real_zinit()? {
         return Ok(false);
     }
     if has_nextest() {
         // It leaves out the examples in the documentation. They come first, so that its summary is last.
-        Ok(passes(&["test", "--doc"])? && passes(&["nextest", "run"])?)
+        Ok(passes(&everything(&["test", "--doc"]))? && passes(&everything(&["nextest", "run"]))?)
     } else {
-        passes(&["test"])
+        passes(&everything(&["test"]))
     }
 }
 
@@ -38,9 +55,13 @@ fn has_nextest() -> bool {
     version.status().is_ok_and(|status| status.success())
 }
 
+fn everything<'a>(runner: &[&'a str]) -> Vec<&'a str> {
+    [runner, &["--workspace", "--all-features"]].concat()
+}
+
 fn passes(runner: &[&str]) -> Result<bool, Error> {
     let mut cargo: Command = cargo();
-    cargo.args(runner).args(["--workspace", "--all-features"]).env(SKIP_BUILD, "1");
+    cargo.args(runner).env(SKIP_BUILD, "1");
     let status = cargo
         .status()
         .map_err(|source| Error::System { action: format!("run cargo {}", runner.join(" ")), source })?;

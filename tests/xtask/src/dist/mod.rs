@@ -2,7 +2,6 @@
 
 mod alone;
 mod manuals;
-mod musl;
 mod sums;
 mod weight;
 
@@ -11,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use molt_tests::musl::Toolchain;
 use molt_tests::{Error, cargo, target_dir};
-
-use musl::Toolchain;
 
 /// An optimised build from scratch on a small machine takes many minutes.
 const BUILD_LIMIT: Duration = Duration::from_secs(3600);

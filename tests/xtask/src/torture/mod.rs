@@ -7,9 +7,12 @@
 //! | `named` | identityd is killed at each named point | real nodes |
 //! | `chaos` | bad releases, a dying hub, a corrupt store, a full disk, kills, load | real nodes |
 //! | `neutral` | nothing, but the machine is busy | real nodes |
+//! | `power` | the power, with ext4 and with a root in RAM; writes that were not flushed, reordered | a real kernel |
+//! | `hub` | the hub, during boots | a real kernel |
 
 mod model;
 mod real;
+mod vm;
 
 use clap::ValueEnum;
 use molt_tests::Error;
@@ -29,7 +32,7 @@ pub(crate) struct Options {
     /// Second faults at every so many-th effect of a recovery in the model; 0 for none
     #[arg(long, value_name = "N")]
     second_stride: Option<usize>,
-    /// Kills, or upgrades of the chaos
+    /// Kills, upgrades of the chaos, power cuts, or boots
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     runs: Option<u32>,
     /// Real nodes at the same time
@@ -54,7 +57,11 @@ enum Part {
     Chaos,
     /// Upgrade real nodes to good releases on a busy machine
     Neutral,
-    /// One after the other
+    /// Cut the power of a virtual machine at random moments of upgrades
+    Power,
+    /// Kill the hub at random moments of boots of a virtual machine
+    Hub,
+    /// One after the other, without virtual machines
     All,
 }
 
@@ -68,6 +75,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         Part::Kill => real::kill(options),
         Part::Named => real::named(options),
         Part::Chaos => real::chaos(options),
+        Part::Power => vm::power(options),
+        Part::Hub => vm::hub(options),
         Part::Neutral => real::neutral(options),
         Part::All => {
             let model = model::run(options)?;

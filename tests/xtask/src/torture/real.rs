@@ -84,7 +84,11 @@ pub(super) fn neutral(options: &Options) -> Result<bool, Error> {
     Ok(problems.is_empty())
 }
 
-fn extent(options: &Options, part: &'static str, (whole, quick): (u32, u32)) -> Result<Extent, Error> {
+pub(super) fn extent(
+    options: &Options,
+    part: &'static str,
+    (whole, quick): (u32, u32),
+) -> Result<Extent, Error> {
     require_root("a campaign with real nodes")?;
     let runs = options.runs.unwrap_or(if options.quick { quick } else { whole });
     let seed = options.seed.unwrap_or_else(|| if options.quick { 1 } else { fastrand::u64(..) });

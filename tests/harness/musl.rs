@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use molt_tests::{Error, tools};
+use crate::error::Error;
+use crate::{job, tools};
 
 /// How long a tool may take to tell where something is.
 const ASK_LIMIT: Duration = Duration::from_secs(60);
@@ -44,7 +45,7 @@ const C_FLAGS: &str = "-fno-asynchronous-unwind-tables";
 const LINK: &str = "-Clink-arg=-Wl,-z,pack-relative-relocs";
 
 /// Ready for use.
-pub(super) struct Toolchain {
+pub struct Toolchain {
     target: String,
     compiler: PathBuf,
 }
@@ -54,7 +55,7 @@ impl Toolchain {
     ///
     /// # Errors
     /// When something cannot be downloaded, or the machine lacks a compiler or the tools that go with it.
-    pub(super) fn bring() -> Result<Self, Error> {
+    pub fn bring() -> Result<Self, Error> {
         TOOLS.iter().try_for_each(|(program, package)| require(program, package))?;
         let target = format!("{ARCH}-unknown-linux-musl");
         add_target(&target)?;
@@ -65,13 +66,13 @@ impl Toolchain {
     }
 
     /// Rust's name of the target.
-    pub(super) fn target(&self) -> &str {
+    pub fn target(&self) -> &str {
         &self.target
     }
 
     /// Variables that tell the build scripts of our dependencies which C compiler to use,
     /// what to leave out of the C code, and how to link.
-    pub(super) fn environment(&self) -> [(String, OsString); 5] {
+    pub fn environment(&self) -> [(String, OsString); 5] {
         let target = self.target.replace('-', "_");
         [
             (format!("CC_{target}"), self.compiler.clone().into()),
@@ -86,12 +87,12 @@ impl Toolchain {
 }
 
 fn add_target(target: &str) -> Result<(), Error> {
-    let sysroot = molt_tests::run(Command::new("rustc").args(["--print", "sysroot"]), ASK_LIMIT)?;
+    let sysroot = job::run(Command::new("rustc").args(["--print", "sysroot"]), ASK_LIMIT)?;
     if Path::new(sysroot.trim()).join("lib/rustlib").join(target).is_dir() {
         return Ok(());
     }
     println!("installing Rust's target {target} with rustup");
-    let added = molt_tests::run(Command::new("rustup").args(["target", "add", target]), DOWNLOAD_LIMIT);
+    let added = job::run(Command::new("rustup").args(["target", "add", target]), DOWNLOAD_LIMIT);
     match added {
         Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => {
             Err(Error::Unexpected(format!(
@@ -104,7 +105,7 @@ fn add_target(target: &str) -> Result<(), Error> {
 }
 
 fn require(program: &str, package: &str) -> Result<(), Error> {
-    match molt_tests::run(Command::new(program).arg("--version"), ASK_LIMIT) {
+    match job::run(Command::new(program).arg("--version"), ASK_LIMIT) {
         Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => {
             Err(Error::Unexpected(format!("there is no {program}; install it, with: apt install {package}")))
         }
@@ -114,7 +115,7 @@ fn require(program: &str, package: &str) -> Result<(), Error> {
 
 /// A compiler for musl is the machine's own that finds musl's headers instead of the C library's.
 fn write_compiler(path: &Path, headers: &Path) -> Result<(), Error> {
-    let own = molt_tests::run(Command::new("cc").arg("-print-file-name=include"), ASK_LIMIT)?;
+    let own = job::run(Command::new("cc").arg("-print-file-name=include"), ASK_LIMIT)?;
     let script = format!(
         "#!/bin/sh\nexec cc -nostdinc -isystem '{}' -isystem '{}' \"$@\"\n",
         headers.display(),

@@ -1,0 +1,101 @@
+//! Booting while no hub answers: from a recorded release whose content this node still has.
+
+use std::time::Duration;
+
+use flist::hub::{HubError, ReleaseId};
+use flist::store::{DirStore, Store};
+
+use super::BootError;
+use super::choice::{Choice, good, recorded};
+use crate::engine::{Engine, ReleaseTree};
+use crate::releases::{Note, Releases};
+use crate::settings::Settings;
+
+/// How long the hub is waited for before that.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The generations that could be installed without a hub, the best one first.
+pub(super) struct Offline {
+    numbers: Vec<u64>,
+}
+
+impl Offline {
+    /// Looks for them: those of good releases of the channel, every block of which is in the cache.
+    ///
+    /// # Errors
+    /// [`BootError::State`].
+    pub(super) fn look(engine: &Engine, settings: &Settings) -> Result<Self, BootError> {
+        Ok(Self { numbers: complete(engine, settings)? })
+    }
+
+    /// What to install when the hub, after so long, still answers with nothing but an error.
+    pub(super) fn instead(&self, after: Duration, error: &HubError) -> Option<Choice> {
+        let why = || format!("the hub has offered nothing for {PATIENCE:?}: {}", flist::report(error));
+        let recorded = || Choice::Recorded { numbers: self.numbers.clone(), why: why() };
+        (after >= PATIENCE && !self.numbers.is_empty()).then(recorded)
+    }
+
+    /// What ends the wait for the hub, for people.
+    pub(super) fn until(&self) -> String {
+        match self.numbers.is_empty() {
+            true => "it answers; nothing that is recorded could be installed instead".to_owned(),
+            false => format!("it answers, for at most {PATIENCE:?}: then what is recorded is installed"),
+        }
+    }
+}
+
+fn complete(engine: &Engine, settings: &Settings) -> Result<Vec<u64>, BootError> {
+    let releases = Releases::load(&engine.state().releases());
+    let recorded = recorded(engine).map_err(BootError::State)?;
+    let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
+    let followed = settings.channels.iter().flat_map(|(channel, _)| good(&recorded, channel, is_bad));
+    let mut numbers: Vec<u64> = followed.collect();
+    let cache = DirStore::new(&settings.cache_dir);
+    // A record that cannot be read is as good as none.
+    numbers.retain(|number| {
+        ReleaseTree::recorded(engine.state(), *number).is_ok_and(|release| is_complete(&release, &cache))
+    });
+    Ok(numbers)
+}
+
+fn is_complete(release: &ReleaseTree, cache: &DirStore) -> bool {
+    let mut blocks = release.tree.files().flat_map(|(_, _, content)| &content.blocks);
+    blocks.all(|block| cache.has(&block.id).unwrap_or(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
+    use flist::hub::{Channel, FlistName, ReleaseVersion};
+    use flist::tree::{Block, Content, Entry, Kind, Meta, Tree};
+
+    use super::*;
+
+    #[test]
+    fn one_block_that_is_missing_is_one_too_many() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = DirStore::new(directory.path());
+        let block = |plain: &[u8]| Block { id: BlockId::of(plain), key: BlockKey::of(plain) };
+        let size = BLOCK_SIZE as u64 + 1;
+        let content = Content { size, blocks: vec![block(b"a"), block(b"b")] };
+        let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: 0 };
+        let mut tree = Tree::new(meta);
+        tree.insert("file".parse().unwrap(), Entry { meta, kind: Kind::File(content) }).unwrap();
+        let channel: FlistName = "a/b:v1.0.0.flist".parse().unwrap();
+        let release = ReleaseTree {
+            version: ReleaseVersion::in_name(&channel),
+            channel: Channel::Flist(channel),
+            id: ReleaseId::of([]),
+            info: String::new(),
+            tree: Arc::new(tree),
+            flists: Arc::default(),
+            origins: Arc::default(),
+        };
+        cache.put(&BlockId::of(b"a"), b"a").unwrap();
+        assert!(!is_complete(&release, &cache));
+        cache.put(&BlockId::of(b"b"), b"b").unwrap();
+        assert!(is_complete(&release, &cache));
+    }
+}

@@ -1,0 +1,165 @@
+//! The emulator, and its command line.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::job;
+
+/// The program.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// How long it may take to tell its version.
+const VERSION_LIMIT: Duration = Duration::from_secs(60);
+
+/// How the console of the machine is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    /// To the terminal, with the emulator's own keys (Ctrl-A X ends it).
+    Terminal,
+    /// To standard output, for a program that reads it.
+    Output,
+}
+
+/// A disk of a machine.
+#[derive(Debug, Clone)]
+pub struct Drive {
+    /// Its raw image.
+    pub image: PathBuf,
+    /// Where everything that is written to it is logged too; an empty file, before the machine starts.
+    pub log: Option<PathBuf>,
+}
+
+/// A machine to emulate.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// What a boot loader would start.
+    pub kernel: PathBuf,
+    /// The kernel's first root file system.
+    pub initramfs: PathBuf,
+    /// The kernel's command line.
+    pub append: String,
+    /// Its memory.
+    pub memory_mib: u32,
+    /// Its disks.
+    pub disks: Vec<Drive>,
+    /// Ports of 127.0.0.1 that lead to the same ports of the machine.
+    pub ports: Vec<u16>,
+    /// The socket that leads to its virtio port.
+    pub agent: Option<PathBuf>,
+}
+
+/// Whether the emulator is there; if not, why, and what to do.
+///
+/// # Errors
+/// [`Error::Unexpected`].
+pub fn require() -> Result<(), Error> {
+    match job::run(Command::new(QEMU).arg("--version"), VERSION_LIMIT) {
+        Ok(_) => Ok(()),
+        Err(Error::System { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::Unexpected(format!(
+                "there is no {QEMU}; install it, with: apt install --no-install-recommends qemu-system-x86"
+            )))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Machine {
+    /// The command that emulates it.
+    pub fn command(&self, console: Console) -> (PathBuf, Vec<OsString>) {
+        (PathBuf::from(QEMU), self.arguments(console, accelerator()))
+    }
+
+    fn arguments(&self, console: Console, accelerator: &str) -> Vec<OsString> {
+        let mut line = Line::default();
+        line.option("-machine", format!("q35,accel={accelerator}"));
+        line.option("-cpu", if accelerator == "kvm" { "host" } else { "max" });
+        line.option("-m", self.memory_mib.to_string());
+        line.option("-smp", "1");
+        for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+            line.0.push(flag.into());
+        }
+        line.option("-display", "none");
+        line.option("-kernel", &self.kernel);
+        line.option("-initrd", &self.initramfs);
+        line.option("-append", &self.append);
+        let stdio = match console {
+            Console::Terminal => "stdio,id=console,mux=on,signal=off",
+            Console::Output => "stdio,id=console,signal=off",
+        };
+        line.option("-chardev", stdio);
+        line.option("-device", "isa-serial,chardev=console");
+        if console == Console::Terminal {
+            line.option("-mon", "chardev=console,mode=readline");
+        }
+        if let Some(socket) = &self.agent {
+            line.option("-chardev", format!("socket,id=agent,server=on,wait=off,path={}", escaped(socket)));
+            line.option("-device", "virtio-serial-pci");
+            line.option("-device", "virtserialport,chardev=agent,name=agent");
+        }
+        let ports: String =
+            self.ports.iter().map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:{port}")).collect();
+        line.option("-netdev", format!("user,id=net{ports}"));
+        line.option("-device", "virtio-net-pci,netdev=net,romfile=");
+        for (number, disk) in self.disks.iter().enumerate() {
+            line.drive(number, disk);
+        }
+        line.0
+    }
+}
+
+/// Hardware help is used only where the processor says that it has it: /dev/kvm can be there and be of no use.
+fn accelerator() -> &'static str {
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if Path::new("/dev/kvm").exists() && virtualizes(&processor) { "kvm" } else { "tcg" }
+}
+
+fn virtualizes(processor: &str) -> bool {
+    let flags = processor.lines().filter_map(|line| line.strip_prefix("flags"));
+    flags.flat_map(str::split_whitespace).any(|flag| flag == "vmx" || flag == "svm")
+}
+
+#[derive(Default)]
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn drive(&mut self, number: usize, disk: &Drive) {
+        let file = |path| format!("driver=file,filename={}", escaped(path));
+        self.option("-blockdev", format!("{},node-name=file{number}", file(&disk.image)));
+        match &disk.log {
+            None => self.option("-blockdev", format!("driver=raw,node-name=disk{number},file=file{number}")),
+            Some(log) => {
+                self.option("-blockdev", format!("driver=raw,node-name=raw{number},file=file{number}"));
+                self.option("-blockdev", format!("{},node-name=log{number}", file(log)));
+                let (driver, sector) = ("driver=blklogwrites", super::writes::SECTOR);
+                let nodes = format!("node-name=disk{number},file=raw{number},log=log{number}");
+                self.option("-blockdev", format!("{driver},{nodes},log-sector-size={sector}"));
+            }
+        }
+        self.option("-device", format!("virtio-blk-pci,drive=disk{number}"));
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) {
+        self.0.extend([name.into(), value.into()]);
+    }
+}
+
+/// In the emulator's option lists a comma is doubled.
+fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_help_is_taken_only_where_the_processor_has_it() {
+        assert!(virtualizes("model name\t: x\nflags\t\t: fpu vmx sse\n"));
+        assert!(!virtualizes("flags\t\t: fpu hypervisor svmx\nbugs\t: vmx\n"));
+    }
+}

@@ -1,0 +1,174 @@
+//! A hub with small releases on it, and virtual machines that follow it.
+
+use std::fs::File;
+use std::time::Duration;
+
+use nix::fcntl::Flock;
+use tempfile::TempDir;
+
+use super::{Vm, VmBuilder};
+use crate::error::{Doing, Error};
+use crate::image::{Contents, Image, Profile, Programs};
+use crate::site::{WEB, small_payload};
+use crate::{BaseFile, Hub, NetNs, Payload, get, place};
+
+/// Longest wait for a boot or an upgrade in an emulated machine.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Settings of the machines: nobody shall wait longer than there is something to see.
+const CONFIG: &str = "poll_interval: 1\nhandover_timeout: 20\nhealth_window: 1\nstart_timeout: 20\n";
+
+/// The port of the web service of the payloads.
+const WEB_PORT: u16 = 8000;
+
+/// A network namespace with a hub in it, and an image for machines.
+pub struct Range {
+    /// The namespace.
+    pub netns: NetNs,
+    /// The hub.
+    pub hub: Hub,
+    /// The image.
+    pub image: Image,
+    programs: Programs,
+    _scratch: TempDir,
+    /// An emulated machine takes a whole processor.
+    _only_one: Flock<File>,
+}
+
+impl Range {
+    /// Builds the image and starts the hub.
+    ///
+    /// # Errors
+    /// When something cannot be built or started.
+    pub fn new() -> Result<Self, Error> {
+        let mut range = Self::without_hub()?;
+        range.hub.restart()?;
+        Ok(range)
+    }
+
+    /// With the hub stopped; it can be started later.
+    ///
+    /// # Errors
+    /// When something cannot be built.
+    pub fn without_hub() -> Result<Self, Error> {
+        Self::with(Vec::new())
+    }
+
+    /// With more files in the image, and the hub stopped.
+    ///
+    /// # Errors
+    /// When something cannot be built.
+    pub fn with(files: Vec<BaseFile>) -> Result<Self, Error> {
+        super::require_qemu()?;
+        let only_one = place::lock("vm")?;
+        let programs = Programs::build(Profile::Vm)?;
+        let netns = NetNs::new()?;
+        let hub = Hub::prepare(&netns)?;
+        let scratch = place::scratch("image")?;
+        let mut contents = Contents::new(programs.clone());
+        contents.config = CONFIG.to_owned();
+        contents.units.push("agent");
+        contents.drivers.push("virtio_console");
+        contents.files = files;
+        let image = Image::write(&contents, scratch.path(), false)?;
+        Ok(Self { netns, hub, image, programs, _scratch: scratch, _only_one: only_one })
+    }
+
+    /// The address of the hub as machines see it.
+    ///
+    /// # Errors
+    /// When the hub's address has no port.
+    pub fn hub_url(&self) -> Result<String, Error> {
+        hub_seen_from_inside(&self.hub)
+    }
+
+    /// A machine with the kernel parameters `runmode=dev` and `hub=`.
+    ///
+    /// # Errors
+    /// As [`hub_url`](Self::hub_url).
+    pub fn vm(&self) -> Result<VmBuilder, Error> {
+        Ok(self.bare()?.append("runmode=dev"))
+    }
+
+    /// A machine with the kernel parameter `hub=`.
+    ///
+    /// # Errors
+    /// As [`hub_url`](Self::hub_url).
+    pub fn bare(&self) -> Result<VmBuilder, Error> {
+        let builder = VmBuilder::new(&self.netns, &self.image).port(WEB_PORT);
+        Ok(builder.append(&format!("hub={}", self.hub_url()?)))
+    }
+
+    /// The payload of a small release, as [`Site::payload`](crate::Site::payload).
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn payload(&self, version: &str) -> Result<Payload, Error> {
+        small_payload(&self.programs.identityd(), &self.programs.web(), version, "0.0.0.0:8000")
+    }
+
+    /// Publishes a payload for `dev`.
+    ///
+    /// # Errors
+    /// When the hub refuses.
+    pub fn publish(&self, version: &str, payload: &Payload) -> Result<(), Error> {
+        publish_for_machines(&self.hub, version, payload, Some("dev"))
+    }
+
+    /// Waits until `version` is installed, identityd has nothing more to do, and the web service answers with it.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub fn await_version(&self, vm: &mut Vm, version: &str) -> Result<(), Error> {
+        vm.wait_for(&format!("version {version} is installed"), LIMIT, |vm| {
+            let status = vm.status().map_err(|error| format!("{error:?}"))?;
+            if status["stage"] == "Idle" && status["installed"]["version"] == version {
+                Ok(())
+            } else {
+                Err(status.to_string())
+            }
+        })?;
+        vm.wait_for(&format!("the web service shows {version}"), LIMIT, |_| match self.web_version() {
+            Ok(shown) if shown == version => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    }
+
+    /// What the web service shows.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn web_version(&self) -> Result<String, Error> {
+        let address = WEB.parse().map_err(|_| Error::Unexpected(format!("{WEB} is no address")))?;
+        let answer = self
+            .netns
+            .run(|| get(address, "/version", Duration::from_secs(10)))?
+            .doing(|| "ask the web service".to_owned())?;
+        Ok(answer.body.trim().to_owned())
+    }
+}
+
+/// Publishes a payload whose blocks machines fetch from the hub by the address that they know it by.
+///
+/// # Errors
+/// When the hub refuses.
+pub fn publish_for_machines(
+    hub: &Hub,
+    version: &str,
+    payload: &Payload,
+    run_mode: Option<&str>,
+) -> Result<(), Error> {
+    let store = format!("{}/store", hub_seen_from_inside(hub)?);
+    hub.publish_with(version, payload.directory(), run_mode, &["--route", &store]).map(drop)
+}
+
+/// The address of a hub on the host's loopback, as a machine behind QEMU's own network sees it.
+///
+/// # Errors
+/// When it has no port.
+pub fn hub_seen_from_inside(hub: &Hub) -> Result<String, Error> {
+    let url = hub.url();
+    let port = url.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+    let port = port.ok_or_else(|| Error::Unexpected(format!("{url} has no port")))?;
+    Ok(format!("http://10.0.2.2:{port}"))
+}

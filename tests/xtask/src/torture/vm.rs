@@ -1,0 +1,66 @@
+//! The campaigns with virtual machines.
+
+use std::time::{Duration, Instant};
+
+use molt_tests::Error;
+use molt_tests::campaign::hub_loss;
+use molt_tests::campaign::power::{self, Root, Tally};
+
+use super::Options;
+
+/// Cuts of whole campaigns and of quick ones: with the root on a disk, in RAM, and with reordered writes.
+const CUTS: [(&str, u32, u32); 3] = [("ext4", 30, 3), ("RAM", 10, 1), ("ext4, reordered", 12, 2)];
+
+/// Boots of whole campaigns and of quick ones.
+const BOOTS: (u32, u32) = (20, 3);
+
+/// Longest time that a boot may take once the hub is back.
+const BACK: Duration = Duration::from_secs(60);
+
+/// Cuts the power; `false` when a machine was not what it had to be.
+///
+/// # Errors
+/// A machine cannot be set up.
+pub(super) fn power(options: &Options) -> Result<bool, Error> {
+    let (start, mut rows, mut problems) = (Instant::now(), Vec::new(), Vec::new());
+    for (number, (name, whole, quick)) in CUTS.into_iter().enumerate() {
+        let extent = super::real::extent(options, name, (whole, quick))?;
+        let tell = |said: &str| eprintln!("{name}: {said}");
+        let tally = match number {
+            0 => power::run(extent, Root::Disk, &tell)?,
+            1 => power::run(extent, Root::Ram, &tell)?,
+            _ => power::reordered(extent, &tell)?,
+        };
+        problems.extend(tally.problems.iter().map(|problem| format!("{name}: {problem}")));
+        rows.push((name, tally));
+    }
+    println!("| root | cuts | old | new | installed anew | something else | stages |");
+    println!("|---|---:|---:|---:|---:|---:|---|");
+    rows.iter().for_each(|(name, tally)| print_row(name, tally));
+    let (kept, lost) =
+        rows.iter().fold((0, 0), |sum, (_, tally)| (sum.0 + tally.writes.0, sum.1 + tally.writes.1));
+    println!("reordered: of the writes after the last flush, {kept} were kept and {lost} lost");
+    println!("{:.0?} in all", start.elapsed());
+    problems.iter().for_each(|problem| println!("{problem}"));
+    Ok(problems.is_empty())
+}
+
+fn print_row(name: &str, tally: &Tally) {
+    let ended = |ending| tally.endings.get(&ending).copied().unwrap_or_default();
+    let [old, new, anew] = [power::Ending::Old, power::Ending::New, power::Ending::Anew].map(ended);
+    let stages: Vec<_> = tally.stages.iter().map(|(stage, count)| format!("{stage} {count}")).collect();
+    let (cuts, problems) = (tally.cuts(), tally.problems.len());
+    println!("| {name} | {cuts} | {old} | {new} | {anew} | {problems} | {} |", stages.join(", "));
+}
+
+/// Kills the hub; `false` when a boot took too long after its return.
+///
+/// # Errors
+/// Nothing can be set up.
+pub(super) fn hub(options: &Options) -> Result<bool, Error> {
+    let extent = super::real::extent(options, "hub", BOOTS)?;
+    let tally = hub_loss::run(extent, &|said| eprintln!("{said}"))?;
+    println!("{} boots, the longest took {:.1?} after the hub's return", tally.boots.len(), tally.longest());
+    tally.problems.iter().for_each(|problem| println!("{problem}"));
+    Ok(tally.problems.is_empty() && tally.longest() <= BACK)
+}
