@@ -36,6 +36,7 @@ fn digest(vm: &Vm, path: &str) -> String {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo xtask test --vm"]
 fn a_kernel_boots_a_release_and_takes_the_next_one_without_a_reboot() {
     let Some(range) = range() else { return };
     let old = range.payload("1.0.0").unwrap();
@@ -150,6 +151,7 @@ fn a_bad_release_is_undone_and_avoided_after_a_reboot() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo xtask test --vm"]
 fn power_cuts_leave_the_old_release_or_the_new_one() {
     if emulator_is_missing() {
         return;
