@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flist::hub::{HubError, Hubs, Resolution};
+use flist::hub::ReleaseVersion;
 use flist::mount::{MountError, MountedFlist, Purpose as MountPurpose, detach, mount};
 use flist::store::{DirStore, Store, StoreError};
 
@@ -16,9 +16,9 @@ use crate::boot_report::Reporter;
 use crate::durable;
 use crate::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
 use crate::generation::{Generation, RootIdentity};
-use crate::hubs;
 use crate::lock::{self, EngineLock, LockError};
 use crate::newer;
+use crate::offers::{Offers, OffersError, Question};
 use crate::plan::Purpose;
 use crate::releases::Releases;
 use crate::root::Root;
@@ -40,9 +40,9 @@ const USER_AGENT: &str = concat!("bootstrap/", env!("CARGO_PKG_VERSION"));
 /// Why the node did not boot.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    /// A hub's address is not usable.
-    #[error("cannot use the hub")]
-    Hub(#[source] HubError),
+    /// A hub's address or the root of trust is not usable.
+    #[error("cannot ask for a release")]
+    Offers(#[source] OffersError),
     /// Another engine is at work and does not finish.
     #[error("cannot begin")]
     Lock(#[source] LockError),
@@ -289,24 +289,27 @@ async fn wait_for_choice(
     engine: &Engine,
     reporter: Option<&Reporter>,
 ) -> Result<Choice, BootError> {
-    let hubs = hubs::open(settings, USER_AGENT).map_err(BootError::Hub)?;
+    let mut offers = Offers::open(settings, USER_AGENT).map_err(BootError::Offers)?;
+    // What ran before on this state, if it is known: versions do not go down by themselves.
+    let before = recorded_version(engine, settings);
     let (mut pause, mut said, start) = (FIRST_PAUSE, String::new(), Instant::now());
     let offline = Offline::look(engine, settings)?;
     loop {
         if let Some(reporter) = reporter {
             reporter.working();
             // Whatever comes of it, this one goes on; a hub that is not there is told of once, below.
-            match newer::go_on_as_newer(settings, &hubs, reporter).await {
+            match newer::go_on_as_newer(settings, &offers, reporter).await {
                 Err(error) if !error.may_pass() => {
                     tracing::warn!(error = %flist::report(&error), "going on with this bootstrap");
                 }
                 _ => {}
             }
         }
-        let (what, until, reason) = match offered(settings, &hubs).await {
-            Ok(Resolution::Release(release, _)) => {
-                match choose(engine, &StatePlace::of(settings).directory(), settings.switches.hold, release)?
-                {
+        let question = Question { channels: &settings.channels, installed: before.as_ref() };
+        let (what, until, reason) = match offers.ask(question).await {
+            Ok(Some(release)) => {
+                let state = StatePlace::of(settings).directory();
+                match choose(engine, &state, settings.switches.hold, Box::new(release))? {
                     Choice::Recorded { numbers, why } if numbers.is_empty() => {
                         let what = "another release, because nothing good is recorded of this channel";
                         (what, "the channel offers one".to_owned(), why)
@@ -314,8 +317,15 @@ async fn wait_for_choice(
                     choice => return Ok(choice),
                 }
             }
-            // Without anything known before, nothing can be unchanged.
-            Ok(Resolution::Unchanged(_)) => continue,
+            // It is known from an earlier turn, and was not to be installed then.
+            Ok(None) => {
+                let why = offers.waits().map_or(said.clone(), str::to_owned);
+                ("another release", "the channel offers one".to_owned(), why)
+            }
+            Err(error) if error.verdict().is_some() => {
+                let until = "one is signed that this node may install".to_owned();
+                ("a release that can be trusted", until, flist::report(&error))
+            }
             Err(error) => match offline.instead(start.elapsed(), &error) {
                 Some(recorded) => return Ok(recorded),
                 None => ("the hub", offline.until(), flist::report(&error)),
@@ -323,7 +333,7 @@ async fn wait_for_choice(
         };
         if reason != said {
             tracing::warn!(
-                hub = hubs.urls(),
+                hub = offers.hubs(),
                 channel = settings.channel_names(),
                 reason,
                 "waiting for {what} since {:.0?}, until {until}; trying again, at the latest every {LONGEST_PAUSE:?}",
@@ -336,11 +346,11 @@ async fn wait_for_choice(
     }
 }
 
-/// What the hub offers to this node now.
-async fn offered(settings: &Settings, hubs: &Hubs) -> Result<Resolution, HubError> {
-    let found = hubs.resolve(&settings.channels, None).await?;
-    hubs::remember(settings, hubs);
-    Ok(found)
+/// The version that this node ran last, if it is known and was of what is followed.
+fn recorded_version(engine: &Engine, settings: &Settings) -> Option<ReleaseVersion> {
+    let state = engine.state();
+    let current = state.recorded(state.current_number().ok()??).ok()??;
+    settings.follows(&current.channel).then_some(current.version)
 }
 
 /// The release's content, through a mount where there is FUSE.

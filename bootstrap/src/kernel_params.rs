@@ -7,6 +7,8 @@ use flist::hub::{Channel, ChannelNameError, RunMode, RunModeError};
 /// Longest command line that is looked at, in bytes; Linux itself allows 4096 on most machines.
 const MAX_LENGTH: usize = 16 * 1024;
 
+const GROUP: &str = "molt.group";
+
 /// What the command line asks for. What it does not mention is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelParams {
@@ -18,8 +20,8 @@ pub struct KernelParams {
     pub hubs: Vec<String>,
     /// `version=`: this version instead of the newest of the run mode's channel.
     pub version: Option<String>,
-    /// `farmer_id=`: the group that the node belongs to.
-    pub group: Option<u32>,
+    /// `molt.group=` or `farmer_id=`: the group of nodes that this one belongs to.
+    pub group: Option<String>,
     /// The parameters that are on or off.
     pub switches: Switches,
     /// Parameters in our own name space that are not known, to be reported.
@@ -35,10 +37,12 @@ pub struct Switches {
     pub insecure: bool,
     /// `molt.debug`: both programs log more.
     pub debug: bool,
+    /// `molt.downgrade`: a lower version than the installed one is taken.
+    pub downgrade: bool,
 }
 
 /// The names of all switches.
-const SWITCHES: [&str; 3] = ["molt.hold", "molt.insecure", "molt.debug"];
+const SWITCHES: [&str; 4] = ["molt.hold", "molt.insecure", "molt.debug", "molt.downgrade"];
 
 /// A parameter that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -112,17 +116,21 @@ pub fn parse(line: &str) -> Result<KernelParams, KernelParamsError> {
     if version.is_some() && flist.is_some() {
         return Err(KernelParamsError::FlistAndVersion);
     }
-    let group = value("farmer_id", "1")?;
-    let group = group.map(|id| id.parse::<u32>().map_err(|_| KernelParamsError::Group(id.to_owned())));
-    let [hold, insecure, debug] = SWITCHES.map(|name| switch(name, last.get(name)));
-    let known = |name: &&String| SWITCHES.contains(&name.as_str());
+    let farmer = value("farmer_id", "1")?;
+    let farmer = farmer.map(|id| match id.parse::<u32>() {
+        Ok(number) => Ok(number.to_string()),
+        Err(_) => Err(KernelParamsError::Group(id.to_owned())),
+    });
+    let group = value(GROUP, "canary")?.map(str::to_owned).or(farmer.transpose()?);
+    let [hold, insecure, debug, downgrade] = SWITCHES.map(|name| switch(name, last.get(name)));
+    let known = |name: &&String| SWITCHES.contains(&name.as_str()) || *name == GROUP;
     Ok(KernelParams {
         run_mode: run_mode.map(str::parse).transpose().map_err(KernelParamsError::RunMode)?,
         flist: flist.map(str::parse).transpose().map_err(KernelParamsError::Flist)?,
         hubs,
         version,
-        group: group.transpose()?,
-        switches: Switches { hold: hold?, insecure: insecure?, debug: debug? },
+        group,
+        switches: Switches { hold: hold?, insecure: insecure?, debug: debug?, downgrade: downgrade? },
         unknown: last.keys().filter(|name| name.starts_with("molt.") && !known(name)).cloned().collect(),
     })
 }
@@ -205,6 +213,15 @@ mod tests {
     }
 
     #[test]
+    fn switches_are_on_or_off() {
+        let params = parse("molt.insecure=1 molt.downgrade=0").unwrap();
+        assert!(params.switches.insecure && !params.switches.downgrade && params.unknown.is_empty());
+        assert!(!parse("quiet").unwrap().switches.insecure);
+        assert!(parse("molt.insecure").unwrap().switches.insecure);
+        assert!(matches!(parse("molt.insecure=2"), Err(KernelParamsError::Switch { .. })));
+    }
+
+    #[test]
     fn other_parameters() {
         let params = parse("flist=tf-zos/zos:v1.flist hub=http://10.0.2.2:8080 molt.fast=1").unwrap();
         assert_eq!(params.flist.unwrap().to_string(), "tf-zos/zos:v1.flist");
@@ -215,8 +232,8 @@ mod tests {
         assert!(matches!(parse("hub=http://a,,http://b"), Err(KernelParamsError::Hub(_))));
         assert_eq!(params.unknown, ["molt.fast"]);
         let params = parse("version=v1.2.3 farmer_id=17 molt.hold molt.debug=1 molt.insecure=0").unwrap();
-        assert_eq!((params.version.as_deref(), params.group), (Some("1.2.3"), Some(17)));
-        assert_eq!(params.switches, Switches { hold: true, insecure: false, debug: true });
+        assert_eq!((params.version.as_deref(), params.group.as_deref()), (Some("1.2.3"), Some("17")));
+        assert_eq!(params.switches, Switches { hold: true, insecure: false, debug: true, downgrade: false });
         assert!(params.unknown.is_empty());
         assert!(matches!(parse("version=new"), Err(KernelParamsError::Version(_))));
         assert!(matches!(parse("version=1.2.3 flist=a/b.flist"), Err(KernelParamsError::FlistAndVersion)));

@@ -15,16 +15,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use flist::hub::{HubError, Hubs, Release, ReleaseId, Resolution};
+use flist::hub::{Release, ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
 use flist::store::StoreError;
 use flist::tree::{Content, Fingerprint, Route};
+use flist::trust::Trusted;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::boot_report::{NEWER, Reporter};
 use crate::durable;
 use crate::engine::{EngineError, ReleaseTree};
+use crate::offers::{Offers, OffersError, Question};
 use crate::settings::Settings;
 use crate::source::{BlockSource, ContentSource, SourceError, cached};
 use crate::state_place::StatePlace;
@@ -48,7 +50,7 @@ const MAX_PROGRAM: u64 = 256 << 20;
 pub(crate) enum NewerError {
     /// The hub could not be asked.
     #[error("nobody knows whether there is a newer bootstrap")]
-    Hub(#[source] HubError),
+    Offers(#[source] OffersError),
     /// Its flist is not usable.
     #[error("the flist of the newer bootstrap is not usable")]
     Flist(#[source] EngineError),
@@ -83,7 +85,7 @@ pub(crate) enum NewerError {
 impl NewerError {
     /// Whether the hub may only not be there yet.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Hub(error) if error.is_retryable())
+        matches!(self, Self::Offers(error) if error.is_retryable())
     }
 }
 
@@ -100,19 +102,19 @@ struct Attempts {
 /// [`NewerError`]: with this one all the same.
 pub(crate) async fn go_on_as_newer(
     settings: &Settings,
-    hubs: &Hubs,
+    offers: &Offers,
     reporter: &Reporter,
 ) -> Result<(), NewerError> {
     let Some(channel) = settings.bootstrap.channel.as_ref().filter(|_| reporter.newer().is_none()) else {
         return Ok(());
     };
     let channels = [(channel.clone(), flist::hub::Packages { boot: "bootstrap".to_owned(), repo: None })];
-    let release = match hubs.resolve(&channels, None).await {
-        Ok(Resolution::Release(release, _)) => release,
-        // Without anything known before, nothing can be unchanged.
-        Ok(Resolution::Unchanged(_)) => return Ok(()),
-        Err(error) if error.is_not_found() => return Ok(()),
-        Err(error) => return Err(NewerError::Hub(error)),
+    let own = env!("CARGO_PKG_VERSION").parse::<Version>().ok().map(ReleaseVersion::Semver);
+    let release = match offers.ask_once(Question { channels: &channels, installed: own.as_ref() }).await {
+        Ok(Some(release)) => release,
+        Ok(None) => return Ok(()),
+        Err(error) if error.is_not_offered() => return Ok(()),
+        Err(error) => return Err(NewerError::Offers(error)),
     };
     if let Some(why) = passed_over(settings, &release) {
         tracing::warn!(version = %release.version, "the newest bootstrap is passed over: {why}");
@@ -121,7 +123,7 @@ pub(crate) async fn go_on_as_newer(
     let (id, version) = (release.id, release.version.clone());
     let (state_dir, cache_dir) = (state_dir(settings), settings.cache_dir.clone());
     let store = settings.store.clone();
-    let installed = tokio::task::spawn_blocking(move || install(*release, &store, &state_dir, &cache_dir));
+    let installed = tokio::task::spawn_blocking(move || install(release, &store, &state_dir, &cache_dir));
     let Some(program) = installed.await.map_err(NewerError::Broken)?? else { return Ok(()) };
     tracing::info!(%version, release = %id, "going on as the newest bootstrap");
     let error = become_it(settings, reporter, id, &program);
@@ -171,7 +173,7 @@ fn count(state_dir: &Path, id: ReleaseId, attempts: u32) -> Result<(), NewerErro
 
 /// Puts the program where it can be executed; `None` when it is the one that runs.
 fn install(
-    release: Release,
+    release: Trusted<Release>,
     store: &Route,
     state_dir: &Path,
     cache_dir: &Path,

@@ -2,6 +2,7 @@
 //! by arguments.
 
 mod channel;
+mod trust;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use zinit_client::UnitName;
 
 pub use self::channel::BootstrapUpdate;
 use self::channel::{BootstrapNames, ChannelNames};
+use self::trust::TrustNames;
+pub use self::trust::TrustSettings;
 use crate::health::HealthLimits;
 use crate::kernel_params::{self, KernelParams, KernelParamsError, Switches};
 
@@ -107,6 +110,11 @@ struct ConfigFile {
     channel: ChannelNames,
     bootstrap: BootstrapNames,
     maintenance: Option<Maintenance>,
+    trust: TrustNames,
+    allow_downgrade: bool,
+    hardware: Option<String>,
+    node_id: Option<String>,
+    group: Option<String>,
 }
 
 /// When upgrades may begin by themselves, as it is written in the configuration file. What the words mean
@@ -201,6 +209,18 @@ pub struct Settings {
     pub handover_timeout: Duration,
     /// How long services are watched after an upgrade.
     pub health: HealthLimits,
+    /// What is trusted.
+    pub trust: TrustSettings,
+    /// Whether nothing that a hub says is checked, because somebody said so on the kernel command line.
+    pub insecure: bool,
+    /// Whether a lower version than the installed one is taken.
+    pub allow_downgrade: bool,
+    /// What hardware this node is, as releases name it.
+    pub hardware: Option<String>,
+    /// What a director calls this node; `None`: what the machine is called.
+    pub node_id: Option<String>,
+    /// The group of nodes that it belongs to.
+    pub group: Option<String>,
     /// When upgrades may begin by themselves; `None`: at any time.
     pub maintenance: Option<Maintenance>,
     /// Generations before the current one that are kept; `None`: what suits the root.
@@ -215,8 +235,6 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Fetched blocks.
     pub cache_dir: PathBuf,
-    /// The group that the node belongs to.
-    pub group: Option<u32>,
     /// What the kernel command line switches on.
     pub switches: Switches,
     /// Kernel parameters in our name space that nobody knows, to be reported.
@@ -276,6 +294,12 @@ impl Settings {
             poll_interval,
             handover_timeout,
             health,
+            trust: file.trust.settings(),
+            insecure: params.switches.insecure,
+            allow_downgrade: params.switches.downgrade || file.allow_downgrade,
+            hardware: file.hardware,
+            node_id: file.node_id,
+            group: params.group.or(file.group),
             maintenance: file.maintenance,
             keep_generations: kept(&overrides.config, file.keep_generations)?,
             protected: file.protected,
@@ -283,7 +307,6 @@ impl Settings {
             state_dir: overrides.state_dir.clone(),
             run_dir: overrides.run_dir.clone(),
             cache_dir: overrides.cache_dir.clone(),
-            group: params.group,
             switches: params.switches,
             unknown_params: params.unknown,
         })
@@ -346,6 +369,14 @@ fn kept(path: &Path, value: Option<u64>) -> Result<Option<usize>, SettingsError>
             expected: format!("0 to {MAX_KEPT_GENERATIONS}"),
         }),
     }
+}
+
+/// Whether a configuration file can be used; it has to be there.
+///
+/// # Errors
+/// [`SettingsError`].
+pub fn check_config(path: &Path) -> Result<(), SettingsError> {
+    read_config(path).map(drop)
 }
 
 fn read_config(path: &Path) -> Result<ConfigFile, SettingsError> {

@@ -33,6 +33,7 @@ mod report;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod store;
+mod tls;
 pub mod tree;
 pub mod trust;
 pub mod unpack;

@@ -114,6 +114,7 @@ fn judge(gate: Gate, inputs: &Inputs<'_>, now: &Timestamp) -> GateReport {
         Gate::State => state_place(inputs),
         Gate::Downtime => downtime(inputs),
         Gate::BadRelease => bad_release(inputs),
+        Gate::Trust => trust(inputs),
         Gate::Refused => refused(inputs),
         Gate::BackOff => back_off(inputs),
         Gate::Lock => lock(inputs),
@@ -286,6 +287,19 @@ fn bad_release(Inputs { candidate, failures, .. }: &Inputs<'_>) -> Verdict {
     let noted = failures.map(|noted| json!({ "attempts": noted.attempts, "reason": noted.reason }));
     let inputs = json!({ "candidate": candidate, "failures": noted });
     Verdict { closed, inputs, at: None, on: "`identityd retry`, or another release" }
+}
+
+fn trust(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
+    let problem = state.problem.as_ref().filter(|_| state.gate == Some(Gate::Trust));
+    Verdict {
+        closed: match problem {
+            None => Ok("what the channel offers was not refused for its signatures".to_owned()),
+            Some(problem) => Err(format!("what is installed stays: {problem}")),
+        },
+        inputs: json!({ "problem": problem }),
+        at: next_check.filter(|_| problem.is_some()).cloned(),
+        on: "new signatures, another hub, or a clock that is right",
+    }
 }
 
 fn refused(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {

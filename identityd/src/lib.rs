@@ -80,14 +80,9 @@ pub enum RunError {
 
 /// Runs the daemon until `shutdown` comes; a running transaction is finished first.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
-    // This build knows no root of trust, so no release is authenticated.
-    let insecure = true;
     let daemon =
         Daemon { version: VERSION.to_owned(), pid: std::process::id(), started: SystemTime::now().into() };
     info!(version = VERSION, pid = daemon.pid, poll_interval = ?settings.poll_interval, "identityd starts");
-    if insecure {
-        warn!("INSECURE: there is no root of trust; whoever runs the hub decides what runs here");
-    }
     for parameter in &settings.unknown_params {
         warn!(parameter, "unknown kernel parameter; ignored");
     }
@@ -96,12 +91,12 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     let server = Server::bind(&settings.run_dir.join(control::SOCKET)).await.map_err(RunError::Control)?;
     let handed_over = Handover::read(&settings.run_dir).filter(|handover| handover.pid == daemon.pid);
     let fetched = handed_over.as_ref().map(|handover| handover.fetched);
-    let status = Status::new(daemon, insecure).continued_from(file.read(), fetched);
     let (place, run_dir) = (StatePlace::of(&settings), settings.run_dir.clone());
     let (poll_interval, brake) = (settings.poll_interval, Brake::default());
     let held_by_kernel = settings.switches.hold;
     // First of all: it finds out where the state is.
     let effects = Effects::new(settings, brake.clone()).map_err(RunError::Engine)?;
+    let status = Status::new(daemon, effects.is_insecure()).continued_from(file.read(), fetched);
     let ground = Ground {
         poll_interval,
         windows,

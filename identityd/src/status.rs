@@ -232,7 +232,7 @@ impl Status {
 fn reason(state: &State) -> Option<String> {
     let problem = state.problem.as_ref().map(|problem| problem.message.as_str());
     match (state.stage, state.gate, problem) {
-        (Stage::Waiting, Some(gate @ (Gate::BackOff | Gate::Refused)), Some(problem)) => {
+        (Stage::Waiting, Some(gate @ (Gate::BackOff | Gate::Refused | Gate::Trust)), Some(problem)) => {
             Some(format!("{}: {problem}", gate.explanation()))
         }
         (Stage::Waiting, Some(gate), _) => Some(gate.explanation().to_owned()),

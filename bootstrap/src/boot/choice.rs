@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use flist::hub::{Channel, Release, ReleaseId};
+use flist::trust::Trusted;
 
 use super::BootError;
 use crate::engine::{Engine, EngineError, ReleaseTree};
@@ -15,7 +16,7 @@ use crate::releases::{Note, Releases};
 #[derive(Debug)]
 pub(super) enum Choice {
     /// What the channel offers.
-    Offered(Box<Release>),
+    Offered(Box<Trusted<Release>>),
     /// The release of one of these recorded generations, the best one first; none where nothing good is
     /// recorded.
     Recorded {
@@ -34,7 +35,7 @@ pub(super) fn choose(
     engine: &Engine,
     state_dir: &Path,
     held_by_kernel: bool,
-    offered: Box<Release>,
+    offered: Box<Trusted<Release>>,
 ) -> Result<Choice, BootError> {
     let releases = Releases::load(&engine.state().releases());
     let (version, id) = (offered.version.to_string(), offered.id.to_string());

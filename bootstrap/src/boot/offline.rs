@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use flist::hub::{HubError, ReleaseId};
+use flist::hub::ReleaseId;
 use flist::store::{DirStore, Store};
 
 use super::BootError;
 use super::choice::{Choice, good, recorded};
 use crate::engine::{Engine, ReleaseTree};
+use crate::offers::OffersError;
 use crate::releases::{Note, Releases};
 use crate::settings::Settings;
 
@@ -29,7 +30,7 @@ impl Offline {
     }
 
     /// What to install when the hub, after so long, still answers with nothing but an error.
-    pub(super) fn instead(&self, after: Duration, error: &HubError) -> Option<Choice> {
+    pub(super) fn instead(&self, after: Duration, error: &OffersError) -> Option<Choice> {
         let why = || format!("the hub has offered nothing for {PATIENCE:?}: {}", flist::report(error));
         let recorded = || Choice::Recorded { numbers: self.numbers.clone(), why: why() };
         (after >= PATIENCE && !self.numbers.is_empty()).then(recorded)

@@ -7,6 +7,7 @@ use flist::hub::{Channel, Release, ReleaseFlist, ReleaseId, ReleaseVersion};
 use flist::merge::merge;
 use flist::store::{Origins, Store, StoreError};
 use flist::tree::{Limits, Route, Tree};
+use flist::trust::Trusted;
 
 use super::EngineError;
 use crate::generation::{Generation, StateDir};
@@ -31,12 +32,12 @@ pub struct ReleaseTree {
 }
 
 impl ReleaseTree {
-    /// Reads the flists of a release.
+    /// Reads the flists of a release that may be installed.
     ///
     /// # Errors
     /// [`EngineError::Flist`], [`EngineError::Merge`].
-    pub fn read(release: Release) -> Result<Self, EngineError> {
-        let Release { channel, id, version, flists, info } = release;
+    pub fn read(release: Trusted<Release>) -> Result<Self, EngineError> {
+        let Release { channel, id, version, flists, info } = release.into_inner();
         let info = serde_json::Value::Object(info).to_string();
         Self::of((channel, id, version), info, flists)
     }

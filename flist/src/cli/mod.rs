@@ -3,6 +3,7 @@
 mod convert;
 mod destination;
 mod diff;
+mod director;
 mod failure;
 mod gc;
 mod hub_access;
@@ -83,6 +84,7 @@ enum Command {
     Rm(rm::Arguments),
     Gc(gc::Arguments),
     Trust(trust::Arguments),
+    Director(director::Arguments),
 }
 
 /// The command line as data, for manual pages and completions.
@@ -139,6 +141,7 @@ fn run_command(command: Command, output: &Output) -> Outcome {
         Command::Rm(arguments) => rm::run(arguments, output),
         Command::Gc(arguments) => gc::run(&arguments, output),
         Command::Trust(arguments) => trust::run(arguments, output),
+        Command::Director(arguments) => director::run(arguments, output),
     }
 }
 

@@ -18,6 +18,7 @@ use super::model::{
 use super::name::{FlistName, check_component, printable};
 use super::tag::{TagName, TaglinkName};
 use super::token::Token;
+use crate::tls;
 
 /// Longest JSON answer that is read, in bytes.
 const MAX_JSON: u64 = 8 * 1024 * 1024;
@@ -88,17 +89,14 @@ impl HubClient {
     /// As [`HubClient::new`].
     pub fn with_timeouts(url: &str, user_agent: &str, timeouts: Timeouts) -> Result<Self, HubError> {
         let base = hub_address(url).map_err(|reason| HubError::BadUrl { url: printable(url), reason })?;
-        let builder = || {
-            reqwest::Client::builder()
-                .user_agent(user_agent)
-                .connect_timeout(timeouts.connect)
-                .pool_idle_timeout(POOL_IDLE)
-                .redirect(Policy::custom(follow))
-        };
-        let http = match builder().build() {
-            // A machine without CA certificates can still use a hub without TLS.
-            Err(_) if base.scheme() == "http" => builder().tls_certs_only([]).build(),
-            built => built,
+        let builder = reqwest::Client::builder()
+            .user_agent(user_agent)
+            .connect_timeout(timeouts.connect)
+            .pool_idle_timeout(POOL_IDLE)
+            .redirect(Policy::custom(follow));
+        let http = match tls::config() {
+            Some(tls) => builder.tls_backend_preconfigured(tls).build(),
+            None => builder.build(),
         };
         let http =
             http.map_err(|source| HubError::Client { url: base.to_string(), source: source.without_url() })?;

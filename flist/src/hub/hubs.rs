@@ -152,6 +152,21 @@ impl Hubs {
         Err(HubError::NoHub(HubFailures(failures)))
     }
 
+    /// All hubs, the one that worked last first.
+    pub async fn in_order(&self) -> Vec<&HubClient> {
+        self.order().await.into_iter().filter_map(|index| self.clients.get(index)).collect()
+    }
+
+    /// Remembers that this one of them has worked.
+    pub fn worked(&self, client: &HubClient) {
+        if let Some(index) = self.clients.iter().position(|known| known.url() == client.url())
+            && index != self.used().index
+        {
+            tracing::warn!(hub = client.url(), "going on with this hub");
+            self.set_used(index);
+        }
+    }
+
     /// The hubs in the order in which they are asked.
     async fn order(&self) -> Vec<usize> {
         let Use { index: used, looked_back } = self.used();

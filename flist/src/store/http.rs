@@ -11,6 +11,7 @@ use reqwest::header::AUTHORIZATION;
 use super::{Store, StoreError, one_by_one};
 use crate::block::{self, BlockId, MAX_STORED};
 use crate::hub::{Token, message_of, printable};
+use crate::tls;
 
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -46,11 +47,10 @@ impl HttpStore {
     /// [`StoreError::Client`].
     pub fn with_patience(url: &str, patience: Duration) -> Result<Self, StoreError> {
         let url = url.trim_end_matches('/').to_owned();
-        let builder = || Client::builder().connect_timeout(CONNECT.min(patience)).timeout(patience);
-        let client = match builder().build() {
-            // A machine without CA certificates can still use a store without TLS.
-            Err(_) if url.starts_with("http://") => builder().tls_certs_only([]).build(),
-            built => built,
+        let builder = Client::builder().connect_timeout(CONNECT.min(patience)).timeout(patience);
+        let client = match tls::config() {
+            Some(tls) => builder.tls_backend_preconfigured(tls).build(),
+            None => builder.build(),
         };
         let client = client.map_err(|source| StoreError::Client { url: url.clone(), source })?;
         Ok(Self { url, client, patience, token: None })

@@ -39,8 +39,7 @@ impl TrustClient {
     /// # Errors
     /// The root is none, or the directory cannot be used.
     pub fn open(root: &[u8], state: &Path, source: Source) -> Result<Self, TrustError> {
-        let trusted = TrustedMetadataSet::from_root(root).map_err(TrustError::BadRoot)?;
-        keys::check_root(trusted.root())?;
+        check_root(root)?;
         let state = Arc::new(StateDir::open(state).map_err(TrustError::State)?);
         Ok(Self { root: root.to_vec(), state, source })
     }
@@ -83,6 +82,15 @@ impl TrustClient {
         let floor = clock::floor(clocks.built, fresh.signed_at(), before.as_ref(), &uptime);
         self.state.keep_progress(&Progress { floor, uptime }).map_err(TrustError::State)
     }
+}
+
+/// Whether a file is a root of trust.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_root(bytes: &[u8]) -> Result<(), TrustError> {
+    let trusted = TrustedMetadataSet::from_root(bytes).map_err(TrustError::BadRoot)?;
+    keys::check_root(trusted.root())
 }
 
 fn limits() -> UpdaterConfig {
@@ -147,6 +155,11 @@ impl Fresh {
             trusted.targets_role("targets").map(Role::expires),
         ];
         all.into_iter().flatten().min().unwrap_or(Timestamp::MIN)
+    }
+
+    /// The time that expiry is judged by.
+    pub fn now(&self) -> Timestamp {
+        self.moment.now()
     }
 
     /// Whether files are numbered and targets named after their digests.

@@ -8,6 +8,18 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+/// When this program was built, in seconds since 1970; 0 where nobody has said.
+pub const BUILT: i64 = seconds(env!("MOLT_BUILT"));
+
+const fn seconds(digits: &str) -> i64 {
+    let (bytes, mut at, mut seconds) = (digits.as_bytes(), 0, 0);
+    while at < bytes.len() {
+        seconds = seconds * 10 + (bytes[at] - b'0') as i64;
+        at += 1;
+    }
+    seconds
+}
+
 /// What the clocks of a node show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clocks {
@@ -27,7 +39,7 @@ impl Clocks {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let uptime =
             Uptime { boot_id: boot_id.trim().to_owned(), seconds: seconds.map_or(0, |at| at.tv_sec()) };
-        Self { wall: Timestamp::now(), uptime, built: env!("MOLT_BUILT").parse().unwrap_or(0) }
+        Self { wall: Timestamp::now(), uptime, built: BUILT }
     }
 }
 

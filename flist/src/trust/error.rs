@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::offer::OfferRefusal;
 use super::source::SourceError;
 use super::state::StateError;
 
@@ -22,6 +23,8 @@ pub enum Verdict {
     Mismatch,
     /// Nobody who may do so has signed for it.
     Unsigned,
+    /// What is signed is not for this node, or for none any more.
+    Unfit,
     /// This node's own state or root of trust cannot be used.
     Local,
 }
@@ -37,6 +40,7 @@ impl Verdict {
             Self::Clock => "clock",
             Self::Mismatch => "mismatch",
             Self::Unsigned => "unsigned",
+            Self::Unfit => "unfit",
             Self::Local => "local",
         }
     }
@@ -126,6 +130,18 @@ pub enum TrustError {
         #[source]
         source: SourceError,
     },
+    /// The hub does not give what was signed.
+    #[error("cannot fetch {target}, which is signed")]
+    Hub {
+        /// The target.
+        target: String,
+        /// The hub's reason, a [`HubError`](crate::hub::HubError).
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// None of the signed releases is taken.
+    #[error("no signed release is taken")]
+    Refusal(#[source] OfferRefusal),
     /// The content is not what was signed.
     #[error("{target} is not what was signed: {problem}")]
     Mismatch {
@@ -147,6 +163,10 @@ impl TrustError {
             Self::Expired { ahead: false, .. } => Verdict::Expired,
             Self::SameKeyTwice { .. } => Verdict::Signature,
             Self::Unsigned { .. } => Verdict::Unsigned,
+            Self::Hub { .. } => Verdict::Unreachable,
+            Self::Refusal(OfferRefusal::Nothing { .. } | OfferRefusal::NotSigned { .. }) => Verdict::Unsigned,
+            Self::Refusal(OfferRefusal::Downgrade { .. }) => Verdict::Rollback,
+            Self::Refusal(OfferRefusal::Unfit { .. }) => Verdict::Unfit,
             Self::BadTarget { .. } | Self::Mismatch { .. } => Verdict::Mismatch,
             Self::Refused { source, .. } => match source {
                 Tuf::ThresholdNotMet { .. }

@@ -17,8 +17,10 @@
 pub mod claims;
 mod client;
 pub mod clock;
+pub mod director;
 mod error;
 mod keys;
+mod node;
 mod offer;
 #[cfg(feature = "publish")]
 pub mod repository;
@@ -26,8 +28,9 @@ mod source;
 mod state;
 mod trusted;
 
-pub use client::{Fresh, SignedTarget, TrustClient};
+pub use client::{Fresh, SignedTarget, TrustClient, check_root};
 pub use error::{TrustError, Verdict};
+pub use node::{Offered, Wanted, offered};
 pub use offer::{OfferRefusal, Pick, SignedOffer, choose};
 pub use source::{Body, Source, SourceError, SourceLimits};
 pub use state::StateError;

@@ -8,7 +8,7 @@ use super::claims::{Claims, NodeFacts, Unfit};
 use super::client::{Fresh, SignedTarget};
 use super::error::TrustError;
 use super::trusted::Trusted;
-use crate::hub::{Channel, Release, ReleaseFlist, ReleaseId, ReleaseVersion, RunMode, Sha256};
+use crate::hub::{Channel, FlistName, Release, ReleaseFlist, ReleaseId, ReleaseVersion, RunMode, Sha256};
 
 /// Most flists that are looked at in one role.
 const MAX_TARGETS: usize = 100_000;
@@ -68,7 +68,7 @@ pub enum OfferRefusal {
         /// The version.
         version: Version,
         /// The condition that this node does not meet.
-        reason: Unfit,
+        reason: Box<Unfit>,
     },
     /// It is older than what is installed.
     #[error(
@@ -88,14 +88,15 @@ pub enum OfferRefusal {
 /// [`OfferRefusal`].
 pub fn choose(
     offers: &[SignedOffer],
-    channels: &[String],
+    channels: &[Channel],
     pick: &Pick,
     node: &NodeFacts,
     downgrade: bool,
 ) -> Result<SignedOffer, OfferRefusal> {
-    let (channel, run_mode) = (channels.join(" or "), node.run_mode);
+    let names: Vec<String> = channels.iter().map(ToString::to_string).collect();
+    let (channel, run_mode) = (names.join(" or "), node.run_mode);
     let mut ours: Vec<&SignedOffer> =
-        offers.iter().filter(|offer| channels.contains(&offer.channel)).collect();
+        offers.iter().filter(|offer| channels.iter().any(|channel| offer.is_on(channel))).collect();
     if ours.is_empty() {
         return Err(OfferRefusal::Nothing { channel, run_mode });
     }
@@ -110,7 +111,9 @@ pub fn choose(
         let unfit = offer.flists.iter().find_map(|(_, claims)| claims.fit(node).err());
         let installed = node.installed.as_ref().filter(|installed| offer.version < **installed && !downgrade);
         let refusal = match (unfit, installed) {
-            (Some(reason), _) => OfferRefusal::Unfit { version: offer.version.clone(), reason },
+            (Some(reason), _) => {
+                OfferRefusal::Unfit { version: offer.version.clone(), reason: Box::new(reason) }
+            }
             (None, Some(installed)) => {
                 OfferRefusal::Downgrade { offered: offer.version.clone(), installed: installed.clone() }
             }
@@ -172,6 +175,12 @@ impl Fresh {
 }
 
 impl SignedOffer {
+    /// Whether a node that follows this channel is offered it: as its channel, or as the flist itself.
+    pub fn is_on(&self, channel: &Channel) -> bool {
+        let is_flist = |name: &FlistName| self.flists.last().is_some_and(|(_, claims)| claims.flist == *name);
+        self.channel == channel.to_string() || matches!(channel, Channel::Flist(name) if is_flist(name))
+    }
+
     fn is_whole(&self) -> bool {
         let of = |(target, claims): &(SignedTarget, Claims)| Some((claims.name.clone(), target.sha256()?));
         let all: Option<Vec<(String, Sha256)>> = self.flists.iter().map(of).collect();
@@ -222,6 +231,10 @@ mod tests {
     use super::*;
     use crate::hub::FlistName;
 
+    fn on(channel: &str) -> Channel {
+        channel.parse().unwrap()
+    }
+
     fn offer(channel: &str, version: &str, minimum: Option<&str>) -> SignedOffer {
         let version: Version = version.parse().unwrap();
         let sha256 = Sha256::of(version.to_string().as_bytes());
@@ -262,12 +275,12 @@ mod tests {
 
     fn chosen(pick: &Pick, installed: Option<&str>, downgrade: bool) -> Result<String, OfferRefusal> {
         let offers = [
-            offer("a", "1.0.0", None),
-            offer("a", "2.0.0", None),
-            offer("a", "3.0.0", Some("2.0.0")),
-            offer("b", "9.0.0", None),
+            offer("r/a", "1.0.0", None),
+            offer("r/a", "2.0.0", None),
+            offer("r/a", "3.0.0", Some("2.0.0")),
+            offer("r/b", "9.0.0", None),
         ];
-        let offer = choose(&offers, &["a".to_owned()], pick, &node(installed), downgrade)?;
+        let offer = choose(&offers, &[on("r/a")], pick, &node(installed), downgrade)?;
         Ok(offer.version.to_string())
     }
 
@@ -278,7 +291,7 @@ mod tests {
         // By way of the one in between.
         assert_eq!(chosen(&Pick::Newest, Some("1.0.0"), false).unwrap(), "2.0.0");
         assert_eq!(chosen(&Pick::Version(Version::new(1, 0, 0)), None, false).unwrap(), "1.0.0");
-        let id = offer("a", "2.0.0", None).release;
+        let id = offer("r/a", "2.0.0", None).release;
         assert_eq!(chosen(&Pick::Release(id), None, false).unwrap(), "2.0.0");
     }
 
@@ -295,12 +308,22 @@ mod tests {
     }
 
     #[test]
+    fn a_flist_that_is_named_itself_is_found() {
+        let offers = [offer("r/a", "1.0.0", None), offer("r/a", "2.0.0", None)];
+        let one = on("tf-zos/zos:v1.0.0.flist");
+        let chosen = choose(&offers, &[one], &Pick::Newest, &node(None), false).unwrap();
+        assert_eq!(chosen.version, Version::new(1, 0, 0));
+        let planted = on("evil/zos:v1.0.0.flist");
+        assert!(choose(&offers, &[planted], &Pick::Newest, &node(None), false).is_err());
+    }
+
+    #[test]
     fn what_is_not_signed_is_not_taken() {
         let none = chosen(&Pick::Version(Version::new(7, 0, 0)), None, false).unwrap_err();
         assert!(none.to_string().contains("version 7.0.0"), "{none}");
-        let other = offer("b", "9.0.0", None).release;
+        let other = offer("r/b", "9.0.0", None).release;
         assert!(matches!(chosen(&Pick::Release(other), None, false), Err(OfferRefusal::NotSigned { .. })));
-        let nothing = choose(&[], &["a".to_owned()], &Pick::Newest, &node(None), false);
+        let nothing = choose(&[], &[on("r/a")], &Pick::Newest, &node(None), false);
         assert!(matches!(nothing, Err(OfferRefusal::Nothing { .. })));
     }
 }

@@ -35,6 +35,11 @@ impl<T> Trusted<T> {
         Self { value, assurance: Assurance::Unchecked }
     }
 
+    /// The value itself, which may be installed no more.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+
     /// Why it may be installed.
     pub fn assurance(&self) -> Assurance {
         self.assurance

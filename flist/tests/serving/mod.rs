@@ -45,7 +45,14 @@ impl Serving {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
+    /// Its process.
+    #[allow(dead_code, reason = "not every test program looks at it")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop; whether it did so properly.
+    #[allow(dead_code, reason = "not every test program asks it")]
     pub(crate) fn stop(mut self) -> bool {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
         self.child.wait().unwrap().success()

@@ -7,7 +7,7 @@ use flist::trust::{Pick, TrustError, Verdict, choose};
 use serde_json::json;
 
 use crate::forge::{evil_target, file, newest, next, put, relist, signed};
-use crate::rig::{CHANNEL, DAY, Node, Repo, TODAY, accepts, facts, impatient};
+use crate::rig::{DAY, Node, Repo, TODAY, accepts, channel, facts, impatient};
 use crate::web::Answer;
 
 /// A repository with one release, and a node that has seen it.
@@ -78,7 +78,7 @@ async fn rollback_of_the_release() {
     repo.release("2.0.0", TODAY);
     let offers = node.refresh(TODAY).await.unwrap().releases(RunMode::Prod).await.unwrap();
     let one = Pick::Version("1.0.0".parse().unwrap());
-    let take = |downgrade| choose(&offers, &[CHANNEL.to_owned()], &one, &facts(Some("2.0.0")), downgrade);
+    let take = |downgrade| choose(&offers, &[channel()], &one, &facts(Some("2.0.0")), downgrade);
     assert!(take(false).unwrap_err().to_string().contains("older than 2.0.0"));
     // Only the explicit local switch.
     assert!(take(true).is_ok());

@@ -6,6 +6,7 @@
 mod attacks;
 mod clocks;
 mod delegations;
+mod directed;
 mod flips;
 mod forge;
 mod keys;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use flist::hub::{FlistName, RunMode, Sha256};
+use flist::hub::{Channel, FlistName, RunMode, Sha256};
 use flist::trust::claims::NodeFacts;
 use flist::trust::clock::{Clocks, Uptime};
 use flist::trust::repository::{
@@ -147,8 +147,7 @@ impl Node {
         let said = |error: TrustError| flist::report(&error);
         let mut fresh = self.refresh(now).await.map_err(said)?;
         let offers = fresh.releases(RunMode::Prod).await.map_err(said)?;
-        choose(&offers, &[CHANNEL.to_owned()], &Pick::Newest, &facts(None), false)
-            .map_err(|error| error.to_string())
+        choose(&offers, &[channel()], &Pick::Newest, &facts(None), false).map_err(|error| error.to_string())
     }
 
     /// The version of it.
@@ -167,13 +166,13 @@ pub(crate) fn facts(installed: Option<&str>) -> NodeFacts {
     }
 }
 
-pub(crate) fn channel() -> FlistName {
+pub(crate) fn channel() -> Channel {
     CHANNEL.parse().unwrap()
 }
 
 /// Whether these bytes would be installed as the only flist of an offer.
 pub(crate) fn accepts(offer: &SignedOffer, bytes: &[u8], fresh: &Fresh) -> bool {
-    offer.verified(channel().into(), vec![bytes.to_vec()], Map::new(), fresh).is_ok()
+    offer.verified(channel(), vec![bytes.to_vec()], Map::new(), fresh).is_ok()
 }
 
 pub(crate) fn impatient() -> SourceLimits {

@@ -18,15 +18,15 @@ use std::time::SystemTime;
 use bootstrap::boot_info::{self, BootInfoError};
 use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, Prepared, ReleaseTree};
 use bootstrap::generation::{Generation, Packages};
-use bootstrap::hubs;
 use bootstrap::lock::{self, EngineLock};
+use bootstrap::offers::Offers;
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
 use bootstrap::settings::Settings;
 use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, is_in_ram};
 use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
-use flist::hub::{Hubs, ReleaseId, Seen};
+use flist::hub::ReleaseId;
 use flist::package::SchemaRefusal;
 use flist::report;
 use flist::store::DirStore;
@@ -56,11 +56,9 @@ pub struct Effects {
     /// executes may have been exchanged and have another name.
     program: PathBuf,
     engine: Engine,
-    hubs: Hubs,
+    offers: Offers,
     /// Stops an upgrade before the swap.
     brake: Brake,
-    /// What the last poll remembers for the next one.
-    seen: Option<Seen>,
     /// What the channel offers.
     offered: Option<ReleaseTree>,
     /// What the packages of a release declare, so that it is read once.
@@ -76,7 +74,7 @@ impl Effects {
         let place = StatePlace::of(&settings);
         state::find(&settings, &place)?;
         let engine = revert::open(&settings, state::rolls_back(&place))?;
-        let hubs = hubs::open(&settings, USER_AGENT).map_err(|error| local("cannot start", &error))?;
+        let offers = Offers::open(&settings, USER_AGENT).map_err(|error| local("cannot start", &error))?;
         let program = own_path()?;
         Ok(Self {
             settings,
@@ -84,12 +82,16 @@ impl Effects {
             state_unusable: None,
             program,
             engine,
-            hubs,
+            offers,
             brake,
-            seen: None,
             offered: None,
             described: None,
         })
+    }
+
+    /// Whether nothing that a hub says is checked.
+    pub fn is_insecure(&self) -> bool {
+        self.offers.is_insecure()
     }
 
     /// Finishes or undoes what a crash left. In a new daemon it acknowledges the handover: it commits.
@@ -173,7 +175,7 @@ impl Effects {
     pub async fn resolve(&mut self) -> Result<Resolved, Problem> {
         self.look_after_state()?;
         let current = self.current()?;
-        self.poll(current.as_ref().map(|current| &current.channel)).await?;
+        self.poll(current.as_ref()).await?;
         let Some(offered) = &self.offered else { return Ok(Resolved::Unchanged) };
         if current.as_ref().is_some_and(|current| current.release == offered.id) {
             return Ok(Resolved::Unchanged);
@@ -183,7 +185,8 @@ impl Effects {
             version: offered.version.to_string(),
             release: offered.id.to_string(),
         };
-        let downgrade = current.as_ref().and_then(|current| downgrade(&current.version, &offered.version));
+        let before = current.as_ref().filter(|_| !self.settings.allow_downgrade);
+        let downgrade = before.and_then(|current| downgrade(&current.version, &offered.version));
         let releases = Releases::load(&self.engine.state().releases());
         let bad = releases.note(&offered.id).filter(|note| note.is_bad());
         if let Some(problem) = downgrade.or_else(|| bad.map(|note| bad_release(offered, note))) {

@@ -82,6 +82,8 @@ pub enum Gate {
     Downtime,
     /// The release has failed, or too many attempts to install it were cut off.
     BadRelease,
+    /// What the channel offers is not signed as it has to be: expired, kept back, forged, or the clock is wrong.
+    Trust,
     /// What the channel offers cannot be installed here.
     Refused,
     /// Something failed and is tried again after a delay.
@@ -96,7 +98,7 @@ pub enum Gate {
 
 impl Gate {
     /// All of them, in the order in which they are asked.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Starting,
         Self::State,
         Self::FlistName,
@@ -106,6 +108,7 @@ impl Gate {
         Self::Maintenance,
         Self::Downtime,
         Self::BadRelease,
+        Self::Trust,
         Self::Refused,
         Self::BackOff,
         Self::Lock,
@@ -125,6 +128,7 @@ impl Gate {
             Self::Maintenance => "Maintenance",
             Self::Downtime => "Downtime",
             Self::BadRelease => "BadRelease",
+            Self::Trust => "Trust",
             Self::Refused => "Refused",
             Self::BackOff => "BackOff",
             Self::Lock => "Lock",
@@ -152,6 +156,9 @@ impl Gate {
                 "services would be down for longer than their units allow; `identityd apply` installs it"
             }
             Self::BadRelease => "the release failed on this node; `identityd retry` tries it again",
+            Self::Trust => {
+                "what the channel offers is not signed as it has to be; waits for somebody who may sign"
+            }
             Self::Refused => "the release that the channel offers cannot be installed; waits for another one",
             Self::BackOff => "something failed; tries again after a delay that grows with every failure",
             Self::Lock => "another engine is at work",

@@ -216,7 +216,8 @@ impl State {
         self.attempts = self.attempts.saturating_add(1);
         (self.stage, self.gate) = match problem.kind {
             ProblemKind::Degraded => (Stage::Degraded, None),
-            ProblemKind::Refused => (Stage::Waiting, Some(Gate::Refused)),
+            // Signatures are a gate of their own: another release does not help against them.
+            ProblemKind::Refused => (Stage::Waiting, Some(problem.gate.unwrap_or(Gate::Refused))),
             _ => (Stage::Waiting, Some(Gate::BackOff)),
         };
         // Undoing goes on: recovery is the way out of this stage.

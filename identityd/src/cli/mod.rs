@@ -9,6 +9,7 @@ mod guardian;
 mod history;
 mod order;
 mod plan;
+mod provision;
 mod status;
 mod why;
 
@@ -63,6 +64,7 @@ enum Command {
     Why(why::Arguments),
     History(history::Arguments),
     Doctor(Box<doctor::Arguments>),
+    Provision(provision::Arguments),
     #[command(hide = true)]
     Guardian(guardian::Arguments),
 }
@@ -142,6 +144,7 @@ fn run_command(command: Command) -> CommandResult {
         Command::Why(arguments) => why::run(&arguments),
         Command::History(arguments) => history::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Provision(arguments) => provision::run(&arguments),
         Command::Guardian(arguments) => guardian::run(&arguments),
     }
 }

@@ -254,6 +254,12 @@ fn refused() {
 }
 
 #[test]
+fn trust() {
+    let world = World::waiting(Gate::Trust, Some(ProblemKind::Refused));
+    world.closes(Gate::Trust, &["what is installed stays: it did not work"]);
+}
+
+#[test]
 fn back_off() {
     let world = World::waiting(Gate::BackOff, Some(ProblemKind::Network));
     let says = ["failed 2 times in a row: it did not work", "tries again 1970-01-01T12:10:00Z"];

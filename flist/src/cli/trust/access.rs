@@ -25,15 +25,12 @@ pub(in crate::cli) struct TrustAccess {
 
 /// Where the metadata is sent after a change.
 #[derive(clap::Args)]
-pub(super) struct Destination {
+pub(in crate::cli) struct Destination {
     /// Send the metadata to this hub; without it, copy the directory `metadata` to where it is served
     #[arg(long, value_name = "URL", env = "FLIST_HUB")]
-    pub(super) hub: Option<String>,
+    pub(in crate::cli) hub: Option<String>,
     #[command(flatten)]
     pub(super) token: TokenAccess,
-    /// The repository is a director's
-    #[arg(long)]
-    pub(super) director: bool,
 }
 
 impl TrustAccess {
@@ -60,11 +57,19 @@ impl TrustAccess {
 
 impl Destination {
     /// Sends what nodes need now, in an order in which they never see a part of it; says how many files were new.
-    pub(super) fn send(&self, directory: &TrustDirectory) -> Result<Option<usize>, Failure> {
+    pub(in crate::cli) fn send(&self, directory: &TrustDirectory) -> Result<Option<usize>, Failure> {
+        self.send_as(if directory.is_directors()? { "director" } else { "trust" }, directory)
+    }
+
+    /// As [`Destination::send`], into one of the two repositories of a hub.
+    pub(in crate::cli) fn send_as(
+        &self,
+        repository: &str,
+        directory: &TrustDirectory,
+    ) -> Result<Option<usize>, Failure> {
         let Some(hub) = &self.hub else { return Ok(None) };
         let client = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
         let client = client.with_token(self.token.token()?);
-        let repository = if self.director { "director" } else { "trust" };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(send(&client, repository, directory)).map(Some)
     }

@@ -15,7 +15,7 @@ use crate::cli::passphrase::PassphraseAccess;
 /// and the run modes to other media: only those of snapshot and timestamp are needed every day.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// Where to make it
     #[arg(long, value_name = "DIR", env = "FLIST_TRUST_DIR", default_value = "trust")]
     dir: PathBuf,
@@ -27,9 +27,6 @@ pub(super) struct Arguments {
     /// Days until the timestamp expires: nodes notice as late as this that news are kept from them
     #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().timestamp, value_parser = clap::value_parser!(i64).range(1..=3650))]
     timestamp_days: i64,
-    /// Make the repository of a director, whose keys are online
-    #[arg(long)]
-    director: bool,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -37,7 +34,15 @@ const EXAMPLES: &str = "Examples:
   flist trust init --dir trust --passphrase-file secret --role root=3/5 --role prod=2/3 --timestamp-days 2";
 
 pub(super) fn run(arguments: Arguments, output: &Output) -> crate::cli::Outcome {
-    let plan = if arguments.director { Plan::director() } else { Plan::releases() };
+    init(arguments, Plan::releases(), "root.json", output)
+}
+
+/// `flist director init`
+pub(in crate::cli) fn director(arguments: Arguments, output: &Output) -> crate::cli::Outcome {
+    init(arguments, Plan::director(), "director.json", output)
+}
+
+fn init(arguments: Arguments, plan: Plan, name: &str, output: &Output) -> crate::cli::Outcome {
     let plan = arguments.roles.into_iter().fold(plan, Plan::with);
     let lifetimes = Lifetimes { timestamp: arguments.timestamp_days, ..Lifetimes::default() };
     let settings = Settings { lifetimes, ..Settings::default() };
@@ -46,7 +51,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> crate::cli::Outcome 
         TrustDirectory::init(&arguments.dir, settings, &plan, &passphrase, Timestamp::now())?;
     output.done(&outcome_json(&outcome), || {
         format!(
-            "{}\nput {} into the base image of the nodes, as /etc/molt/root.json",
+            "{}\nput {} into the base image of the nodes, as /etc/molt/{name}",
             outcome_text(&directory, &outcome, None),
             directory.root().display()
         )

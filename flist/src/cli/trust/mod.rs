@@ -9,7 +9,8 @@ mod sign;
 
 use super::Outcome;
 use super::output::Output;
-pub(super) use access::{TrustAccess, outcome_json, outcome_text, send};
+pub(super) use access::{Destination, TrustAccess, outcome_json, outcome_text, send};
+pub(super) use init::{Arguments as Initial, director as init_director};
 pub(super) use release::ConditionOptions;
 
 /// Sign releases: make the keys that nodes trust, change them, sign with them, and see whether nodes would accept

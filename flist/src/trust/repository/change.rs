@@ -7,13 +7,12 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::directory::{Settings, TrustDirectory};
-use super::envelope::{Envelope, Signatories, instant};
+use super::envelope::{Envelope, Signatories};
 use super::key::{Passphrase, PublicKey, SecretKey};
 use super::roles::{Plan, RoleName, RolePlan};
 use super::signer::Signers;
 use super::{RepositoryError, key};
 use crate::trust::claims;
-use crate::trust::client::SIGNED_AT;
 
 /// A role whose next version lacks signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,13 +40,13 @@ pub struct Outcome {
 
 /// A change that is being made.
 pub(super) struct Change {
-    directory: TrustDirectory,
+    pub(super) directory: TrustDirectory,
     /// What is served.
-    before: BTreeMap<RoleName, Envelope>,
+    pub(super) before: BTreeMap<RoleName, Envelope>,
     /// What is to be served.
-    roles: BTreeMap<RoleName, Envelope>,
+    pub(super) roles: BTreeMap<RoleName, Envelope>,
     /// What has a new version.
-    changed: BTreeSet<RoleName>,
+    pub(super) changed: BTreeSet<RoleName>,
 }
 
 impl TrustDirectory {
@@ -274,187 +273,4 @@ fn begun(plan: &Plan, keys: &BTreeMap<RoleName, Vec<PublicKey>>) -> BTreeMap<Rol
     ]);
     begun.extend(modes.into_iter().map(|role| (role, Envelope::new("targets", json!({"targets": {}})))));
     begun
-}
-
-impl Change {
-    /// What a role says, to be changed.
-    fn edit(&mut self, role: RoleName) -> Result<&mut Value, RepositoryError> {
-        let missing = RepositoryError::None(self.directory.metadata());
-        self.roles.get_mut(&role).map(|envelope| &mut envelope.signed).ok_or(missing)
-    }
-
-    fn change_keys(
-        &mut self,
-        role: RoleName,
-        add: &[PublicKey],
-        remove: &[String],
-        threshold: Option<usize>,
-    ) -> Result<(), RepositoryError> {
-        let missing = RepositoryError::None(self.directory.metadata());
-        let delegated = matches!(role, RoleName::Mode(_));
-        let holder = if delegated { RoleName::Targets } else { RoleName::Root };
-        let signed = self.edit(holder)?;
-        let authority = if delegated { &mut signed["delegations"] } else { signed };
-        let entry = match (delegated, &mut authority["roles"]) {
-            (true, Value::Array(roles)) => roles.iter_mut().find(|entry| entry["name"] == role.as_str()),
-            (_, roles) => roles.get_mut(role.as_str()),
-        };
-        let entry = entry.ok_or(missing)?;
-        let mut ids: Vec<String> = serde_json::from_value(entry["keyids"].clone()).unwrap_or_default();
-        for prefix in remove {
-            let found = ids.iter().position(|id| !prefix.is_empty() && id.starts_with(prefix.as_str()));
-            let found = found.ok_or_else(|| RepositoryError::NoKey { role, id: prefix.clone() })?;
-            ids.remove(found);
-        }
-        for key in add {
-            if ids.iter().any(|id| id == key.id()) {
-                return Err(RepositoryError::HasKey { role, id: key.short().to_owned() });
-            }
-            ids.push(key.id().to_owned());
-        }
-        let threshold = threshold.unwrap_or_else(|| entry["threshold"].as_u64().map_or(1, |n| n as usize));
-        if threshold == 0 || ids.len() < threshold {
-            return Err(RepositoryError::Threshold { role, keys: ids.len(), threshold });
-        }
-        entry["keyids"] = json!(ids);
-        entry["threshold"] = json!(threshold);
-        for key in add {
-            authority["keys"][key.id()] = key.to_json();
-        }
-        forget_unused(authority);
-        // Whoever may sign has changed, so what they have signed is signed anew.
-        self.changed.extend([holder, role]);
-        Ok(())
-    }
-
-    /// Gives what has changed its next version, and finishes it.
-    fn commit(mut self, signers: &mut Signers, now: Timestamp) -> Result<Outcome, RepositoryError> {
-        let listing = [RoleName::Snapshot, RoleName::Timestamp];
-        for role in self.changed.iter().filter(|role| !listing.contains(role)) {
-            if let Some(envelope) = self.roles.get_mut(role) {
-                envelope.renew(now, self.directory.settings.lifetimes.of(*role));
-            }
-        }
-        self.finish(signers, now)
-    }
-
-    /// Signs with the keys at hand; writes it all where nothing is missing, and sets it aside otherwise.
-    fn finish(mut self, signers: &mut Signers, now: Timestamp) -> Result<Outcome, RepositoryError> {
-        signers.add_commands(&self.directory.settings.commands);
-        let listing = [RoleName::Snapshot, RoleName::Timestamp];
-        let offline: Vec<RoleName> =
-            self.changed.iter().copied().filter(|role| !listing.contains(role)).collect();
-        let mut waiting = Vec::new();
-        for role in &offline {
-            waiting.extend(self.sign(*role, signers)?);
-        }
-        if waiting.is_empty() {
-            if offline.iter().any(|role| *role != RoleName::Root) {
-                self.changed.insert(RoleName::Snapshot);
-            }
-            self.changed.insert(RoleName::Timestamp);
-            waiting = self.list(signers, now)?;
-        }
-        let done = waiting.is_empty();
-        let kept = |role: &RoleName| done || offline.contains(role);
-        let new: BTreeMap<RoleName, Envelope> = self
-            .changed
-            .iter()
-            .filter(|role| kept(role))
-            .map(|role| (*role, self.roles[role].clone()))
-            .collect();
-        match done {
-            true => self.directory.publish(&new)?,
-            // Without anything that was decided, there is nothing to keep: the next attempt makes it again.
-            false => self.directory.stage(&new)?,
-        }
-        let versions = new.iter().map(|(role, envelope)| (*role, envelope.version())).collect();
-        Ok(Outcome { versions, waiting, new_keys: Vec::new() })
-    }
-
-    /// Makes snapshot and timestamp list what there is, and signs them.
-    fn list(&mut self, signers: &mut Signers, now: Timestamp) -> Result<Vec<Waiting>, RepositoryError> {
-        let lifetimes = self.directory.settings.lifetimes;
-        let mut waiting = Vec::new();
-        if self.changed.contains(&RoleName::Snapshot) {
-            let lists = |role: &RoleName| matches!(role, RoleName::Targets | RoleName::Mode(_));
-            let listed = self.roles.iter().filter(|(role, _)| lists(role));
-            let listed: Map<String, Value> =
-                listed.map(|(role, file)| (role.file(), file.listed())).collect();
-            if let Some(snapshot) = self.roles.get_mut(&RoleName::Snapshot) {
-                snapshot.signed["meta"] = Value::Object(listed);
-                snapshot.renew(now, lifetimes.snapshot);
-            }
-            waiting.extend(self.sign(RoleName::Snapshot, signers)?);
-        }
-        let listed = self.roles.get(&RoleName::Snapshot).map(Envelope::listed);
-        if let Some(timestamp) = self.roles.get_mut(&RoleName::Timestamp) {
-            timestamp.signed["meta"] = json!({RoleName::Snapshot.file(): listed});
-            timestamp.signed[SIGNED_AT] = instant(now).into();
-            timestamp.renew(now, lifetimes.timestamp);
-        }
-        waiting.extend(self.sign(RoleName::Timestamp, signers)?);
-        Ok(waiting)
-    }
-
-    /// Puts the signatures on a role that can be made here, and says what is missing.
-    fn sign(&mut self, role: RoleName, signers: &mut Signers) -> Result<Vec<Waiting>, RepositoryError> {
-        let groups = self.signatories(role);
-        let Some(envelope) = self.roles.get_mut(&role) else { return Ok(Vec::new()) };
-        let bytes = envelope.canonical()?;
-        let ids: BTreeSet<&String> = groups.iter().flat_map(|group| group.keys.keys()).collect();
-        let mut signed = BTreeSet::new();
-        for group in &groups {
-            signed.extend(envelope.signers(group)?);
-        }
-        let can: Vec<&String> =
-            ids.into_iter().filter(|id| !signed.contains(*id) && signers.has(id)).collect();
-        for id in can {
-            let signature =
-                signers.sign(id, &bytes).map_err(|source| RepositoryError::Sign { role, source })?;
-            envelope.put(id, &signature);
-        }
-        let mut waiting = Vec::new();
-        for group in &groups {
-            let signed = envelope.signers(group)?;
-            if signed.len() < group.threshold {
-                let missing = group.keys.keys().filter(|id| !signed.contains(*id)).cloned().collect();
-                waiting.push(Waiting { role, signed: signed.len(), needed: group.threshold, missing });
-            }
-        }
-        Ok(waiting)
-    }
-
-    /// Who has to sign a role; a new root has to be signed by the keys of the old one too.
-    fn signatories(&self, role: RoleName) -> Vec<Signatories> {
-        let signed = |roles: &BTreeMap<RoleName, Envelope>, role| {
-            roles.get(&role).map_or(Value::Null, |envelope| envelope.signed.clone())
-        };
-        let root = signed(&self.roles, RoleName::Root);
-        match role {
-            RoleName::Mode(_) => {
-                let targets = signed(&self.roles, RoleName::Targets);
-                Signatories::of_delegation(&targets, role.as_str()).into_iter().collect()
-            }
-            RoleName::Root if !self.before.is_empty() => {
-                let before = signed(&self.before, RoleName::Root);
-                vec![Signatories::of_root(&before, role.as_str()), Signatories::of_root(&root, role.as_str())]
-            }
-            _ => vec![Signatories::of_root(&root, role.as_str())],
-        }
-    }
-}
-
-/// Takes keys out that no role has.
-fn forget_unused(authority: &mut Value) {
-    let entries: Vec<&Value> = match &authority["roles"] {
-        Value::Array(roles) => roles.iter().collect(),
-        Value::Object(roles) => roles.values().collect(),
-        _ => return,
-    };
-    let ids = entries.into_iter().filter_map(|entry| entry["keyids"].as_array()).flatten();
-    let used: BTreeSet<String> = ids.filter_map(Value::as_str).map(str::to_owned).collect();
-    if let Some(keys) = authority["keys"].as_object_mut() {
-        keys.retain(|id, _| used.contains(id));
-    }
 }

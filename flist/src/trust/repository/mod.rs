@@ -16,6 +16,7 @@ mod envelope;
 mod key;
 mod release;
 mod roles;
+mod settle;
 mod signer;
 
 use std::io;

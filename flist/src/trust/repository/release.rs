@@ -1,5 +1,7 @@
 //! Signing releases.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use semver::Version;
 use serde_json::Value;
@@ -96,6 +98,24 @@ impl TrustDirectory {
         now: Timestamp,
     ) -> Result<Outcome, RepositoryError> {
         self.add_targets(RoleName::Mode(release.run_mode), &release.targets(), signers, now)
+    }
+
+    /// Whether it is a director's: it delegates to no run mode.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn is_directors(&self) -> Result<bool, RepositoryError> {
+        Ok(!self.load()?.keys().any(|role| matches!(role, RoleName::Mode(_))))
+    }
+
+    /// The targets that a role has signed for.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn targets(&self, role: RoleName) -> Result<BTreeMap<String, Value>, RepositoryError> {
+        let roles = self.load()?;
+        let targets = roles.get(&role).and_then(|role| role.signed["targets"].as_object());
+        Ok(targets.into_iter().flatten().map(|(path, target)| (path.clone(), target.clone())).collect())
     }
 
     /// The newest release that is signed for a run mode's channel; `None` where there is none.

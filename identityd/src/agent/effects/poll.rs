@@ -1,34 +1,36 @@
 //! Asking the hub what the node's channel offers.
 
+use bootstrap::boot_info;
 use bootstrap::engine::ReleaseTree;
-use bootstrap::{boot_info, hubs};
-use flist::hub::{Channel, Resolution};
+use bootstrap::generation::Generation;
+use bootstrap::offers::{OffersError, Question};
 use flist::report;
 
 use super::{Effects, problem};
 use crate::agent::model::{Problem, ProblemKind};
+use crate::agent::stage::Gate;
 
 impl Effects {
     /// Asks for what is followed, or could be.
-    pub(super) async fn poll(&mut self, followed: Option<&Channel>) -> Result<(), Problem> {
+    pub(super) async fn poll(&mut self, current: Option<&Generation>) -> Result<(), Problem> {
         // Without a record, what the node was booted from says what it follows.
         let named = || boot_info::read_name(&self.settings.root).ok().flatten();
-        let channels = match followed.cloned().or_else(named) {
+        let channels = match current.map(|current| current.channel.clone()).or_else(named) {
             Some(channel) => vec![self.settings.followed(&channel)],
             None => self.settings.channels.clone(),
         };
-        let resolution = self.hubs.resolve(&channels, self.seen.as_ref()).await;
-        if resolution.is_ok() {
-            hubs::remember(&self.settings, &self.hubs);
-        }
-        match resolution.map_err(|error| Problem::new(ProblemKind::Network, report(&error)))? {
-            Resolution::Unchanged(seen) => self.seen = Some(seen),
-            Resolution::Release(release, seen) => {
-                let tree = ReleaseTree::read(*release).map_err(|error| problem(&error))?;
-                self.offered = Some(tree);
-                self.seen = Some(seen);
-            }
+        let installed = current.map(|current| &current.version);
+        let answer = self.offers.ask(Question { channels: &channels, installed }).await;
+        if let Some(release) = answer.map_err(|error| refused(&error))? {
+            self.offered = Some(ReleaseTree::read(release).map_err(|error| problem(&error))?);
         }
         Ok(())
+    }
+}
+
+fn refused(error: &OffersError) -> Problem {
+    match error.verdict() {
+        Some(_) => Problem::closed(Gate::Trust, report(error)),
+        None => Problem::new(ProblemKind::Network, report(error)),
     }
 }

@@ -3,6 +3,7 @@
 //! Everything is real: a hub over HTTP, a node in namespaces of its own with FUSE, redis and busybox from
 //! Debian, and two builds of our own programs.
 
+mod attack;
 mod claims;
 mod observe;
 mod probe;
@@ -12,7 +13,7 @@ mod timeline;
 use std::path::Path;
 use std::time::Duration;
 
-use molt_tests::{Binaries, Error, Hub, NetNs, Node, require_root};
+use molt_tests::{Binaries, Error, Hub, NetNs, Node, Signing, require_root};
 
 use claims::{Claim, Evidence};
 use observe::Facts;
@@ -48,14 +49,16 @@ fn demonstrate(old: &Release, new: &Release) -> Result<Vec<Claim>, Error> {
     let netns = NetNs::new()?;
     let hub = Hub::start(&netns)?;
     timeline.now("hub", format!("serves on {}", hub.url()));
-    publish(&timeline, &hub, old)?;
-    let node = boot(&mut timeline, &netns, &hub, old.version)?;
+    let signing = Signing::new(&hub)?;
+    timeline.now("demo", "makes the keys that nodes trust; their root.json goes into the base image");
+    publish(&timeline, &hub, &signing, old)?;
+    let node = boot(&mut timeline, &netns, &hub, &signing, old.version)?;
     let before = Facts::of(&node)?;
 
     timeline.now("demo", "asks web, redis and identityd every few milliseconds from now on");
     let reporter = timeline.reporter();
     let probes = [Probe::web, Probe::redis, Probe::identityd].map(|probe| probe(&node, reporter.clone()));
-    publish(&timeline, &hub, new)?;
+    publish(&timeline, &hub, &signing, new)?;
     timeline.now("demo", "does nothing more: the node finds out and upgrades by itself");
     upgraded(&mut timeline, &node, new)?;
     let after = Facts::of(&node)?;
@@ -67,21 +70,30 @@ fn demonstrate(old: &Release, new: &Release) -> Result<Vec<Claim>, Error> {
     let new_bytes = fresh.map(|(_, bytes)| bytes).sum();
     let release_bytes = new_blocks.values().sum();
     let evidence = Evidence { old, new, before, after, web, redis, identityd, release_bytes, new_bytes };
-    Ok(evidence.claims())
+    let mut claims = evidence.claims();
+    claims.push(attack::refused(&mut timeline, &hub, &node, (old, new))?);
+    Ok(claims)
 }
 
-fn publish(timeline: &Timeline, hub: &Hub, release: &Release) -> Result<(), Error> {
-    let said = hub.publish(release.version, release.payload.directory(), Some("dev"))?;
+fn publish(timeline: &Timeline, hub: &Hub, signing: &Signing, release: &Release) -> Result<(), Error> {
+    let said = signing.publish(hub, release.version, release.payload.directory())?;
     for line in said.lines() {
         timeline.now("publish", line);
     }
     Ok(())
 }
 
-fn boot(timeline: &mut Timeline, netns: &NetNs, hub: &Hub, version: &str) -> Result<Node, Error> {
+fn boot(
+    timeline: &mut Timeline,
+    netns: &NetNs,
+    hub: &Hub,
+    signing: &Signing,
+    version: &str,
+) -> Result<Node, Error> {
     let command_line = format!("console=ttyS0 runmode=dev hub={}", hub.url());
     timeline.now("demo", format!("boots a node with: {command_line}"));
-    let node = Node::builder(netns).command_line(command_line).boot_units().config(CONFIG).boot()?;
+    let node = Node::builder(netns).command_line(command_line).boot_units().config(CONFIG);
+    let node = node.file(signing.root()?).boot()?;
     timeline.now("node", "is up; its supervisor runs the bootstrap unit");
     let names = ["bootstrap"].into_iter().chain(SERVICES).collect::<Vec<_>>();
     timeline.wait(&node, "the node has booted", LIMIT, || {

@@ -1,0 +1,334 @@
+//! What this node is offered, by the one policy of both programs: with a root of trust the newest signed release that
+//! is for this node, without one whatever the hub says.
+
+use std::io;
+use std::path::PathBuf;
+
+use flist::hub::{
+    Channel, HubClient, HubError, Hubs, Packages, Release, ReleaseId, ReleaseVersion, Resolution, Seen,
+};
+use flist::trust::claims::NodeFacts;
+use flist::trust::clock::Clocks;
+use flist::trust::director::Who;
+use flist::trust::{Offered, Pick, Source, TrustClient, TrustError, Trusted, Verdict, Wanted, offered};
+
+use crate::durable;
+use crate::hubs;
+use crate::settings::Settings;
+use crate::state_place::StatePlace;
+
+/// Largest root of trust, in bytes.
+const MAX_ROOT: u64 = 1 << 20;
+
+/// The directories in the state directory with what was accepted: releases, and the director's choices.
+const TRUST: &str = "trust";
+const DIRECTOR: &str = "director";
+
+/// The file in the state directory with the id of a node that has no other.
+const NODE_ID: &str = "node-id";
+
+/// The file in the state directory that tells the schema of the node's data; releases write it.
+const SCHEMA: &str = "schema";
+
+/// Why there is nothing to install.
+#[derive(Debug, thiserror::Error)]
+pub enum OffersError {
+    /// The root of trust cannot be read.
+    #[error("cannot read the root of trust {path}; without it nothing is installed")]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// An address is not one of a hub, or no hub could be asked.
+    #[error(transparent)]
+    Hub(HubError),
+    /// What the hub offers is not trusted.
+    #[error("{}: what the hub offers is not installed", .0.verdict().as_str())]
+    Untrusted(#[source] TrustError),
+}
+
+impl OffersError {
+    /// What is wrong with the signatures; `None` where it is only that nobody could be asked.
+    pub fn verdict(&self) -> Option<Verdict> {
+        match self {
+            Self::Root { .. } => Some(Verdict::Local),
+            Self::Hub(_) => None,
+            Self::Untrusted(error) => {
+                Some(error.verdict()).filter(|verdict| *verdict != Verdict::Unreachable)
+            }
+        }
+    }
+
+    /// Whether the same question may be answered a little later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Hub(error) => error.is_retryable(),
+            Self::Untrusted(error) => error.is_retryable(),
+            Self::Root { .. } => false,
+        }
+    }
+
+    /// Whether the hub just does not have it.
+    pub(crate) fn is_not_offered(&self) -> bool {
+        match self {
+            Self::Hub(error) => error.is_not_found(),
+            Self::Untrusted(error) => error.verdict() == Verdict::Unsigned,
+            Self::Root { .. } => false,
+        }
+    }
+}
+
+/// What a node asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'q> {
+    /// The channels that it can follow.
+    pub channels: &'q [(Channel, Packages)],
+    /// The version that is installed.
+    pub installed: Option<&'q ReleaseVersion>,
+}
+
+/// The hubs of a node, and what it believes of what they say.
+pub struct Offers {
+    settings: Settings,
+    hubs: Hubs,
+    /// The root of trust; `None` for a node that checks nothing.
+    root: Option<Vec<u8>>,
+    /// The director's root; `None` for a node without one.
+    director: Option<Vec<u8>>,
+    who: Who,
+    /// Why the last answer was that there is nothing new, if that is not because nothing is.
+    waits: Option<String>,
+    /// What the last answer remembers for the next one.
+    seen: Option<Seen>,
+    known: Option<ReleaseId>,
+}
+
+impl Offers {
+    /// Reads the root of trust. Where there is none the node believes any hub, which is said.
+    ///
+    /// # Errors
+    /// [`OffersError`]: the root cannot be read, or was named and is not there.
+    pub fn open(settings: &Settings, user_agent: &str) -> Result<Self, OffersError> {
+        let hubs = hubs::open(settings, user_agent).map_err(OffersError::Hub)?;
+        let root = root(settings)?;
+        let director = match &root {
+            Some(_) => director(settings)?,
+            None => None,
+        };
+        let who = Who { node: node_id(settings), group: settings.group.clone() };
+        let settings = settings.clone();
+        Ok(Self { settings, hubs, root, director, who, waits: None, seen: None, known: None })
+    }
+
+    /// Whether nothing is checked.
+    pub fn is_insecure(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// Why the last answer was that there is nothing new, if that is not because nothing is.
+    pub fn waits(&self) -> Option<&str> {
+        self.waits.as_deref()
+    }
+
+    /// All addresses, for messages.
+    pub fn hubs(&self) -> String {
+        self.hubs.urls()
+    }
+
+    /// Asks what is offered; `None` when it is what the last answer was.
+    ///
+    /// # Errors
+    /// [`OffersError`].
+    pub async fn ask(&mut self, question: Question<'_>) -> Result<Option<Trusted<Release>>, OffersError> {
+        let Answer { release, seen, waits } =
+            self.answer(question, self.known, self.seen.as_ref(), true).await?;
+        hubs::remember(&self.settings, &self.hubs);
+        if waits.is_some() && waits != self.waits {
+            tracing::info!(reason = waits, "nothing new for this node");
+        }
+        (self.seen, self.waits) = (seen, waits);
+        if let Some(release) = &release {
+            self.known = Some(release.id);
+        }
+        Ok(release)
+    }
+
+    /// Asks what is offered on channels that are not followed; `None` when it cannot be told.
+    ///
+    /// # Errors
+    /// [`OffersError`].
+    pub(crate) async fn ask_once(
+        &self,
+        question: Question<'_>,
+    ) -> Result<Option<Trusted<Release>>, OffersError> {
+        // A director chooses among releases of the node, not among programs that install them.
+        Ok(self.answer(question, None, None, false).await?.release)
+    }
+
+    async fn answer(
+        &self,
+        question: Question<'_>,
+        known: Option<ReleaseId>,
+        seen: Option<&Seen>,
+        directed: bool,
+    ) -> Result<Answer, OffersError> {
+        match &self.root {
+            Some(root) => self.ask_signed(root, question, known, directed).await,
+            None => self.ask_anybody(question, seen).await,
+        }
+    }
+
+    async fn ask_anybody(&self, question: Question<'_>, seen: Option<&Seen>) -> Result<Answer, OffersError> {
+        let found = self.hubs.resolve(question.channels, seen).await;
+        Ok(match found.map_err(OffersError::Hub)? {
+            Resolution::Unchanged(seen) => Answer { seen: Some(seen), ..Answer::default() },
+            Resolution::Release(release, seen) => {
+                let release = Some(Trusted::unchecked(*release));
+                Answer { release, seen: Some(seen), waits: None }
+            }
+        })
+    }
+
+    async fn ask_signed(
+        &self,
+        root: &[u8],
+        question: Question<'_>,
+        known: Option<ReleaseId>,
+        directed: bool,
+    ) -> Result<Answer, OffersError> {
+        let channels: Vec<Channel> = question.channels.iter().map(|(channel, _)| channel.clone()).collect();
+        let node = self.facts(question.installed);
+        let wanted = Wanted {
+            channels: &channels,
+            pick: Pick::Newest,
+            node: &node,
+            downgrade: self.settings.allow_downgrade,
+            known,
+            who: &self.who,
+        };
+        let director = self.director.as_deref().filter(|_| directed);
+        let mut failure = None;
+        for hub in self.hubs.in_order().await {
+            match self.ask_hub(hub, root, director, &wanted).await {
+                Ok(answer) => {
+                    self.hubs.worked(hub);
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    if self.settings.hubs.len() > 1 {
+                        tracing::warn!(hub = hub.url(), error = %flist::report(&error), "this hub is of no use");
+                    }
+                    // What the preferred one says tells most.
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        let none = || HubError::BadUrl { url: String::new(), reason: "there is no hub".to_owned() };
+        Err(failure.map_or_else(|| OffersError::Hub(none()), OffersError::Untrusted))
+    }
+
+    async fn ask_hub(
+        &self,
+        hub: &HubClient,
+        root: &[u8],
+        director: Option<&[u8]>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Answer, TrustError> {
+        let client = |root: &[u8], repository: &str| {
+            let url = hub.url().to_owned();
+            let source =
+                Source::of_hub(hub, repository).map_err(|source| TrustError::Fetch { url, source })?;
+            TrustClient::open(root, &StatePlace::of(&self.settings).directory().join(repository), source)
+        };
+        let releases = client(root, TRUST)?;
+        let director = director.map(|root| client(root, DIRECTOR)).transpose()?;
+        Ok(match offered(&releases, director.as_ref(), hub, wanted, &Clocks::read()).await? {
+            Offered::Known { .. } => Answer::default(),
+            Offered::Waits { why } => Answer { waits: Some(why), ..Answer::default() },
+            Offered::Release(release) => Answer { release: Some(*release), ..Answer::default() },
+        })
+    }
+
+    fn facts(&self, installed: Option<&ReleaseVersion>) -> NodeFacts {
+        let schema = std::fs::read_to_string(StatePlace::of(&self.settings).directory().join(SCHEMA));
+        NodeFacts {
+            run_mode: self.settings.run_mode,
+            architecture: std::env::consts::ARCH.to_owned(),
+            hardware: self.settings.hardware.clone(),
+            schema: schema.ok().and_then(|text| text.trim().parse().ok()),
+            installed: installed.and_then(|version| version.semver().cloned()),
+        }
+    }
+}
+
+/// What was answered.
+#[derive(Default)]
+struct Answer {
+    release: Option<Trusted<Release>>,
+    seen: Option<Seen>,
+    waits: Option<String>,
+}
+
+/// The director's root; `None` where there is none.
+fn director(settings: &Settings) -> Result<Option<Vec<u8>>, OffersError> {
+    let path = &settings.trust.director;
+    let failed = |source| OffersError::Root { path: path.clone(), source };
+    match std::fs::File::open(path) {
+        Ok(file) => read(file).map(Some).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !settings.trust.is_directed => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What the director calls this node: what it was told, or what the machine is called, or a name that it gives itself.
+fn node_id(settings: &Settings) -> String {
+    let state = StatePlace::of(settings).directory();
+    let own = state.join(NODE_ID);
+    let machine = settings.root.join("etc/machine-id");
+    let places = [machine.as_path(), "/sys/class/dmi/id/product_uuid".as_ref(), own.as_path()];
+    let named = |path: &std::path::Path| {
+        let text = std::fs::read_to_string(path).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    let known = settings.node_id.clone().or_else(|| places.into_iter().find_map(named));
+    known.unwrap_or_else(|| {
+        // The kernel makes another one each time.
+        let new = named("/proc/sys/kernel/random/uuid".as_ref()).unwrap_or_default();
+        let kept =
+            durable::private_directory(&state).and_then(|()| durable::replace(&own, new.as_bytes(), 0o600));
+        if let Err(error) = kept {
+            tracing::warn!(%error, "this node will have another place in waves after the next start");
+        }
+        new
+    })
+}
+
+fn read(file: std::fs::File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, MAX_ROOT), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The root of trust of a node; `None` where it has none, or was told to do without.
+fn root(settings: &Settings) -> Result<Option<Vec<u8>>, OffersError> {
+    let path = &settings.trust.root;
+    if settings.insecure {
+        tracing::error!(
+            "INSECURE: molt.insecure=1: signatures are not checked; whoever runs the hub decides what runs here"
+        );
+        return Ok(None);
+    }
+    let failed = |source| OffersError::Root { path: path.clone(), source };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !settings.trust.is_required => {
+            tracing::warn!(path = %path.display(), "INSECURE: there is no root of trust; whoever runs the hub decides what runs here");
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    read(file).map(Some).map_err(failed)
+}

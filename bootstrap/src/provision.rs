@@ -1,0 +1,154 @@
+//! What makes a node one of a fleet: its roots of trust and its configuration, from a directory.
+//!
+//! Everything is checked before the first file is written, each file is replaced as a whole, and a file that is
+//! there already is left alone. So it can be interrupted anywhere and done again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use flist::trust::{TrustError, check_root};
+
+use crate::durable;
+use crate::settings::{self, SettingsError};
+
+/// Largest file, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What may be in the directory; the configuration comes last, because it may demand the others.
+const FILES: [&str; 3] = ["root.json", "director.json", "config.yaml"];
+
+/// Where they go, beneath the root.
+const PLACE: &str = "etc/molt";
+
+/// Why a node was not provisioned.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A root of trust is none.
+    #[error("{path} is no root of trust; nothing was changed")]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: TrustError,
+    },
+    /// The configuration is not usable.
+    #[error("the configuration is not usable; nothing was changed")]
+    Config(#[source] SettingsError),
+    /// There is nothing to provision.
+    #[error("{0} has none of root.json, director.json and config.yaml")]
+    Empty(PathBuf),
+}
+
+/// Provisions the node at `root` with the files in `from`; returns which of them were new or different.
+///
+/// # Errors
+/// [`ProvisionError`].
+pub fn provision(root: &Path, from: &Path) -> Result<Vec<&'static str>, ProvisionError> {
+    let mut files = Vec::new();
+    for name in FILES {
+        let path = from.join(name);
+        let Some(bytes) = read(&path)? else { continue };
+        match name {
+            "config.yaml" => settings::check_config(&path).map_err(ProvisionError::Config)?,
+            _ => check_root(&bytes).map_err(|source| ProvisionError::Root { path, source })?,
+        }
+        files.push((name, bytes));
+    }
+    if files.is_empty() {
+        return Err(ProvisionError::Empty(from.to_owned()));
+    }
+    let place = root.join(PLACE);
+    std::fs::create_dir_all(&place).map_err(|source| ProvisionError::File {
+        action: "make",
+        path: place.clone(),
+        source,
+    })?;
+    let mut changed = Vec::new();
+    for (name, bytes) in files {
+        let path = place.join(name);
+        if read(&path)?.is_some_and(|old| old == bytes) {
+            continue;
+        }
+        durable::replace(&path, &bytes, 0o644).map_err(|source| ProvisionError::File {
+            action: "write",
+            path,
+            source,
+        })?;
+        changed.push(name);
+    }
+    Ok(changed)
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, ProvisionError> {
+    let failed = |source| ProvisionError::File { action: "read", path: path.to_owned(), source };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE), &mut bytes).map_err(failed)?;
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const CONFIG: &str = "hub: http://hub\nrun_mode: test\n";
+
+    fn directories() -> (tempfile::TempDir, tempfile::TempDir) {
+        let (from, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(from.path().join("config.yaml"), CONFIG).unwrap();
+        fs::write(from.path().join("root.json"), include_bytes!("../tests/fixtures/root.json")).unwrap();
+        fs::write(from.path().join("director.json"), include_bytes!("../tests/fixtures/root.json")).unwrap();
+        (from, root)
+    }
+
+    #[test]
+    fn interrupted_after_any_file_it_can_be_done_again() {
+        for done in 0..=FILES.len() {
+            let (from, root) = directories();
+            // What a run left that was killed after so many files, in the middle of the next one.
+            let place = root.path().join(PLACE);
+            fs::create_dir_all(&place).unwrap();
+            for name in &FILES[..done] {
+                fs::copy(from.path().join(name), place.join(name)).unwrap();
+            }
+            fs::write(place.join(".new-abcdef"), "half").unwrap();
+            assert_eq!(provision(root.path(), from.path()).unwrap(), FILES[done..], "{done}");
+            assert_eq!(provision(root.path(), from.path()).unwrap(), [""; 0]);
+            for name in FILES {
+                assert_eq!(fs::read(from.path().join(name)).unwrap(), fs::read(place.join(name)).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_changes_nothing() {
+        for (name, content) in
+            [("root.json", "{}"), ("director.json", "x"), ("config.yaml", "no_such_key: 1\n")]
+        {
+            let (from, root) = directories();
+            fs::write(from.path().join(name), content).unwrap();
+            assert!(provision(root.path(), from.path()).is_err(), "{name}");
+            assert!(!root.path().join(PLACE).exists(), "{name}");
+        }
+        let (_, root) = directories();
+        assert!(matches!(provision(root.path(), root.path()), Err(ProvisionError::Empty(_))));
+    }
+}

@@ -1,0 +1,243 @@
+//! `flist director`
+
+use std::path::PathBuf;
+
+use flist::exit::Exit;
+use flist::hub::{Channel, HubClient, RunMode};
+use flist::trust::clock::Clocks;
+use flist::trust::director::{Choice, Rule, Wave};
+use flist::trust::repository::{Outcome, RoleName, TrustDirectory};
+use flist::trust::{SignedOffer, Source, TrustClient};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::output::Output;
+use super::trust::{Destination, Initial, TrustAccess, outcome_json, outcome_text};
+
+/// Say which nodes get which signed release, and when: by node, by group, or in waves.
+///
+/// A director has a trust repository of its own, with keys that are online. It can only choose among releases that are
+/// signed for a run mode; nodes that have its root file install nothing else.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  flist director init --dir director --passphrase-file secret
+  flist director assign --dir director --hub http://127.0.0.1:8080 --root trust/root.json --run-mode prod --channel tf-zos/production --version 1.1.0 --group canary
+  flist director wave --dir director --hub http://127.0.0.1:8080 --root trust/root.json --run-mode prod --channel tf-zos/production --version 1.1.0 --percent 10 --hours 6
+  flist director pause --dir director --hub http://127.0.0.1:8080 --run-mode prod --version 1.1.0
+  flist director status --dir director";
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make a director's repository with new keys
+    Init(Initial),
+    /// Choose a release for nodes or groups of nodes
+    Assign(Assignment),
+    /// Choose a release for a part of all nodes, one after the other
+    Wave(WaveOrder),
+    /// Let the waves of a release stand still
+    Pause(Named),
+    /// Let them go on where they stood
+    Resume(Named),
+    /// Call a release off: who has it keeps it, nobody else gets it
+    Abort(Named),
+    /// Show what is chosen for whom
+    Status {
+        #[command(flatten)]
+        access: TrustAccess,
+    },
+}
+
+/// A release that is signed for a run mode.
+#[derive(clap::Args)]
+struct Signed {
+    #[command(flatten)]
+    access: TrustAccess,
+    #[command(flatten)]
+    destination: Destination,
+    /// The root file that the release keys belong to
+    #[arg(long, value_name = "FILE", default_value = "trust/root.json")]
+    root: PathBuf,
+    /// The run mode (dev, test, prod, qa)
+    #[arg(long, value_name = "MODE")]
+    run_mode: RunMode,
+    /// The channel that the nodes follow
+    #[arg(long)]
+    channel: Channel,
+    /// The version
+    #[arg(long)]
+    version: semver::Version,
+}
+
+#[derive(clap::Args)]
+struct Assignment {
+    #[command(flatten)]
+    release: Signed,
+    /// Id of a node; may be given several times
+    #[arg(long, value_name = "ID")]
+    node: Vec<String>,
+    /// A group, as nodes have it in their configuration; may be given several times
+    #[arg(long, value_name = "NAME")]
+    group: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct WaveOrder {
+    #[command(flatten)]
+    release: Signed,
+    /// How many of 100 nodes get it
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
+    percent: u8,
+    /// Over how many hours they get it
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=8760))]
+    hours: u32,
+    /// When the first one gets it, such as 2026-12-24T02:00:00Z; now, if nothing is said
+    #[arg(long, value_name = "TIME")]
+    start: Option<Timestamp>,
+}
+
+/// A release that the director has chosen already.
+#[derive(clap::Args)]
+struct Named {
+    #[command(flatten)]
+    access: TrustAccess,
+    #[command(flatten)]
+    destination: Destination,
+    /// The run mode (dev, test, prod, qa)
+    #[arg(long, value_name = "MODE")]
+    run_mode: RunMode,
+    /// The version, as it stands in the name of the flist
+    #[arg(long)]
+    version: semver::Version,
+}
+
+pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
+    match arguments.command {
+        Command::Init(arguments) => super::trust::init_director(arguments, output),
+        Command::Assign(Assignment { release, node, group }) => {
+            let nodes = node.into_iter().map(Rule::Node);
+            let rules: Vec<Rule> = nodes.chain(group.into_iter().map(Rule::Group)).collect();
+            match rules.is_empty() {
+                true => Err(Failure::usage("for whom is it? Say it with --node or --group")),
+                false => choose(&release, &rules, output),
+            }
+        }
+        Command::Wave(WaveOrder { release, percent, hours, start }) => {
+            let start = start.unwrap_or_else(Timestamp::now).as_second();
+            let wave = Wave { start, seconds: hours * 3600, percent };
+            choose(&release, &[Rule::Wave(wave)], output)
+        }
+        Command::Pause(named) => change(&named, |choice, now| choice.pause(now), output),
+        Command::Resume(named) => change(&named, Choice::resume, output),
+        Command::Abort(named) => change(&named, |choice, _| choice.aborted = true, output),
+        Command::Status { access } => status(&access, output),
+    }
+}
+
+/// Adds rules to what is chosen of a release, which is looked up in what the release keys have signed.
+fn choose(release: &Signed, rules: &[Rule], output: &Output) -> super::Outcome {
+    let offer = find(release)?;
+    let directory = release.access.open()?;
+    let known = directory.targets(RoleName::Targets)?;
+    let target = |path: &str, length: u64, sha256: String| {
+        let known = known.get(path).and_then(|target| choice_of(target).ok());
+        let mut choice = known.unwrap_or_default();
+        for rule in rules.iter().filter(|rule| !choice.rules.contains(rule)).cloned().collect::<Vec<_>>() {
+            choice.rules.push(rule);
+        }
+        choice.aborted = false;
+        Ok::<_, Failure>((path.to_owned(), length, sha256, serde_json::to_value(&choice)?))
+    };
+    let mut targets = Vec::new();
+    for (signed, _) in &offer.flists {
+        let sha256 = signed.sha256().map(|sha256| sha256.to_string()).unwrap_or_default();
+        targets.push(target(&signed.path, signed.length, sha256)?);
+    }
+    sign(&release.access, &release.destination, &directory, &targets, output)
+}
+
+fn find(release: &Signed) -> Result<SignedOffer, Failure> {
+    let Some(hub) = &release.destination.hub else {
+        return Err(Failure::usage("which hub has the signed releases? Say it with --hub"));
+    };
+    let unreadable =
+        |error| Failure::new(Exit::Usage, format!("cannot read {}: {error}", release.root.display()));
+    let root = std::fs::read(&release.root).map_err(unreadable)?;
+    let hub = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
+    let state = tempfile::tempdir()?;
+    let client = TrustClient::open(&root, state.path(), Source::of_hub(&hub, "trust")?)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let offers = runtime.block_on(async {
+        let mut fresh = client.refresh(&Clocks::read()).await?;
+        Ok::<_, Failure>(fresh.releases(release.run_mode).await?)
+    })?;
+    let is_it = |offer: &SignedOffer| offer.version == release.version && offer.is_on(&release.channel);
+    offers.into_iter().find(is_it).ok_or_else(|| {
+        let Signed { version, channel, run_mode, .. } = release;
+        let message = format!("nobody has signed version {version} of {channel} for run mode {run_mode}; a director can only choose what is signed");
+        Failure::new(Exit::NotFound, message)
+    })
+}
+
+/// Changes what is chosen of a release.
+fn change(named: &Named, change: impl Fn(&mut Choice, i64), output: &Output) -> super::Outcome {
+    let directory = named.access.open()?;
+    let (prefix, suffix) = (format!("{}/", named.run_mode), format!(":v{}.flist", named.version));
+    let now = Timestamp::now().as_second();
+    let mut targets = Vec::new();
+    for (path, target) in directory.targets(RoleName::Targets)? {
+        if path.starts_with(&prefix) && path.ends_with(&suffix) {
+            let mut choice = choice_of(&target)?;
+            change(&mut choice, now);
+            let length = target["length"].as_u64().unwrap_or_default();
+            let sha256 = target["hashes"]["sha256"].as_str().unwrap_or_default().to_owned();
+            targets.push((path, length, sha256, serde_json::to_value(&choice)?));
+        }
+    }
+    if targets.is_empty() {
+        let message =
+            format!("the director has chosen no version {} in run mode {}", named.version, named.run_mode);
+        return Err(Failure::new(Exit::NotFound, message));
+    }
+    sign(&named.access, &named.destination, &directory, &targets, output)
+}
+
+fn sign(
+    access: &TrustAccess,
+    destination: &Destination,
+    directory: &TrustDirectory,
+    targets: &[(String, u64, String, Value)],
+    output: &Output,
+) -> super::Outcome {
+    let mut signers = access.signers(directory)?;
+    let outcome: Outcome =
+        directory.add_targets(RoleName::Targets, targets, &mut signers, Timestamp::now())?;
+    let sent = if outcome.waiting.is_empty() { destination.send_as("director", directory)? } else { None };
+    output.done(&outcome_json(&outcome), || {
+        let chosen: Vec<String> =
+            targets.iter().map(|(path, .., choice)| format!("{path}: {choice}\n")).collect();
+        format!("{}{}", chosen.concat(), outcome_text(directory, &outcome, sent))
+    })
+}
+
+fn status(access: &TrustAccess, output: &Output) -> super::Outcome {
+    let directory = access.open()?;
+    let mut chosen = serde_json::Map::new();
+    for (path, target) in directory.targets(RoleName::Targets)? {
+        chosen.insert(path, serde_json::to_value(choice_of(&target)?)?);
+    }
+    output.data(&json!({"chosen": chosen}), || match chosen.is_empty() {
+        true => "nothing is chosen for anybody\n".to_owned(),
+        false => chosen.iter().map(|(path, choice)| format!("{path}: {choice}\n")).collect(),
+    })
+}
+
+fn choice_of(target: &Value) -> Result<Choice, Failure> {
+    Ok(serde_json::from_value(target["custom"].clone())?)
+}

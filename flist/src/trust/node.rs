@@ -1,0 +1,142 @@
+//! What a node may install: the newest signed release that is for it, fetched from a hub and compared with what was
+//! signed.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::claims::{Claims, NodeFacts};
+use super::client::{Fresh, SignedTarget, TrustClient};
+use super::clock::Clocks;
+use super::director::{NotChosen, Who, chosen};
+use super::error::TrustError;
+use super::offer::{OfferRefusal, Pick, SignedOffer, choose};
+use super::trusted::Trusted;
+use crate::hub::{Channel, Download, HubClient, HubError, Release, ReleaseId};
+
+/// What a node asks for.
+#[derive(Debug, Clone)]
+pub struct Wanted<'w> {
+    /// The channels that it can follow.
+    pub channels: &'w [Channel],
+    /// Which release of them.
+    pub pick: Pick,
+    /// What it is.
+    pub node: &'w NodeFacts,
+    /// Whether an older release than the installed one is taken.
+    pub downgrade: bool,
+    /// The release that it has, which is not fetched again.
+    pub known: Option<ReleaseId>,
+    /// Who it is to a director.
+    pub who: &'w Who,
+}
+
+/// What a node is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offered {
+    /// The release that it knows; signed until then.
+    Known {
+        /// When the first of the signatures expires.
+        until: Timestamp,
+    },
+    /// Another release.
+    Release(Box<Trusted<Release>>),
+    /// Nothing new: the director has chosen nothing else for this node yet.
+    Waits {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// Asks what a node may install: what is signed, and where there is a director also chosen by it.
+///
+/// # Errors
+/// [`TrustError`].
+pub async fn offered(
+    client: &TrustClient,
+    director: Option<&TrustClient>,
+    hub: &HubClient,
+    wanted: &Wanted<'_>,
+    clocks: &Clocks,
+) -> Result<Offered, TrustError> {
+    let mut fresh = client.refresh(clocks).await?;
+    let offers = fresh.releases(wanted.node.run_mode).await?;
+    let choosing =
+        |offers: &[SignedOffer]| choose(offers, wanted.channels, &wanted.pick, wanted.node, wanted.downgrade);
+    let offer = match director {
+        None => choosing(&offers).map_err(TrustError::Refusal)?,
+        Some(director) => {
+            let mut directing = director.refresh(clocks).await?;
+            let now = directing.now().as_second();
+            let (kept, others) = chosen(offers, &directing.choices().await?, wanted.who, now);
+            match choosing(&kept) {
+                Ok(offer) => offer,
+                // What is installed stays: the director only has not come to this node yet.
+                Err(
+                    OfferRefusal::Nothing { .. }
+                    | OfferRefusal::NotSigned { .. }
+                    | OfferRefusal::Downgrade { .. },
+                ) if !others.is_empty() => {
+                    return Ok(Offered::Waits { why: waits(&others) });
+                }
+                Err(refusal) => return Err(TrustError::Refusal(refusal)),
+            }
+        }
+    };
+    match wanted.known == Some(offer.release) {
+        true => Ok(Offered::Known { until: fresh.expires() }),
+        false => Ok(Offered::Release(Box::new(fetched(hub, &offer, wanted, &fresh).await?))),
+    }
+}
+
+/// What is said of the newest release that was not chosen.
+fn waits(others: &[(SignedOffer, NotChosen)]) -> String {
+    let newest = others.iter().max_by(|(a, _), (b, _)| a.version.cmp(&b.version));
+    newest.map_or(String::new(), |(offer, why)| format!("version {}: {why}", offer.version))
+}
+
+async fn fetched(
+    hub: &HubClient,
+    offer: &SignedOffer,
+    wanted: &Wanted<'_>,
+    fresh: &Fresh,
+) -> Result<Trusted<Release>, TrustError> {
+    let channel = wanted.channels.iter().find(|channel| offer.is_on(channel)).cloned().ok_or_else(|| {
+        let (channel, run_mode) = (offer.channel.clone(), offer.run_mode);
+        TrustError::Refusal(OfferRefusal::Nothing { channel, run_mode })
+    })?;
+    let mut contents = Vec::new();
+    for (target, claims) in &offer.flists {
+        contents.push(content(hub, target, claims).await?);
+    }
+    let info = match offer.flists.last() {
+        Some((target, claims)) => info(hub, target, claims).await,
+        None => Map::new(),
+    };
+    offer.verified(channel, contents, info, fresh)
+}
+
+/// A flist of the length that was signed; whether it is the right one is seen later.
+async fn content(hub: &HubClient, target: &SignedTarget, claims: &Claims) -> Result<Vec<u8>, TrustError> {
+    let failed = |source: HubError| TrustError::Hub { target: target.path.clone(), source: source.into() };
+    match hub.download(&claims.flist, None, target.length).await.map_err(failed)? {
+        Download::Content { bytes, .. } => Ok(bytes),
+        // `download` never gives this answer unless it was given validators.
+        Download::NotModified => Err(failed(HubError::Status {
+            url: hub.url().to_owned(),
+            status: 304,
+            message: String::new(),
+            overridable: false,
+        })),
+    }
+}
+
+/// The text of flist.info, for older tools: how the hub describes the flist, if it does. Nobody signs that.
+async fn info(hub: &HubClient, target: &SignedTarget, claims: &Claims) -> Map<String, Value> {
+    match hub.light(&claims.flist).await {
+        Ok(answer) if answer.light.size == target.length => answer.raw,
+        _ => {
+            let info = json!({"name": claims.flist.file(), "size": target.length, "type": "regular"});
+            info.as_object().cloned().unwrap_or_default()
+        }
+    }
+}

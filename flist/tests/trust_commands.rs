@@ -1,0 +1,199 @@
+//! `flist trust` and `flist director` as a person uses them, against `flist serve`; and what they must never show.
+#![cfg(all(feature = "server", feature = "publish"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod serving;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use serving::{FLIST, Serving};
+
+const PASSPHRASE: &str = "correct horse battery staple";
+const TOKEN: &str = "a-token-0123456789abcdef";
+
+struct Rig {
+    hub: Serving,
+    directory: tempfile::TempDir,
+}
+
+impl Rig {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let private = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, format!("{text}\n")).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+            path
+        };
+        private("secret", PASSPHRASE);
+        let token = private("token", TOKEN);
+        let hub = Serving::start(&directory.path().join("hub"), &["--token-file", token.to_str().unwrap()]);
+        fs::create_dir(directory.path().join("tree")).unwrap();
+        fs::write(directory.path().join("tree/file"), "content").unwrap();
+        Self { hub, directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(FLIST);
+        command.env_remove("FLIST_TOKEN").env("FLIST_HUB", &self.hub.url).env("RUST_LOG", "debug");
+        command.env("FLIST_PASSPHRASE_FILE", self.path("secret")).env("FLIST_TRUST_DIR", self.path("trust"));
+        command.current_dir(self.directory.path()).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.command(arguments).output().unwrap();
+        for said in [&output.stdout, &output.stderr] {
+            let said = String::from_utf8_lossy(said);
+            assert!(
+                !said.contains(PASSPHRASE) && !said.contains(TOKEN),
+                "{arguments:?} shows a secret: {said}"
+            );
+        }
+        output
+    }
+
+    fn says(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments:?} was not refused");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn publish(&self, version: &str) -> Vec<String> {
+        let words =
+            ["publish", "--repo", "tf-zos", "--name", "zos", "--version", version, "--run-mode", "prod"];
+        let more = ["--no-lint", "--token-file", "token", "--sign", "tree"];
+        words.into_iter().chain(more).map(str::to_owned).collect()
+    }
+}
+
+fn strs(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn from_keys_to_a_release_that_nodes_would_accept() {
+    let rig = Rig::start();
+    let said = rig.says(&["trust", "init", "--role", "prod=1/2"]);
+    assert!(said.contains("root version 1") && said.contains("/etc/molt/root.json"), "{said}");
+    assert!(rig.refused(&["trust", "init"]).contains("already"));
+    // Nothing was sent yet.
+    assert!(rig.refused(&["trust", "check"]).contains("does not exist"));
+
+    let said = rig.says(&strs(&rig.publish("1.0.0")));
+    assert!(
+        said.contains("zos:production:latest.flist now points to it") && said.contains("signed"),
+        "{said}"
+    );
+    let check: Value = serde_json::from_str(&rig.says(&["trust", "check", "--json"])).unwrap();
+    assert_eq!(check["releases"][0]["version"], "1.0.0", "{check}");
+    assert_eq!(check["accepted"], true);
+
+    // The token is asked for, and what is sent is not sent again.
+    assert!(rig.refused(&["trust", "refresh"]).contains("token"));
+    let said = rig.says(&["trust", "refresh", "--token-file", "token"]);
+    assert!(said.contains("timestamp version 4") || said.contains("timestamp version 3"), "{said}");
+    rig.says(&["trust", "key", "rotate", "timestamp", "--token-file", "token"]);
+    rig.says(&["trust", "check"]);
+    let said = rig.says(&[
+        "trust",
+        "withdraw",
+        "--run-mode",
+        "prod",
+        "--channel",
+        "tf-zos/zos:production:latest.flist",
+        "--token-file",
+        "token",
+        "1.0.0",
+    ]);
+    assert!(said.contains("prod version"), "{said}");
+    assert!(rig.says(&["trust", "check"]).contains("no release yet"));
+}
+
+#[test]
+fn a_director_is_run_from_the_command_line() {
+    let rig = Rig::start();
+    rig.says(&["trust", "init"]);
+    rig.says(&strs(&rig.publish("1.0.0")));
+    rig.says(&["director", "init", "--dir", "director"]);
+    let release = [
+        "--dir",
+        "director",
+        "--run-mode",
+        "prod",
+        "--channel",
+        "tf-zos/zos:production:latest.flist",
+        "--token-file",
+        "token",
+    ];
+    let order = |verb: &str, version: &str, more: &[&str]| {
+        let words: Vec<&str> =
+            ["director", verb].into_iter().chain(release).chain(["--version", version]).collect();
+        [&words[..], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let unsigned = rig.refused(&strs(&order("assign", "2.0.0", &["--group", "canary"])));
+    assert!(unsigned.contains("nobody has signed version 2.0.0"), "{unsigned}");
+    assert!(rig.refused(&strs(&order("assign", "1.0.0", &[]))).contains("for whom"));
+    rig.says(&strs(&order("assign", "1.0.0", &["--group", "canary", "--node", "n1"])));
+    rig.says(&strs(&order("wave", "1.0.0", &["--percent", "10", "--hours", "6"])));
+    let named = ["--dir", "director", "--run-mode", "prod", "--version", "1.0.0", "--token-file", "token"];
+    let again = |verb: &str| rig.says(&[&["director", verb][..], &named[..]].concat());
+    assert!(again("pause").contains("paused"));
+    again("resume");
+    assert!(again("abort").contains("\"aborted\":true"));
+    let status: Value =
+        serde_json::from_str(&rig.says(&["director", "status", "--dir", "director", "--json"])).unwrap();
+    let choice = &status["chosen"]["prod/tf-zos/zos:v1.0.0.flist"];
+    assert_eq!(choice["for"].as_array().unwrap().len(), 3, "{status}");
+    assert!(rig.path("hub/director/timestamp.json").exists());
+}
+
+#[test]
+fn secrets_are_in_no_output_no_file_and_no_process() {
+    let rig = Rig::start();
+    rig.says(&["trust", "init"]);
+    rig.says(&strs(&rig.publish("1.0.0")));
+    // Wrong passphrases are not repeated either.
+    fs::write(rig.path("secret"), "another secret\n").unwrap();
+    let refused = rig.refused(&["trust", "refresh", "--token-file", "token"]);
+    assert!(refused.contains("passphrase does not open") && !refused.contains("another secret"), "{refused}");
+    fs::set_permissions(rig.path("secret"), PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(rig.refused(&["trust", "refresh"]).contains("chmod 600"));
+    // The hub serves while it holds the token, and is seen by everybody.
+    let pid = rig.hub.pid();
+    for place in ["cmdline", "environ"] {
+        let seen = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{place}")).unwrap()).into_owned();
+        assert!(!seen.contains(TOKEN) && !seen.contains(PASSPHRASE), "{seen}");
+    }
+    scan(rig.directory.path(), &[rig.path("secret"), rig.path("token")]);
+}
+
+/// No file but those that hold a secret has one in it.
+fn scan(directory: &Path, but: &[PathBuf]) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_symlink() || but.contains(&path) {
+            continue;
+        }
+        if path.is_dir() {
+            scan(&path, but);
+        } else {
+            let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+            assert!(!text.contains(PASSPHRASE) && !text.contains(TOKEN), "{}", path.display());
+        }
+    }
+}

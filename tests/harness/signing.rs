@@ -1,0 +1,82 @@
+//! Keys that nodes trust, and releases signed with them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::error::{Doing, Error};
+use crate::{BaseFile, Hub, place};
+
+/// Where a node looks for its root of trust.
+const ROOT: &str = "/etc/molt/root.json";
+
+/// A trust repository with new keys.
+pub struct Signing {
+    scratch: TempDir,
+}
+
+impl Signing {
+    /// Makes keys by `flist trust init`.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn new(hub: &Hub) -> Result<Self, Error> {
+        let signing = Self { scratch: place::scratch("trust")? };
+        let secret = signing.secret();
+        fs::write(&secret, "a passphrase of the tests\n")
+            .and_then(|()| fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)))
+            .doing(|| format!("write {}", secret.display()))?;
+        let options = signing.options();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        hub.command(&[&["trust", "init"], &options[..]].concat())?;
+        Ok(signing)
+    }
+
+    /// The repository.
+    pub fn directory(&self) -> PathBuf {
+        self.scratch.path().join("trust")
+    }
+
+    /// The file of the base image that makes a node trust these keys.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn root(&self) -> Result<BaseFile, Error> {
+        let path = self.directory().join("root.json");
+        let text = fs::read_to_string(&path).doing(|| format!("read {}", path.display()))?;
+        Ok(BaseFile::text(ROOT, text))
+    }
+
+    /// Publishes a signed release for the run mode `dev`; returns what `flist publish` printed.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn publish(&self, hub: &Hub, version: &str, directory: &Path) -> Result<String, Error> {
+        let options = self.options();
+        let options: Vec<&str> = ["--sign"].into_iter().chain(options.iter().map(String::as_str)).collect();
+        hub.publish_with(version, directory, Some("dev"), &options)
+    }
+
+    /// Runs a subcommand of `flist trust`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn run(&self, hub: &Hub, arguments: &[&str]) -> Result<String, Error> {
+        let options = self.options();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        hub.command(&[&["trust"], arguments, &options[..]].concat())
+    }
+
+    fn options(&self) -> Vec<String> {
+        let (directory, secret) = (self.directory(), self.secret());
+        ["--dir", &directory.display().to_string(), "--passphrase-file", &secret.display().to_string()]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn secret(&self) -> PathBuf {
+        self.scratch.path().join("secret")
+    }
+}

@@ -1,0 +1,160 @@
+//! Nodes with a root of trust install what is signed, and nothing else.
+
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use molt_tests::{Node, Signing, Site, UPGRADE_LIMIT};
+use serde_json::Value;
+
+const CHANNEL: &str = "tf-zos/zos:development:latest.flist";
+
+fn signed() -> (Site, Signing, Node) {
+    let site = Site::new().unwrap();
+    let signing = Signing::new(&site.hub).unwrap();
+    signing.publish(&site.hub, "1.0.0", site.payload("1.0.0").unwrap().directory()).unwrap();
+    let node = site.node().file(signing.root().unwrap()).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    (site, signing, node)
+}
+
+/// Waits until the status is like that.
+fn until(node: &Node, what: &str, reached: impl Fn(&Value) -> bool) {
+    node.wait_for(what, UPGRADE_LIMIT, || {
+        let status = node.status().map_err(|error| format!("{error:?}"))?;
+        if reached(&status) { Ok(()) } else { Err(status.to_string()) }
+    })
+    .unwrap();
+}
+
+/// Waits until the node has looked at least twice more.
+fn looks_twice(node: &Node) {
+    let checks = |status: &Value| status["counters"]["checks"].as_u64().unwrap();
+    let before = checks(&node.status().unwrap());
+    until(node, "the node has looked twice more", |status| checks(status) >= before + 2);
+}
+
+/// The directory with the metadata that the hub serves.
+fn served(site: &Site) -> PathBuf {
+    site.hub.block_directory().with_file_name("trust")
+}
+
+fn why(node: &Node) -> String {
+    node.run(&["identityd", "why"]).unwrap()
+}
+
+#[test]
+fn only_what_is_signed_is_installed_and_what_is_not_is_named() {
+    let (site, signing, node) = signed();
+    let status = node.status().unwrap();
+    assert_eq!(status["insecure"], false, "{status}");
+    assert_eq!(node.read("/tmp/flist.name").unwrap().trim_end(), CHANNEL);
+
+    // Whoever owns the hub publishes a release and moves the link; nodes without trust would take it.
+    site.publish("6.6.6", &site.payload("6.6.6").unwrap()).unwrap();
+    looks_twice(&node);
+    assert_eq!(node.status().unwrap()["installed"]["version"], "1.0.0");
+
+    // A signed one is taken, whatever the link says.
+    signing.publish(&site.hub, "2.0.0", site.payload("2.0.0").unwrap().directory()).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+
+    // He forges the metadata.
+    let path = served(&site).join("timestamp.json");
+    let good = fs::read_to_string(&path).unwrap();
+    let mut forged: Value = serde_json::from_str(&good).unwrap();
+    forged["signed"]["version"] = 99.into();
+    fs::write(&path, forged.to_string()).unwrap();
+    until(&node, "the gate is closed", |status| status["gate"] == "Trust");
+    let said = why(&node);
+    assert!(said.contains("CLOSED Trust") && said.contains("signature:"), "{said}");
+    assert_eq!(node.status().unwrap()["installed"]["version"], "2.0.0");
+    // He serves an old one.
+    let mut old: Value = serde_json::from_str(&good).unwrap();
+    old["signatures"] = serde_json::json!([]);
+    fs::write(&path, old.to_string()).unwrap();
+    looks_twice(&node);
+    assert!(why(&node).contains("CLOSED Trust"));
+    // The right one opens it again.
+    fs::write(&path, good).unwrap();
+    until(&node, "all is well again", |status| status["stage"] == "Idle");
+    let check = site.hub.command(&[
+        "trust",
+        "check",
+        "--root",
+        &signing.directory().join("root.json").display().to_string(),
+    ]);
+    let check = check.unwrap();
+    assert!(check.contains("accepts what") && check.contains("2.0.0"), "{check}");
+}
+
+#[test]
+fn a_changed_flist_under_a_signed_name_is_refused() {
+    let (site, signing, node) = signed();
+    // The evil content under the name of the next release; then that release is signed with other content.
+    let evil = site.payload("6.6.6").unwrap();
+    signing.publish(&site.hub, "2.0.0", site.payload("2.0.0").unwrap().directory()).unwrap();
+    site.publish("6.6.6", &evil).unwrap();
+    let flist = |version: &str| site.hub.users().join(format!("tf-zos/zos:v{version}.flist"));
+    fs::copy(flist("6.6.6"), flist("2.0.0")).unwrap();
+    let fresh = site.node().file(signing.root().unwrap()).boot().unwrap();
+    fresh
+        .wait_for("the console says what is wrong", UPGRADE_LIMIT, || {
+            match fresh.console().contains("mismatch") || fresh.console().contains("bytes allowed") {
+                true => Ok(()),
+                false => Err(fresh.console().tail(5)),
+            }
+        })
+        .unwrap();
+    assert!(!fresh.path("/usr/bin/demo-web").exists());
+    drop(node);
+}
+
+#[test]
+fn a_planted_flist_name_is_not_followed() {
+    let (site, signing, node) = signed();
+    // Another channel with an evil release, and a file in /tmp that names it.
+    let evil = site.payload("6.6.6").unwrap();
+    site.hub.publish_package("evil", "6.6.6", evil.directory()).unwrap();
+    for planted in ["tf-zos/evil:v6.6.6.flist", "../../etc/passwd", "evil"] {
+        fs::write(node.path("/tmp/flist.name"), planted).unwrap();
+        node.run(&["identityd", "check"]).ok();
+        assert_eq!(node.status().unwrap()["installed"]["version"], "1.0.0", "{planted}");
+        assert_eq!(site.web_version().unwrap(), "1.0.0");
+    }
+    // A node that never knew another one: the name is all it has, and nobody has signed for it.
+    let line = format!("console=ttyS0 runmode=dev hub={} flist=tf-zos/evil:v6.6.6.flist", site.hub.url());
+    let fresh = site.node().file(signing.root().unwrap()).command_line(line).boot().unwrap();
+    fresh
+        .wait_for("the console says why it waits", UPGRADE_LIMIT, || {
+            match fresh.console().contains("nobody has signed") {
+                true => Ok(()),
+                false => Err(fresh.console().tail(5)),
+            }
+        })
+        .unwrap();
+    assert!(!fresh.path("/usr/bin/demo-web").exists());
+}
+
+#[test]
+fn without_a_root_of_trust_every_start_says_so() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    assert_eq!(node.status().unwrap()["insecure"], true);
+    assert!(node.console().contains("INSECURE"), "{}", node.console().tail(50));
+    // A root that was named has to be there.
+    let line = format!("console=ttyS0 runmode=dev hub={}", site.hub.url());
+    let strict = Node::builder(&site.netns).command_line(line).boot_units();
+    let strict = strict.config("trust: { root: /etc/molt/none.json }\n").boot().unwrap();
+    strict
+        .wait_for("the console says what is missing", UPGRADE_LIMIT, || {
+            match strict.console().contains("none.json") {
+                true => Ok(()),
+                false => Err(strict.console().tail(5)),
+            }
+        })
+        .unwrap();
+    assert!(!strict.path("/usr/bin/demo-web").exists());
+}
