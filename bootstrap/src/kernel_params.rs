@@ -225,12 +225,14 @@ mod tests {
     fn other_parameters() {
         let params = parse("flist=tf-zos/zos:v1.flist hub=http://10.0.2.2:8080 molt.fast=1").unwrap();
         assert_eq!(params.flist.unwrap().to_string(), "tf-zos/zos:v1.flist");
-        assert_eq!(params.hubs, ["http://10.0.2.2:8080"]);
+        assert_eq!(
+            (params.hubs, params.unknown),
+            (vec!["http://10.0.2.2:8080".to_owned()], vec!["molt.fast".to_owned()])
+        );
         let params = parse("flist=tf-zos/testing hub=http://a,https://b:8080/x").unwrap();
         assert_eq!(params.flist.unwrap().to_string(), "tf-zos/testing");
         assert_eq!(params.hubs, ["http://a", "https://b:8080/x"]);
         assert!(matches!(parse("hub=http://a,,http://b"), Err(KernelParamsError::Hub(_))));
-        assert_eq!(params.unknown, ["molt.fast"]);
         let params = parse("version=v1.2.3 farmer_id=17 molt.hold molt.debug=1 molt.insecure=0").unwrap();
         assert_eq!((params.version.as_deref(), params.group.as_deref()), (Some("1.2.3"), Some("17")));
         assert_eq!(params.switches, Switches { hold: true, insecure: false, debug: true, downgrade: false });

@@ -257,16 +257,3 @@ async fn two_names_of_one_file_are_refused() {
     assert!(said.contains("'bin/sh'") && said.contains("'usr/bin/sh'"), "{said}");
     assert!(Path::new(&place.root().join("usr/bin")).read_dir().unwrap().next().is_none());
 }
-
-#[tokio::test]
-async fn a_release_of_the_same_content_is_installed_without_a_change() {
-    let place = Place::new();
-    let files = [("bin/app", "the same")];
-    place.apply(&place.release("1", &files), Purpose::Boot).await.unwrap();
-    let before = place.files();
-    // Times are part of a tree, too.
-    let release = ReleaseTree { tree: place.release("1", &[]).tree, ..place.release("2", &files) };
-    place.apply(&release, Purpose::Upgrade).await.unwrap();
-    assert_eq!(place.files(), before);
-    assert_eq!(place.engine().current().unwrap().unwrap().release, release.id);
-}

@@ -35,7 +35,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   0  done, or nothing to do
   1  failed
   2  wrong usage or settings: the same command will fail again
-  3  hub, store or identityd not reached: later it may work
+  3  hub, store, zinit or identityd not reached: later it may work
   4  the hub or the store does not have it
   5  refused: token, name that is taken, no room; or what a release asks of a node
   6  diff, verify or lint found something";

@@ -212,11 +212,12 @@ mod tests {
         let mut view = view(&["web", "identityd"]);
         view.protected.insert(name("identityd"));
         view.changed_units.insert(name("web"));
-        let error = plan_services(&view).unwrap_err().to_string();
+        let refused = |view: &ServiceView| flist::report(&plan_services(view).unwrap_err());
+        let error = refused(&view);
         assert!(error.contains("identityd is protected") && error.contains("loads web anew"), "{error}");
         view.protected.clear();
         view.after.remove(&name("identityd"));
-        assert!(plan_services(&view).unwrap_err().to_string().contains("no usable unit"));
+        assert!(refused(&view).contains("no usable unit"));
         // Only its program has changed, so nothing is deleted.
         view.changed_units.clear();
         view.changed_files.insert("bin/web".parse().unwrap());
