@@ -162,6 +162,8 @@ pub struct JournalPlace {
 #[derive(Debug)]
 pub struct Journal {
     place: JournalPlace,
+    /// Its last line may be torn: what comes after a torn line could not be read.
+    torn: bool,
 }
 
 impl Journal {
@@ -176,7 +178,7 @@ impl Journal {
             }
             created => created.map_err(|source| place.failed("create", source))?,
         }
-        let mut journal = Self { place };
+        let mut journal = Self { place, torn: false };
         let begun =
             journal.append(&Record::Begin(Box::new(header))).and_then(|()| journal.place.sync_directory());
         match begun {
@@ -191,7 +193,7 @@ impl Journal {
 
     /// The journal that is there, to go on with it.
     pub fn at(place: JournalPlace) -> Self {
-        Self { place }
+        Self { place, torn: true }
     }
 
     /// Takes space for records to come, in bytes; a file system that cannot is none the worse.
@@ -223,7 +225,11 @@ impl Journal {
         }
         let line = format!("{} {json}\n", checksum(&json));
         let JournalPlace { disk, at, .. } = &self.place;
-        let appended = disk.append(at, line.as_bytes()).and_then(|()| disk.sync_file(at));
+        let appended = match self.torn {
+            true => self.place.append_to_whole_lines(line.as_bytes()),
+            false => disk.append(at, line.as_bytes()).and_then(|()| disk.sync_file(at)),
+        };
+        self.torn = appended.is_err();
         appended.map_err(|source| self.place.failed("write", source))
     }
 
@@ -279,6 +285,16 @@ impl JournalPlace {
             Err(error) if !is_absent(&error) => Err(self.failed("remove", error)),
             _ => self.sync_directory(),
         }
+    }
+
+    /// Puts a line after those that can be read, in the place of a torn one.
+    fn append_to_whole_lines(&self, line: &[u8]) -> io::Result<()> {
+        let disk = self.disk.as_ref();
+        let bytes = disk::read_small(disk, &self.at, MAX_JOURNAL, false)?.unwrap_or_default();
+        let whole = bytes.split(|byte| *byte == b'\n').take_while(|line| parse(line).is_some());
+        let mut all: Vec<u8> = whole.flat_map(|line| [line, b"\n"].concat()).collect();
+        all.extend_from_slice(line);
+        disk::replace(disk, &self.at, &all, 0o600)
     }
 
     fn sync_directory(&self) -> Result<(), JournalError> {
@@ -338,6 +354,27 @@ mod tests {
         let mut journal = Journal::begin(place.clone(), of_length(longest)).unwrap();
         journal.append(&Record::Committed { generation: 7 }).unwrap();
         assert_eq!(place.read().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_appended_after_a_torn_end_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let place = JournalPlace::in_directory(dir.path()).unwrap();
+        let mut journal = Journal::begin(place.clone(), header()).unwrap();
+        journal.append(&Record::Hook { hook: 0 }).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 1..20 {
+            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            let before = place.read().unwrap();
+            let mut journal = Journal::at(place.clone());
+            for hook in [0, 1] {
+                journal.append(&Record::TakenBack { hook }).unwrap();
+            }
+            let mut expected = before;
+            expected.extend([0, 1].map(|hook| Record::TakenBack { hook }));
+            assert_eq!(place.read().unwrap(), expected, "cut by {cut}");
+        }
     }
 
     #[test]
