@@ -36,8 +36,8 @@ pub const EXIT_CODES: &str = "Exit codes:
   1  failed
   2  wrong usage or settings: the same command will fail again
   3  hub, store, zinit or identityd not reached: later it may work
-  4  the hub or the store does not have it
-  5  refused: token, name that is taken, no room; or what a release asks of a node
+  4  the hub or the store does not have it; zinit does not know the service
+  5  refused: token, name that is taken, no room; by zinit; or by what a release asks of a node
   6  diff, verify or lint found something";
 
 impl Exit {
