@@ -135,6 +135,9 @@ fn a_schema_that_would_run_something() {
         "DROP TABLE extra; CREATE TABLE extra (ino INTEGER PRIMARY KEY, data AS (zeroblob(999999999)));
                     INSERT INTO extra (ino) VALUES (2);";
     assert_refused(&case(computed.into(), &["'extra' is not an ordinary table"]));
+    let twice =
+        "DROP TABLE tag; CREATE TABLE tag (key, value); INSERT INTO tag VALUES ('k', 'a'), ('k', 'b');";
+    assert_refused(&case(twice.into(), &["table tag", "key is there twice"]));
     let vfs = "DROP TABLE tag; CREATE VIRTUAL TABLE tag USING fts5(key, value);";
     assert_refused(&case(vfs.into(), &["'tag' is not an ordinary table"]));
 }

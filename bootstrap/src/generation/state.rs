@@ -65,6 +65,11 @@ impl StateDir {
         Ok(JournalPlace { disk: self.disk.clone(), shown: self.path.join(at.as_path()), at })
     }
 
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where attempts and failures of releases are remembered.
     pub fn releases(&self) -> PathBuf {
         self.path.join("releases.json")

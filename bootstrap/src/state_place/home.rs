@@ -1,5 +1,6 @@
 //! From RAM back to the disk, once it works again.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -99,9 +100,10 @@ fn bring_generations(ram: &Path, disk: &Path, identity: &RootIdentity) -> Result
             durable::replace(&to, &new, 0o600).map_err(failed("write", &to))?;
         }
     }
-    there.commit(number).map_err(unusable(disk))?;
+    // First: what it says must never be done to what RAM has made of the root.
     let journal = disk.join(journal::NAME);
-    remove(&journal).map_err(failed("remove", &journal))
+    remove(&journal).map_err(failed("remove", &journal))?;
+    there.commit(number).map_err(unusable(disk))
 }
 
 fn files(directory: &Path) -> io::Result<Vec<String>> {
@@ -129,10 +131,15 @@ fn joined(name: &str, old: &[u8], new: &[u8]) -> Vec<u8> {
     if name.ends_with(".jsonl") {
         // One record a line, the older ones first; the last one may have been cut off.
         let end: &[u8] = if old.is_empty() || old.ends_with(b"\n") { b"" } else { b"\n" };
-        return [old, end, new].concat();
+        // An earlier attempt to come home may have brought some of them.
+        let there: HashSet<&[u8]> = old.split_inclusive(|byte| *byte == b'\n').collect();
+        let more = new.split_inclusive(|byte| *byte == b'\n').filter(|line| !there.contains(line));
+        return [old, end].into_iter().chain(more).collect::<Vec<_>>().concat();
     }
     match (serde_json::from_slice(old), serde_json::from_slice(new)) {
-        (Ok(Value::Object(old)), Ok(Value::Object(new))) => {
+        (Ok(Value::Object(mut old)), Ok(Value::Object(new))) => {
+            // One that has ended in RAM is not there any more.
+            old.remove("rollback");
             Value::Object(united(old, new)).to_string().into_bytes()
         }
         // What is damaged says nothing.
@@ -174,7 +181,8 @@ mod tests {
         assert_eq!(both["holds"].as_array().unwrap().len(), 2);
         assert_eq!(both["pause"]["by"], 1);
         assert_eq!(holds("{", new)["holds"].as_array().unwrap().len(), 2);
-        assert_eq!(joined("history.jsonl", b"{}\n{", b"{}\n"), b"{}\n{\n{}\n");
+        assert_eq!(joined("history.jsonl", b"1\n{", b"2\n"), b"1\n{\n2\n");
+        assert_eq!(joined("history.jsonl", b"1\n2\n", b"2\n3\n"), b"1\n2\n3\n", "brought twice");
         assert_eq!(joined("history.jsonl", b"", b"{}\n"), b"{}\n");
     }
 }

@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use super::{IN_FORCE, MARGIN, Notice, SCHEMA, StatePlaceError, available, now, read_at_most};
 use crate::durable;
 use crate::generation::{CURRENT, FLOOR, GENERATIONS};
+use crate::held;
+use crate::transaction::journal;
 
 /// Largest file that is copied, in bytes; no file of ours is larger.
 const LARGEST: u64 = 256 << 20;
@@ -20,9 +22,11 @@ const MOST_FILES: usize = 10_000;
 /// a whole, instead of being taken for a new one.
 const UNKNOWN: &[u8] = b"unknown\n";
 
-/// Numbers up to this one are left to generations that could not be read. A node that upgrades every hour needs a
-/// century for them.
+/// Numbers up to this one at least are left to generations that could not be read; and up to the number of seconds
+/// since 1970, so that what was numbered like this when the disk failed before is not numbered again.
 const LEFT_TO_UNREAD: u64 = 1_000_000;
+
+const ORDERS: &str = "orders.json";
 
 /// A file to copy.
 struct Found {
@@ -93,7 +97,7 @@ pub(super) fn fill(disk: &Path, ram: &Path, reason: &str, need: u64) -> Result<N
             }
         }
     }
-    stand_in(ram, &unread).map_err(failed("write", ram))?;
+    stand_in(ram, &unread, now()).map_err(failed("write", ram))?;
     let notice = Notice { schema: SCHEMA, since: now(), reason: reason.to_owned(), unread, seeded };
     let marker = ram.join(IN_FORCE);
     let json = serde_json::to_vec(&notice).map_err(io::Error::from);
@@ -101,17 +105,25 @@ pub(super) fn fill(disk: &Path, ram: &Path, reason: &str, need: u64) -> Result<N
     Ok(notice)
 }
 
-/// Where it cannot be known what is installed, that is written down, and numbers are taken that nobody has.
-fn stand_in(ram: &Path, unread: &[String]) -> io::Result<()> {
+/// Where it cannot be known what is installed, that is written down, and numbers are taken that nobody has. Of orders
+/// that cannot be read, the copy counts.
+fn stand_in(ram: &Path, unread: &[String], now: u64) -> io::Result<()> {
     let current = fs::read(ram.join(CURRENT)).ok();
     let number = current.as_ref().map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
     let manifest = number.map(|number| format!("{GENERATIONS}/{number}.json"));
     let lacks = |name: &str| unread.iter().any(|unread| unread == name);
-    if lacks(CURRENT) || lacks(GENERATIONS) || manifest.is_some_and(|manifest| lacks(&manifest)) {
+    // A journal that nobody can read may be about half a swap.
+    let under_way = lacks(journal::NAME);
+    if under_way || lacks(CURRENT) || lacks(GENERATIONS) || manifest.is_some_and(|manifest| lacks(&manifest))
+    {
         durable::replace(&ram.join(CURRENT), UNKNOWN, 0o600)?;
     }
-    if unread.iter().any(|name| name.starts_with(GENERATIONS)) {
-        durable::replace(&ram.join(FLOOR), LEFT_TO_UNREAD.to_string().as_bytes(), 0o600)?;
+    if under_way || unread.iter().any(|name| name.starts_with(GENERATIONS)) {
+        let floor = LEFT_TO_UNREAD.max(now);
+        durable::replace(&ram.join(FLOOR), floor.to_string().as_bytes(), 0o600)?;
+    }
+    if lacks(ORDERS) && ram.join(held::COPY).exists() {
+        fs::copy(ram.join(held::COPY), ram.join(ORDERS))?;
     }
     Ok(())
 }
@@ -123,7 +135,8 @@ fn survey(disk: &Path) -> Survey {
         // There has never been any state.
         Err(error) if error.kind() == ErrorKind::NotFound => return survey,
         Err(_) => {
-            survey.unread = [CURRENT, GENERATIONS, "releases.json", "orders.json"].map(str::to_owned).into();
+            survey.unread =
+                [CURRENT, GENERATIONS, "releases.json", ORDERS, journal::NAME].map(str::to_owned).into();
             return survey;
         }
     };

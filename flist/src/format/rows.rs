@@ -1,6 +1,8 @@
 //! An SQLite file that nobody vouches for: opened so that it is only data, and read column by column. Both formats
 //! are made of it.
 
+use std::cell::Cell;
+
 use rusqlite::config::DbConfig;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row};
@@ -60,6 +62,8 @@ const HEADER: usize = 100;
 /// An opened flist.
 pub(super) struct Database {
     connection: Connection,
+    /// Bytes that single rows can still have.
+    unread: Cell<usize>,
 }
 
 impl Database {
@@ -86,7 +90,7 @@ impl Database {
         ] {
             connection.set_db_config(setting, on).map_err(failed)?;
         }
-        Ok(Self { connection })
+        Ok(Self { connection, unread: Cell::new(bytes.len()) })
     }
 
     /// Calls `each` with every row of a table, in the order of the file. Nothing is sorted or counted
@@ -113,7 +117,8 @@ impl Database {
         Ok(())
     }
 
-    /// One column of the row with this number; `column` is of a table that [`Database::for_each_row`] has read.
+    /// One column of the row with this number, which is asked for once; `column` is of a table that
+    /// [`Database::for_each_row`] has read.
     ///
     /// # Errors
     /// [`RowsError::Table`], [`RowsError::Column`].
@@ -129,7 +134,12 @@ impl Database {
         let mut rows = statement.query([rowid]).map_err(failed)?;
         let missing = || failed(rusqlite::Error::QueryReturnedNoRows);
         let row = rows.next().map_err(failed)?.ok_or_else(missing)?;
-        Ok(Field { table, row, ino: None }.bytes(0, column, usize::MAX)?.to_vec())
+        let field = Field { table, row, ino: None };
+        let bytes = field.bytes(0, column, usize::MAX)?.to_vec();
+        // Rows of a forged file can lie on the same pages; those of an honest one cannot be longer than the file.
+        let left = self.unread.get().checked_sub(bytes.len());
+        self.unread.set(left.ok_or_else(|| field.refuse(column, "lies where another row lies".to_owned()))?);
+        Ok(bytes)
     }
 
     /// Whether there is anything of this name.

@@ -144,6 +144,9 @@ fn tables_that_are_none() {
     assert_refused(&sql("UPDATE entries SET value = x'00'"), &["directory ''", "is not readable"]);
     assert_refused(&sql("UPDATE metadata SET value = x'ff'"), &["metadata", "not UTF-8"]);
     // Without the table there are no tags.
+    let twice = sql("DROP TABLE metadata; CREATE TABLE metadata (key, value);
+        INSERT INTO metadata VALUES ('k', 'a'), ('k', 'b');");
+    assert_refused(&twice, &["metadata", "is there twice"]);
     let without = sql("DROP TABLE metadata");
     let tree = format::parse(&without, &Limits::default()).unwrap();
     assert!(tree.tags.is_empty() && tree.routes.is_empty());

@@ -55,8 +55,11 @@ pub(super) fn read(database: &Database, limits: &Limits) -> Result<Notes, Classi
         if notes.tags.len() > limit {
             return Err(ClassicError::TooMany { what: "tags", limit });
         }
-        notes.tags.insert(field.text(0, "key", MAX_TEXT)?, field.text(1, "value", MAX_TEXT)?);
-        Ok(())
+        // Nobody but a forger has a key twice: pages that lead to each other have rows without end.
+        match notes.tags.insert(field.text(0, "key", MAX_TEXT)?, field.text(1, "value", MAX_TEXT)?) {
+            Some(_) => Err(field.refuse("key", "is there twice".to_owned()).into()),
+            None => Ok(()),
+        }
     })?;
     notes.routes = match notes.tags.remove(ROUTES) {
         Some(routes) => own_routes(&routes, limit)?,

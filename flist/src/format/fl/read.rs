@@ -268,8 +268,11 @@ fn read_tags(database: &Database, limits: &Limits) -> Result<BTreeMap<String, St
         if tags.len() >= limits.routes {
             return Err(FlError::TooMany { what: "tags", limit: limits.routes });
         }
-        tags.insert(field.text(0, "key", MAX_TEXT)?, field.text(1, "value", MAX_TEXT)?);
-        Ok(())
+        // Nobody but a forger has a key twice: pages that lead to each other have rows without end.
+        match tags.insert(field.text(0, "key", MAX_TEXT)?, field.text(1, "value", MAX_TEXT)?) {
+            Some(_) => Err(field.refuse("key", "is there twice".to_owned()).into()),
+            None => Ok(()),
+        }
     })?;
     Ok(tags)
 }

@@ -38,13 +38,13 @@ impl Effects {
     /// # Errors
     /// A [`Problem`].
     pub(super) fn settle_state(&mut self, lock: &EngineLock, need: u64) -> Result<(), Problem> {
-        let before = self.place.directory();
         let identity = self.engine.identity().map_err(|error| problem(&error))?;
         let settled = self.place.settle(lock, Some(&identity), need);
         let settled = settled.map(drop).map_err(|error| local("the state cannot be used", &error));
         self.state_unusable = settled.as_ref().err().map(|problem| problem.message.clone());
         settled?;
-        if self.place.directory() != before {
+        // Whoever has moved it: doctor, an order, another engine.
+        if self.engine.state().path() != self.place.directory() {
             let rolls_back = rolls_back(&self.place);
             self.engine = revert::open(&self.settings, rolls_back)?;
         }
