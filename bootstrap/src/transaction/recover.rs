@@ -81,11 +81,28 @@ pub async fn recover(
         bring_up_all(zinit, header).await;
         return Ok(Recovery::Finished { generation });
     }
+    if nothing_is_staged(root, header)? {
+        tracing::info!(generation, "what was not committed has not begun, or is undone already");
+        journal.remove().map_err(TransactionError::Journal)?;
+        return Ok(Recovery::Undone { purpose: header.purpose, generation });
+    }
     tracing::warn!(generation, version = %header.version, "undoing what was not committed when the engine stopped");
     let unstopped = records.iter().filter_map(as_unstopped).flatten().collect::<BTreeSet<_>>();
     let copies = records.iter().find_map(as_copies).unwrap_or_default();
     undo(&hooks, copies, &unstopped, zinit, &journal).await?;
     Ok(Recovery::Undone { purpose: header.purpose, generation })
+}
+
+/// Whether there is no staging directory of the transaction: they are there from before its first effect until the
+/// last one is undone. A journal can outlive that on a disk that failed meanwhile, and the root can be of a later
+/// generation by now.
+fn nothing_is_staged(root: &Root, header: &Header) -> Result<bool, TransactionError> {
+    for directory in &header.staging {
+        if root.stat(directory).map_err(TransactionError::Root)?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(!header.staging.is_empty())
 }
 
 fn as_header(record: &Record) -> Option<&Header> {
