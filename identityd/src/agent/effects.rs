@@ -26,7 +26,7 @@ use bootstrap::settings::Settings;
 use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, is_in_ram};
 use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
-use flist::hub::ReleaseId;
+use flist::hub::{Channel, ReleaseId};
 use flist::package::SchemaRefusal;
 use flist::report;
 use flist::store::DirStore;
@@ -133,6 +133,12 @@ impl Effects {
             // It is damaged, not missing. What the node follows is recorded where nobody else writes.
             (Err(error @ BootInfoError::Name { .. }), Some(current)) => {
                 warn!(error = %flist::report(&error), channel = %current.channel, "written anew");
+                boot_info::write(self.engine.root(), &current.channel, &current.info)
+                    .map(|()| Some(current.channel.clone()))
+            }
+            // What is left of a flist's name when it is cut off is a taglink's.
+            (Ok(Some(named)), Some(current)) if is_cut_off(&named, &current.channel) => {
+                warn!(found = %named, channel = %current.channel, "flist.name is cut off; written anew");
                 boot_info::write(self.engine.root(), &current.channel, &current.info)
                     .map(|()| Some(current.channel.clone()))
             }
@@ -376,6 +382,11 @@ impl Effects {
 /// of this one.
 fn drop_on_blocking_thread(source: Arc<dyn ContentSource>) {
     tokio::task::spawn_blocking(move || drop(source));
+}
+
+/// Whether a name is the beginning of another one.
+fn is_cut_off(found: &Channel, whole: &Channel) -> bool {
+    found != whole && whole.to_string().starts_with(&found.to_string())
 }
 
 fn problem(error: &EngineError) -> Problem {
