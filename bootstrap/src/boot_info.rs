@@ -157,8 +157,10 @@ pub fn read_name(root: &Path) -> Result<Option<Channel>, BootInfoError> {
     if metadata.mode() & 0o022 != 0 {
         return distrust("group or others may write it");
     }
-    let mut text = String::new();
-    file.take(MAX_NAME).read_to_string(&mut text).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_NAME).read_to_end(&mut bytes).map_err(failed)?;
+    // What is no text names nothing, as an empty file does.
+    let text = String::from_utf8(bytes).unwrap_or_default();
     let name = text.trim().parse().map_err(|source| BootInfoError::Name { path: path.clone(), source })?;
     Ok(Some(name))
 }
