@@ -370,7 +370,7 @@ impl Content {
         prepared.map_err(|source| BootError::MountPoint { path: mount_point.clone(), source })?;
 
         let (release, cache, at) = (release.clone(), settings.cache_dir.clone(), mount_point.clone());
-        let default = settings.store.clone();
+        let default = settings.hub.store.clone();
         let opened = blocking(move || {
             let store = cached(release.open_stores(&default)?, &cache);
             let mounted = mount(&release.tree, store.clone(), &at, MountPurpose::Install);

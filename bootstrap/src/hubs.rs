@@ -19,8 +19,8 @@ fn file(settings: &Settings) -> PathBuf {
 /// # Errors
 /// An address is not one of a hub.
 pub fn open(settings: &Settings, user_agent: &str) -> Result<Hubs, HubError> {
-    let hubs = Hubs::new(&settings.hubs, user_agent)?;
-    let last = match settings.hubs.len() {
+    let hubs = Hubs::new(&settings.hub.urls, user_agent)?;
+    let last = match settings.hub.urls.len() {
         1 => None,
         _ => std::fs::read_to_string(file(settings)).ok().filter(|text| text.len() <= MAX_ADDRESS),
     };
@@ -33,7 +33,8 @@ pub fn open(settings: &Settings, user_agent: &str) -> Result<Hubs, HubError> {
 /// Remembers which hub worked. Without that the next start only begins with the first one.
 pub fn remember(settings: &Settings, hubs: &Hubs) {
     let (path, working) = (file(settings), hubs.working());
-    if settings.hubs.len() == 1 || std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == working) {
+    if settings.hub.urls.len() == 1 || std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == working)
+    {
         return;
     }
     let written = durable::private_directory(&settings.run_dir)

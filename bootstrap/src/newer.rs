@@ -122,7 +122,7 @@ pub(crate) async fn go_on_as_newer(
     }
     let (id, version) = (release.id, release.version.clone());
     let (state_dir, cache_dir) = (state_dir(settings), settings.cache_dir.clone());
-    let store = settings.store.clone();
+    let store = settings.hub.store.clone();
     let installed = tokio::task::spawn_blocking(move || install(release, &store, &state_dir, &cache_dir));
     let Some(program) = installed.await.map_err(NewerError::Broken)?? else { return Ok(()) };
     tracing::info!(%version, release = %id, "going on as the newest bootstrap");

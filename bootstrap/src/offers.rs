@@ -118,7 +118,7 @@ impl Offers {
             Some(_) => director(settings)?,
             None => None,
         };
-        let who = Who { node: node_id(settings), group: settings.group.clone() };
+        let who = Who { node: node_id(settings), group: settings.trust.group.clone() };
         let settings = settings.clone();
         Ok(Self { settings, hubs, root, director, who, waits: None, seen: None, known: None })
     }
@@ -205,7 +205,7 @@ impl Offers {
             channels: &channels,
             pick: Pick::Newest,
             node: &node,
-            downgrade: self.settings.allow_downgrade,
+            downgrade: self.settings.trust.allow_downgrade,
             known,
             who: &self.who,
         };
@@ -218,7 +218,7 @@ impl Offers {
                     return Ok(answer);
                 }
                 Err(error) => {
-                    if self.settings.hubs.len() > 1 {
+                    if self.settings.hub.urls.len() > 1 {
                         tracing::warn!(hub = hub.url(), error = %flist::report(&error), "this hub is of no use");
                     }
                     // What the preferred one says tells most.
@@ -257,7 +257,7 @@ impl Offers {
         NodeFacts {
             run_mode: self.settings.run_mode,
             architecture: std::env::consts::ARCH.to_owned(),
-            hardware: self.settings.hardware.clone(),
+            hardware: self.settings.trust.hardware.clone(),
             schema: schema.ok().and_then(|text| text.trim().parse().ok()),
             installed: installed.and_then(|version| version.semver().cloned()),
         }
@@ -293,7 +293,7 @@ fn node_id(settings: &Settings) -> String {
         let text = std::fs::read_to_string(path).ok()?;
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     };
-    let known = settings.node_id.clone().or_else(|| places.into_iter().find_map(named));
+    let known = settings.trust.node_id.clone().or_else(|| places.into_iter().find_map(named));
     known.unwrap_or_else(|| {
         // The kernel makes another one each time.
         let new = named("/proc/sys/kernel/random/uuid".as_ref()).unwrap_or_default();
@@ -315,7 +315,7 @@ fn read(file: std::fs::File) -> io::Result<Vec<u8>> {
 /// The root of trust of a node; `None` where it has none, or was told to do without.
 fn root(settings: &Settings) -> Result<Option<Vec<u8>>, OffersError> {
     let path = &settings.trust.root;
-    if settings.insecure {
+    if settings.trust.is_insecure {
         tracing::error!(
             "INSECURE: molt.insecure=1: signatures are not checked; whoever runs the hub decides what runs here"
         );

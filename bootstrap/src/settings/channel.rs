@@ -6,7 +6,8 @@ use std::time::Duration;
 use flist::hub::{Channel, FlistName, PackageRepo, Packages, RunMode, TagName, TaglinkName};
 use serde::Deserialize;
 
-use super::{SettingsError, seconds_within};
+use super::file::seconds_within;
+use super::{Settings, SettingsError};
 
 /// Where the channels of the run modes are on a hub.
 #[derive(Debug, Deserialize)]
@@ -102,6 +103,32 @@ impl ChannelNames {
     /// How the packages of a channel are found that was asked for by its name.
     pub(super) fn packages(&self) -> Packages {
         Packages { boot: self.name.clone(), repo: None }
+    }
+}
+
+impl Settings {
+    /// Whether this node can follow this channel.
+    pub fn follows(&self, channel: &Channel) -> bool {
+        self.channels.iter().any(|(known, _)| known == channel)
+    }
+
+    /// A channel with its packages.
+    pub fn followed(&self, channel: &Channel) -> (Channel, Packages) {
+        match self.channels.iter().find(|(known, _)| known == channel) {
+            Some(known) => known.clone(),
+            // It was followed before the settings changed.
+            None => {
+                let boot = self.channels.first().map(|(_, packages)| packages.boot.clone());
+                let boot = boot.unwrap_or_else(|| Packages::default().boot);
+                (channel.clone(), Packages { boot, repo: None })
+            }
+        }
+    }
+
+    /// The names of what can be followed, for messages.
+    pub fn channel_names(&self) -> String {
+        let names: Vec<_> = self.channels.iter().map(|(channel, _)| channel.to_string()).collect();
+        names.join(" or ")
     }
 }
 

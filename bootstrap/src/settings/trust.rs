@@ -1,11 +1,14 @@
-//! What a node trusts, as the configuration file names it.
+//! What a node trusts, and who it is to those who sign.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::file::ConfigFile;
+use crate::kernel_params::KernelParams;
+
 /// What is trusted, as the configuration file says it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TrustNames {
     root: Option<PathBuf>,
@@ -23,6 +26,16 @@ pub struct TrustSettings {
     pub director: PathBuf,
     /// Whether nothing is installed without a director: its root was named.
     pub is_directed: bool,
+    /// Whether nothing that a hub says is checked, because somebody said so on the kernel command line.
+    pub is_insecure: bool,
+    /// Whether a lower version than the installed one is taken.
+    pub allow_downgrade: bool,
+    /// What hardware this node is, as releases name it.
+    pub hardware: Option<String>,
+    /// What a director calls this node; `None`: what the machine is called.
+    pub node_id: Option<String>,
+    /// The group of nodes that it belongs to.
+    pub group: Option<String>,
 }
 
 /// Where the root of trust is in a base image.
@@ -31,13 +44,19 @@ const DEFAULT_ROOT: &str = "/etc/molt/root.json";
 /// Where the director's root is in a base image.
 const DEFAULT_DIRECTOR: &str = "/etc/molt/director.json";
 
-impl TrustNames {
-    pub(super) fn settings(self) -> TrustSettings {
-        TrustSettings {
-            is_required: self.root.is_some(),
-            root: self.root.unwrap_or_else(|| DEFAULT_ROOT.into()),
-            is_directed: self.director.is_some(),
-            director: self.director.unwrap_or_else(|| DEFAULT_DIRECTOR.into()),
+impl TrustSettings {
+    pub(super) fn weigh(file: &ConfigFile, params: &KernelParams) -> Self {
+        let TrustNames { root, director } = file.trust.clone();
+        Self {
+            is_required: root.is_some(),
+            root: root.unwrap_or_else(|| DEFAULT_ROOT.into()),
+            is_directed: director.is_some(),
+            director: director.unwrap_or_else(|| DEFAULT_DIRECTOR.into()),
+            is_insecure: params.switches.insecure,
+            allow_downgrade: params.switches.downgrade || file.allow_downgrade,
+            hardware: file.hardware.clone(),
+            node_id: file.node_id.clone(),
+            group: params.group.clone().or_else(|| file.group.clone()),
         }
     }
 }

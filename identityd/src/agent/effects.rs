@@ -191,7 +191,7 @@ impl Effects {
             version: offered.version.to_string(),
             release: offered.id.to_string(),
         };
-        let before = current.as_ref().filter(|_| !self.settings.allow_downgrade);
+        let before = current.as_ref().filter(|_| !self.settings.trust.allow_downgrade);
         let downgrade = before.and_then(|current| downgrade(&current.version, &offered.version));
         let releases = Releases::load(&self.engine.state().releases());
         let bad = releases.note(&offered.id).filter(|note| note.is_bad());
@@ -366,7 +366,7 @@ impl Effects {
         fetched: Arc<AtomicU64>,
     ) -> Result<Arc<dyn ContentSource>, Problem> {
         let (release, cache) = (release.clone(), self.settings.cache_dir.clone());
-        let (default, brake) = (self.settings.store.clone(), self.brake.clone());
+        let (default, brake) = (self.settings.hub.store.clone(), self.brake.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let counted = Arc::new(CountingStore::new(release.open_stores(&default)?, fetched));
             let store = cached(Arc::new(StoppableStore { inner: counted, brake: brake.clone() }), &cache);

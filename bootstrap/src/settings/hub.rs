@@ -1,0 +1,48 @@
+//! Where releases come from: hubs, and the store of blocks whose flists name none.
+
+use flist::hub::{HubClient, MAX_HUBS};
+use flist::store::StoreUrl;
+use flist::tree::Route;
+
+use super::file::ConfigFile;
+use super::{Overrides, SettingsError};
+use crate::kernel_params::KernelParams;
+
+pub(super) const DEFAULT_HUB: &str = "https://hub.grid.tf";
+
+/// Where the blocks of flists are that do not say so themselves, as few classic ones do.
+pub(super) const DEFAULT_STORE: &str = "zdb://hub.grid.tf:9900";
+
+/// Where releases come from.
+#[derive(Debug, Clone)]
+pub struct HubSettings {
+    /// Addresses of hubs with the same content, the best one first.
+    pub urls: Vec<String>,
+    /// Where the blocks of flists are that do not say so themselves.
+    pub store: Route,
+}
+
+impl HubSettings {
+    pub(super) fn weigh(
+        file: &ConfigFile,
+        params: &KernelParams,
+        overrides: &Overrides,
+    ) -> Result<Self, SettingsError> {
+        let given = [&overrides.hub, &params.hubs, &file.hub];
+        let urls = given.into_iter().find(|urls| !urls.is_empty()).cloned();
+        let urls = urls.unwrap_or_else(|| vec![DEFAULT_HUB.to_owned()]);
+        urls.iter().try_for_each(|url| HubClient::check_address(url)).map_err(SettingsError::Hub)?;
+        if urls.len() > MAX_HUBS {
+            return Err(SettingsError::Range {
+                path: overrides.config.clone(),
+                key: "hub",
+                value: format!("a list of {}", urls.len()),
+                expected: format!("at most {MAX_HUBS} addresses"),
+            });
+        }
+        let store = overrides.store.as_ref().or(file.store.as_ref()).cloned();
+        let store = store.unwrap_or_else(|| DEFAULT_STORE.to_owned());
+        store.parse::<StoreUrl>().map_err(SettingsError::Store)?;
+        Ok(Self { urls, store: Route::everything(store) })
+    }
+}

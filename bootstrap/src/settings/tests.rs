@@ -1,0 +1,151 @@
+//! What holds when defaults, file, kernel command line and arguments say different things.
+
+use clap::Parser;
+use flist::hub::MAX_HUBS;
+
+use super::file::utc;
+use super::hub::{DEFAULT_HUB, DEFAULT_STORE};
+use super::*;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+fn load(config: &str, cmdline: &str, arguments: &[&str]) -> Result<Settings, SettingsError> {
+    let dir = tempfile::tempdir().unwrap();
+    let (config_path, cmdline_path) = (dir.path().join("config"), dir.path().join("cmdline"));
+    std::fs::write(&config_path, config).unwrap();
+    std::fs::write(&cmdline_path, cmdline).unwrap();
+    let mut all = vec!["x", "--config", config_path.to_str().unwrap()];
+    all.extend(["--cmdline", cmdline_path.to_str().unwrap()]);
+    all.extend(arguments);
+    Settings::load(&Arguments::parse_from(all).overrides)
+}
+
+#[test]
+fn later_sources_win() {
+    let file = "hub: http://file\nrun_mode: test\npoll_interval: 5\n";
+    let settings = load(file, "", &[]).unwrap();
+    assert_eq!((&settings.hub.urls[..], settings.run_mode), (&["http://file".to_owned()][..], RunMode::Test));
+    assert_eq!(settings.poll_interval, Duration::from_secs(5));
+    assert_eq!(settings.channel_names(), "tf-zos/testing or tf-zos/zos:testing:latest.flist");
+    let settings = load(file, "runmode=dev hub=http://kernel,http://second", &[]).unwrap();
+    assert_eq!(
+        (settings.hub.urls, settings.run_mode),
+        (vec!["http://kernel".into(), "http://second".into()], RunMode::Dev)
+    );
+    let settings = load(file, "runmode=dev", &["--run-mode", "qa", "--hub", "http://arg,http://b"]).unwrap();
+    assert_eq!(
+        (settings.hub.urls, settings.run_mode),
+        (vec!["http://arg".into(), "http://b".into()], RunMode::Qa)
+    );
+    for text in ["a/b.flist", "a/b", "a/tags/1.0.0"] {
+        let settings = load("", &format!("flist={text}"), &[]).unwrap();
+        assert_eq!((settings.channel_names().as_str(), settings.run_mode), (text, RunMode::Prod));
+    }
+}
+
+#[test]
+fn several_hubs_are_a_list() {
+    let settings = load("hub: [http://a, http://b]\n", "", &[]).unwrap();
+    assert_eq!(settings.hub.urls, ["http://a", "http://b"]);
+    assert_eq!(load("", "", &[]).unwrap().hub.urls, [DEFAULT_HUB]);
+    assert!(matches!(load("hub: [http://a, b]\n", "", &[]), Err(SettingsError::Hub(_))));
+    let error = load("hub: {a: 1}\n", "", &[]).unwrap_err();
+    assert!(flist::report(&error).contains("one address or a list of them"), "{}", flist::report(&error));
+    let many = vec!["http://a"; MAX_HUBS + 1].join(", ");
+    assert!(matches!(load(&format!("hub: [{many}]\n"), "", &[]), Err(SettingsError::Range { .. })));
+}
+
+#[test]
+fn layouts_of_the_public_hub() {
+    let of = |text: &str| load(text, "runmode=dev", &[]).map(|settings| settings.channels);
+    let link = of("channel: {layout: link, packages: tf-zos-bins}\n").unwrap();
+    let [(channel, packages)] = &link[..] else { panic!("{link:?}") };
+    assert_eq!(channel.to_string(), "tf-zos/zos:development:latest.flist");
+    assert_eq!(packages.repo.as_ref().unwrap().repo, "tf-zos-bins.dev");
+    let tag = of("channel: {layout: tag, variant: v3light, name: os, packages: x}\n").unwrap();
+    let [(channel, packages)] = &tag[..] else { panic!("{tag:?}") };
+    assert_eq!((channel.to_string().as_str(), packages.boot.as_str()), ("tf-zos/development-v3light", "os"));
+    assert!(packages.repo.is_none());
+    let error = of("channel: {packages: ../x}\n").unwrap_err().to_string();
+    assert!(error.contains("channel.packages is ../x, expected the name of a repo"), "{error}");
+    assert!(of("channel: {layout: stars}\n").is_err());
+    // What was asked for is followed alone.
+    let settings = load("channel: {packages: bins}\n", "flist=a/b.flist", &[]).unwrap();
+    assert!(settings.channels.iter().all(|(_, packages)| packages.repo.is_none()));
+}
+
+#[test]
+fn a_newer_bootstrap_is_looked_for_by_run_mode_unless_that_is_off() {
+    let of = |config: &str, cmdline: &str| {
+        load(config, cmdline, &[]).unwrap().bootstrap.channel.map(|channel| channel.to_string())
+    };
+    assert_eq!(of("", "").as_deref(), Some("tf-autobuilder/bootstrap:latest.flist"));
+    assert_eq!(of("", "runmode=dev").as_deref(), Some("tf-autobuilder/bootstrap:development.flist"));
+    assert_eq!(of("bootstrap: {flist: a/b.flist}\n", "").as_deref(), Some("a/b.flist"));
+    assert_eq!(of("bootstrap: {update: false}\n", ""), None);
+    let bad = load("bootstrap: {start_timeout: 601}\n", "", &[]);
+    assert!(matches!(bad, Err(SettingsError::Range { .. })), "{bad:?}");
+}
+
+#[test]
+fn flists_that_name_no_store_have_a_default_one() {
+    let url = |config: &str, arguments: &[&str]| load(config, "", arguments).unwrap().hub.store.url;
+    assert_eq!(url("store: zdb://file/ns\n", &[]), "zdb://file/ns");
+    assert_eq!(url("store: zdb://file/ns\n", &["--store", "dir:///arg"]), "dir:///arg");
+    assert_eq!(url("", &[]), DEFAULT_STORE);
+    assert!(matches!(load("store: ftp://x\n", "", &[]), Err(SettingsError::Store(_))));
+}
+
+#[test]
+fn a_version_on_the_kernel_command_line_pins_the_flist() {
+    let settings = load("channel: {repo: a, name: b}\nflist: c/d.flist\n", "version=1.2.3", &[]).unwrap();
+    assert_eq!(settings.channel_names(), "a/tags/1.2.3 or a/b:v1.2.3.flist");
+    let settings = load("", "version=1.2.3", &["--flist", "a/c.flist"]).unwrap();
+    assert_eq!(settings.channel_names(), "a/c.flist");
+}
+
+#[test]
+fn mistakes_in_the_file_name_line_and_key() {
+    let error = load("hub: http://x\npol_interval: 5\n", "", &[]).unwrap_err();
+    let text = flist::report(&error);
+    assert!(text.contains("pol_interval") && text.contains("line 2"), "{text}");
+    assert!(matches!(load("poll_interval: 0\n", "", &[]), Err(SettingsError::Range { .. })));
+    let error = load("maintenance: { windows: [], zone: UTC }\n", "", &[]).unwrap_err();
+    assert!(flist::report(&error).contains("zone"), "{}", flist::report(&error));
+}
+
+#[test]
+fn how_many_generations_are_kept_is_limited() {
+    assert_eq!(load("", "", &[]).unwrap().keep_generations, None);
+    assert_eq!(load("keep_generations: 0\n", "", &[]).unwrap().keep_generations, Some(0));
+    let error = load("keep_generations: 101\n", "", &[]).unwrap_err();
+    assert!(error.to_string().contains("keep_generations is 101, expected 0 to 100"), "{error}");
+}
+
+#[test]
+fn services_can_be_protected() {
+    assert!(load("", "", &[]).unwrap().protected.is_empty());
+    let settings = load("protected: [redis, bus]\n", "", &[]).unwrap();
+    assert_eq!(settings.protected.iter().map(UnitName::as_str).collect::<Vec<_>>(), ["bus", "redis"]);
+    let error = load("protected: [../redis]\n", "", &[]).unwrap_err();
+    assert!(flist::report(&error).contains("line 1"), "{}", flist::report(&error));
+}
+
+#[test]
+fn maintenance_windows_are_taken_as_they_are_written() {
+    assert_eq!(load("", "", &[]).unwrap().maintenance, None);
+    let settings = load("maintenance: { windows: [\"Sat 02:00-05:00\"] }\n", "", &[]).unwrap();
+    let expected = Maintenance { timezone: utc(), windows: vec!["Sat 02:00-05:00".to_owned()] };
+    assert_eq!(settings.maintenance, Some(expected));
+}
+
+#[test]
+fn a_file_that_is_too_long_is_refused_and_not_cut_off() {
+    let long = format!("hub: http://x\n{}", "# filler\n".repeat(8000));
+    let error = load(&long, "", &[]).unwrap_err();
+    assert!(matches!(error, SettingsError::TooLong { .. }), "{error}");
+}
