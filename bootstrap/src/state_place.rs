@@ -16,7 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use flist::path::FlistPath;
 use nix::errno::Errno;
@@ -47,6 +47,10 @@ const PROBE: usize = 4096;
 
 /// Left free where state is written to, in bytes.
 const MARGIN: u64 = 1 << 20;
+
+/// How long somebody may keep others from writing, and how often they try again. Moving the state takes longest.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+const WRITE_RETRY: Duration = Duration::from_millis(5);
 
 /// Largest notice that is read, in bytes.
 const LARGEST_NOTICE: u64 = 1 << 20;
@@ -153,22 +157,35 @@ impl StatePlace {
     }
 
     /// Keeps everybody else from writing small files of the state, and from moving it. Waits for whoever does, which
-    /// takes as long as writing them.
+    /// takes as long as writing them, but not for who hangs. Blocks the thread.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's; `TimedOut` with the lock's path.
     pub fn write_lock(&self) -> io::Result<WriteLock> {
+        self.write_lock_within(WRITE_PATIENCE)
+    }
+
+    fn write_lock_within(&self, patience: Duration) -> io::Result<WriteLock> {
         let Some(run_dir) = &self.run_dir else { return Ok(WriteLock { _file: None }) };
         durable::private_directory(run_dir)?;
+        let (path, started) = (run_dir.join(LOCK), Instant::now());
         let mut open = File::options();
         let open = open.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = open.open(run_dir.join(LOCK))?;
+        let mut file = open.open(&path)?;
         loop {
-            match Flock::lock(file, FlockArg::LockExclusive) {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(locked) => return Ok(WriteLock { _file: Some(locked) }),
-                Err((back, Errno::EINTR)) => file = back,
+                Err((back, Errno::EINTR | Errno::EWOULDBLOCK)) => file = back,
                 Err((_, errno)) => return Err(errno.into()),
             }
+            if started.elapsed() >= patience {
+                let path = path.display();
+                let why = format!(
+                    "another program has held {path} for more than {patience:?}; end it if it hangs, and try again"
+                );
+                return Err(io::Error::new(ErrorKind::TimedOut, why));
+            }
+            std::thread::sleep(WRITE_RETRY);
         }
     }
 
@@ -284,4 +301,23 @@ fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_hangs_with_the_lock_of_small_writes_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = StatePlace::new(&dir.path().join("state"), &dir.path().join("run"));
+        let held = place.write_lock().unwrap();
+        let error = place.write_lock_within(Duration::from_millis(30)).unwrap_err();
+        let text = error.to_string();
+        assert!(error.kind() == ErrorKind::TimedOut && text.contains("run/state.lock"), "{text}");
+        // Who waits gets it as soon as it is free.
+        let waits = std::thread::spawn(move || place.write_lock_within(Duration::from_secs(600)).map(drop));
+        drop(held);
+        waits.join().unwrap().unwrap();
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tracing::instrument;
 use zinit_client::{Client, Dialect, Error, ServiceStatus, SignalName, UnitName};
 
+use crate::plan::UNIT_DIRECTORY;
 use crate::processes::{self, Uses};
 
 /// In which order a service is ended and its supervisor is told.
@@ -129,6 +131,11 @@ pub trait HeldProcess: Send + Sync {
     fn kill_group(&self) {
         self.signal_group(SignalName::KILL);
     }
+}
+
+/// The real supervisor that listens at `socket`, with the units of this root.
+pub fn at(root: &Path, socket: &Path) -> Client {
+    Client::new(socket).with_units(root.join(UNIT_DIRECTORY))
 }
 
 /// The real supervisor: zinit, and the processes in /proc. Each effect is a span of the log.

@@ -1,51 +1,36 @@
 //! The daemon replaces itself.
 //!
 //! ```text
-//! old daemon: starts guardian ─ stages ─ swaps binary and unit ─ execs the new image in place (same pid)
+//! old daemon: starts guardians ─ stages ─ swaps binary and unit ─ execs the new image in place (same pid)
 //! guardian:   (old image, own session) waits for the commit, or the process's end, or the deadline
-//! new daemon: looks that it can work ─ commits          → guardian leaves
-//!             dies, hangs                               → guardian stops it, undoes the swap, starts the old
+//! new daemon: looks that it can work ─ commits          → guardians leave
+//!             dies, hangs                               → a guardian undoes the swap and ends it;
+//!                                                         zinit starts what is installed then: the old one
 //! ```
 //!
 //! The commit is the acknowledgement: whoever holds the engine's lock first, the new daemon or the
 //! guardian, decides, and the other one sees it.
 
+mod guardian;
+
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::ffi::CString;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use bootstrap::durable;
-use bootstrap::engine::{Engine, LOCK_PATIENCE};
 use bootstrap::generation::{StateDir, random_token};
-use bootstrap::lock::{self, EngineLock};
-use bootstrap::releases::Releases;
 use bootstrap::settings::Settings;
 use bootstrap::state_place::StatePlace;
-use bootstrap::transaction::services::{self, monitor, stop_and_forget};
 use flist::hub::ReleaseId;
 use flist::report;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
-use zinit_client::{Target, UnitName};
+use zinit_client::UnitName;
 
 use crate::agent::{Problem, ProblemKind};
 
-/// How often the guardian looks for the commit.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// How long the guardian waits for the lock before it looks who hangs with it.
-const SHORT: Duration = Duration::from_secs(1);
-
-/// How long a guardian may take to say that it is ready.
-const STARTED: Duration = Duration::from_secs(10);
-
-/// What the guardian says when it is ready.
-const READY: &str = "ready";
+pub use guardian::guardian;
 
 /// The handover that is under way, in the run directory.
 const FILE: &str = "handover.json";
@@ -134,6 +119,17 @@ impl Handover {
         }
     }
 
+    /// It is over, unless another one is under way by now.
+    fn close(&self) {
+        if self.is_noted() {
+            Self::end(&self.places.run_dir);
+        }
+    }
+
+    fn is_noted(&self) -> bool {
+        Self::read(&self.places.run_dir).is_some_and(|now| now.token == self.token)
+    }
+
     /// Tells the new daemon how much was fetched before it.
     ///
     /// # Errors
@@ -148,42 +144,26 @@ impl Handover {
             .map_err(|error| local("cannot write down the handover", &error))
     }
 
-    /// Writes it down and starts the guardian, which is ready when this returns.
+    /// Whether the new daemon has neither committed nor given up.
+    fn is_pending(&self) -> bool {
+        let state = StateDir::open(&self.places.state());
+        let current = state.ok().and_then(|state| state.current_number().ok()).flatten();
+        self.is_noted() && current != Some(self.generation)
+    }
+
+    /// Writes it down and starts the guardians, which are ready when this returns.
     ///
     /// # Errors
-    /// A [`Problem`]; there is no guardian then, and no note.
+    /// A [`Problem`]; no guardian acts then, and there is no note.
     #[tracing::instrument(level = "debug", skip_all)]
     pub fn start_guardian(&self) -> Result<(), Problem> {
         let run_dir = &self.places.run_dir;
         self.write()?;
-        let started = launch(run_dir);
+        let started = guardian::launch(run_dir);
         if started.is_err() {
             Self::end(run_dir);
         }
         started
-    }
-}
-
-/// Starts `identityd guardian` by way of a process that ends at once, so that the guardian is nobody's
-/// child: the new daemon does not know that it has one.
-#[tracing::instrument(level = "debug", skip_all)]
-fn launch(run_dir: &Path) -> Result<(), Problem> {
-    let failed = |error: std::io::Error| local("cannot start the guardian", &error);
-    let mut launcher = Command::new("/proc/self/exe")
-        .args(["guardian", "--launch"])
-        .arg(run_dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let mut line = String::new();
-    if let Some(stdout) = launcher.stdout.take().filter(|stdout| is_readable_within(stdout, STARTED)) {
-        BufReader::new(stdout.take(READY.len() as u64 + 1)).read_line(&mut line).map_err(failed)?;
-    }
-    let status = launcher.wait().map_err(failed)?;
-    match status.success() && line.trim() == READY {
-        true => Ok(()),
-        false => Err(Problem::new(ProblemKind::Local, format!("the guardian did not start: {status}"))),
     }
 }
 
@@ -201,114 +181,6 @@ fn try_exec(program: &Path, arguments: &[String]) -> Result<Infallible, std::io:
         arguments.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<_, _>>()?;
     let program = CString::new(program.as_os_str().as_bytes())?;
     Ok(nix::unistd::execv(&program, &words)?)
-}
-
-/// The hidden `guardian` subcommand: `--launch RUN_DIR` starts the guardian and leaves, `RUN_DIR` is it.
-///
-/// # Errors
-/// A [`Problem`].
-pub fn guardian(arguments: &[OsString]) -> Result<(), Problem> {
-    let failed = |error: std::io::Error| local("cannot start the guardian", &error);
-    match arguments {
-        [flag, run_dir] if flag == "--launch" => {
-            // Out of the process group that zinit signals; and a session of its own ends with nobody.
-            nix::unistd::setsid().map_err(|errno| failed(errno.into()))?;
-            Command::new("/proc/self/exe").arg("guardian").arg(run_dir).spawn().map_err(failed).map(drop)
-        }
-        [run_dir] => guard(Path::new(run_dir)),
-        _ => Err(Problem::new(ProblemKind::Local, "the guardian is started by identityd itself")),
-    }
-}
-
-#[tracing::instrument(level = "debug", skip_all)]
-fn guard(run_dir: &Path) -> Result<(), Problem> {
-    let Some(handover) = Handover::read(run_dir) else {
-        return Err(Problem::new(ProblemKind::Local, "there is no handover to watch over"));
-    };
-    let pid = i32::try_from(handover.pid).ok().and_then(Pid::from_raw);
-    let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    println!("{READY}");
-    std::io::stdout().flush().map_err(|error| local("cannot say that the guardian is ready", &error))?;
-
-    let deadline = Instant::now() + Duration::from_secs(handover.seconds);
-    let why = loop {
-        if !is_pending(&handover) {
-            return Ok(());
-        }
-        match &process {
-            Some(process) if !is_readable_within(process, LOOK) => {}
-            _ => break "it ended before it had said that it runs".to_owned(),
-        }
-        if Instant::now() >= deadline {
-            break format!("it did not say within {} s that it runs", handover.seconds);
-        }
-    };
-    tracing::error!(why, "the new identityd failed, putting the old one back");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| local("cannot start a runtime", &error))?;
-    runtime.block_on(put_back(&handover, &why))
-}
-
-/// Whether the new daemon has neither committed nor given up.
-fn is_pending(handover: &Handover) -> bool {
-    let noted = Handover::read(&handover.places.run_dir).is_some_and(|now| now.token == handover.token);
-    let state = StateDir::open(&handover.places.state());
-    let current = state.ok().and_then(|state| state.current_number().ok()).flatten();
-    noted && current != Some(handover.generation)
-}
-
-/// A pidfd becomes readable when its process ends, a pipe when something is in it or its end is closed.
-fn is_readable_within(fd: &impl std::os::fd::AsFd, time: Duration) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::IN)];
-    let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
-    matches!(poll(&mut fds, Some(&time)), Ok(1..))
-}
-
-/// Stops the new daemon, undoes the swap, starts the old one; in this order, and each whatever came of the
-/// one before.
-#[tracing::instrument(level = "debug", skip_all)]
-async fn put_back(handover: &Handover, why: &str) -> Result<(), Problem> {
-    let Places { root, run_dir, zinit_socket, .. } = &handover.places;
-    let unit = &handover.unit;
-    let engine = Engine::open_at(root, &handover.places.state(), zinit_socket)
-        .map_err(|error| local("cannot put the old identityd back", &error))?
-        .keeping(handover.keep);
-    let take = |patience| lock::take(run_dir, "identityd's guardian", patience);
-    let lock = take(SHORT);
-    if lock.is_ok() && !is_pending(handover) {
-        // The new daemon was faster: it has committed.
-        return Ok(());
-    }
-    let status = services::status(engine.zinit(), unit).await;
-    let wanted_up = status.is_ok_and(|status| status.is_none_or(|status| status.target == Target::Up));
-    // Stopped before the lock is waited for: it may be this very daemon that holds it and hangs.
-    if let Err(error) = stop_and_forget(engine.zinit(), unit, None).await {
-        tracing::error!(error = report(&error), "the new identityd cannot be stopped");
-    }
-    let lock: EngineLock = match lock {
-        Ok(lock) => lock,
-        Err(_) => take(LOCK_PATIENCE).map_err(|error| local("cannot put the old identityd back", &error))?,
-    };
-    let recovered = if is_pending(handover) {
-        let recovered = engine.recover(&lock).await;
-        let mut releases = Releases::load(&engine.state().releases());
-        if let Err(error) = releases.failed(handover.release, &format!("its identityd failed: {why}")) {
-            tracing::error!(error = report(&error), "the failure cannot be remembered");
-        }
-        Handover::end(run_dir);
-        recovered.map(drop)
-    } else {
-        // It has committed while it was being stopped: it is the one to start again.
-        Ok(())
-    };
-    drop(lock);
-    if wanted_up {
-        let started = monitor(engine.zinit(), unit).await;
-        started.map_err(|error| local("identityd cannot be started again", &error))?;
-    }
-    recovered.map_err(|error| local("the old identityd is not back", &error))?;
-    tracing::warn!(%unit, wanted_up, "the old identityd is back");
-    Ok(())
 }
 
 fn local(what: &str, error: &(dyn std::error::Error + 'static)) -> Problem {

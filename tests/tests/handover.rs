@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use molt_tests::campaign::guardian;
 use molt_tests::{Node, Site, UPGRADE_LIMIT, digest_of, wait_for};
 
 /// Three attempts, each of which may take the whole time that a new identityd has to come up and to end.
@@ -67,4 +68,14 @@ fn one_that_hangs_with_the_engines_lock() {
 #[test]
 fn one_that_exits_at_once() {
     bad_identityd_is_replaced("#!/bin/sh\nexit 0\n");
+}
+
+/// Wherever the guardian is killed while it puts the old identityd back, there is another one that does it. Some points
+/// are tried always: after the supervisor was made to forget the service nobody else would know that it shall run.
+#[test]
+fn a_guardian_that_is_killed_is_replaced() {
+    let kills =
+        guardian::run(&["/forget:", "/monitor:identityd/enter"], 4, 1, &|said| println!("{said}")).unwrap();
+    println!("{} points: {:?}", kills.listed, kills.points);
+    assert!(kills.points.len() >= 7 && kills.listed >= 90, "{kills:?}");
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use flist::hub::{ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
-use zinit_client::{Client, ServiceUnit, UnitName};
+use zinit_client::{ServiceUnit, UnitName};
 
 pub use error::EngineError;
 pub use generations::{Collected, Listed};
@@ -33,15 +33,14 @@ use crate::item::Items;
 use crate::lock::EngineLock;
 use crate::plan::services::SUPERVISOR;
 use crate::plan::{
-    FileChange, PackagePlan, Plan, PlanError, Purpose, UNIT_DIRECTORY, Wanted, plan_files, plan_services,
-    unit_name,
+    FileChange, PackagePlan, Plan, PlanError, Purpose, Wanted, plan_files, plan_services, unit_name,
 };
 use crate::programs::{InRoot, Programs};
 use crate::root::{Found, Root};
 use crate::settings::Settings;
 use crate::source::ContentSource;
 use crate::state_place::StatePlace;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{self, Supervisor};
 use crate::transaction::journal::Record;
 use crate::transaction::services::monitor;
 use crate::transaction::{
@@ -115,7 +114,7 @@ impl Engine {
     pub fn open_at(root: &Path, state_dir: &Path, zinit_socket: &Path) -> Result<Self, EngineError> {
         let root = Root::open(root).map_err(EngineError::Root)?;
         let state = StateDir::open(state_dir).map_err(EngineError::Generation)?;
-        let zinit = Client::new(zinit_socket).with_units(root.path().join(UNIT_DIRECTORY));
+        let zinit = supervisor::at(root.path(), zinit_socket);
         Ok(Self::on(root, state, Arc::new(zinit)))
     }
 

@@ -83,6 +83,26 @@ pub async fn discard(zinit: &dyn Supervisor, stopped: &[UnitName]) -> Result<(),
     zinit.discard(stopped).await.map_err(ServiceError::Discard)
 }
 
+/// Kills the process that a service has, and its whole process group, without a word to the supervisor: a service
+/// that is wanted up is started again, as what is installed then.
+///
+/// # Errors
+/// [`ServiceError`].
+pub async fn end_process(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
+    let pid = || async { Ok::<_, ServiceError>(status(zinit, unit).await?.and_then(|status| status.pid)) };
+    let Some(first) = pid().await? else { return Ok(()) };
+    let process = zinit.hold(first);
+    // The number is only known to mean the service's process if it still does now that it is held.
+    if pid().await? != Some(first) {
+        return Ok(());
+    }
+    process.kill_group();
+    match process.ended_within(KILLED).await {
+        true => Ok(()),
+        false => Err(ServiceError::Immortal { unit: unit.clone(), pid: first, after: KILLED }),
+    }
+}
+
 async fn stop_order(zinit: &dyn Supervisor, unit: &UnitName) -> Result<StopOrder, ServiceError> {
     zinit.stop_order().await.map_err(failed("say how to stop", unit))
 }

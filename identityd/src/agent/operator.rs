@@ -1,9 +1,11 @@
 //! What people order: holds, a pause, the end of an upgrade.
 
 use std::mem;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use bootstrap::lock;
+use bootstrap::state_place::{Notice, StatePlaceError};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::info;
 
@@ -20,6 +22,9 @@ use crate::orders::{Hold, LONGEST_REASON, LONGEST_RELEASE, Orders, OrdersError, 
 
 /// How long a person who orders waits for another engine.
 const SHORT: Duration = Duration::from_secs(1);
+
+/// How long for the state to be moved from a disk that has failed.
+const SETTLED: Duration = Duration::from_secs(5);
 
 impl Agent {
     /// Takes an order. What follows from it is said through `answers`.
@@ -252,11 +257,25 @@ impl Agent {
             Err(error) => error,
         };
         // The disk may have failed since the last poll.
-        let lock = lock::take(&self.run_dir, "identityd", SHORT);
-        match lock.map(|lock| self.place.settle(&lock, None, 0)) {
-            Ok(Ok(Some(_))) => self.orders_file.save(orders),
+        match self.settle_within(SETTLED) {
+            Some(Ok(Some(_))) => self.orders_file.save(orders),
             _ => Err(failure),
         }
+    }
+
+    /// Moves the state where it has to be moved, on a thread of its own, because a disk that fails may take its time;
+    /// `None` when it is not done by then, or another engine is at work.
+    fn settle_within(&self, patience: Duration) -> Option<Result<Option<Notice>, StatePlaceError>> {
+        let (run_dir, place) = (self.run_dir.clone(), self.place.clone());
+        let (done, settled) = mpsc::sync_channel(1);
+        let work = move || {
+            if let Ok(lock) = lock::take(&run_dir, "identityd", SHORT) {
+                // Whoever has stopped waiting finds it settled the next time.
+                let _late = done.send(place.settle(&lock, None, 0));
+            }
+        };
+        std::thread::Builder::new().name("settle".to_owned()).spawn(work).ok()?;
+        settled.recv_timeout(patience).ok()
     }
 
     fn waits_for_orders(&self) -> bool {

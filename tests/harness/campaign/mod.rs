@@ -8,11 +8,13 @@ mod arena;
 mod bad_release;
 pub mod chaos;
 mod ending;
+pub mod guardian;
 pub mod hub_loss;
 pub(crate) mod image;
 pub mod kill;
 pub mod named;
 pub mod neutral;
+mod points;
 pub mod power;
 mod range;
 

@@ -8,30 +8,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::fs;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
 use super::ending::{Ending, Tally};
+use super::points::Points;
 use super::range::{Range, Releases};
-use super::{Extent, LIMIT, Tell, kill_identityd, on_nodes};
+use super::{Extent, Tell, kill_identityd, on_nodes};
 use crate::Binaries;
-use crate::error::{Doing, Error};
+use crate::error::Error;
 
 /// Files of each release that differ from those of the other. Each has some points.
 const FILES: usize = 4;
 
-/// Where the program and the campaign leave messages for each other.
-const DIRECTORY: &str = "/run/points";
-
 /// How often a point is tried to be reached: some lie in what happens at the same time as something else.
 const TRIES: usize = 3;
-
-/// How long after the end of an upgrade a point may still be reached.
-const AFTER_THE_END: Duration = Duration::from_secs(1);
 
 /// Where the first kill comes whose recovery is killed in turn: what it undoes is everything, what it finishes is
 /// committed.
@@ -179,33 +171,19 @@ fn list(releases: Releases<'_>) -> Result<[BTreeSet<Aim>; 2], Error> {
     let mut listed = [BTreeSet::new(), BTreeSet::new()];
     for after in [None, Some(FIRST_KILLS[0]), Some(FIRST_KILLS[1])] {
         for to in [1, 0] {
-            make_directory(&trap.range)?;
-            let file = path(&trap.range, "reached");
-            let begin = || fs::write(&file, "").doing(|| format!("write {}", file.display()));
             match after {
-                None => begin().and_then(|()| trap.range.move_on())?,
-                Some(point) => trap.list_recovery(point, begin)?,
+                None => trap.points().begin_list().and_then(|()| trap.range.move_on())?,
+                Some(point) => trap.list_recovery(point)?,
             }
-            let text = fs::read_to_string(&file).doing(|| format!("read {}", file.display()))?;
-            fs::remove_file(&file).doing(|| format!("remove {}", file.display()))?;
-            let is_meant = |name: &&str| match after {
+            let names = trap.points().end_list()?;
+            let is_meant = |name: &String| match after {
                 None => !(name.starts_with(GUARD) && name.contains('#')),
                 Some(_) => name.starts_with(RECOVERY),
             };
-            let names = text.lines().filter(is_meant);
-            listed[to].extend(names.map(|name| Aim { after, name: name.to_owned() }));
+            listed[to].extend(names.into_iter().filter(is_meant).map(|name| Aim { after, name }));
         }
     }
     Ok(listed)
-}
-
-fn path(range: &Range, name: &str) -> std::path::PathBuf {
-    range.node.path(DIRECTORY).join(name)
-}
-
-fn make_directory(range: &Range) -> Result<(), Error> {
-    let directory = range.node.path(DIRECTORY);
-    fs::create_dir_all(&directory).doing(|| format!("make {}", directory.display()))
 }
 
 /// A node whose identityd halts.
@@ -214,6 +192,10 @@ struct Trap {
 }
 
 impl Trap {
+    fn points(&self) -> Points<'_> {
+        Points(&self.range.node)
+    }
+
     /// The next point in the direction that the node can go; when there is none left, it goes on to where there
     /// are some.
     fn next(&mut self, queue: &Mutex<Queue>) -> Result<Option<(Aim, usize)>, Error> {
@@ -235,9 +217,9 @@ impl Trap {
     fn kill_at(&mut self, aim: &Aim) -> Result<Option<(Ending, String)>, Error> {
         let new = self.range.other();
         let before = self.range.generation()?;
-        self.arm(aim.after.unwrap_or(&aim.name))?;
+        self.points().arm(aim.after.unwrap_or(&aim.name))?;
         self.range.offer(new)?;
-        let Some(mut pid) = self.halted(|range| range.is_at(new))? else {
+        let Some(mut pid) = self.points().halted(|| self.range.is_at(new))? else {
             self.range.await_end(new)?;
             return Ok(None);
         };
@@ -245,9 +227,9 @@ impl Trap {
         self.range.site.hub.withdraw()?;
         let mut reached = true;
         if aim.after.is_some() {
-            self.arm(&aim.name)?;
+            self.points().arm(&aim.name)?;
             kill_identityd(&self.range.node, pid)?;
-            match self.halted(Range::rests)? {
+            match self.points().halted(|| self.range.rests())? {
                 Some(second) => pid = second,
                 None => reached = false,
             }
@@ -268,64 +250,19 @@ impl Trap {
     }
 
     /// Kills identityd at a point, begins a list, and moves on when recovery is over.
-    fn list_recovery(&mut self, point: &str, begin: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    fn list_recovery(&mut self, point: &str) -> Result<(), Error> {
         let (new, before) = (self.range.other(), self.range.generation()?);
-        self.arm(point)?;
+        self.points().arm(point)?;
         self.range.offer(new)?;
-        let pid = self.halted(|range| range.is_at(new))?;
+        let pid = self.points().halted(|| self.range.is_at(new))?;
         let pid = pid.ok_or_else(|| Error::Unexpected(format!("{point} was not reached")))?;
         let begun = self.range.begun();
         self.range.site.hub.withdraw()?;
-        begin()?;
+        self.points().begin_list()?;
         kill_identityd(&self.range.node, pid)?;
         self.range.recovered(begun, before)?;
         self.range.move_on()
     }
-
-    fn arm(&self, point: &str) -> Result<(), Error> {
-        make_directory(&self.range)?;
-        for name in ["halted", "armed"] {
-            // Of the last point; most often it is gone.
-            let _ = fs::remove_file(path(&self.range, name));
-        }
-        let file = path(&self.range, "armed");
-        fs::write(&file, point).doing(|| format!("write {}", file.display()))
-    }
-
-    /// Waits until a process has halted, all its threads, and gives its pid; `None` when `is_over` and nobody has.
-    fn halted(&self, is_over: impl Fn(&Range) -> bool) -> Result<Option<u32>, Error> {
-        let (node, file) = (&self.range.node, path(&self.range, "halted"));
-        let mut ended: Option<Instant> = None;
-        let inside = node.wait_for("identityd halts", 2 * LIMIT, || {
-            if let Some(pid) = fs::read_to_string(&file).ok().and_then(|text| text.parse::<u32>().ok()) {
-                return Ok(Some(pid));
-            }
-            match is_over(&self.range) {
-                true if ended.get_or_insert_with(Instant::now).elapsed() > AFTER_THE_END => Ok(None),
-                _ => Err("it goes on".to_owned()),
-            }
-        })?;
-        let Some(inside) = inside else { return Ok(None) };
-        let processes = node.processes()?;
-        let halted = processes.iter().find(|process| process.pid_inside == inside);
-        let pid =
-            halted.ok_or_else(|| Error::Unexpected(format!("the halted process {inside} is gone")))?.pid;
-        node.wait_for("all threads stand still", LIMIT, || match threads_that_run(pid) {
-            0 => Ok(()),
-            running => Err(format!("{running} run")),
-        })?;
-        Ok(Some(pid))
-    }
-}
-
-/// Threads of a process that are not stopped, by the third field of /proc/PID/task/TID/stat (proc(5)).
-fn threads_that_run(pid: u32) -> usize {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let is_stopped = |task: &Path| {
-        let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-    };
-    tasks.filter(|task| !is_stopped(&task.path())).count()
 }
 
 #[cfg(test)]

@@ -39,7 +39,8 @@ impl Effects {
     /// A [`Problem`].
     pub(super) fn settle_state(&mut self, lock: &EngineLock, need: u64) -> Result<(), Problem> {
         let identity = self.engine.identity().map_err(|error| problem(&error))?;
-        let settled = self.place.settle(lock, Some(&identity), need);
+        // It may copy all of the state, or wait for a disk that fails.
+        let settled = tokio::task::block_in_place(|| self.place.settle(lock, Some(&identity), need));
         let settled = settled.map(drop).map_err(|error| local("the state cannot be used", &error));
         self.state_unusable = settled.as_ref().err().map(|problem| problem.message.clone());
         settled?;
