@@ -9,6 +9,9 @@ use crate::ErrorReport;
 use crate::hub::{HubError, TokenError};
 use crate::report::causes;
 use crate::store::{FetchError, StoreError};
+use crate::trust::SourceError;
+#[cfg(feature = "publish")]
+use crate::trust::repository::{KeyError, RepositoryError, SignerError};
 
 /// How a command ended, as a script wants to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +51,14 @@ impl Exit {
                 let hub = error.downcast_ref().map(of_hub);
                 let store = || error.downcast_ref().map(of_store);
                 let fetch = || error.downcast_ref().map(of_fetch);
+                let source = || error.downcast_ref().map(of_source);
                 let token = || error.is::<TokenError>().then_some(Some(Self::Usage));
-                hub.or_else(store).or_else(fetch).or_else(token).flatten()
+                let found = hub.or_else(store).or_else(fetch).or_else(source).or_else(token);
+                #[cfg(feature = "publish")]
+                let found = found.or_else(|| error.downcast_ref().map(of_repository));
+                #[cfg(feature = "publish")]
+                let found = found.or_else(|| error.downcast_ref().map(of_signer));
+                found.flatten()
             })
             .unwrap_or(Self::Failed)
     }
@@ -108,6 +117,47 @@ fn of_store(error: &StoreError) -> Option<Exit> {
 
 fn of_fetch(error: &FetchError) -> Option<Exit> {
     matches!(error, FetchError::Missing { .. }).then_some(Exit::NotFound)
+}
+
+fn of_source(error: &SourceError) -> Option<Exit> {
+    match error {
+        SourceError::BadUrl { .. } => Some(Exit::Usage),
+        SourceError::Missing { .. } => Some(Exit::NotFound),
+        SourceError::Status { status, .. } => of_status(*status).or(Some(Exit::Unreachable)),
+        SourceError::Request { .. } | SourceError::Stalled { .. } | SourceError::TooSlow { .. } => {
+            Some(Exit::Unreachable)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(feature = "publish")]
+fn of_repository(error: &RepositoryError) -> Option<Exit> {
+    match error {
+        RepositoryError::None(_)
+        | RepositoryError::Directors(_)
+        | RepositoryError::Threshold { .. }
+        | RepositoryError::NoKey { .. }
+        | RepositoryError::HasKey { .. } => Some(Exit::Usage),
+        RepositoryError::Exists(_)
+        | RepositoryError::NotEmpty(_)
+        | RepositoryError::Taken { .. }
+        | RepositoryError::Staged(_) => Some(Exit::Refused),
+        RepositoryError::Busy(_) => Some(Exit::Unreachable),
+        RepositoryError::NoTarget { .. } => Some(Exit::NotFound),
+        // The cause tells.
+        _ => None,
+    }
+}
+
+#[cfg(feature = "publish")]
+fn of_signer(error: &SignerError) -> Option<Exit> {
+    match error {
+        SignerError::NoPassphrase { .. } | SignerError::Key { source: KeyError::Passphrase { .. }, .. } => {
+            Some(Exit::Usage)
+        }
+        _ => None,
+    }
 }
 
 fn of_status(status: u16) -> Option<Exit> {

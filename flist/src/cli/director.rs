@@ -2,18 +2,20 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use flist::exit::Exit;
-use flist::hub::{Channel, HubClient, RunMode};
+use flist::hub::{Channel, RunMode};
+use flist::trust::SignedOffer;
 use flist::trust::clock::Clocks;
 use flist::trust::director::{Choice, Rule, Wave};
 use flist::trust::repository::{Outcome, RoleName, TrustDirectory};
-use flist::trust::{SignedOffer, Source, TrustClient};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::hub_access::version;
 use super::output::Output;
-use super::trust::{Destination, Initial, TrustAccess, outcome_json, outcome_text};
+use super::trust::{Destination, Initial, TrustAccess, new_node, outcome_json, outcome_text};
 
 /// Say which nodes get which signed release, and when: by node, by group, or in waves.
 ///
@@ -37,17 +39,23 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     /// Make a director's repository with new keys
     Init(Initial),
-    /// Choose a release for nodes or groups of nodes
+    /// Choose a release for nodes or groups of nodes, beside those it is for; of one that was called off, for these only
+    #[command(after_help = EXAMPLES)]
     Assign(Assignment),
     /// Choose a release for a part of all nodes, one after the other
+    #[command(after_help = EXAMPLES)]
     Wave(WaveOrder),
     /// Let the waves of a release stand still
+    #[command(after_help = EXAMPLES)]
     Pause(Named),
     /// Let them go on where they stood
+    #[command(after_help = EXAMPLES)]
     Resume(Named),
     /// Call a release off: who has it keeps it, nobody else gets it
+    #[command(after_help = EXAMPLES)]
     Abort(Named),
     /// Show what is chosen for whom
+    #[command(after_help = EXAMPLES)]
     Status {
         #[command(flatten)]
         access: TrustAccess,
@@ -71,7 +79,7 @@ struct Signed {
     #[arg(long)]
     channel: Channel,
     /// The version
-    #[arg(long)]
+    #[arg(long, value_parser = version)]
     version: semver::Version,
 }
 
@@ -80,10 +88,10 @@ struct Assignment {
     #[command(flatten)]
     release: Signed,
     /// Id of a node; may be given several times
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     node: Vec<String>,
     /// A group, as nodes have it in their configuration; may be given several times
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     group: Vec<String>,
 }
 
@@ -98,7 +106,7 @@ struct WaveOrder {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=8760))]
     hours: u32,
     /// When the first one gets it, such as 2026-12-24T02:00:00Z; now, if nothing is said
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     start: Option<Timestamp>,
 }
 
@@ -113,8 +121,12 @@ struct Named {
     #[arg(long, value_name = "MODE")]
     run_mode: RunMode,
     /// The version, as it stands in the name of the flist
-    #[arg(long)]
+    #[arg(long, value_parser = version)]
     version: semver::Version,
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "expected a time with its zone, such as 2026-12-24T02:00:00Z".to_owned())
 }
 
 pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
@@ -142,16 +154,16 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
 
 /// Adds rules to what is chosen of a release, which is looked up in what the release keys have signed.
 fn choose(release: &Signed, rules: &[Rule], output: &Output) -> super::Outcome {
+    let directory = open(&release.access)?;
     let offer = find(release)?;
-    let directory = release.access.open()?;
     let known = directory.targets(RoleName::Targets)?;
     let target = |path: &str, length: u64, sha256: String| {
-        let known = known.get(path).and_then(|target| choice_of(target).ok());
+        // What was called off stays so for those it was for: only the new rules count.
+        let known = known.get(path).and_then(|target| choice_of(target).ok()).filter(|known| !known.aborted);
         let mut choice = known.unwrap_or_default();
         for rule in rules.iter().filter(|rule| !choice.rules.contains(rule)).cloned().collect::<Vec<_>>() {
             choice.rules.push(rule);
         }
-        choice.aborted = false;
         Ok::<_, Failure>((path.to_owned(), length, sha256, serde_json::to_value(&choice)?))
     };
     let mut targets = Vec::new();
@@ -166,12 +178,7 @@ fn find(release: &Signed) -> Result<SignedOffer, Failure> {
     let Some(hub) = &release.destination.hub else {
         return Err(Failure::usage("which hub has the signed releases? Say it with --hub"));
     };
-    let unreadable =
-        |error| Failure::new(Exit::Usage, format!("cannot read {}: {error}", release.root.display()));
-    let root = std::fs::read(&release.root).map_err(unreadable)?;
-    let hub = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
-    let state = tempfile::tempdir()?;
-    let client = TrustClient::open(&root, state.path(), Source::of_hub(&hub, "trust")?)?;
+    let (client, _state) = new_node(&release.root, hub)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let offers = runtime.block_on(async {
         let mut fresh = client.refresh(&Clocks::read()).await?;
@@ -187,7 +194,7 @@ fn find(release: &Signed) -> Result<SignedOffer, Failure> {
 
 /// Changes what is chosen of a release.
 fn change(named: &Named, change: impl Fn(&mut Choice, i64), output: &Output) -> super::Outcome {
-    let directory = named.access.open()?;
+    let directory = open(&named.access)?;
     let (prefix, suffix) = (format!("{}/", named.run_mode), format!(":v{}.flist", named.version));
     let now = Timestamp::now().as_second();
     let mut targets = Vec::new();
@@ -220,22 +227,53 @@ fn sign(
         directory.add_targets(RoleName::Targets, targets, &mut signers, Timestamp::now())?;
     let sent = if outcome.waiting.is_empty() { destination.send_as("director", directory)? } else { None };
     output.done(&outcome_json(&outcome), || {
-        let chosen: Vec<String> =
-            targets.iter().map(|(path, .., choice)| format!("{path}: {choice}\n")).collect();
+        let chosen: Vec<String> = targets.iter().map(|(path, .., choice)| shown(path, choice)).collect();
         format!("{}{}", chosen.concat(), outcome_text(directory, &outcome, sent))
     })
 }
 
 fn status(access: &TrustAccess, output: &Output) -> super::Outcome {
-    let directory = access.open()?;
+    let directory = open(access)?;
     let mut chosen = serde_json::Map::new();
     for (path, target) in directory.targets(RoleName::Targets)? {
         chosen.insert(path, serde_json::to_value(choice_of(&target)?)?);
     }
     output.data(&json!({"chosen": chosen}), || match chosen.is_empty() {
         true => "nothing is chosen for anybody\n".to_owned(),
-        false => chosen.iter().map(|(path, choice)| format!("{path}: {choice}\n")).collect(),
+        false => chosen.iter().map(|(path, choice)| shown(path, choice)).collect(),
     })
+}
+
+/// The director's repository; the one of the releases is no place for its choices.
+fn open(access: &TrustAccess) -> Result<TrustDirectory, Failure> {
+    let directory = access.open()?;
+    match directory.is_directors()? {
+        true => Ok(directory),
+        false => Err(Failure::usage(format!(
+            "{} is the repository of the releases, not a director's; name that one with --dir",
+            directory.path().display()
+        ))),
+    }
+}
+
+/// A line for people.
+fn shown(path: &str, choice: &Value) -> String {
+    let Ok(Choice { rules, paused, aborted }) = serde_json::from_value(choice.clone()) else {
+        return format!("{path}: {choice}\n");
+    };
+    let time = |second| Timestamp::from_second(second).map_or(second.to_string(), |time| time.to_string());
+    let rule = |rule: &Rule| match rule {
+        Rule::Node(node) => format!("node {node}"),
+        Rule::Group(group) => format!("group {group}"),
+        Rule::Wave(Wave { start, seconds, percent }) => {
+            let end = start.saturating_add(i64::from(*seconds));
+            format!("{percent} of 100 nodes, from {} to {}", time(*start), time(end))
+        }
+    };
+    let mut parts: Vec<String> = rules.iter().map(rule).collect();
+    parts.extend(paused.map(|paused| format!("paused: waves stand still since {}", time(paused))));
+    parts.extend(aborted.then(|| "called off: nobody else gets it, until it is chosen anew".to_owned()));
+    format!("{path}: {}\n", parts.join("; "))
 }
 
 fn choice_of(target: &Value) -> Result<Choice, Failure> {

@@ -33,6 +33,11 @@ impl TokenAccess {
     }
 }
 
+/// A version on the command line.
+pub(super) fn version(text: &str) -> Result<semver::Version, String> {
+    text.parse().map_err(|_| "a version has three numbers, such as 1.0.0 or 1.2.0-rc.1".to_owned())
+}
+
 /// Which hub, and what it lets one change.
 #[derive(clap::Args)]
 pub(super) struct HubAccess {

@@ -182,7 +182,7 @@ impl Report {
         found.extend(packages.findings(&units.files, &placed));
         found.retain(|finding| !known.contains(finding) || is_of(finding, &units, &placed));
         let mut found = without_repeats(found);
-        found.extend(entries::findings(&layered));
+        found.extend(entries::findings(&layered)?);
         let ships_units = units.files.values().any(|file| placed.contains(file));
         if ships_units && !units.files.contains_key("identityd") {
             let message = "there is no unit identityd; a node that boots from this is never upgraded";

@@ -12,7 +12,7 @@ use flist::publish::{Publication, Published, PublishedTag, ask, publish, publish
 use serde_json::json;
 
 use super::failure::Failure;
-use super::hub_access::HubAccess;
+use super::hub_access::{HubAccess, version};
 use super::lint::Gate;
 use super::output::{Output, counted, counted_entries};
 use super::trust::{ConditionOptions, TrustAccess, outcome_json, outcome_text};
@@ -70,10 +70,6 @@ const EXAMPLES: &str = "Examples:
   flist publish --hub http://127.0.0.1:8080 --repo tf-zos --name zos --version 1.0.0 --run-mode prod --sign --dir trust ./app
   flist publish --hub https://hub.example --token-file ~/.hub-token --repo tf-zos --name zos --version 1.1.0 ./app";
 
-fn version(text: &str) -> Result<semver::Version, String> {
-    text.parse().map_err(|_| "a version has three numbers, such as 1.0.0 or 1.2.0-rc.1".to_owned())
-}
-
 pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     let Arguments { access, trust, conditions, gate, run_mode, sign, .. } = arguments;
     let what = What::of(arguments.name, arguments.directories)?;
@@ -103,7 +99,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
                 signing.finish_flist(&access, &publication, &name, &conditions, &mut published)
             };
             let signed = signing.map(finish).transpose()?;
-            (as_json(&published), text(&published, publication.replace), signed)
+            (as_json(&published), text(&published, publication.replace, sign), signed)
         }
         What::Several(packages) => {
             let mut published = publish_tag(&publication, &packages, &progress).map_err(failed)?;
@@ -111,16 +107,17 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
             let finish =
                 |signing: Signing| signing.finish_tag(&access, &publication, &conditions, &mut published);
             let signed = signing.map(finish).transpose()?;
-            (tag_as_json(&published), tag_text(&published), signed)
+            (tag_as_json(&published), tag_text(&published, sign), signed)
         }
     };
     if let Some(Signed { outcome, .. }) = &signed {
         json["signed"] = outcome_json(outcome);
     }
     output.done(&json, || match &signed {
-        Some(Signed { directory, outcome }) => {
+        Some(Signed { directory, outcome, later }) => {
             let sent = outcome.waiting.is_empty().then_some(outcome.versions.len());
-            format!("{text}\n{}", outcome_text(directory, outcome, sent))
+            let later = later.as_ref().map(|link| format!("; and when it is published: {link}"));
+            format!("{text}\n{}{}", outcome_text(directory, outcome, sent), later.unwrap_or_default())
         }
         None => text,
     })
@@ -172,10 +169,11 @@ fn tag_as_json(PublishedTag { tag, link, packages }: &PublishedTag) -> serde_jso
     json!({"tag": tag.to_string(), "link": link.as_ref().map(ToString::to_string), "packages": packages})
 }
 
-fn tag_text(PublishedTag { tag, link, packages }: &PublishedTag) -> String {
+fn tag_text(PublishedTag { tag, link, packages }: &PublishedTag, signing: bool) -> String {
     let mut text: String = packages.values().map(|published| counts(published) + "\n").collect();
     let link = match link {
         Some(link) => format!("{link} now points to {tag}"),
+        None if signing => format!("no taglink leads to {tag} yet, because signatures are missing"),
         None => format!("no run mode was given, so no taglink leads to {tag} yet"),
     };
     text.push_str(&link);
@@ -196,9 +194,10 @@ fn as_json(Published { flist, link, entries, summary, length, sha256 }: &Publish
     })
 }
 
-fn text(published: &Published, replaced: bool) -> String {
+fn text(published: &Published, replaced: bool, signing: bool) -> String {
     let link = match &published.link {
         Some(link) => format!("{link} now points to it"),
+        None if signing => "no link was moved, because signatures are missing".to_owned(),
         None if replaced => "whatever links to it leads to this content now".to_owned(),
         None => "no run mode was given, so no link leads to it yet".to_owned(),
     };

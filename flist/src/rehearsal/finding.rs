@@ -61,6 +61,8 @@ pub enum Code {
     WorldWritable,
     /// A file that runs with the rights of its owner or group.
     SetUid,
+    /// A key that signs releases.
+    SigningKey,
     /// A package description that is not usable.
     PackageInvalid,
     /// The program of a hook, a migration or an inverse is not there.

@@ -3,8 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use flist::hub::RunMode;
 use flist::trust::Verdict;
-use flist::trust::repository::{RepositoryError, RoleName, SecretKey, Signers};
+use flist::trust::repository::{RepositoryError, RoleName, SecretKey, SignedRelease, Signers};
 
 use crate::forge::next;
 use crate::rig::{DAY, Node, Repo, TODAY, at, passphrase};
@@ -121,9 +122,20 @@ async fn below_the_threshold_a_change_waits_and_nothing_is_served() {
         .unwrap();
     assert!(staged.waiting.iter().any(|waiting| waiting.role == RoleName::Root && waiting.signed == 1));
     assert_eq!(repo.trust.served().unwrap(), before);
-    // Meanwhile nothing else can be changed.
-    let other = repo.trust.refresh(&[], &mut repo.signers(), at(TODAY));
+    // Meanwhile nodes get what does not need those who are missing: the news that nothing is kept from them, and
+    // releases of other roles. What would have to wait beside it cannot be changed.
+    repo.refresh(TODAY + DAY);
+    let dev = SignedRelease { run_mode: RunMode::Dev, ..Repo::release_of("7.0.0") };
+    let dev = repo.trust.release(&dev, &mut repo.signers(), at(TODAY + DAY)).unwrap();
+    assert!(dev.waiting.is_empty(), "{dev:?}");
+    let other = repo.trust.refresh(&[role("root")], &mut repo.signers(), at(TODAY));
     assert!(matches!(other, Err(RepositoryError::Staged(_))));
+    std::fs::rename(&key_files(&repo, "qa")[0], elsewhere.path().join("qa.key")).unwrap();
+    let other = repo.trust.refresh(&[role("qa")], &mut repo.signers(), at(TODAY));
+    assert!(matches!(other, Err(RepositoryError::Staged(_))), "{other:?}");
+    let versions = repo.trust.states().unwrap();
+    let of = |name| versions.iter().find(|state| state.role == role(name)).unwrap().version;
+    assert_eq!((of("root"), of("dev"), of("qa"), of("timestamp")), (1, 2, 1, 4));
     // The second holder signs; then it is done.
     let directories = [elsewhere.path().to_owned(), repo.trust.keys()];
     let mut both = Signers::find(&directories, Some(passphrase())).unwrap();

@@ -1,7 +1,8 @@
 //! Lints of single entries of a flist.
 
 use flist::path::FlistPath;
-use flist::rehearsal::{Code, Conflict, Finding, Layered, Node};
+use flist::rehearsal::{Code, Conflict, Finding, FutureRoot, Layered, Node, RootError};
+use flist::trust::repository::is_key_file;
 
 /// Where Molt keeps its own files.
 const RESERVED: [&str; 4] = [".molt", ".molt-root", "var/lib/molt", "run/molt"];
@@ -9,8 +10,14 @@ const RESERVED: [&str; 4] = [".molt", ".molt-root", "var/lib/molt", "run/molt"];
 /// What is made anew at every boot, so that files of a release there are hidden or lost.
 const VOLATILE: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
+/// Longest file that can be a key, in bytes; they have about 360.
+const LONGEST_KEY: u64 = 4096;
+
 /// Everything to say of entries by themselves.
-pub(super) fn findings(layered: &Layered<'_>) -> Vec<Finding> {
+///
+/// # Errors
+/// A file cannot be read.
+pub(super) fn findings(layered: &Layered<'_>) -> Result<Vec<Finding>, RootError> {
     let mut findings: Vec<_> = layered.conflicts().map(conflict).collect();
     for (path, node) in layered.placed() {
         let about = |code, message: &str| Finding::about_path(code, path.clone(), message);
@@ -25,7 +32,11 @@ pub(super) fn findings(layered: &Layered<'_>) -> Vec<Finding> {
             let message = format!("what is in /{place} does not survive a boot; ship it elsewhere");
             findings.push(about(Code::Volatile, &message));
         }
-        if let Node::File { mode, .. } = node {
+        if let Node::File { mode, size } = node {
+            if is_key(layered, path, *size)? {
+                let message = "it is a key that signs releases, which everybody would get; take it out, make a new one in its place if it was published before";
+                findings.push(about(Code::SigningKey, message));
+            }
             if mode & 0o6000 != 0 {
                 findings.push(about(
                     Code::SetUid,
@@ -40,7 +51,13 @@ pub(super) fn findings(layered: &Layered<'_>) -> Vec<Finding> {
             }
         }
     }
-    findings
+    Ok(findings)
+}
+
+/// Whether it is a key, sealed or not; only files that are named as keys are read.
+fn is_key(layered: &Layered<'_>, path: &FlistPath, size: u64) -> Result<bool, RootError> {
+    let named = path.name().ends_with(b".key");
+    Ok(named && size <= LONGEST_KEY && is_key_file(&layered.read(path, 0, LONGEST_KEY as usize)?))
 }
 
 fn is_in(path: &FlistPath, place: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use flist::hub::{FlistName, HubClient, Packages, RunMode, TaglinkName};
 use flist::publish::{Publication, Published, PublishedTag};
-use flist::trust::repository::{Outcome, SignedFlist, SignedRelease, Signers, TrustDirectory};
+use flist::trust::repository::{Outcome, RoleName, SignedFlist, SignedRelease, Signers, TrustDirectory};
 use jiff::Timestamp;
 
 use crate::cli::failure::Failure;
@@ -20,12 +20,16 @@ pub(super) struct Signing {
 pub(super) struct Signed {
     pub(super) directory: TrustDirectory,
     pub(super) outcome: Outcome,
+    /// The command that moves the link, where that has to wait for signatures.
+    pub(super) later: Option<String>,
 }
 
 impl Signing {
     pub(super) fn open(trust: &TrustAccess, run_mode: RunMode) -> Result<Self, Failure> {
         let directory = trust.open()?;
-        Ok(Self { signers: trust.signers(&directory)?, directory, run_mode })
+        let mut signers = trust.signers(&directory)?;
+        directory.unseal(RoleName::Mode(run_mode), &mut signers)?;
+        Ok(Self { signers, directory, run_mode })
     }
 
     /// Signs a flist that was published, sends the metadata, and moves the link; not before enough have signed.
@@ -39,7 +43,7 @@ impl Signing {
     ) -> Result<Signed, Failure> {
         let link = FlistName::channel_link(&publication.repo, name, self.run_mode.hub_name())?;
         let flists = vec![signed_flist(published.flist.package(), published)];
-        let signed = self.sign(publication, link.to_string(), flists, conditions)?;
+        let mut signed = self.sign(publication, link.to_string(), flists, conditions)?;
         if signed.outcome.waiting.is_empty() {
             let flist = published.flist.clone();
             access.run(async |client: HubClient| {
@@ -47,6 +51,8 @@ impl Signing {
                 Ok(client.link_to(&link, &flist).await?)
             })?;
             published.link = Some(link);
+        } else {
+            signed.later = Some(format!("flist link {link} {}", published.flist));
         }
         Ok(signed)
     }
@@ -68,7 +74,7 @@ impl Signing {
             .chain(last)
             .map(|(package, published)| signed_flist(package, published))
             .collect();
-        let signed = self.sign(publication, link.to_string(), flists, conditions)?;
+        let mut signed = self.sign(publication, link.to_string(), flists, conditions)?;
         if signed.outcome.waiting.is_empty() {
             let tag = published.tag.clone();
             access.run(async |client: HubClient| {
@@ -76,6 +82,8 @@ impl Signing {
                 Ok(client.put_taglink(&link, &tag).await?)
             })?;
             published.link = Some(link);
+        } else {
+            signed.later = Some(format!("flist link {link} {}", published.tag));
         }
         Ok(signed)
     }
@@ -95,7 +103,7 @@ impl Signing {
             conditions: conditions.conditions(),
         };
         let outcome = self.directory.release(&release, &mut self.signers, Timestamp::now())?;
-        Ok(Signed { directory: self.directory, outcome })
+        Ok(Signed { directory: self.directory, outcome, later: None })
     }
 }
 

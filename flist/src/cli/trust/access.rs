@@ -1,11 +1,13 @@
 //! Which repository, with which keys, and where its metadata is sent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use flist::exit::Exit;
 use flist::hub::HubClient;
-use flist::trust::Source;
 use flist::trust::repository::{Outcome, RoleName, Signers, TrustDirectory, Waiting};
+use flist::trust::{Source, TrustClient, TrustError};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::cli::failure::Failure;
 use crate::cli::hub_access::TokenAccess;
@@ -97,6 +99,24 @@ pub(in crate::cli) async fn send(
     Ok(sent)
 }
 
+/// A client as new nodes with this root file have it, with nothing remembered but for as long as the directory is there.
+pub(in crate::cli) fn new_node(root: &Path, hub: &str) -> Result<(TrustClient, TempDir), Failure> {
+    let shown = root.display();
+    let unreadable = |error| Failure::new(Exit::Usage, format!("cannot read {shown}: {error}"));
+    let content = std::fs::read(root).map_err(unreadable)?;
+    let hub = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
+    let state = tempfile::tempdir()?;
+    let client = TrustClient::open(&content, state.path(), Source::of_hub(&hub, "trust")?);
+    let client = client.map_err(|error| match error {
+        TrustError::BadRoot(why) => Failure::new(
+            Exit::Usage,
+            format!("{shown} is no root of trust, such as trust/root.json is: {why}"),
+        ),
+        error => Failure::from(error),
+    })?;
+    Ok((client, state))
+}
+
 /// What a change came to, for programs.
 pub(in crate::cli) fn outcome_json(outcome: &Outcome) -> Value {
     let versions = |(role, version): &(RoleName, u64)| (role.to_string(), Value::from(*version));
@@ -119,7 +139,10 @@ pub(in crate::cli) fn outcome_text(
     sent: Option<usize>,
 ) -> String {
     if outcome.versions.is_empty() && outcome.waiting.is_empty() {
-        return "nothing has changed".to_owned();
+        return match sent {
+            Some(sent @ 1..) => format!("nothing has changed\nsent to the hub: {sent} files that it lacked"),
+            _ => "nothing has changed".to_owned(),
+        };
     }
     let versions: Vec<String> =
         outcome.versions.iter().map(|(role, version)| format!("{role} version {version}")).collect();
@@ -132,23 +155,24 @@ pub(in crate::cli) fn outcome_text(
             "not published yet, because signatures are missing: {}\n",
             versions.join(", ")
         ));
-        for Waiting { role, signed, needed, missing } in &outcome.waiting {
+        let line = |Waiting { role, signed, needed, missing }: &Waiting| {
             let ids: Vec<&str> = missing.iter().map(|id| &id[..id.len().min(12)]).collect();
-            text.push_str(&format!(
-                "  {role}: {signed} of {needed} have signed; able to sign: {}\n",
-                ids.join(", ")
-            ));
-        }
-        let staged = directory.staged();
+            format!("  {role}: {signed} of {needed} have signed; able to sign: {}\n", ids.join(", "))
+        };
+        let mut lines: Vec<String> = outcome.waiting.iter().map(line).collect();
+        // A new root needs the signatures of the old one too, which mostly are the same.
+        lines.dedup();
+        text.push_str(&lines.concat());
+        let (directory, staged) = (directory.path().display(), directory.staged());
         text.push_str(&format!(
-            "next: take {} to whoever holds these keys, and run there: flist trust sign --dir {} --keys DIR",
+            "next: take a copy of {directory} without its keys to whoever holds these; run there: flist trust sign --dir {directory} --keys DIR; and bring {} back, to run the same here",
             staged.display(),
-            directory.path().display()
         ));
         return text;
     }
     text.push_str(&format!("signed {}\n", versions.join(", ")));
     text.push_str(&match sent {
+        Some(sent) if directory.is_directors().unwrap_or(false) => format!("sent to the hub: {sent} files"),
         Some(sent) => format!("sent to the hub: {sent} files; see what nodes make of it: flist trust check"),
         None => format!("next: copy {} to where nodes read it, or use --hub", directory.metadata().display()),
     });

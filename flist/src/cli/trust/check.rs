@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use flist::exit::Exit;
-use flist::hub::{HubClient, RunMode};
+use flist::hub::RunMode;
 use flist::trust::clock::Clocks;
-use flist::trust::{Source, TrustClient};
 use serde_json::json;
 
+use super::access::new_node;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 
@@ -33,23 +33,24 @@ const EXAMPLES: &str = "Examples:
   flist trust check --hub https://hub.example --root /etc/molt/root.json --run-mode prod --json";
 
 pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome {
-    let unreadable =
-        |error| Failure::new(Exit::Usage, format!("cannot read {}: {error}", arguments.root.display()));
-    let root = std::fs::read(&arguments.root).map_err(unreadable)?;
-    let hub = HubClient::new(&arguments.hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
-    let state = tempfile::tempdir()?;
-    let client = TrustClient::open(&root, state.path(), Source::of_hub(&hub, "trust")?)?;
+    let (client, _state) = new_node(&arguments.root, &arguments.hub)?;
     let modes = arguments
         .run_mode
         .map_or(vec![RunMode::Dev, RunMode::Test, RunMode::Prod, RunMode::Qa], |mode| vec![mode]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (expires, releases) = runtime.block_on(async {
+    let checked = runtime.block_on(async {
         let mut fresh = client.refresh(&Clocks::read()).await?;
         let mut releases = Vec::new();
         for mode in modes {
             releases.extend(fresh.releases(mode).await?);
         }
         Ok::<_, Failure>((fresh.expires(), releases))
+    });
+    let (expires, releases) = checked.map_err(|mut failure| {
+        if failure.exit == Exit::NotFound {
+            failure.remedy = Some("send the metadata to this hub: flist trust refresh --hub".to_owned());
+        }
+        failure
     })?;
     let shown: Vec<_> = releases
         .iter()

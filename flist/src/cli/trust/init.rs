@@ -42,6 +42,8 @@ pub(in crate::cli) fn director(arguments: Arguments, output: &Output) -> crate::
     init(arguments, Plan::director(), "director.json", output)
 }
 
+const OFFLINE: &str = "take the keys of all roles but snapshot and timestamp to other media, and use them with --keys; a director's targets key stays";
+
 fn init(arguments: Arguments, plan: Plan, name: &str, output: &Output) -> crate::cli::Outcome {
     let plan = arguments.roles.into_iter().fold(plan, Plan::with);
     let lifetimes = Lifetimes { timestamp: arguments.timestamp_days, ..Lifetimes::default() };
@@ -51,7 +53,7 @@ fn init(arguments: Arguments, plan: Plan, name: &str, output: &Output) -> crate:
         TrustDirectory::init(&arguments.dir, settings, &plan, &passphrase, Timestamp::now())?;
     output.done(&outcome_json(&outcome), || {
         format!(
-            "{}\nput {} into the base image of the nodes, as /etc/molt/{name}",
+            "{}\nput {} into the base image of the nodes, as /etc/molt/{name}\n{OFFLINE}",
             outcome_text(&directory, &outcome, None),
             directory.root().display()
         )

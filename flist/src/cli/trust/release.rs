@@ -1,13 +1,14 @@
 //! `flist trust release` and `flist trust withdraw`
 
 use flist::exit::Exit;
-use flist::hub::{Download, FlistName, HubClient, MAX_FLIST, RunMode, Sha256};
+use flist::hub::{Channel, Download, FlistName, HubClient, MAX_FLIST, RunMode, Sha256};
 use flist::trust::repository::{Conditions, SignedFlist, SignedRelease};
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::access::{Destination, TrustAccess, outcome_json, outcome_text};
 use crate::cli::failure::Failure;
+use crate::cli::hub_access::version;
 use crate::cli::output::Output;
 
 /// On which nodes a release may be installed.
@@ -54,9 +55,9 @@ pub(super) struct Arguments {
     run_mode: RunMode,
     /// The channel that they follow: <repo>/<name>:<run mode>:latest.flist, or <repo>/<run mode>
     #[arg(long)]
-    channel: String,
+    channel: Channel,
     /// The version of the release, three numbers: 1.0.0
-    #[arg(long)]
+    #[arg(long, value_parser = version)]
     version: semver::Version,
     #[command(flatten)]
     conditions: ConditionOptions,
@@ -73,6 +74,12 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> crate::cli::Outcome 
     let Some(hub) = &arguments.destination.hub else {
         return Err(Failure::usage("which hub has the flists? Say it with --hub"));
     };
+    let (channel, run_mode) = (&arguments.channel, arguments.run_mode);
+    if let Some(other) = followed_by(channel).filter(|other| *other != run_mode) {
+        output.note(&format!(
+            "WARNING: {channel} is what nodes of run mode {other} follow; those of {run_mode} get this only where they are told to follow it"
+        ));
+    }
     let client = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut flists = Vec::new();
@@ -83,6 +90,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> crate::cli::Outcome 
         output.note(&format!("{}: {} bytes, SHA-256 {}", flist.flist, flist.length, flist.sha256));
     }
     let Arguments { access, destination, run_mode, channel, version, conditions, .. } = arguments;
+    let channel = channel.to_string();
     let release = SignedRelease { run_mode, channel, version, flists, conditions: conditions.conditions() };
     let directory = access.open()?;
     let outcome = directory.release(&release, &mut access.signers(&directory)?, Timestamp::now())?;
@@ -97,6 +105,15 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> crate::cli::Outcome 
             outcome_text(&directory, &outcome, sent)
         )
     })
+}
+
+/// The run mode whose nodes follow a channel by themselves, if its name says so.
+fn followed_by(channel: &Channel) -> Option<RunMode> {
+    match channel {
+        Channel::Flist(name) => name.stem().strip_suffix(":latest")?.rsplit(':').next()?.parse().ok(),
+        Channel::Taglink(name) => name.name().parse().ok(),
+        Channel::Tag(_) => None,
+    }
 }
 
 async fn look_at(client: &HubClient, text: &str) -> Result<SignedFlist, Failure> {
@@ -129,8 +146,9 @@ pub(super) struct Withdrawal {
     run_mode: RunMode,
     /// The channel
     #[arg(long)]
-    channel: String,
+    channel: Channel,
     /// The version
+    #[arg(value_parser = version)]
     version: semver::Version,
 }
 
@@ -142,7 +160,8 @@ pub(super) fn withdraw(arguments: Withdrawal, output: &Output) -> crate::cli::Ou
     let Withdrawal { access, destination, run_mode, channel, version } = arguments;
     let directory = access.open()?;
     let mut signers = access.signers(&directory)?;
-    let outcome = directory.withdraw(run_mode, &channel, &version, &mut signers, Timestamp::now())?;
+    let outcome =
+        directory.withdraw(run_mode, &channel.to_string(), &version, &mut signers, Timestamp::now())?;
     let sent = if outcome.waiting.is_empty() { destination.send(&directory)? } else { None };
     output.done(&outcome_json(&outcome), || outcome_text(&directory, &outcome, sent))
 }

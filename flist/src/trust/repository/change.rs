@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::change_lock::ChangeLock;
 use super::directory::{Settings, TrustDirectory};
 use super::envelope::{Envelope, Signatories};
 use super::key::{Passphrase, PublicKey, SecretKey};
@@ -47,6 +48,10 @@ pub(super) struct Change {
     pub(super) roles: BTreeMap<RoleName, Envelope>,
     /// What has a new version.
     pub(super) changed: BTreeSet<RoleName>,
+    /// What waits for signatures of another change, and so cannot be a part of this one.
+    pub(super) staged: BTreeSet<RoleName>,
+    /// Keeps others from changing the repository meanwhile.
+    pub(super) _lock: ChangeLock,
 }
 
 impl TrustDirectory {
@@ -62,6 +67,7 @@ impl TrustDirectory {
         now: Timestamp,
     ) -> Result<(Self, Outcome), RepositoryError> {
         let directory = Self::create(path, settings)?;
+        let lock = directory.lock()?;
         let mut new_keys = Vec::new();
         let mut keys: BTreeMap<RoleName, Vec<PublicKey>> = BTreeMap::new();
         for RolePlan { role, keys: count, .. } in plan.roles.iter().copied() {
@@ -76,6 +82,8 @@ impl TrustDirectory {
             before: BTreeMap::new(),
             roles: begun(plan, &keys),
             changed: BTreeSet::new(),
+            staged: BTreeSet::new(),
+            _lock: lock,
         };
         change.changed = change.roles.keys().copied().collect();
         let directory = change.directory.clone();
@@ -116,6 +124,19 @@ impl TrustDirectory {
             _ => Some(Signatories::of_root(signed, role.as_str())),
         };
         Ok(keys.map(|keys| keys.keys.into_keys().collect()).unwrap_or_default())
+    }
+
+    /// Opens the key files that are needed to change a role, so that a wrong passphrase is found before anything is done.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    pub fn unseal(&self, role: RoleName, signers: &mut Signers) -> Result<(), RepositoryError> {
+        for role in [role, RoleName::Snapshot, RoleName::Timestamp] {
+            for id in self.key_ids(role)? {
+                signers.unseal(&id).map_err(|source| RepositoryError::Sign { role, source })?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds keys to a role, removes those whose ids begin so, and sets its threshold, all in one.
@@ -212,6 +233,7 @@ impl TrustDirectory {
     /// # Errors
     /// [`RepositoryError`].
     pub fn sign(&self, signers: &mut Signers, now: Timestamp) -> Result<Outcome, RepositoryError> {
+        let lock = self.lock()?;
         let staged = self.load_staged()?;
         if staged.is_empty() {
             return Err(RepositoryError::NothingStaged(self.staged()));
@@ -220,16 +242,23 @@ impl TrustDirectory {
         let mut roles = before.clone();
         roles.extend(staged.clone());
         let changed = staged.keys().copied().collect();
-        let change = Change { directory: self.clone(), before, roles, changed };
+        let staged = BTreeSet::new();
+        let change = Change { directory: self.clone(), before, roles, changed, staged, _lock: lock };
         change.finish(signers, now)
     }
 
     fn begin(&self) -> Result<Change, RepositoryError> {
-        if !self.load_staged()?.is_empty() {
-            return Err(RepositoryError::Staged(self.staged()));
-        }
+        let lock = self.lock()?;
+        let staged = self.load_staged()?.into_keys().collect();
         let before = self.load()?;
-        Ok(Change { directory: self.clone(), roles: before.clone(), before, changed: BTreeSet::new() })
+        Ok(Change {
+            directory: self.clone(),
+            roles: before.clone(),
+            before,
+            changed: BTreeSet::new(),
+            staged,
+            _lock: lock,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::RepositoryError;
+use super::change_lock::ChangeLock;
 use super::envelope::Envelope;
 use super::roles::{MODES, RoleName};
 
@@ -102,6 +103,9 @@ impl TrustDirectory {
         if path.join("settings.json").exists() {
             return Err(RepositoryError::Exists(path.to_owned()));
         }
+        if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(RepositoryError::NotEmpty(path.to_owned()));
+        }
         let directory = Self { path: path.to_owned(), settings };
         for (path, mode) in
             [(path.to_owned(), 0o755), (directory.keys(), 0o700), (directory.metadata(), 0o755)]
@@ -110,6 +114,11 @@ impl TrustDirectory {
             made.map_err(|source| RepositoryError::File { action: "make", path, source })?;
         }
         Ok(directory)
+    }
+
+    /// Keeps others from changing the repository.
+    pub(super) fn lock(&self) -> Result<ChangeLock, RepositoryError> {
+        ChangeLock::take(&self.path)
     }
 
     /// Writes the settings.
@@ -229,12 +238,20 @@ impl TrustDirectory {
                 write(&self.root(), &envelope.to_bytes())?;
             }
         }
-        match fs::remove_dir_all(self.staged()) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(RepositoryError::File { action: "remove", path: self.staged(), source })
+        // Another change may go on waiting there.
+        let left = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty)
+        };
+        let staged = roles.iter().map(|(role, envelope)| role.versioned(envelope.version()));
+        let removed = staged.map(|name| self.staged().join(name)).map(|path| (fs::remove_file(&path), path));
+        for (removed, path) in removed.chain([self.staged()].map(|path| (fs::remove_dir(&path), path))) {
+            if let Err(source) = removed
+                && !left(&source)
+            {
+                return Err(RepositoryError::File { action: "remove", path, source });
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 

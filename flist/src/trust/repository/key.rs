@@ -251,6 +251,11 @@ impl KeyFile {
     }
 }
 
+/// Whether this is what is in a key file, however the file is named.
+pub fn is_key_file(content: &[u8]) -> bool {
+    serde_json::from_slice::<KeyFile>(content).is_ok()
+}
+
 /// The public half of the key in a file, which needs no passphrase.
 ///
 /// # Errors

@@ -5,12 +5,14 @@
 //! DIR/keys/<role>-<id>.key   sealed keys; they may lie elsewhere, and those of root and targets should
 //! DIR/metadata/              what is served: 1.root.json … timestamp.json
 //! DIR/staged/                the next versions, while signatures are missing
+//! DIR/.lock                  held while something is changed
 //! ```
 //!
 //! A change is made in memory as a whole, signed with the keys that are at hand, and written in an order in which
 //! whoever reads meanwhile finds the old state or the new one: timestamp last.
 
 mod change;
+mod change_lock;
 mod directory;
 mod envelope;
 mod key;
@@ -24,7 +26,7 @@ use std::path::PathBuf;
 
 pub use change::{Outcome, Waiting};
 pub use directory::{Lifetimes, RoleState, Settings, TrustDirectory};
-pub use key::{KeyError, Passphrase, PublicKey, ROUNDS, SecretKey, public_of};
+pub use key::{KeyError, Passphrase, PublicKey, ROUNDS, SecretKey, is_key_file, public_of};
 pub use release::{Conditions, SignedFlist, SignedRelease};
 pub use roles::{Plan, RoleName, RoleNameError, RolePlan};
 pub use signer::{SignerError, Signers};
@@ -56,8 +58,26 @@ pub enum RepositoryError {
     #[error("there is no trust repository in {0}; make one with: flist trust init")]
     None(PathBuf),
     /// There is one already.
-    #[error("there is a trust repository in {0} already")]
+    #[error("there is a trust repository in {0} already; choose another directory")]
     Exists(PathBuf),
+    /// There is something else already, which would lie beside the keys.
+    #[error("{0} is not empty; make the trust repository in a new directory")]
+    NotEmpty(PathBuf),
+    /// It is a director's.
+    #[error("{0} is a director's repository, which signs no releases; name the other one with --dir")]
+    Directors(PathBuf),
+    /// A flist belongs to another release.
+    #[error(
+        "{flist} is signed as a part of version {version} of {channel}, which would be lost; publish it for this release under another name, or take that one back first: flist trust withdraw"
+    )]
+    Taken {
+        /// The flist.
+        flist: String,
+        /// The version of the other release.
+        version: semver::Version,
+        /// Its channel.
+        channel: String,
+    },
     /// Something cannot be signed.
     #[error("cannot be put into the form that is signed")]
     Canonical(#[source] sigstore_tuf::Error),
@@ -105,9 +125,12 @@ pub enum RepositoryError {
         /// Its id.
         id: String,
     },
-    /// Changes are waiting for signatures.
+    /// Another command changes it.
+    #[error("another command is changing the trust repository in {0}; try again when it has ended")]
+    Busy(PathBuf),
+    /// Changes of the same roles are waiting for signatures, or this one would have to wait beside others.
     #[error(
-        "changes are waiting for signatures in {0}; add them with: flist trust sign, or give the changes up by removing that directory"
+        "changes are waiting for signatures in {0}, and this one cannot be made before; add them with: flist trust sign, or give the changes up by removing that directory"
     )]
     Staged(PathBuf),
     /// Nothing is waiting for signatures.

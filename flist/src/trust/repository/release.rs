@@ -97,7 +97,29 @@ impl TrustDirectory {
         signers: &mut Signers,
         now: Timestamp,
     ) -> Result<Outcome, RepositoryError> {
-        self.add_targets(RoleName::Mode(release.run_mode), &release.targets(), signers, now)
+        if self.is_directors()? {
+            return Err(RepositoryError::Directors(self.path().to_owned()));
+        }
+        let role = RoleName::Mode(release.run_mode);
+        self.take_from_nobody(release, &self.targets(role)?)?;
+        self.add_targets(role, &release.targets(), signers, now)
+    }
+
+    /// A flist is signed as a part of one release only, so signing it for another one would take that away.
+    fn take_from_nobody(
+        &self,
+        release: &SignedRelease,
+        known: &BTreeMap<String, Value>,
+    ) -> Result<(), RepositoryError> {
+        for (path, ..) in release.targets() {
+            let claims = known.get(&path).and_then(|target| Claims::parse(target.get("custom")).ok());
+            if let Some(Claims { flist, version, channel, .. }) = claims
+                && (&version, &channel) != (&release.version, &release.channel)
+            {
+                return Err(RepositoryError::Taken { flist: flist.to_string(), version, channel });
+            }
+        }
+        Ok(())
     }
 
     /// Whether it is a director's: it delegates to no run mode.

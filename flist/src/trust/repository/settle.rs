@@ -70,6 +70,9 @@ impl Change {
         signers: &mut Signers,
         now: Timestamp,
     ) -> Result<Outcome, RepositoryError> {
+        if !self.staged.is_disjoint(&self.changed) {
+            return Err(RepositoryError::Staged(self.directory.staged()));
+        }
         let listing = [RoleName::Snapshot, RoleName::Timestamp];
         for role in self.changed.iter().filter(|role| !listing.contains(role)) {
             if let Some(envelope) = self.roles.get_mut(role) {
@@ -110,7 +113,10 @@ impl Change {
             .collect();
         match done {
             true => self.directory.publish(&new)?,
+            // What waits is one change, so that its holders see all of what they sign.
+            false if !self.staged.is_empty() => return Err(RepositoryError::Staged(self.directory.staged())),
             // Without anything that was decided, there is nothing to keep: the next attempt makes it again.
+            false if new.is_empty() => {}
             false => self.directory.stage(&new)?,
         }
         let versions = new.iter().map(|(role, envelope)| (*role, envelope.version())).collect();

@@ -49,7 +49,9 @@ pub enum SignerError {
         problem: String,
     },
     /// There are key files, but nothing that opens them.
-    #[error("key {id} is sealed; a passphrase is needed to sign with it")]
+    #[error(
+        "key {id} is sealed, and there is no terminal to ask for its passphrase on: use --passphrase-file"
+    )]
     NoPassphrase {
         /// Its id.
         id: String,
@@ -104,19 +106,25 @@ impl Signers {
     /// # Errors
     /// [`SignerError`].
     pub fn sign(&mut self, id: &str, bytes: &[u8]) -> Result<Vec<u8>, SignerError> {
-        let failed = |source| SignerError::Key { id: id.to_owned(), source };
-        if let Some(key) = self.opened.get(id) {
-            return Ok(key.sign(bytes));
+        self.unseal(id)?;
+        match self.opened.get(id) {
+            Some(key) => Ok(key.sign(bytes)),
+            None => run(self.commands.get(id).map_or(&[], Vec::as_slice), bytes),
         }
-        let Some(path) = self.files.get(id) else {
-            return run(self.commands.get(id).map_or(&[], Vec::as_slice), bytes);
-        };
+    }
+
+    /// Opens the key file of this id, if it has one.
+    ///
+    /// # Errors
+    /// [`SignerError`].
+    pub fn unseal(&mut self, id: &str) -> Result<(), SignerError> {
+        let Some(path) = self.files.get(id).filter(|_| !self.opened.contains_key(id)) else { return Ok(()) };
         let passphrase = self.passphrase.as_ref();
         let passphrase = passphrase.ok_or_else(|| SignerError::NoPassphrase { id: id.to_owned() })?;
+        let failed = |source| SignerError::Key { id: id.to_owned(), source };
         let key = SecretKey::open(path, passphrase).map_err(failed)?;
-        let signature = key.sign(bytes);
         self.opened.insert(id.to_owned(), key);
-        Ok(signature)
+        Ok(())
     }
 }
 
