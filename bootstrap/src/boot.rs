@@ -131,10 +131,18 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
     }
     // Nobody else has to wait while this one waits for the hub.
     drop(lock);
-    let choice = wait_for_choice(settings, &engine, reporter.as_ref()).await?;
-    let lock = take_lock(settings).await?;
-    let engine = open_engine(settings, &lock, 0)?;
-    engine.recover(&lock).await.map_err(BootError::State)?;
+    let (lock, engine, choice) = loop {
+        let choice = wait_for_choice(settings, &engine, reporter.as_ref()).await?;
+        let lock = take_lock(settings).await?;
+        let engine = open_engine(settings, &lock, 0)?;
+        engine.recover(&lock).await.map_err(BootError::State)?;
+        let Choice::Offered(release) = choice else { break (lock, engine, choice) };
+        // What was true without the lock may not be true with it.
+        match choose(&engine, settings.switches.hold, release)? {
+            Choice::Recorded { numbers, .. } if numbers.is_empty() => {}
+            choice => break (lock, engine, choice),
+        }
+    };
     let installed = match choice {
         Choice::Offered(release) => {
             let release = ReleaseTree::read(*release).map_err(|error| not_installed(settings, error))?;
@@ -254,7 +262,7 @@ async fn install(
         && error.is_judged()
     {
         // The next attempt takes another one.
-        let noted = Releases::load(&engine.state().releases()).judged_bad(release.id, &flist::report(error));
+        let noted = Releases::load(&StatePlace::of(settings)).judged_bad(release.id, &flist::report(error));
         if let Err(error) = noted {
             tracing::error!(error = %flist::report(&error), "the failure cannot be remembered");
         }
@@ -308,8 +316,9 @@ async fn wait_for_choice(
         let question = Question { channels: &settings.channels, installed: before.as_ref() };
         let (what, until, reason) = match offers.ask(question).await {
             Ok(Some(release)) => {
-                let state = StatePlace::of(settings).directory();
-                match choose(engine, &state, settings.switches.hold, Box::new(release))? {
+                // Opened anew: meanwhile others may have moved the state.
+                let engine = Engine::open(settings).map_err(BootError::State)?;
+                match choose(&engine, settings.switches.hold, Box::new(release))? {
                     Choice::Recorded { numbers, why } if numbers.is_empty() => {
                         let what = "another release, because nothing good is recorded of this channel";
                         (what, "the channel offers one".to_owned(), why)

@@ -86,5 +86,9 @@ mod tests {
         std::fs::write(dir.path().join(COPY), r#"{"holds": [{"release": "2.0.0"}]}"#).unwrap();
         assert!(held("{").is_some());
         assert_eq!(held("{}"), None);
+        // Nor does a file that cannot be read: EISDIR.
+        std::fs::remove_file(dir.path().join(FILE)).unwrap();
+        std::fs::create_dir(dir.path().join(FILE)).unwrap();
+        assert!(why_held(dir.path(), "2.0.0", &id).is_some());
     }
 }

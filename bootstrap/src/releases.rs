@@ -5,6 +5,7 @@
 //! [`MAX_ATTEMPTS`].
 
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use flist::hub::ReleaseId;
@@ -12,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::durable;
+use crate::state_place::StatePlace;
+
+/// Name of the file in the state directory.
+pub const FILE: &str = "releases.json";
 
 /// After so many attempts that did not end well a release is bad.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -26,13 +31,13 @@ const LONGEST_REASON: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot remember what became of release {release} in {path}")]
 pub struct ReleasesError {
-    /// The release.
-    pub release: ReleaseId,
+    /// The release's id, or the beginning of it.
+    pub release: String,
     /// The file.
     pub path: PathBuf,
     /// The system's answer.
     #[source]
-    pub source: std::io::Error,
+    pub source: io::Error,
 }
 
 /// What is known of one release.
@@ -87,18 +92,21 @@ impl Notes {
     }
 }
 
-/// The notes of all releases, kept in one file.
+/// The notes of all releases, kept in one file. Each change is made to what the file says at that time, while nobody
+/// else writes it: both programs, every command and the guardian do.
 #[derive(Debug)]
 pub struct Releases {
-    path: PathBuf,
+    place: StatePlace,
     notes: Notes,
 }
 
 impl Releases {
-    /// Reads the notes. A file that is damaged or not there means that nothing is known.
-    pub fn load(path: &Path) -> Self {
-        let notes = std::fs::read(path).ok().and_then(|bytes| Notes::parse(&bytes).ok());
-        Self { path: path.to_owned(), notes: notes.unwrap_or_default() }
+    /// Reads the notes. A file that is damaged, not there or not readable means that nothing is known.
+    pub fn load(place: &StatePlace) -> Self {
+        let notes = read(&place.directory().join(FILE)).inspect_err(|error| {
+            tracing::error!(%error, "nobody knows which releases have failed");
+        });
+        Self { place: place.clone(), notes: notes.unwrap_or_default() }
     }
 
     /// What is known of a release.
@@ -112,7 +120,7 @@ impl Releases {
     /// # Errors
     /// [`ReleasesError`].
     pub fn attempt(&mut self, release: ReleaseId) -> Result<(), ReleasesError> {
-        self.change(release, |note| {
+        self.note_down(release, |note| {
             note.attempts += 1;
             "the attempt was interrupted".clone_into(&mut note.reason);
         })
@@ -124,7 +132,7 @@ impl Releases {
     /// [`ReleasesError`].
     pub fn failed(&mut self, release: ReleaseId, reason: &str) -> Result<(), ReleasesError> {
         let reason = shortened(reason);
-        self.change(release, |note| note.reason = reason)
+        self.note_down(release, |note| note.reason = reason)
     }
 
     /// Says that the release itself did not do, and why: it is bad from now on.
@@ -133,7 +141,7 @@ impl Releases {
     /// [`ReleasesError`].
     pub fn judged_bad(&mut self, release: ReleaseId, reason: &str) -> Result<(), ReleasesError> {
         let reason = shortened(reason);
-        self.change(release, |note| {
+        self.note_down(release, |note| {
             note.attempts = note.attempts.max(1);
             note.judged = true;
             note.reason = reason;
@@ -145,7 +153,7 @@ impl Releases {
     /// # Errors
     /// [`ReleasesError`].
     pub fn excuse(&mut self, release: ReleaseId) -> Result<(), ReleasesError> {
-        self.change(release, |note| note.attempts = note.attempts.saturating_sub(1))
+        self.note_down(release, |note| note.attempts = note.attempts.saturating_sub(1))
     }
 
     /// Forgets a release: it was installed.
@@ -153,10 +161,7 @@ impl Releases {
     /// # Errors
     /// [`ReleasesError`].
     pub fn succeeded(&mut self, release: ReleaseId) -> Result<(), ReleasesError> {
-        match self.notes.releases.remove(&release) {
-            Some(_) => self.save(release),
-            None => Ok(()),
-        }
+        self.change(release, |notes| notes.releases.remove(&release).is_some())
     }
 
     /// Takes back what was counted against a release that is installed, because nobody came to note that its last
@@ -165,7 +170,11 @@ impl Releases {
     /// # Errors
     /// [`ReleasesError`].
     pub fn installed(&mut self, release: ReleaseId) -> Result<(), ReleasesError> {
-        if self.note(&release).is_some_and(|note| note.judged) { Ok(()) } else { self.succeeded(release) }
+        let gone = |notes: &mut Notes| {
+            let excused = notes.releases.get(&release).is_some_and(|note| !note.judged);
+            excused && notes.releases.remove(&release).is_some()
+        };
+        self.change(release, gone)
     }
 
     /// Forgets every release whose id begins with this text, so that each may be tried again; tells which.
@@ -173,42 +182,73 @@ impl Releases {
     /// # Errors
     /// [`ReleasesError`]; the file is as before then.
     pub fn forget(&mut self, id: &str) -> Result<Vec<ReleaseId>, ReleasesError> {
-        let matching =
-            self.notes.releases.keys().copied().filter(|release| release.to_string().starts_with(id));
-        let matching: Vec<ReleaseId> = matching.collect();
-        self.notes.releases.retain(|release, _| !matching.contains(release));
-        if let Some(first) = matching.first() {
-            self.save(*first)?;
-        }
-        Ok(matching)
+        let mut forgotten = Vec::new();
+        self.change(id, |notes| {
+            let ids = notes.releases.keys().copied();
+            forgotten = ids.filter(|release| release.to_string().starts_with(id)).collect();
+            notes.releases.retain(|release, _| !forgotten.contains(release));
+            !forgotten.is_empty()
+        })?;
+        Ok(forgotten)
     }
 
     /// Whether the file at this path can be understood; one that is not there can.
     pub fn is_readable(path: &Path) -> bool {
-        match std::fs::read(path) {
-            Ok(bytes) => Notes::parse(&bytes).is_ok(),
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-        }
+        read(path).is_ok()
     }
 
-    fn change(&mut self, release: ReleaseId, change: impl FnOnce(&mut Note)) -> Result<(), ReleasesError> {
-        let notes = &mut self.notes.releases;
-        let order = notes.values().map(|note| note.order).max().unwrap_or(0) + 1;
-        let note = notes.entry(release).or_default();
-        note.order = order;
-        change(note);
-        while notes.len() > MAX_NOTES {
-            let oldest = notes.iter().min_by_key(|(_, note)| note.order).map(|(id, _)| *id);
-            oldest.and_then(|id| notes.remove(&id));
-        }
-        self.save(release)
+    fn note_down(&mut self, release: ReleaseId, change: impl FnOnce(&mut Note)) -> Result<(), ReleasesError> {
+        self.change(release, |notes| {
+            let notes = &mut notes.releases;
+            let order = notes.values().map(|note| note.order).max().unwrap_or(0) + 1;
+            let note = notes.entry(release).or_default();
+            note.order = order;
+            change(note);
+            while notes.len() > MAX_NOTES {
+                let oldest = notes.iter().min_by_key(|(_, note)| note.order).map(|(id, _)| *id);
+                oldest.and_then(|id| notes.remove(&id));
+            }
+            true
+        })
     }
 
-    fn save(&self, release: ReleaseId) -> Result<(), ReleasesError> {
-        let failed = |source| ReleasesError { release, path: self.path.clone(), source };
-        let json = serde_json::to_vec_pretty(&self.notes).map_err(|error| failed(error.into()))?;
-        durable::replace(&self.path, &json, 0o600).map_err(failed)
+    /// Changes what the file says now; `change` tells whether there is something to write. What was noted counts in
+    /// this process also where it cannot be written.
+    fn change(
+        &mut self,
+        release: impl ToString,
+        change: impl FnOnce(&mut Notes) -> bool,
+    ) -> Result<(), ReleasesError> {
+        let Self { place, notes } = self;
+        let locked = place.write_lock();
+        let path = place.directory().join(FILE);
+        match read(&path) {
+            Ok(now) => *notes = now,
+            // What is damaged says nothing; what cannot be read now may be readable later.
+            Err(error) if error.kind() == ErrorKind::InvalidData => *notes = Notes::default(),
+            Err(source) => {
+                change(notes);
+                return Err(ReleasesError { release: release.to_string(), path, source });
+            }
+        }
+        if !change(notes) {
+            return Ok(());
+        }
+        let written = locked.and_then(|_lock| {
+            let json = serde_json::to_vec_pretty(notes)?;
+            durable::replace(&path, &json, 0o600)
+        });
+        written.map_err(|source| ReleasesError { release: release.to_string(), path, source })
     }
+}
+
+/// What a file says; nothing without one. `InvalidData` of one that is damaged.
+fn read(path: &Path) -> io::Result<Notes> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Notes::default()),
+        bytes => bytes?,
+    };
+    Notes::parse(&bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
 fn shortened(reason: &str) -> String {
@@ -226,58 +266,58 @@ mod tests {
     #[test]
     fn three_attempts_make_a_release_bad_until_it_succeeds() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("releases.json");
+        let place = StatePlace::fixed(dir.path());
         for _ in 0..MAX_ATTEMPTS {
-            let mut releases = Releases::load(&path);
+            let mut releases = Releases::load(&place);
             assert!(!releases.note(&id(1)).is_some_and(Note::is_bad));
             releases.attempt(id(1)).unwrap();
             releases.failed(id(1), "it crashed").unwrap();
         }
-        let mut releases = Releases::load(&path);
+        let mut releases = Releases::load(&place);
         assert!(releases.note(&id(1)).unwrap().is_bad());
         assert_eq!(releases.note(&id(1)).unwrap().reason, "it crashed");
         assert!(releases.note(&id(2)).is_none());
         releases.excuse(id(1)).unwrap();
         assert!(!releases.note(&id(1)).unwrap().is_bad());
         releases.installed(id(1)).unwrap();
-        assert!(Releases::load(&path).note(&id(1)).is_none());
+        assert!(Releases::load(&place).note(&id(1)).is_none());
         releases.installed(id(1)).unwrap();
     }
 
     #[test]
     fn a_release_that_was_judged_is_bad_at_once_until_it_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("releases.json");
-        let mut releases = Releases::load(&path);
+        let place = StatePlace::fixed(dir.path());
+        let mut releases = Releases::load(&place);
         releases.attempt(id(1)).unwrap();
         releases.judged_bad(id(1), "web is not well").unwrap();
-        let mut releases = Releases::load(&path);
+        let mut releases = Releases::load(&place);
         let note = releases.note(&id(1)).unwrap();
         assert_eq!((note.is_bad(), note.attempts, note.reason.as_str()), (true, 1, "web is not well"));
         releases.installed(id(1)).unwrap();
         assert!(releases.note(&id(1)).unwrap().is_bad());
         releases.forget("0101").unwrap();
         releases.attempt(id(1)).unwrap();
-        assert!(!Releases::load(&path).note(&id(1)).unwrap().is_bad());
+        assert!(!Releases::load(&place).note(&id(1)).unwrap().is_bad());
     }
 
     #[test]
     fn notes_of_the_first_version_are_understood() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("releases.json");
+        let (place, path) = (StatePlace::fixed(dir.path()), dir.path().join(FILE));
         let note = r#"{"attempts": 3, "reason": "it crashed", "order": 1}"#;
         std::fs::write(&path, format!("{{\"{}\": {note}}}", id(1))).unwrap();
-        assert!(Releases::load(&path).note(&id(1)).unwrap().is_bad());
+        assert!(Releases::load(&place).note(&id(1)).unwrap().is_bad());
     }
 
     #[test]
     fn what_a_newer_version_wrote_can_be_read_and_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("releases.json");
+        let (place, path) = (StatePlace::fixed(dir.path()), dir.path().join(FILE));
         let note = r#"{"attempts": 3, "reason": "it crashed", "order": 1, "since": [7]}"#;
         let newer = format!(r#"{{"schema": 2, "releases": {{"{}": {note}}}, "floor": {{"by": 1}}}}"#, id(1));
         std::fs::write(&path, newer).unwrap();
-        let mut releases = Releases::load(&path);
+        let mut releases = Releases::load(&place);
         assert!(releases.note(&id(1)).unwrap().is_bad() && Releases::is_readable(&path));
         releases.attempt(id(2)).unwrap();
         let written: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -288,15 +328,15 @@ mod tests {
     #[test]
     fn a_release_is_forgotten_by_the_beginning_of_its_id() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("releases.json");
-        let mut releases = Releases::load(&path);
+        let (place, path) = (StatePlace::fixed(dir.path()), dir.path().join(FILE));
+        let mut releases = Releases::load(&place);
         assert!(Releases::is_readable(&path));
         for number in [1, 2] {
             releases.attempt(id(number)).unwrap();
         }
         assert_eq!(releases.forget("0303").unwrap(), []);
         assert_eq!(releases.forget("0101").unwrap(), [id(1)]);
-        let releases = Releases::load(&path);
+        let releases = Releases::load(&place);
         assert!(releases.note(&id(1)).is_none() && releases.note(&id(2)).is_some());
         assert!(Releases::is_readable(&path));
         std::fs::write(&path, "{").unwrap();
@@ -304,15 +344,55 @@ mod tests {
     }
 
     #[test]
+    fn what_others_have_noted_meanwhile_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = StatePlace::new(&dir.path().join("state"), &dir.path().join("run"));
+        durable::private_directory(&dir.path().join("state")).unwrap();
+        let mut loaded_before = Releases::load(&place);
+        Releases::load(&place).judged_bad(id(1), "web is not well").unwrap();
+        loaded_before.attempt(id(2)).unwrap();
+        assert!(Releases::load(&place).note(&id(1)).is_some_and(Note::is_bad));
+        assert_eq!(loaded_before.forget("0101").unwrap(), [id(1)], "which it had not read");
+
+        // All at once.
+        let notes = |number: u8| {
+            let place = place.clone();
+            std::thread::spawn(move || {
+                for _ in 0..20 {
+                    Releases::load(&place).attempt(id(number)).unwrap();
+                    Releases::load(&place).forget("ff").unwrap();
+                }
+            })
+        };
+        for thread in [3, 4, 5].map(notes) {
+            thread.join().unwrap();
+        }
+        let attempts = [3, 4, 5].map(|number| Releases::load(&place).note(&id(number)).unwrap().attempts);
+        assert_eq!(attempts, [20; 3]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = StatePlace::fixed(dir.path());
+        // A directory in its place: reading it fails with EISDIR.
+        std::fs::create_dir(dir.path().join(FILE)).unwrap();
+        let mut releases = Releases::load(&place);
+        releases.judged_bad(id(1), "web is not well").unwrap_err();
+        assert!(releases.note(&id(1)).is_some_and(Note::is_bad), "it counts in this process");
+        assert!(!Releases::is_readable(&dir.path().join(FILE)));
+    }
+
+    #[test]
     fn notes_are_limited_and_a_damaged_file_is_no_obstacle() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("releases.json");
+        let (place, path) = (StatePlace::fixed(dir.path()), dir.path().join(FILE));
         std::fs::write(&path, "{").unwrap();
-        let mut releases = Releases::load(&path);
+        let mut releases = Releases::load(&place);
         for number in 0..=MAX_NOTES {
             releases.attempt(id(number as u8)).unwrap();
         }
-        let releases = Releases::load(&path);
+        let releases = Releases::load(&place);
         assert_eq!(releases.notes.releases.len(), MAX_NOTES);
         assert!(releases.note(&id(0)).is_none());
     }

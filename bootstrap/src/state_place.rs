@@ -4,6 +4,7 @@
 //! /run/molt/state/            0700  a copy of the state directory, which counts instead of it
 //! /run/molt/state/in-force    says so, and why; written last, removed first
 //! /run/molt/state.lock        held by whoever writes a small file of the state, and while the state moves
+//! /run/molt/state.floor       the highest number that was given out in RAM since the boot; usually not there
 //! ```
 //!
 //! Every program of ours asks here which directory counts; only who holds the engine's lock moves the state. It
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::{Beneath, Disk};
 use crate::durable;
-use crate::generation::RootIdentity;
+use crate::generation::{CURRENT, GENERATIONS, RootIdentity};
 use crate::lock::EngineLock;
 use crate::settings::Settings;
 
@@ -39,11 +40,16 @@ const IN_FORCE: &str = "in-force";
 /// The lock of small writes, in the run directory.
 const LOCK: &str = "state.lock";
 
+/// The highest number of a generation that RAM has brought home, in the run directory: when the disk fails once more
+/// before the next boot, no generation may get one of those again.
+const GIVEN_OUT: &str = "state.floor";
+
 /// The layout of the notice. Additions do not change it.
 const SCHEMA: u32 = 1;
 
-/// What is tried on the disk, in bytes.
-const PROBE: usize = 4096;
+/// The file that is tried on the disk, and its length in bytes.
+const PROBE: &str = ".probe";
+const PROBE_BYTES: usize = 4096;
 
 /// Left free where state is written to, in bytes.
 const MARGIN: u64 = 1 << 20;
@@ -51,6 +57,9 @@ const MARGIN: u64 = 1 << 20;
 /// How long somebody may keep others from writing, and how often they try again. Moving the state takes longest.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 const WRITE_RETRY: Duration = Duration::from_millis(5);
+
+/// Longest number in a file, in bytes.
+const LONGEST_NUMBER: u64 = 64;
 
 /// Largest notice that is read, in bytes.
 const LARGEST_NOTICE: u64 = 1 << 20;
@@ -215,7 +224,8 @@ impl StatePlace {
         match (trouble, notice) {
             (None, None) => Ok(None),
             (Some(reason), None) => {
-                let notice = seed::fill(&self.disk, &ram, &reason, need)?;
+                let given_out = ram.parent().map_or(0, given_out);
+                let notice = seed::fill(&self.disk, &ram, &reason, (need, given_out))?;
                 tracing::error!(reason, path = %ram.display(), "the state directory cannot be used: working from RAM until it can, or the node reboots");
                 Ok(Some(notice))
             }
@@ -244,18 +254,20 @@ impl StatePlace {
     /// # Errors
     /// That cannot be judged now.
     fn trouble(&self, need: u64, ram: &Path) -> io::Result<Option<String>> {
-        match probe(&self.disk) {
-            Err(error) if is_ours(&error) => return Err(error),
-            Err(error) => return Ok(Some(format!("{}: {error}", self.disk.display()))),
-            Ok(()) => {}
+        let run_dir = ram.parent().unwrap_or(ram).metadata()?.dev();
+        let looked = probe(&self.disk).and_then(|()| {
+            let (space, at) = (statvfs(&self.disk)?, self.disk.metadata()?.dev());
+            let free = space.blocks_available().saturating_mul(space.fragment_size());
+            let short = need > 0 && space.blocks() > 0 && free < need.saturating_add(MARGIN);
+            // Where both are in one file system, moving would gain nothing.
+            Ok((short && at != run_dir).then_some(free))
+        });
+        let disk = self.disk.display();
+        match looked {
+            Err(error) if is_ours(&error) => Err(error),
+            Err(error) => Ok(Some(format!("{disk}: {error}"))),
+            Ok(short) => Ok(short.map(|free| format!("{disk} has {free} bytes left, and {need} are needed"))),
         }
-        let (space, run_dir) = (statvfs(&self.disk)?, ram.parent().unwrap_or(ram));
-        let other = self.disk.metadata()?.dev() != run_dir.metadata()?.dev();
-        let free = space.blocks_available().saturating_mul(space.fragment_size());
-        let short = need > 0 && space.blocks() > 0 && free < need.saturating_add(MARGIN);
-        // Where both are in one file system, moving would gain nothing.
-        let reason = || format!("{} has {free} bytes left, and {need} are needed", self.disk.display());
-        Ok((short && other).then(reason))
     }
 }
 
@@ -265,22 +277,47 @@ fn is_ours(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EINTR))
 }
 
-/// Reads and writes, so that a disk that cannot do either shows it.
+/// Reads and writes in both directories, so that a disk that cannot do either shows it, and one of which only a part
+/// cannot.
 fn probe(directory: &Path) -> io::Result<()> {
     durable::private_directory(directory)?;
-    for name in fs::read_dir(directory)? {
-        name?;
+    let generations = directory.join(GENERATIONS);
+    durable::private_directory(&generations)?;
+    for directory in [directory, &generations] {
+        for name in fs::read_dir(directory)? {
+            name?;
+        }
     }
-    // What it says is not this function's business.
-    match File::open(directory.join("current")).and_then(|mut file| io::Read::read(&mut file, &mut [0; 64])) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
+    // What it says is not this function's business, but nothing can be done without what is installed now.
+    let pointer = match read_at_most(&directory.join(CURRENT), LONGEST_NUMBER) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FileTooLarge) => Vec::new(),
+        pointer => pointer?,
+    };
+    if let Ok(number) = String::from_utf8_lossy(&pointer).trim().parse::<u64>() {
+        readable(&generations.join(format!("{number}.json")))?;
     }
-    let mut file = tempfile::Builder::new().prefix(".probe-").tempfile_in(directory)?;
-    file.write_all(&[0; PROBE])?;
-    file.as_file().sync_all()?;
-    file.close()?;
+    let (from, to) = (generations.join(PROBE), directory.join(PROBE));
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&from)?;
+    file.write_all(&[0; PROBE_BYTES])?;
+    file.sync_all()?;
+    fs::rename(&from, &to)?;
+    fs::remove_file(&to)?;
+    File::open(&generations)?.sync_all()?;
     File::open(directory)?.sync_all()
+}
+
+/// Reads a file to its end; one that is not there can be read.
+fn readable(path: &Path) -> io::Result<()> {
+    match File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The highest number that RAM has given out since the boot; 0 before it has come home.
+fn given_out(run_dir: &Path) -> u64 {
+    let noted = read_at_most(&run_dir.join(GIVEN_OUT), LONGEST_NUMBER).ok();
+    noted.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok()).unwrap_or(0)
 }
 
 /// Bytes that can be written to the file system of a directory, in RAM at most the memory that is available.
@@ -319,5 +356,25 @@ mod tests {
         let waits = std::thread::spawn(move || place.write_lock_within(Duration::from_secs(600)).map(drop));
         drop(held);
         waits.join().unwrap().unwrap();
+    }
+
+    /// What says something about this process must not move the state; everything else must.
+    #[test]
+    fn an_error_is_about_the_disk_unless_it_is_about_this_process() {
+        for (errno, ours) in [
+            (Errno::EMFILE, true),
+            (Errno::ENFILE, true),
+            (Errno::ENOMEM, true),
+            (Errno::EINTR, true),
+            (Errno::EIO, false),
+            (Errno::EROFS, false),
+            (Errno::ENOSPC, false),
+            (Errno::EDQUOT, false),
+            (Errno::EUCLEAN, false),
+            (Errno::ESTALE, false),
+            (Errno::ENOTDIR, false),
+        ] {
+            assert_eq!(is_ours(&errno.into()), ours, "{errno}");
+        }
     }
 }

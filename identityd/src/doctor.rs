@@ -35,6 +35,8 @@ use bootstrap::transaction::services::{self, ServiceError};
 use serde::Serialize;
 use zinit_client::{Client, UnitName};
 
+use crate::orders::OrdersError;
+
 /// How long repairs wait for another engine.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -63,6 +65,9 @@ pub enum DoctorError {
     /// The root file system cannot be opened.
     #[error("cannot use the root file system")]
     Root(#[source] RootError),
+    /// The orders stay as they are.
+    #[error("the orders cannot be restored")]
+    Orders(#[source] OrdersError),
     /// The state stays in RAM.
     #[error("the state stays in RAM: {0}")]
     InRam(String),
@@ -140,7 +145,15 @@ pub async fn repair(settings: &Settings) -> Result<Vec<(Finding, Result<(), Doct
         }
     };
     let mut done = Vec::new();
+    // What the disk says is looked at once it counts again: what seems to be nobody's may be in its records.
+    if let Some(finding) = StatePlace::of(settings).notice().map(state::in_ram) {
+        let result = carry_out(&finding.repair, settings, &lock).await;
+        done.push((finding, result));
+    }
     for finding in look(settings, true, SystemTime::now()).await {
+        if finding.repair == Repair::Return {
+            continue;
+        }
         let result = carry_out(&finding.repair, settings, &lock).await;
         done.push((finding, result));
     }
@@ -155,12 +168,13 @@ async fn look(settings: &Settings, idle: bool, now: SystemTime) -> Vec<Finding> 
     findings.extend(node::read_only(settings));
     let state = state::look(&place);
     let (journal, numbers, current) = (state.journal, state.numbers, state.current);
+    let nobodys = |number: u64| number > state.floor && !numbers.contains(&number);
     findings.extend(state.findings);
     if idle {
         findings.extend(node::stale_mounts(settings));
     }
     if idle && !journal {
-        findings.extend(node::leftover_staging(settings, &numbers));
+        findings.extend(node::leftover_staging(settings, &nobodys));
     }
     findings.extend(node::flist_name(settings, current));
     findings.extend(node::zinit(settings).await);

@@ -72,9 +72,9 @@ struct Places {
 }
 
 impl Places {
-    /// The state directory that counts now.
-    fn state(&self) -> PathBuf {
-        StatePlace::new(&self.state_dir, &self.run_dir).directory()
+    /// Where the state is.
+    fn state(&self) -> StatePlace {
+        StatePlace::new(&self.state_dir, &self.run_dir)
     }
 }
 
@@ -146,7 +146,7 @@ impl Handover {
 
     /// Whether the new daemon has neither committed nor given up.
     fn is_pending(&self) -> bool {
-        let state = StateDir::open(&self.places.state());
+        let state = StateDir::open(&self.places.state().directory());
         let current = state.ok().and_then(|state| state.current_number().ok()).flatten();
         self.is_noted() && current != Some(self.generation)
     }

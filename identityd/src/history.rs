@@ -5,7 +5,8 @@
 //! history.1.jsonl    those before
 //! attempt.json       the attempt that runs, so that one that is cut off is not lost
 //! ```
-//! A line that cannot be read, as a power cut leaves it, is passed over.
+//! A line that cannot be read, as a power cut leaves it, is passed over; so is one that only a newer version of this
+//! program understands.
 
 mod cause;
 
@@ -305,6 +306,7 @@ impl History {
             for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 match serde_json::from_slice(line) {
                     Ok(record) => past.records.push(record),
+                    Err(_) if is_whole(line) => {}
                     Err(_) => past.unreadable += 1,
                 }
             }
@@ -398,6 +400,11 @@ impl History {
             Err(source) => Err(HistoryError { action: "read", path, source }),
         }
     }
+}
+
+/// Whether this is what was written, if maybe by a version that says more than this one understands.
+pub(crate) fn is_whole(record: &[u8]) -> bool {
+    serde_json::from_slice::<Map<String, Value>>(record).is_ok()
 }
 
 /// Whether the last line has no end.

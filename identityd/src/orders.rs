@@ -228,21 +228,21 @@ impl OrdersFile {
         self.state.directory().join(FILE)
     }
 
-    /// What has been ordered; nothing without a file. Where the file is damaged, its copy counts.
+    /// What has been ordered; nothing without a file. Where the file is damaged or cannot be read, its copy counts.
     ///
     /// # Errors
     /// [`OrdersError::Damaged`], [`OrdersError::Read`]: nobody knows what is held then.
     pub fn load(&self) -> Result<Orders, OrdersError> {
-        let damaged = match self.load_original() {
-            Err(error @ OrdersError::Damaged { .. }) => error,
+        let error = match self.load_original() {
+            Err(error) => error,
             loaded => return loaded,
         };
         match read(&self.copy()) {
             Ok(Some(orders)) => {
-                tracing::warn!(error = flist::report(&damaged), "its copy counts");
+                tracing::warn!(error = flist::report(&error), "its copy counts");
                 Ok(orders)
             }
-            _ => Err(damaged),
+            _ => Err(error),
         }
     }
 
@@ -259,6 +259,22 @@ impl OrdersFile {
         self.state.directory().join(held::COPY)
     }
 
+    /// Puts the copy in the place of a file that says nothing, if that is still so; nobody orders anything meanwhile.
+    /// `keep` is given the file first, and must leave it where it is.
+    ///
+    /// # Errors
+    /// As [`OrdersFile::load`] and [`OrdersFile::save`]; the file is as before then.
+    pub fn restore(&self, keep: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), OrdersError> {
+        let failed = |source| OrdersError::Write { path: self.path(), source };
+        let _lock = self.state.write_lock().map_err(failed)?;
+        if self.load_original().is_ok() {
+            return Ok(());
+        }
+        let orders = self.load()?;
+        keep(&self.path()).map_err(failed)?;
+        self.write(&orders)
+    }
+
     /// Replaces the file, and its copy.
     ///
     /// # Errors
@@ -266,6 +282,11 @@ impl OrdersFile {
     pub fn save(&self, orders: &Orders) -> Result<(), OrdersError> {
         let failed = |source| OrdersError::Write { path: self.path(), source };
         let _lock = self.state.write_lock().map_err(failed)?;
+        self.write(orders)
+    }
+
+    fn write(&self, orders: &Orders) -> Result<(), OrdersError> {
+        let failed = |source| OrdersError::Write { path: self.path(), source };
         let mut json = serde_json::to_vec_pretty(orders).map_err(|error| failed(error.into()))?;
         json.push(b'\n');
         durable::replace(&self.path(), &json, 0o600).map_err(failed)?;

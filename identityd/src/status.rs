@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bootstrap::engine::Outdated;
 use bootstrap::processes::Stranger;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::agent::{Candidate, Gate, Installed, ProblemKind, ServiceEvent, Stage, State, StateInRam};
 use crate::gates::GateReport;
@@ -295,12 +296,28 @@ impl StatusFile {
         Ok(Self { directory: directory.to_owned() })
     }
 
-    /// What an earlier daemon left; `None` without a readable snapshot of this layout.
+    /// What an earlier daemon left; `None` without a readable snapshot of this layout. It may have been a newer one,
+    /// before a rollback: then its sums are read, even where this version does not understand where it was.
     pub fn read(&self) -> Option<Status> {
         let mut text = Vec::new();
         let file = File::open(self.directory.join(FILE)).ok()?;
         file.take(LARGEST_FILE).read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok().filter(|status: &Status| status.schema == SCHEMA)
+        let mut value: Value = serde_json::from_slice(&text).ok()?;
+        if value.get("schema") != Some(&SCHEMA.into()) {
+            return None;
+        }
+        if let Ok(status) = Status::deserialize(&value) {
+            return Some(status);
+        }
+        // Where that one was does not outlive it.
+        let fields = value.as_object_mut()?;
+        for name in
+            ["gate", "gates", "last_error", "rollback", "state_in_ram", "outdated", "candidate", "installed"]
+        {
+            fields.remove(name);
+        }
+        fields.insert("stage".to_owned(), Stage::Waiting.as_str().into());
+        serde_json::from_value(value).ok()
     }
 
     /// Replaces the snapshot, 0600, at once: readers see the old or the new one. Not synced: the

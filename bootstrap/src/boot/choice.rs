@@ -1,7 +1,6 @@
 //! Which release a root gets that has none: what the channel offers, unless that is bad on this node, or held.
 
 use std::fmt;
-use std::path::Path;
 
 use flist::hub::{Channel, Release, ReleaseId};
 use flist::trust::Trusted;
@@ -11,6 +10,7 @@ use crate::engine::{Engine, EngineError, ReleaseTree};
 use crate::generation::{Cause, Generation};
 use crate::held;
 use crate::releases::{Note, Releases};
+use crate::state_place::StatePlace;
 
 /// What is to be installed.
 #[derive(Debug)]
@@ -33,15 +33,14 @@ pub(super) enum Choice {
 /// [`BootError::State`].
 pub(super) fn choose(
     engine: &Engine,
-    state_dir: &Path,
     held_by_kernel: bool,
     offered: Box<Trusted<Release>>,
 ) -> Result<Choice, BootError> {
-    let releases = Releases::load(&engine.state().releases());
+    let releases = notes(engine);
     let (version, id) = (offered.version.to_string(), offered.id.to_string());
     let bad = releases.note(&offered.id).filter(|note| note.is_bad());
     let held = held_by_kernel.then(|| "the kernel parameter molt.hold holds every release".to_owned());
-    let held = held.or_else(|| held::why_held(state_dir, &version, &id));
+    let held = held.or_else(|| held::why_held(engine.state().path(), &version, &id));
     let ran = ran(engine).map_err(BootError::State)?;
     let Some(objection) = objection(bad, held, ran == Some(offered.id)) else {
         return Ok(Choice::Offered(offered));
@@ -63,10 +62,15 @@ pub(super) fn choose(
 /// # Errors
 /// [`BootError::State`].
 pub(super) fn others(engine: &Engine, instead_of: &ReleaseTree) -> Result<Vec<u64>, BootError> {
-    let releases = Releases::load(&engine.state().releases());
+    let releases = notes(engine);
     let recorded = recorded(engine).map_err(BootError::State)?;
     let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
     Ok(good(&recorded, &instead_of.channel, |release| is_bad(release) || *release == instead_of.id))
+}
+
+/// What is remembered of releases, where the engine's state is: it may have moved since.
+pub(super) fn notes(engine: &Engine) -> Releases {
+    Releases::load(&StatePlace::fixed(engine.state().path()))
 }
 
 /// What speaks against a release.
@@ -145,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_hold_does_not_take_away_what_ran_and_a_bad_release_is_bad_in_any_case() {
-        let mut releases = Releases::load(std::path::Path::new("/nonexistent/releases.json"));
+        let mut releases = Releases::load(&StatePlace::fixed(std::path::Path::new("/nonexistent")));
         // It cannot be written there; what was noted counts.
         releases.judged_bad(id(1), "web is not well").unwrap_err();
         let bad = releases.note(&id(1));

@@ -6,10 +6,10 @@ use flist::hub::ReleaseId;
 use flist::store::{DirStore, Store};
 
 use super::BootError;
-use super::choice::{Choice, good, recorded};
+use super::choice::{Choice, good, notes, recorded};
 use crate::engine::{Engine, ReleaseTree};
 use crate::offers::OffersError;
-use crate::releases::{Note, Releases};
+use crate::releases::Note;
 use crate::settings::Settings;
 
 /// How long the hub is waited for before that.
@@ -46,7 +46,7 @@ impl Offline {
 }
 
 fn complete(engine: &Engine, settings: &Settings) -> Result<Vec<u64>, BootError> {
-    let releases = Releases::load(&engine.state().releases());
+    let releases = notes(engine);
     let recorded = recorded(engine).map_err(BootError::State)?;
     let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
     let followed = settings.channels.iter().flat_map(|(channel, _)| good(&recorded, channel, is_bad));

@@ -1,6 +1,6 @@
 //! Going back, and forgetting.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use flist::path::FlistPath;
@@ -12,7 +12,7 @@ use crate::generation::{Candidate, Cause, Generation, Retained, retained};
 use crate::item::What;
 use crate::lock::EngineLock;
 use crate::plan::Purpose;
-use crate::root::failed;
+use crate::root::{RootError, failed};
 use crate::source::{ContentSource, KeptSource};
 use crate::transaction::{STAGING, staging};
 
@@ -252,16 +252,8 @@ impl Engine {
         let floor = self.state.floor().map_err(EngineError::Generation)?;
         let mut unneeded = Vec::new();
         for top in tops.chain(STAGING.parse()).collect::<BTreeSet<_>>() {
-            let names = match self.root.disk().list(&top) {
-                Ok(names) => names,
-                Err(error) if is_absent(&error) => continue,
-                Err(error) => return Err(EngineError::Root(failed("list", &top)(error))),
-            };
-            for name in names {
-                let number = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<u64>().ok());
-                let needed = number
-                    .is_none_or(|number| number <= floor || numbers.contains(&number) && number > oldest);
-                if !needed {
+            for (name, number) in self.staged_in(&top)? {
+                if number > floor && !(numbers.contains(&number) && number > oldest) {
                     let outside =
                         |_| EngineError::Root(failed("name something in", &top)(Errno::EINVAL.into()));
                     unneeded.push(top.join(&name).map_err(outside)?);
@@ -269,6 +261,40 @@ impl Engine {
             }
         }
         Ok(unneeded)
+    }
+
+    /// The number that the next generation gets if it changes these paths: higher than any that is recorded, and than
+    /// any under which files of a generation are kept that could not be read.
+    pub(super) fn next_number<'p>(
+        &self,
+        paths: impl Iterator<Item = &'p FlistPath>,
+    ) -> Result<u64, EngineError> {
+        let mut number = self.state.next_number().map_err(EngineError::Generation)?;
+        let mut tops = BTreeSet::new();
+        // One of each directory will do.
+        for path in paths.map(|path| (path.parent(), path)).collect::<BTreeMap<_, _>>().values() {
+            tops.insert(staging::top(&self.root, path).map_err(EngineError::Root)?);
+        }
+        for top in tops {
+            let staging = top.join(STAGING.as_bytes());
+            let staging = staging.map_err(|_| EngineError::Root(RootError::Outside(top)))?;
+            let highest = self.staged_in(&staging)?.into_iter().map(|(_, number)| number).max();
+            number = number.max(highest.map_or(0, |highest| highest.saturating_add(1)));
+        }
+        Ok(number)
+    }
+
+    /// The numbered directories in one of staging directories.
+    fn staged_in(&self, top: &FlistPath) -> Result<Vec<(Vec<u8>, u64)>, EngineError> {
+        let names = match self.root.disk().list(top) {
+            Err(error) if is_absent(&error) => Vec::new(),
+            names => names.map_err(failed("list", top)).map_err(EngineError::Root)?,
+        };
+        let numbered = |name: Vec<u8>| {
+            let number = std::str::from_utf8(&name).ok()?.parse::<u64>().ok()?;
+            Some((name, number))
+        };
+        Ok(names.into_iter().filter_map(numbered).collect())
     }
 }
 

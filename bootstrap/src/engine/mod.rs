@@ -330,7 +330,8 @@ impl Engine {
             (_, Some(_)) => Cause::Release,
         };
         let space = self.space((&files, &package_plan), &found, release, items.len())?;
-        let number = self.state.next_number().map_err(EngineError::Generation)?;
+        let states = package_plan.states.iter().flat_map(|state| &state.paths);
+        let number = self.next_number(files.changes.iter().map(FileChange::path).chain(states))?;
         let what = (release.channel.clone(), version, id, release.flists.as_slice());
         let (identity, info) = (self.identity()?, release.info.clone());
         let paths = files.changes.iter().map(FileChange::path);

@@ -70,11 +70,6 @@ impl StateDir {
         &self.path
     }
 
-    /// Where attempts and failures of releases are remembered.
-    pub fn releases(&self) -> PathBuf {
-        self.path.join("releases.json")
-    }
-
     fn at(&self, name: &str) -> Result<FlistPath, GenerationError> {
         name.parse().map_err(|error| GenerationError::Identity(io::Error::other(error)))
     }

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{IN_FORCE, Notice, StatePlaceError};
+use super::seed::UNKNOWN;
+use super::{GIVEN_OUT, IN_FORCE, Notice, StatePlaceError};
 use crate::durable;
 use crate::generation::{CURRENT, FLOOR, GENERATIONS, RootIdentity, StateDir};
 use crate::transaction::journal;
@@ -61,7 +62,7 @@ pub(super) fn bring(
     for name in notice.seeded.iter().filter(gone) {
         remove(&disk.join(name)).map_err(failed("remove", &disk.join(name)))?;
     }
-    bring_generations(ram, disk, identity)?;
+    bring_generations(ram, disk, notice, identity)?;
     // From here on the disk counts.
     remove(&ram.join(IN_FORCE)).map_err(failed("remove", ram))?;
     if let Err(error) = fs::remove_dir_all(ram) {
@@ -72,7 +73,12 @@ pub(super) fn bring(
 
 /// The newer generation of this root counts. A journal on the disk is about something that RAM has finished or undone
 /// since, if it knew of it.
-fn bring_generations(ram: &Path, disk: &Path, identity: &RootIdentity) -> Result<(), StatePlaceError> {
+fn bring_generations(
+    ram: &Path,
+    disk: &Path,
+    notice: &Notice,
+    identity: &RootIdentity,
+) -> Result<(), StatePlaceError> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| StatePlaceError::File { action, path, source }
@@ -87,10 +93,28 @@ fn bring_generations(ram: &Path, disk: &Path, identity: &RootIdentity) -> Result
     };
     let (here, there) =
         (StateDir::open(ram).map_err(unusable(ram))?, StateDir::open(disk).map_err(unusable(disk))?);
+    let next = here.next_number().map_err(unusable(ram))?;
+    let given_out = ram.with_file_name(GIVEN_OUT);
+    durable::replace(&given_out, next.saturating_sub(1).to_string().as_bytes(), 0o600)
+        .map_err(failed("write", &given_out))?;
     let Some(number) = here.current_number().map_err(unusable(ram))? else { return Ok(()) };
     let newest = there.standing(identity).map_err(unusable(disk))?.generation();
-    if newest.is_some_and(|newest| newest.number > number) {
+    if newest.as_ref().is_some_and(|newest| newest.number > number) {
         return Ok(());
+    }
+    // First: what it says must never be done to what RAM has made of the root.
+    let journal = disk.join(journal::NAME);
+    remove(&journal).map_err(failed("remove", &journal))?;
+    if newest.is_some_and(|newest| newest.number == number)
+        && here.recorded(number).map_err(unusable(ram))? != there.recorded(number).map_err(unusable(disk))?
+    {
+        // Somebody has gone on with each of them, and nobody can tell which one the root is of.
+        tracing::error!(
+            generation = number,
+            "RAM and the disk have different generations of this number: the next upgrade compares the whole root"
+        );
+        let pointer = disk.join(CURRENT);
+        return durable::replace(&pointer, UNKNOWN, 0o600).map_err(failed("write", &pointer));
     }
     let records = files(&ram.join(GENERATIONS)).map_err(failed("list", ram))?;
     for name in records.iter().map(|name| format!("{GENERATIONS}/{name}")) {
@@ -100,10 +124,16 @@ fn bring_generations(ram: &Path, disk: &Path, identity: &RootIdentity) -> Result
             durable::replace(&to, &new, 0o600).map_err(failed("write", &to))?;
         }
     }
-    // First: what it says must never be done to what RAM has made of the root.
-    let journal = disk.join(journal::NAME);
-    remove(&journal).map_err(failed("remove", &journal))?;
-    there.commit(number).map_err(unusable(disk))
+    there.commit(number).map_err(unusable(disk))?;
+    // What RAM knew and has forgotten: its files are gone.
+    let known = here.numbers().map_err(unusable(ram))?;
+    let seeded = notice.seeded.iter().filter_map(|name| {
+        name.strip_prefix(GENERATIONS)?.strip_prefix('/')?.strip_suffix(".json")?.parse::<u64>().ok()
+    });
+    for forgotten in seeded.filter(|number| !known.contains(number)) {
+        there.forget(forgotten).map_err(unusable(disk))?;
+    }
+    Ok(())
 }
 
 fn files(directory: &Path) -> io::Result<Vec<String>> {

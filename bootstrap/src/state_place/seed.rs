@@ -1,5 +1,7 @@
 //! From a failing disk into RAM.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -20,10 +22,10 @@ const MOST_FILES: usize = 10_000;
 
 /// What stands in `current` when nobody could read it: then a root that something was installed into is compared as
 /// a whole, instead of being taken for a new one.
-const UNKNOWN: &[u8] = b"unknown\n";
+pub(super) const UNKNOWN: &[u8] = b"unknown\n";
 
 /// Numbers up to this one at least are left to generations that could not be read; and up to the number of seconds
-/// since 1970, so that what was numbered like this when the disk failed before is not numbered again.
+/// since 1970, so that what was numbered like this when the disk failed in an earlier boot is not numbered again.
 const LEFT_TO_UNREAD: u64 = 1_000_000;
 
 const ORDERS: &str = "orders.json";
@@ -40,16 +42,24 @@ struct Found {
 struct Survey {
     /// What no upgrade can do without: everything but earlier generations.
     needed: Vec<Found>,
-    /// Earlier generations, the newest first.
-    earlier: Vec<Found>,
+    /// The files of earlier generations, the newest first.
+    earlier: BTreeMap<Reverse<u64>, Vec<Found>>,
+    /// The highest number of a generation.
+    highest: u64,
     unread: Vec<String>,
 }
 
-/// Copies the state from `disk` to `ram`, which counts from then on. `need` bytes of records have to fit as well.
+/// Copies the state from `disk` to `ram`, which counts from then on. `need` bytes of records have to fit as well, and
+/// numbers up to `given_out` are taken.
 ///
 /// # Errors
 /// [`StatePlaceError`]; the disk still counts then.
-pub(super) fn fill(disk: &Path, ram: &Path, reason: &str, need: u64) -> Result<Notice, StatePlaceError> {
+pub(super) fn fill(
+    disk: &Path,
+    ram: &Path,
+    reason: &str,
+    (need, given_out): (u64, u64),
+) -> Result<Notice, StatePlaceError> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| StatePlaceError::File { action, path, source }
@@ -63,7 +73,7 @@ pub(super) fn fill(disk: &Path, ram: &Path, reason: &str, need: u64) -> Result<N
     durable::private_directory(ram).map_err(failed("create", ram))?;
     durable::private_directory(&generations).map_err(failed("create", &generations))?;
 
-    let Survey { needed, earlier, mut unread } = survey(disk);
+    let Survey { needed, earlier, highest, mut unread } = survey(disk);
     let have = available(ram).map_err(failed("look at the file system of", ram))?;
     let bytes: u64 = needed.iter().map(|found| found.bytes).sum();
     let needs = bytes.saturating_add(need).saturating_add(MARGIN);
@@ -73,17 +83,25 @@ pub(super) fn fill(disk: &Path, ram: &Path, reason: &str, need: u64) -> Result<N
         let (at, why) = (ram.to_owned(), reason.to_owned());
         return Err(StatePlaceError::NoMemory { at, need: needs, have, why });
     }
-    let (mut seeded, mut left) = (Vec::new(), (have - needs) / 2);
-    for (Found { name, bytes }, wanted) in
-        needed.into_iter().map(|found| (found, true)).chain(earlier.into_iter().map(|found| (found, false)))
-    {
-        // Earlier generations are for going back: memory for the node's own work comes first.
-        if !wanted {
-            match left.checked_sub(bytes) {
-                Some(rest) => left = rest,
-                None => continue,
+    // Earlier generations are for going back: memory for the node's own work comes first. Each as a whole, or not.
+    let (mut wanted, mut left, mut left_out) = (needed, (have - needs) / 2, false);
+    for (Reverse(number), files) in earlier {
+        match left.checked_sub(files.iter().map(|found| found.bytes).sum()) {
+            Some(rest) => {
+                left = rest;
+                wanted.extend(files);
+            }
+            None => {
+                tracing::warn!(
+                    generation = number,
+                    "there is no memory for its record: it cannot be gone back to until the disk works again"
+                );
+                left_out = true;
             }
         }
+    }
+    let mut seeded = Vec::new();
+    for Found { name, .. } in wanted {
         match read_at_most(&disk.join(&name), LARGEST) {
             Ok(content) => {
                 let to = ram.join(&name);
@@ -97,7 +115,13 @@ pub(super) fn fill(disk: &Path, ram: &Path, reason: &str, need: u64) -> Result<N
             }
         }
     }
-    stand_in(ram, &unread, now()).map_err(failed("write", ram))?;
+    stand_in(ram, &unread).map_err(failed("write", ram))?;
+    // What is kept for generations that are not here is needed when they are.
+    let floor = floor(&unread, now().max(given_out), if left_out { highest } else { 0 });
+    if floor > 0 {
+        let at = ram.join(FLOOR);
+        durable::replace(&at, floor.to_string().as_bytes(), 0o600).map_err(failed("write", &at))?;
+    }
     let notice = Notice { schema: SCHEMA, since: now(), reason: reason.to_owned(), unread, seeded };
     let marker = ram.join(IN_FORCE);
     let json = serde_json::to_vec(&notice).map_err(io::Error::from);
@@ -105,9 +129,17 @@ pub(super) fn fill(disk: &Path, ram: &Path, reason: &str, need: u64) -> Result<N
     Ok(notice)
 }
 
-/// Where it cannot be known what is installed, that is written down, and numbers are taken that nobody has. Of orders
-/// that cannot be read, the copy counts.
-fn stand_in(ram: &Path, unread: &[String], now: u64) -> io::Result<()> {
+/// The number up to which generations may exist that are not in RAM, and up to which files are kept on the root for
+/// them; 0 where all are there. Pure. Numbers that nobody has are above `taken`; `left_out` is the highest one where
+/// some were left out.
+fn floor(unread: &[String], taken: u64, left_out: u64) -> u64 {
+    // A journal that nobody can read is about a generation that may be recorded nowhere else.
+    let unknown = unread.iter().any(|name| name.starts_with(GENERATIONS) || name == journal::NAME);
+    if unknown { LEFT_TO_UNREAD.max(taken).max(left_out) } else { left_out }
+}
+
+/// Where it cannot be known what is installed, that is written down. Of orders that cannot be read, the copy counts.
+fn stand_in(ram: &Path, unread: &[String]) -> io::Result<()> {
     let current = fs::read(ram.join(CURRENT)).ok();
     let number = current.as_ref().map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
     let manifest = number.map(|number| format!("{GENERATIONS}/{number}.json"));
@@ -117,10 +149,6 @@ fn stand_in(ram: &Path, unread: &[String], now: u64) -> io::Result<()> {
     if under_way || lacks(CURRENT) || lacks(GENERATIONS) || manifest.is_some_and(|manifest| lacks(&manifest))
     {
         durable::replace(&ram.join(CURRENT), UNKNOWN, 0o600)?;
-    }
-    if under_way || unread.iter().any(|name| name.starts_with(GENERATIONS)) {
-        let floor = LEFT_TO_UNREAD.max(now);
-        durable::replace(&ram.join(FLOOR), floor.to_string().as_bytes(), 0o600)?;
     }
     if lacks(ORDERS) && ram.join(held::COPY).exists() {
         fs::copy(ram.join(held::COPY), ram.join(ORDERS))?;
@@ -150,7 +178,7 @@ fn survey(disk: &Path) -> Survey {
     }
     let current = read_at_most(&disk.join(CURRENT), 64).ok();
     let current = current.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse::<u64>().ok());
-    let mut numbered = match list(&disk.join(GENERATIONS)) {
+    let numbered: Vec<(u64, String)> = match list(&disk.join(GENERATIONS)) {
         Ok(names) => names.into_iter().filter_map(|name| Some((number_in(&name)?, name))).collect(),
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         Err(_) => {
@@ -158,14 +186,16 @@ fn survey(disk: &Path) -> Survey {
             Vec::new()
         }
     };
-    numbered.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
     for (number, name) in numbered {
+        survey.highest = survey.highest.max(number);
         let name = format!("{GENERATIONS}/{name}");
         match size(disk, &name) {
             Ok(Some(bytes)) if Some(number) == current => survey.needed.push(Found { name, bytes }),
-            Ok(Some(bytes)) => survey.earlier.push(Found { name, bytes }),
-            Ok(None) => {}
-            Err(_) => survey.unread.push(name),
+            Ok(Some(bytes)) => {
+                survey.earlier.entry(Reverse(number)).or_default().push(Found { name, bytes });
+            }
+            // A record is a file, or nobody can read it.
+            Ok(None) | Err(_) => survey.unread.push(name),
         }
     }
     survey
@@ -190,7 +220,38 @@ fn size(disk: &Path, name: &str) -> io::Result<Option<u64>> {
     }
 }
 
-/// The generation that a record belongs to.
+/// The generation that a record belongs to: `<n>.json`, `<n>.fl`, or one of several flists, `<n>.<k>.fl`.
 fn number_in(name: &str) -> Option<u64> {
-    name.strip_suffix(".json").or_else(|| name.strip_suffix(".fl"))?.parse().ok()
+    let (number, kind) = name.split_once('.')?;
+    let kind = kind.rsplit_once('.').map_or(kind, |(_, kind)| kind);
+    matches!(kind, "json" | "fl").then(|| number.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_record_of_a_generation_belongs_to_it() {
+        for name in ["12.json", "12.fl", "12.0.fl", "12.31.fl"] {
+            assert_eq!(number_in(name), Some(12), "{name}");
+        }
+        for name in ["12", "x.json", "12.json.broken-1", ".new-12.json", "12.txt"] {
+            assert_eq!(number_in(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn nobody_gets_a_number_that_may_be_taken_or_that_something_is_kept_for() {
+        let unread = |name: &str| vec![name.to_owned()];
+        assert_eq!(floor(&[], 1_700_000_000, 0), 0);
+        assert_eq!(floor(&unread("releases.json"), 1_700_000_000, 0), 0);
+        assert_eq!(floor(&[], 1_700_000_000, 3), 3, "left out for lack of memory");
+        for name in ["generations", "generations/7.json", "journal"] {
+            assert_eq!(floor(&unread(name), 1_700_000_000, 0), 1_700_000_000, "{name}");
+            // Without a clock.
+            assert_eq!(floor(&unread(name), 7, 0), LEFT_TO_UNREAD, "{name}");
+            assert_eq!(floor(&unread(name), 7, 2_000_000_000), 2_000_000_000, "{name}");
+        }
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! One line a record: 16 hexadecimal digits (the first 8 bytes of the BLAKE2b-256 of the rest), a space,
 //! JSON. Records are appended and synced. A torn last line, as a power cut leaves it, is ignored: what it
-//! would have announced has not begun.
+//! would have announced has not begun. A whole line that only a newer version understands is none of that: fields and
+//! kinds of records that are not known are passed over, but nobody acts on half of what he was told.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,21 @@ pub enum JournalError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
+    },
+    /// A record that another version wrote, and only that one understands.
+    #[error(
+        "the journal {path} has a record in line {line} that this version of Molt does not understand; the version that wrote it has to finish or undo what it began"
+    )]
+    NotUnderstood {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The root file system that the transaction works on, as far as that is said.
+        root: Option<RootIdentity>,
+        /// What is not understood.
+        #[source]
+        source: serde_json::Error,
     },
     /// A transaction is under way already.
     #[error("the journal {0} is there already; the transaction in it has to be recovered first")]
@@ -258,19 +274,22 @@ impl JournalPlace {
     /// The records of the transaction that was under way, if any.
     ///
     /// # Errors
-    /// [`JournalError`]; a torn last line is none.
+    /// [`JournalError`]; a torn last line is none, but one that is not understood is.
     pub fn read(&self) -> Result<Vec<Record>, JournalError> {
         let bytes = disk::read_small(self.disk.as_ref(), &self.at, MAX_JOURNAL, false);
         let bytes = bytes.map_err(|source| self.failed("read", source))?.unwrap_or_default();
         let lines: Vec<_> = bytes.split(|byte| *byte == b'\n').collect();
         let mut records = Vec::new();
         for (number, line) in lines.iter().enumerate() {
-            match parse(line) {
-                Some(record) => records.push(record),
-                None if number + 1 >= lines.len().saturating_sub(1) => break,
-                None => {
-                    return Err(JournalError::Damaged { path: self.shown.clone(), line: number + 1 });
+            let (path, number) = (self.shown.clone(), number + 1);
+            match whole(line).map(|json| (serde_json::from_str(json), json)) {
+                Some((Ok(record), _)) => records.push(record),
+                Some((Err(source), json)) => {
+                    let root = serde_json::from_str(json).ok().map(|OfRoot { root }| root);
+                    return Err(JournalError::NotUnderstood { path, line: number, root, source });
                 }
+                None if number >= lines.len().saturating_sub(1) => break,
+                None => return Err(JournalError::Damaged { path, line: number }),
             }
         }
         Ok(records)
@@ -291,8 +310,8 @@ impl JournalPlace {
     fn append_to_whole_lines(&self, line: &[u8]) -> io::Result<()> {
         let disk = self.disk.as_ref();
         let bytes = disk::read_small(disk, &self.at, MAX_JOURNAL, false)?.unwrap_or_default();
-        let whole = bytes.split(|byte| *byte == b'\n').take_while(|line| parse(line).is_some());
-        let mut all: Vec<u8> = whole.flat_map(|line| [line, b"\n"].concat()).collect();
+        let lines = bytes.split(|byte| *byte == b'\n').take_while(|line| whole(line).is_some());
+        let mut all: Vec<u8> = lines.flat_map(|line| [line, b"\n"].concat()).collect();
         all.extend_from_slice(line);
         disk::replace(disk, &self.at, &all, 0o600)
     }
@@ -307,12 +326,16 @@ impl JournalPlace {
     }
 }
 
-fn parse(line: &[u8]) -> Option<Record> {
+/// What every version says in the first record.
+#[derive(Deserialize)]
+struct OfRoot {
+    root: RootIdentity,
+}
+
+/// What a line says that is as it was written.
+fn whole(line: &[u8]) -> Option<&str> {
     let (sum, json) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-    if sum != checksum(json) {
-        return None;
-    }
-    serde_json::from_str(json).ok()
+    (sum == checksum(json)).then_some(json)
 }
 
 fn checksum(json: &str) -> String {
@@ -419,5 +442,30 @@ mod tests {
         let expected =
             [Record::Begin(Box::new(header())), Record::Unknown, Record::Staged { swaps: Vec::new() }];
         assert_eq!(place.read().unwrap(), expected);
+    }
+
+    #[test]
+    fn what_only_a_newer_version_understands_is_neither_torn_nor_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = JournalPlace::in_directory(dir.path()).unwrap();
+        let begin = serde_json::to_string(&Record::Begin(Box::new(header()))).unwrap();
+        let newer = begin.replacen("\"upgrade\"", "\"by-magic\"", 1);
+        assert_ne!(newer, begin);
+        let line = |json: &str| format!("{} {json}\n", checksum(json));
+        for (text, at) in [
+            (line(&newer), 1),
+            // Also where a torn line would be passed over.
+            (line(&begin) + r#"0 torn"#, 0),
+            (line(&begin) + line(r#"{"record":"staged","swaps":7}"#).trim_end(), 2),
+        ] {
+            std::fs::write(dir.path().join(NAME), &text).unwrap();
+            match place.read() {
+                Ok(records) if at == 0 => assert_eq!(records.len(), 1),
+                Err(JournalError::NotUnderstood { line, root, .. }) if line == at => {
+                    assert_eq!(root.is_some(), at == 1, "{text}");
+                }
+                other => panic!("{text}: {other:?}"),
+            }
+        }
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use zinit_client::{Target, UnitName};
 
 use super::hooks::{Begun, sync};
-use super::journal::{Header, JournalPlace, Record, Swap};
+use super::journal::{Header, JournalError, JournalPlace, Record, Swap};
 use super::services::{self, ServiceError};
+use super::staging::take_rights;
 use super::undo::clean_up;
 use super::{TransactionError, files, states};
 use crate::boot_info;
@@ -51,7 +52,14 @@ pub async fn recover(
     programs: &dyn Programs,
 ) -> Result<Recovery, TransactionError> {
     let journal = state.journal().map_err(TransactionError::Generation)?;
-    let records = journal.read().map_err(TransactionError::Journal)?;
+    let records = match journal.read() {
+        // Whatever it says, it is about another root.
+        Err(JournalError::NotUnderstood { root: Some(root), .. }) if !root.survives_in(identity) => {
+            journal.remove().map_err(TransactionError::Journal)?;
+            return Ok(Recovery::Discarded);
+        }
+        records => records.map_err(TransactionError::Journal)?,
+    };
     let Some(header) = records.iter().find_map(as_header) else {
         journal.remove().map_err(TransactionError::Journal)?;
         return Ok(Recovery::Clean);
@@ -64,18 +72,28 @@ pub async fn recover(
     let swaps = records.iter().find_map(as_swaps).unwrap_or_default();
     let hooks = Begun::of((root, programs), (header, swaps), &records);
     hooks.end_leftovers().await?;
-    // The pointer is what counts: it may have moved without the record about it.
-    let current = state.standing(identity).map_err(TransactionError::Generation)?.generation();
-    if let Some(current) = current.filter(|current| current.number == generation) {
+    // The pointer is what counts: it may have moved without the record about it. Where it says nothing, the record
+    // does.
+    let pointer = state.current_number().map_err(TransactionError::Generation)?;
+    let committed = match pointer {
+        Some(current) => current == generation,
+        None => records.iter().any(|record| as_commit(record) == Some(generation)),
+    };
+    if committed {
         tracing::info!(generation, "finishing what was committed before the engine stopped");
+        // A damaged record is told to whoever asks what is installed.
+        let current = state.recorded(generation).map_err(TransactionError::Generation)?;
+        if pointer.is_none() && current.is_some() {
+            state.commit(generation).map_err(TransactionError::Generation)?;
+        }
         if hooks.are_left() {
             // They come after the services, and the journal is what tells of them.
             bring_up_all(zinit, header).await;
             hooks.run_rest().await;
             sync(root)?;
         }
-        finish(root, header, &current, &journal)?;
-        if current.cause != Cause::SelfUpdate {
+        finish(root, (header, swaps), current.as_ref(), &journal)?;
+        if let Some(current) = current.filter(|current| current.cause != Cause::SelfUpdate) {
             boot_info::write(root, &current.channel, &current.info).map_err(TransactionError::BootInfo)?;
         }
         bring_up_all(zinit, header).await;
@@ -119,6 +137,13 @@ fn as_swaps(record: &Record) -> Option<&[Swap]> {
     }
 }
 
+fn as_commit(record: &Record) -> Option<u64> {
+    match record {
+        Record::Committed { generation } => Some(*generation),
+        _ => None,
+    }
+}
+
 fn as_copies(record: &Record) -> Option<&[Option<u64>]> {
     match record {
         Record::Migrated { copies } => Some(copies),
@@ -135,12 +160,19 @@ fn as_unstopped(record: &Record) -> Option<&[UnitName]> {
 
 fn finish(
     root: &Root,
-    header: &Header,
-    current: &Generation,
+    (header, swaps): (&Header, &[Swap]),
+    current: Option<&Generation>,
     journal: &JournalPlace,
 ) -> Result<(), TransactionError> {
     let Header { staging, states, .. } = header;
-    super::staging::settle(root, (staging, states), current).map_err(TransactionError::Root)?;
+    let settled = match current {
+        Some(current) => super::staging::settle(root, (staging, states), current),
+        // Whoever can read the record one day finds what it kept.
+        None => {
+            swaps.iter().filter_map(|swap| swap.slot.as_ref()).try_for_each(|slot| take_rights(root, slot))
+        }
+    };
+    settled.map_err(TransactionError::Root)?;
     journal.remove().map_err(TransactionError::Journal)
 }
 

@@ -162,17 +162,24 @@ pub(super) fn settle(
         }
     }
     for Kept { slot, item, .. } in &generation.kept {
-        let gives_rights = item.mode & 0o6000 != 0 || !item.xattrs.is_empty();
-        if !matches!(item.what, What::File { .. }) || !gives_rights || root.stat(slot)?.is_none() {
-            continue;
+        if matches!(item.what, What::File { .. }) && (item.mode & 0o6000 != 0 || !item.xattrs.is_empty()) {
+            take_rights(root, slot)?;
         }
-        let failed = failed("take the rights of", slot);
-        // The kernel takes capabilities and the set-uid bit away with any change of owner, even to the same
-        // (chown(2)); a set-group-ID bit may stay.
-        disk.set_owner(slot, item.uid, item.gid).map_err(&failed)?;
-        disk.set_mode(slot, item.mode & !0o6000).map_err(&failed)?;
     }
     Ok(())
+}
+
+/// Takes away what a file in a slot could give rights by.
+///
+/// # Errors
+/// [`RootError`]; a slot that is gone, or holds no file, is fine.
+pub(super) fn take_rights(root: &Root, slot: &FlistPath) -> Result<(), RootError> {
+    let Some(stat) = root.stat(slot)?.filter(|stat| stat.kind == disk::Kind::File) else { return Ok(()) };
+    let failed = failed("take the rights of", slot);
+    // The kernel takes capabilities and the set-uid bit away with any change of owner, even to the same (chown(2)); a
+    // set-group-ID bit may stay.
+    root.disk().set_owner(slot, stat.uid, stat.gid).map_err(&failed)?;
+    root.disk().set_mode(slot, stat.mode & !0o6000).map_err(&failed)
 }
 
 /// What is staged, and where it comes from.

@@ -1,10 +1,10 @@
 //! Notes what becomes of every attempt, for the history.
 
-use std::path::Path;
 use std::time::Instant;
 
 use bootstrap::generation::random_token;
 use bootstrap::releases::Releases;
+use bootstrap::state_place::StatePlace;
 use flist::hub::ReleaseId;
 
 use super::model::{Applied, Candidate, Installed, Problem, ProblemKind, ServiceEvent};
@@ -222,9 +222,9 @@ impl Running {
 }
 
 /// What is remembered of a release.
-pub(super) fn failures(state_dir: &Path, release: &str) -> Option<Failures> {
+pub(super) fn failures(place: &StatePlace, release: &str) -> Option<Failures> {
     let id: ReleaseId = release.parse().ok()?;
-    let releases = Releases::load(&state_dir.join("releases.json"));
+    let releases = Releases::load(place);
     let note = releases.note(&id).filter(|note| note.attempts > 0)?;
     Some(Failures { attempts: note.attempts, bad: note.is_bad(), reason: note.reason.clone() })
 }

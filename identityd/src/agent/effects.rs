@@ -35,7 +35,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
 
 use super::model::{Applied, Candidate, Installed, Problem, ProblemKind, Progress, Resolved};
-use judgement::{bad_release, downgrade, is_judged};
+use judgement::is_judged;
 use progress::observer;
 use self_update::own_path;
 use stoppable::{StoppableSource, StoppableStore};
@@ -191,11 +191,7 @@ impl Effects {
             version: offered.version.to_string(),
             release: offered.id.to_string(),
         };
-        let before = current.as_ref().filter(|_| !self.settings.trust.allow_downgrade);
-        let downgrade = before.and_then(|current| downgrade(&current.version, &offered.version));
-        let releases = Releases::load(&self.engine.state().releases());
-        let bad = releases.note(&offered.id).filter(|note| note.is_bad());
-        if let Some(problem) = downgrade.or_else(|| bad.map(|note| bad_release(offered, note))) {
+        if let Some(problem) = self.objection(current.as_ref(), offered) {
             return Ok(Resolved::Refused { candidate, problem });
         }
         // Asked at each poll, because a node can change.
@@ -210,9 +206,7 @@ impl Effects {
     /// # Errors
     /// A [`Problem`] when that cannot be written down.
     pub fn forget(&self, id: &str) -> Result<Vec<String>, Problem> {
-        let lock = self.place.write_lock();
-        let _lock = lock.map_err(|error| local("the failures are still known", &error))?;
-        let mut releases = Releases::load(&self.engine.state().releases());
+        let mut releases = Releases::load(&self.place);
         let forgotten = releases.forget(id).map_err(|error| local("the failures are still known", &error))?;
         Ok(forgotten.iter().map(ToString::to_string).collect())
     }
@@ -231,6 +225,10 @@ impl Effects {
         let lock = self.lock().await?;
         self.settle_state(&lock, release.records())?;
         self.engine = revert::open(&self.settings, false)?;
+        // What was true without the lock may not be true with it: another engine was at work, or the state has moved.
+        if let Some(problem) = self.objection(self.current()?.as_ref(), &release) {
+            return Err(problem);
+        }
         self.install(&lock, &release, Purpose::Upgrade, progress).await
     }
 
@@ -294,7 +292,7 @@ impl Effects {
     }
 
     fn succeeded(&self, release: &ReleaseTree, prepared: &Prepared) -> Result<Applied, Problem> {
-        let mut releases = Releases::load(&self.engine.state().releases());
+        let mut releases = Releases::load(&self.place);
         if let Err(error) = releases.succeeded(release.id) {
             tracing::warn!(error = report(&error), "an old note about the release stays");
         }
@@ -308,7 +306,7 @@ impl Effects {
 
     /// A failure that is not the release's fault does not count against it.
     fn failed(&self, release: &ReleaseTree, error: &EngineError) -> Result<Applied, Problem> {
-        let mut releases = Releases::load(&self.engine.state().releases());
+        let mut releases = Releases::load(&self.place);
         let problem = problem(error);
         let undone = matches!(
             error,
@@ -329,12 +327,12 @@ impl Effects {
     }
 
     fn attempt(&self, release: &ReleaseTree) -> Result<(), Problem> {
-        let mut releases = Releases::load(&self.engine.state().releases());
+        let mut releases = Releases::load(&self.place);
         releases.attempt(release.id).map_err(|error| local("the attempt cannot be counted", &error))
     }
 
     fn remember(&self, release: &ReleaseTree, reason: &str) {
-        let mut releases = Releases::load(&self.engine.state().releases());
+        let mut releases = Releases::load(&self.place);
         if let Err(error) = releases.failed(release.id, reason) {
             tracing::error!(error = report(&error), "the failure cannot be remembered");
         }

@@ -79,8 +79,7 @@ impl Agent {
     /// Reads again what is remembered of the release that the channel offers.
     pub(super) fn load_failures(&mut self) {
         let candidate = self.state.candidate.as_ref();
-        self.failures =
-            candidate.and_then(|candidate| attempts::failures(&self.place.directory(), &candidate.release));
+        self.failures = candidate.and_then(|candidate| attempts::failures(&self.place, &candidate.release));
     }
 
     /// Notes what the event means for the history. Asked before the decision, which may forget the candidate.
@@ -97,8 +96,8 @@ impl Agent {
             Event::Progress(stage) if *stage > self.state.stage => self.attempts.stage(*stage),
             Event::Blocked { .. } if self.state.stage == Stage::Resolving => self.answered = Some(now),
             event => {
-                let state_dir = self.place.directory();
-                self.attempts.follow(event, |release| attempts::failures(&state_dir, release), &now);
+                let place = self.place.clone();
+                self.attempts.follow(event, |release| attempts::failures(&place, release), &now);
             }
         }
         if matches!(event, Event::Applied(_) | Event::Blocked { .. }) {
@@ -109,8 +108,7 @@ impl Agent {
     /// An upgrade begins.
     pub(super) fn note_begin(&mut self, candidate: &Candidate) {
         self.brake.release(self.swap_until(), self.cause.minds_downtime());
-        let failures =
-            attempts::failures(&self.place.directory(), &candidate.release).map_or(0, |noted| noted.attempts);
+        let failures = attempts::failures(&self.place, &candidate.release).map_or(0, |noted| noted.attempts);
         let what = (self.state.installed.as_ref(), candidate);
         self.attempts.begin(self.cause.clone(), what, failures, now());
     }

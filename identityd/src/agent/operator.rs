@@ -239,6 +239,9 @@ impl Agent {
         change: impl FnOnce(&mut Orders) -> Result<(), OrdersError>,
     ) -> Result<(), Problem> {
         self.load_orders();
+        if self.orders.is_err() && self.leaves_failed_disk() {
+            self.load_orders();
+        }
         let mut orders = match &self.orders {
             Ok(orders) => orders.clone(),
             Err(problem) => return Err(Problem::closed(Gate::Orders, problem)),
@@ -256,11 +259,12 @@ impl Agent {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        // The disk may have failed since the last poll.
-        match self.settle_within(SETTLED) {
-            Some(Ok(Some(_))) => self.orders_file.save(orders),
-            _ => Err(failure),
-        }
+        if self.leaves_failed_disk() { self.orders_file.save(orders) } else { Err(failure) }
+    }
+
+    /// The state's disk may have failed since the last poll: then RAM counts from now on.
+    fn leaves_failed_disk(&self) -> bool {
+        matches!(self.settle_within(SETTLED), Some(Ok(Some(_))))
     }
 
     /// Moves the state where it has to be moved, on a thread of its own, because a disk that fails may take its time;

@@ -76,7 +76,7 @@ pub(super) fn run(Arguments { json, overrides }: &Arguments) -> CommandResult {
 
 fn lines(settings: &Settings) -> Result<Vec<Line>, Failure> {
     let engine = Engine::open(settings).map_err(other)?;
-    let releases = Releases::load(&engine.state().releases());
+    let releases = Releases::load(&StatePlace::of(settings));
     let orders = OrdersFile::at(StatePlace::of(settings)).load().unwrap_or_else(|error| {
         eprintln!("identityd: {}", flist::report(&error));
         Orders::default()

@@ -84,8 +84,8 @@ pub(super) fn stale_mounts(settings: &Settings) -> Vec<Finding> {
     stale.map(finding).collect()
 }
 
-/// Staged files of no generation that is recorded.
-pub(super) fn leftover_staging(settings: &Settings, generations: &BTreeSet<u64>) -> Vec<Finding> {
+/// Staged files of a generation that is `nobodys`.
+pub(super) fn leftover_staging(settings: &Settings, nobodys: &dyn Fn(u64) -> bool) -> Vec<Finding> {
     let beneath = mounts()
         .into_iter()
         .filter(|mount| mount.at.starts_with(&settings.root) && STAGED_ON.contains(&mount.kind.as_str()));
@@ -94,7 +94,7 @@ pub(super) fn leftover_staging(settings: &Settings, generations: &BTreeSet<u64>)
     for top in tops {
         for entry in fs::read_dir(top.join(STAGING)).into_iter().flatten().filter_map(Result::ok) {
             let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
-            if number.is_some_and(|number| !generations.contains(&number)) {
+            if number.is_some_and(nobodys) {
                 let path = entry.path();
                 let what = format!("{} was staged for a generation that nobody knows", path.display());
                 let then = "look into it, and remove it";

@@ -6,9 +6,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bootstrap::durable;
-use bootstrap::generation::{Generation, RootIdentity};
+use bootstrap::generation::{Generation, RootIdentity, StateDir};
 use bootstrap::lock::EngineLock;
-use bootstrap::releases::Releases;
+use bootstrap::releases::{self, Releases};
 use bootstrap::root::Root;
 use bootstrap::settings::Settings;
 use bootstrap::state_place::{Notice, StatePlace};
@@ -16,7 +16,7 @@ use bootstrap::transaction::journal::{JournalError, JournalPlace};
 use flist::report;
 
 use super::{DoctorError, Finding, Repair, aside};
-use crate::history::{ATTEMPT_FILE, FILE, History, OLD_FILE, Record};
+use crate::history::{ATTEMPT_FILE, FILE, History, OLD_FILE, is_whole};
 use crate::orders::{OrdersError, OrdersFile};
 use crate::timestamp::Timestamp;
 
@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) journal: bool,
     /// Generations that are recorded, readable or not.
     pub(super) numbers: BTreeSet<u64>,
+    /// Up to this number there may be others, which cannot be read now.
+    pub(super) floor: u64,
     /// The current generation, where it is known.
     pub(super) current: Option<Generation>,
 }
@@ -74,7 +76,17 @@ pub(super) fn look(place: &StatePlace) -> State {
             )),
         }
     }
-    State { findings, journal: journal.exists(), numbers, current }
+    let floor = floor(directory);
+    State { findings, journal: journal.exists(), numbers, floor, current }
+}
+
+/// What [`StateDir::floor`] says; where nobody can read it, all numbers may be taken.
+fn floor(directory: &Path) -> u64 {
+    // Opening it would make it.
+    match directory.join("generations").exists() {
+        true => StateDir::open(directory).and_then(|state| state.floor()).unwrap_or(u64::MAX),
+        false => 0,
+    }
 }
 
 /// The state is not where it should be.
@@ -108,22 +120,15 @@ pub(super) fn bring_back(
 }
 
 pub(super) fn copy_orders(place: &StatePlace) -> Result<(), DoctorError> {
-    let file = OrdersFile::at(place.clone());
-    let failed = |error: OrdersError| DoctorError::File {
-        action: "write",
-        path: file.path(),
-        source: std::io::Error::other(error),
-    };
-    let orders = file.load().map_err(failed)?;
-    aside::set_aside(&file.path())?;
-    file.save(&orders).map_err(failed)
+    let keep = |damaged: &Path| aside::keep_aside(damaged).map(drop).map_err(std::io::Error::other);
+    OrdersFile::at(place.clone()).restore(keep).map_err(DoctorError::Orders)
 }
 
 fn orders(place: &StatePlace) -> Option<Finding> {
     let file = OrdersFile::at(place.clone());
     match file.load_original() {
-        Err(error @ OrdersError::Damaged { .. }) if file.load().is_ok() => {
-            let what = format!("{error}; until then its copy counts");
+        Err(error) if file.load().is_ok() => {
+            let what = format!("{}; until then its copy counts", report(&error));
             let fix = "sets it aside, and puts the copy in its place";
             Some(Finding::new("orders-damaged", what, (Repair::CopyOrders, fix)))
         }
@@ -137,7 +142,7 @@ fn orders(place: &StatePlace) -> Option<Finding> {
 }
 
 fn releases(directory: &Path) -> Option<Finding> {
-    let path = directory.join("releases.json");
+    let path = directory.join(releases::FILE);
     let what = format!("{} is damaged: bad releases are no longer known", path.display());
     let then = "a bad release is tried again, three times at most";
     (!Releases::is_readable(&path)).then(|| Finding::aside("releases-damaged", what, &path, then))
@@ -161,8 +166,8 @@ fn attempt(directory: &Path) -> Option<Finding> {
     let path = directory.join(ATTEMPT_FILE);
     let bytes = fs::read(&path).ok()?;
     let what = format!("{} is damaged: what became of the last attempt is not known", path.display());
-    let readable = serde_json::from_slice::<Record>(&bytes).is_ok();
-    (!readable).then(|| Finding::aside("attempt-damaged", what, &path, "the history lacks that attempt"))
+    (!is_whole(&bytes))
+        .then(|| Finding::aside("attempt-damaged", what, &path, "the history lacks that attempt"))
 }
 
 fn damaged_journal(path: &Path) -> Option<Finding> {
@@ -223,8 +228,7 @@ pub(super) fn keep_readable(directory: &Path, place: &StatePlace) -> Result<(), 
             Err(error) => return Err(failed("read")(error)),
         };
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let (good, bad): (Vec<_>, Vec<_>) =
-            lines.partition(|line| serde_json::from_slice::<Record>(line).is_ok());
+        let (good, bad): (Vec<_>, Vec<_>) = lines.partition(|line| is_whole(line));
         if bad.is_empty() {
             continue;
         }

@@ -210,6 +210,38 @@ async fn a_state_in_ram_goes_back_to_a_disk_that_works() {
     assert!(!ram.exists() && node.path("state/orders.json").exists());
 }
 
+/// A state in RAM, of which nothing is known but these files.
+fn move_to_ram(node: &Node, files: &[(&str, &str)]) {
+    let notice = r#"{"schema": 1, "since": 7, "reason": "it was broken", "unread": ["generations"]}"#;
+    std::fs::create_dir_all(node.path("run/state/generations")).unwrap();
+    for (name, content) in files.iter().chain(&[("in-force", notice)]) {
+        std::fs::write(node.path("run/state").join(name), content).unwrap();
+    }
+}
+
+/// What the root keeps for generations that nobody could read is theirs once the disk is back, and until then.
+#[tokio::test]
+async fn what_is_kept_for_generations_that_could_not_be_read_is_left_alone() {
+    for comes_back in [true, false] {
+        let node = Node::new();
+        let staged = |name: &str| node.path("root/.molt").join(name);
+        for number in ["2", "5", "7"] {
+            std::fs::create_dir_all(staged(number)).unwrap();
+        }
+        move_to_ram(&node, &[("floor", "5"), ("releases.json", "{}")]);
+        let in_the_way = node.path("state/releases.json");
+        if !comes_back {
+            std::fs::create_dir(&in_the_way).unwrap();
+        }
+        let done = repair(&node.settings).await.unwrap();
+        let failed: Vec<_> = done.iter().filter(|(_, result)| result.is_err()).collect();
+        assert_eq!(failed.len(), usize::from(!comes_back), "{failed:?}");
+        assert_eq!(node.path("run/state").exists(), !comes_back);
+        assert!(staged("2").exists() && staged("7.broken-1").exists(), "{comes_back}");
+        assert_eq!(staged("5").exists(), !comes_back, "nobody has a record of it, as far as anybody knows");
+    }
+}
+
 /// A daemon that notes its attempts waits while the history is written anew, and every line of its is there afterwards.
 #[test]
 fn a_rewrite_of_the_history_loses_no_line() {

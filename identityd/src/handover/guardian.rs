@@ -272,9 +272,10 @@ async fn undo(
     why: &str,
 ) -> Result<Result<(), EngineError>, EngineError> {
     let Places { root, zinit_socket, .. } = &handover.places;
-    let engine = Engine::open_at(root, &handover.places.state(), zinit_socket)?.keeping(handover.keep);
+    let engine =
+        Engine::open_at(root, &handover.places.state().directory(), zinit_socket)?.keeping(handover.keep);
     let recovered = engine.recover(lock).await;
-    let mut releases = Releases::load(&engine.state().releases());
+    let mut releases = Releases::load(&handover.places.state());
     if let Err(error) = releases.failed(handover.release, &format!("its identityd failed: {why}")) {
         tracing::error!(error = report(&error), "the failure cannot be remembered");
     }

@@ -101,6 +101,47 @@ fn a_damaged_file_is_no_empty_one() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_has_a_copy_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = OrdersFile::new(directory.path());
+    let mut orders = Orders::default();
+    orders.hold(hold(None)).unwrap();
+    file.save(&orders).unwrap();
+    std::fs::remove_file(file.path()).unwrap();
+    // EISDIR.
+    std::fs::create_dir(file.path()).unwrap();
+    assert_eq!(file.load().unwrap(), orders);
+    std::fs::remove_file(file.copy()).unwrap();
+    assert!(matches!(file.load(), Err(OrdersError::Read { .. })));
+}
+
+#[test]
+fn a_damaged_file_is_restored_without_ever_being_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = OrdersFile::new(directory.path());
+    let mut orders = Orders::default();
+    orders.hold(hold(None)).unwrap();
+    file.save(&orders).unwrap();
+    std::fs::write(file.path(), "{").unwrap();
+    let refused = file.restore(|_| Err(io::ErrorKind::StorageFull.into()));
+    assert!(matches!(refused, Err(OrdersError::Write { .. })), "{refused:?}");
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"{");
+    file.restore(|damaged| {
+        assert_eq!(std::fs::read(damaged)?, b"{");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(file.load_original().unwrap(), orders);
+
+    // Meanwhile somebody has ordered something: that counts, and not the copy.
+    orders.hold(hold(Some("2.0.0"))).unwrap();
+    file.save(&orders).unwrap();
+    std::fs::write(file.copy(), "{}").unwrap();
+    file.restore(|_| panic!("there is nothing to restore")).unwrap();
+    assert_eq!(file.load_original().unwrap(), orders);
+}
+
+#[test]
 fn texts_are_one_line_and_not_too_long() {
     assert!(check_text("reason", "we are away, naïvely", LONGEST_REASON).is_ok());
     for text in ["", "two\nlines", "\u{1b}[2J", &"x".repeat(LONGEST_REASON + 1)] {

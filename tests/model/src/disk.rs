@@ -135,9 +135,9 @@ impl Disk for ModelDisk {
         self.change(Operation::Change, |files| files.set_mtime(path, seconds))
     }
 
-    fn copy_up(&self, _: &FlistPath) -> io::Result<()> {
-        // Nothing in the model lies in a layer below: nobody asks for it.
-        Ok(())
+    fn copy_up(&self, path: &FlistPath) -> io::Result<()> {
+        // A copy of it is made, which takes space.
+        self.change(Operation::Allocate, |files| files.copy_up(path))
     }
 
     fn link(&self, from: &FlistPath, to: &FlistPath) -> io::Result<()> {

@@ -57,13 +57,14 @@ enum Doing {
     RemoveDirectory(FlistPath),
     Sync(FlistPath),
     SyncDirectory(FlistPath),
+    CopyUp(FlistPath),
     Look(FlistPath),
 }
 
 impl Doing {
     fn any(dice: &mut Dice) -> Self {
         let path = dice.path();
-        match dice.below(22) {
+        match dice.below(23) {
             0 | 1 => Self::MakeDirectory(path),
             2 | 3 => Self::Create(path),
             4 => Self::Append(path, vec![b'x'; dice.below(9000)]),
@@ -82,6 +83,7 @@ impl Doing {
             18 => Self::Remove(path),
             19 => Self::RemoveDirectory(path),
             20 => [Self::Sync as fn(_) -> _, Self::SyncDirectory][dice.below(2)](path),
+            21 => Self::CopyUp(path),
             _ => Self::Look(path),
         }
     }
@@ -121,6 +123,8 @@ impl Doing {
                 other => other.map(drop),
             },
             Self::SyncDirectory(path) => disk.sync_directory(path),
+            // What is in no layer below stays as it is.
+            Self::CopyUp(path) => disk.copy_up(path),
             Self::Look(path) => return look(disk, path),
         })
     }

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use bootstrap::engine::{EngineError, ReleaseTree};
+use bootstrap::generation::Generation;
 use bootstrap::releases::{Note, Releases};
 use bootstrap::transaction::services::ServiceError;
 use flist::hub::ReleaseVersion;
@@ -16,15 +17,27 @@ impl Effects {
     /// The last daemon may have been killed after the commit and before it had noted that all went well.
     pub(super) fn excuse_installed(&self) {
         let Ok(Some(current)) = self.engine.current() else { return };
-        let mut releases = Releases::load(&self.engine.state().releases());
+        let mut releases = Releases::load(&self.place);
         if let Err(error) = releases.installed(current.release) {
             tracing::warn!(error = report(&error), "an attempt that ended well still counts");
         }
     }
 }
 
+impl Effects {
+    /// What speaks against a release, as long as nothing else is known.
+    pub(super) fn objection(&self, current: Option<&Generation>, offered: &ReleaseTree) -> Option<Problem> {
+        let before = current.filter(|_| !self.settings.trust.allow_downgrade);
+        let downgrade = before.and_then(|current| downgrade(&current.version, &offered.version));
+        downgrade.or_else(|| {
+            let releases = Releases::load(&self.place);
+            releases.note(&offered.id).filter(|note| note.is_bad()).map(|note| bad_release(offered, note))
+        })
+    }
+}
+
 /// A lower version than the current one.
-pub(super) fn downgrade(current: &ReleaseVersion, offered: &ReleaseVersion) -> Option<Problem> {
+fn downgrade(current: &ReleaseVersion, offered: &ReleaseVersion) -> Option<Problem> {
     let (current, offered) = (current.semver()?, offered.semver()?);
     let message =
         format!("the channel went back from {current} to {offered}; a lower version is not followed");
@@ -32,7 +45,7 @@ pub(super) fn downgrade(current: &ReleaseVersion, offered: &ReleaseVersion) -> O
 }
 
 /// A release that is not tried again.
-pub(super) fn bad_release(offered: &ReleaseTree, Note { attempts, reason, .. }: &Note) -> Problem {
+fn bad_release(offered: &ReleaseTree, Note { attempts, reason, .. }: &Note) -> Problem {
     let (version, id) = (&offered.version, offered.id);
     let times = count(*attempts, "time");
     let message =

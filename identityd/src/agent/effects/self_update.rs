@@ -100,7 +100,7 @@ impl Effects {
         if committed.map_err(|error| problem(&error))? {
             Handover::end(&self.settings.run_dir);
             // The rest of the release is an attempt of its own.
-            let mut releases = Releases::load(&self.engine.state().releases());
+            let mut releases = Releases::load(&self.place);
             if let Err(error) = releases.excuse(handover.release) {
                 tracing::warn!(error = report(&error), "the attempt still counts");
             }

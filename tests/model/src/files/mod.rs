@@ -1,8 +1,9 @@
 //! One file system: inodes, names, and what of them is on the medium.
 
+mod layers;
 mod operations;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flist::path::FlistPath;
 use flist::xattr::Xattrs;
@@ -28,6 +29,10 @@ pub struct Files {
     pub can_exchange: bool,
     /// Bytes that it says can be written to it; nothing enforces them.
     pub available: Option<u64>,
+    /// Inodes of a layer below, which nothing is written to; `None` where there is no such layer.
+    lower: Option<BTreeSet<u64>>,
+    /// What a rename had to copy up, because nobody had before.
+    pub copied_late: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -73,6 +78,8 @@ impl Files {
             in_ram: false,
             can_exchange: true,
             available: Some(1 << 40),
+            lower: None,
+            copied_late: 0,
         }
     }
 
@@ -211,6 +218,7 @@ impl Files {
         if self.at(&place)?.is_some() || place.name.is_empty() {
             return Err(Errno::EEXIST);
         }
+        self.raise_directories(&path.parent().unwrap_or_default())?;
         let number = self.next;
         self.next += 1;
         self.clock += 1;
@@ -227,13 +235,16 @@ impl Files {
 
     /// Inodes without a name are gone. Nobody keeps one open across operations here.
     fn collect(&mut self) {
-        let mut named = std::collections::BTreeSet::from([ROOT]);
+        let mut named = BTreeSet::from([ROOT]);
         for inode in self.inodes.values() {
             if let Node::Directory(names) = &inode.node {
                 named.extend(names.values());
             }
         }
         self.inodes.retain(|number, _| named.contains(number));
+        if let Some(lower) = &mut self.lower {
+            lower.retain(|number| named.contains(number));
+        }
     }
 }
 

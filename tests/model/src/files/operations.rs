@@ -48,7 +48,7 @@ impl Files {
             device: self.device,
             in_ram: self.in_ram,
             read_only: false,
-            copies_up: false,
+            copies_up: self.copies_up(),
             available: self.available,
         })
     }
@@ -164,6 +164,9 @@ impl Files {
     }
 
     pub(crate) fn link(&mut self, from: &FlistPath, to: &FlistPath) -> Answer<()> {
+        if self.at(&self.place(from)?)?.is_some() {
+            self.raise(from)?;
+        }
         let (from, place) = (self.place(from)?, self.place(to)?);
         let number = self.at(&from)?.ok_or(Errno::ENOENT)?;
         if self.at(&place)?.is_some() {
@@ -179,6 +182,12 @@ impl Files {
     pub(crate) fn rename(&mut self, from: &FlistPath, to: &FlistPath, how: Rename) -> Answer<()> {
         if how == Rename::Exchange && !self.can_exchange {
             return Err(Errno::EINVAL);
+        }
+        let exists = |files: &Self, path| files.place(path).and_then(|place| files.at(&place)).ok().flatten();
+        for path in [from, to] {
+            if exists(self, path).is_some() {
+                self.copied_late += self.raise(path)?;
+            }
         }
         let (old, new) = (self.place(from)?, self.place(to)?);
         let moved = self.at(&old)?.ok_or(Errno::ENOENT)?;

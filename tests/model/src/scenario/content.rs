@@ -132,6 +132,7 @@ pub fn upgrade_with(changes: &[FileSpec]) -> Scenario {
         edited: Vec::new(),
         release: small_but(changes),
         no_exchange: false,
+        overlay: false,
     }
 }
 
@@ -147,6 +148,7 @@ pub fn all() -> Vec<Scenario> {
         edited: Vec::new(),
         release,
         no_exchange: false,
+        overlay: false,
     };
     let upgrade = |name, release| scenario(name, Act::Upgrade, Some(small()), release);
     let changed = || {
@@ -200,6 +202,11 @@ pub fn all() -> Vec<Scenario> {
             small_but(&[("bin/web", 0o755, "#!/bin/sh\ndies 2"), ("etc/zinit/web.yaml", 0o644, WEB)]),
         ),
         Scenario { no_exchange: true, ..upgrade("upgrade without exchange", changed()) },
+        Scenario {
+            base: with(base(), &small()),
+            overlay: true,
+            ..upgrade("upgrade on an overlay", changed())
+        },
         scenario("rollback", Act::Revert, Some(small()), changed()),
         scenario("gc", Act::Collect, Some(small()), changed()),
         scenario("recovery", Act::Recover, Some(small()), changed()),

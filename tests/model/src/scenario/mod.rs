@@ -68,6 +68,8 @@ pub struct Scenario {
     pub release: Vec<FileSpec>,
     /// The root file system cannot exchange names.
     pub no_exchange: bool,
+    /// The root file system is an overlay over the base image.
+    pub overlay: bool,
 }
 
 /// A scenario that is about to begin.
@@ -112,6 +114,9 @@ impl Scenario {
     pub async fn set_up(self, lock: &EngineLock) -> Result<Stage, SetUpError> {
         let mut root = Files::new(1);
         put_all(&mut root, &self.base)?;
+        if self.overlay {
+            root.lay_down();
+        }
         let machine = Arc::new(Machine::new(root, Files::new(2)));
         machine.with(|root, _, _| root.can_exchange = !self.no_exchange);
         machine.with(|root, _, services| services.boot(root));

@@ -1,76 +1,21 @@
-//! Package descriptions on a real directory: what is asked of a node, hooks, migrations. Needs root.
+//! Package descriptions on a real directory: what is asked of a node, hooks, migrations.
 
-#![allow(clippy::unwrap_used, reason = "all of this is a test")]
-
-use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bootstrap::engine::{Engine, EngineError, ReleaseTree};
-use bootstrap::generation::StateDir;
-use bootstrap::lock;
+use bootstrap::engine::{EngineError, ReleaseTree};
 use bootstrap::plan::Purpose;
-use bootstrap::processes::Uses;
 use bootstrap::programs::{Call, How, InRoot, Programs};
-use bootstrap::root::Root;
-use bootstrap::source::BlockSource;
-use bootstrap::supervisor::{HeldProcess, Supervisor};
-use flist::hub::{Channel, FlistName, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
-use flist::pack::pack;
-use flist::path::FlistPath;
-use flist::store::DirStore;
+use flist::hub::ReleaseId;
 use nix::mount::{MsFlags, mount, umount};
-use tempfile::TempDir;
-use zinit_client::{Error, Refusal, ServiceStatus, UnitName};
+
+use crate::place::{Place, put};
 
 const DESCRIPTION: &str = "usr/lib/molt/packages/app.yaml";
 
-/// A root, a state and a store of their own.
-struct Place(TempDir);
-
 impl Place {
-    fn new() -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "this test needs root");
-        let place = Self(tempfile::tempdir().unwrap());
-        std::fs::create_dir_all(place.root()).unwrap();
-        place
-    }
-
-    fn root(&self) -> PathBuf {
-        self.0.path().join("root")
-    }
-
-    fn engine(&self) -> Engine {
-        let state = StateDir::open(&self.0.path().join("state")).unwrap();
-        Engine::on(Root::open(&self.root()).unwrap(), state, Arc::new(NoServices))
-    }
-
-    fn source(&self) -> Arc<BlockSource> {
-        Arc::new(BlockSource { store: Arc::new(DirStore::new(self.0.path().join("store"))) })
-    }
-
-    fn release(&self, version: &str, files: &[(&str, &str)]) -> ReleaseTree {
-        let directory = self.0.path().join(format!("payload-{version}"));
-        for (path, content) in files {
-            put(&directory.join(path), content);
-            if content.starts_with("#!") {
-                let mode = std::fs::Permissions::from_mode(0o755);
-                std::fs::set_permissions(directory.join(path), mode).unwrap();
-            }
-        }
-        let (tree, _) = pack(&directory, &DirStore::new(self.0.path().join("store"))).unwrap();
-        let bytes = flist::format::fl::to_bytes(&tree).unwrap();
-        let location: FlistName = "test/app:latest.flist".parse().unwrap();
-        let id = ReleaseId::of([(version, Sha256::of(version.as_bytes()))]);
-        let what = (Channel::Flist(location.clone()), id, ReleaseVersion::Text(version.to_owned()));
-        let flist = ReleaseFlist { package: "app".to_owned(), sha256: Sha256::of(&bytes), location, bytes };
-        ReleaseTree::of(what, "{}".to_owned(), vec![flist]).unwrap()
-    }
-
     /// A root in which shell scripts run.
     fn with_shell() -> Self {
         let place = Self::new();
@@ -85,20 +30,6 @@ impl Place {
         place
     }
 
-    async fn apply(&self, release: &ReleaseTree, purpose: Purpose) -> Result<(), EngineError> {
-        let engine = self.engine();
-        let prepared = match purpose {
-            Purpose::Revert => engine.prepare_revert(release, self.source()).await?,
-            _ => engine.prepare(release, purpose, self.source(), None).await?,
-        };
-        let lock = lock::take(&self.0.path().join("run"), "test", Duration::ZERO).unwrap();
-        engine.apply(&lock, &prepared, self.source(), &|_| {}, &|| Ok(())).await
-    }
-
-    fn read(&self, path: &str) -> String {
-        std::fs::read_to_string(self.root().join(path)).unwrap_or_else(|error| error.kind().to_string())
-    }
-
     /// Whether a release with this description may be installed.
     async fn admitted(&self, description: &str) -> Result<(), EngineError> {
         let release = self.release("1", &[(DESCRIPTION, description)]);
@@ -106,47 +37,6 @@ impl Place {
         let packages = engine.packages_of(&release, self.source()).await?;
         engine.admit(&packages)
     }
-}
-
-/// A supervisor that has no services and is never given any.
-#[derive(Debug)]
-struct NoServices;
-
-fn refused<T>() -> Result<T, Error> {
-    Err(Error::Refused { command: "anything".to_owned(), reason: Refusal::ShuttingDown })
-}
-
-#[async_trait]
-impl Supervisor for NoServices {
-    async fn list(&self) -> Result<Vec<String>, Error> {
-        Ok(Vec::new())
-    }
-    async fn status(&self, _: &UnitName) -> Result<ServiceStatus, Error> {
-        refused()
-    }
-    async fn monitor(&self, _: &UnitName) -> Result<(), Error> {
-        refused()
-    }
-    async fn start(&self, _: &UnitName) -> Result<(), Error> {
-        refused()
-    }
-    async fn stop(&self, _: &UnitName) -> Result<(), Error> {
-        refused()
-    }
-    async fn forget(&self, _: &UnitName) -> Result<(), Error> {
-        refused()
-    }
-    fn hold(&self, _: u32) -> Box<dyn HeldProcess> {
-        unreachable!("nobody has a process")
-    }
-    fn in_use(&self, _: &HashMap<(u64, u64), FlistPath>, _: &BTreeMap<UnitName, u32>) -> Uses {
-        Uses::default()
-    }
-}
-
-fn put(at: &Path, content: &str) {
-    std::fs::create_dir_all(at.parent().unwrap()).unwrap();
-    std::fs::write(at, content).unwrap();
 }
 
 #[tokio::test]

@@ -1,109 +1,17 @@
-//! The engine on a real directory: swaps, undo, recovery. Needs root, because owners are set.
-
-#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+//! On a real directory: swaps, undo, recovery. Needs root, because owners are set.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use bootstrap::engine::{Engine, EngineError, ReleaseTree};
+use bootstrap::engine::{EngineError, ReleaseTree};
 use bootstrap::generation::Standing;
-use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::{FileChange, Purpose};
-use bootstrap::source::BlockSource;
 use bootstrap::transaction::{Recovery, TransactionError};
-use flist::hub::{Channel, FlistName, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
 use flist::pack::pack;
-use flist::store::DirStore;
-use tempfile::TempDir;
 
-/// A root, a state and a store of their own.
-struct Place {
-    dir: TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "this test needs root");
-        let place = Self { dir: tempfile::tempdir().unwrap() };
-        std::fs::create_dir_all(place.root()).unwrap();
-        place
-    }
-
-    fn root(&self) -> std::path::PathBuf {
-        self.dir.path().join("root")
-    }
-
-    fn engine(&self) -> Engine {
-        let at = |name: &str| self.dir.path().join(name);
-        // No plan of these tests has services, so nobody asks zinit.
-        Engine::open_at(&self.root(), &at("state"), &at("no zinit")).unwrap()
-    }
-
-    fn lock(&self) -> EngineLock {
-        lock::take(&self.dir.path().join("run"), "test", std::time::Duration::ZERO).unwrap()
-    }
-
-    fn source(&self) -> Arc<BlockSource> {
-        Arc::new(BlockSource { store: Arc::new(DirStore::new(self.dir.path().join("store"))) })
-    }
-
-    /// A release of these files; a content of `-> x` is a symlink.
-    fn release(&self, version: &str, files: &[(&str, &str)]) -> ReleaseTree {
-        let directory = self.dir.path().join(format!("payload-{version}"));
-        for (path, content) in files {
-            let path = directory.join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            match content.strip_prefix("-> ") {
-                Some(target) => symlink(target, &path).unwrap(),
-                None => std::fs::write(&path, content).unwrap(),
-            }
-        }
-        let (tree, _) = pack(&directory, &DirStore::new(self.dir.path().join("store"))).unwrap();
-        let bytes = flist::format::fl::to_bytes(&tree).unwrap();
-        let location: FlistName = "test/app:latest.flist".parse().unwrap();
-        let id = ReleaseId::of([(version, Sha256::of(version.as_bytes()))]);
-        let what = (Channel::Flist(location.clone()), id, ReleaseVersion::Text(version.to_owned()));
-        let flist = ReleaseFlist { package: "app".to_owned(), sha256: Sha256::of(&bytes), location, bytes };
-        ReleaseTree::of(what, "{}".to_owned(), vec![flist]).unwrap()
-    }
-
-    async fn apply(&self, release: &ReleaseTree, purpose: Purpose) -> Result<(), EngineError> {
-        let engine = self.engine();
-        let only: BTreeSet<_> = release.tree.iter().map(|(path, _)| path.clone()).collect();
-        let only = (purpose == Purpose::SelfUpdate).then_some(&only);
-        let prepared = engine.prepare(release, purpose, self.source(), only).await?;
-        engine.apply(&self.lock(), &prepared, self.source(), &|_| {}, &|| Ok(())).await
-    }
-
-    /// Every file with its mode and content, but not our own.
-    fn files(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut stack = vec![self.root()];
-        while let Some(directory) = stack.pop() {
-            for entry in std::fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                let metadata = path.symlink_metadata().unwrap();
-                let name = path.strip_prefix(self.root()).unwrap().display().to_string();
-                if name.starts_with(".molt") || name.starts_with("tmp") {
-                    continue;
-                }
-                if metadata.is_dir() {
-                    stack.push(path);
-                    found.push(format!("{name}/"));
-                } else if metadata.is_symlink() {
-                    found.push(format!("{name} -> {}", std::fs::read_link(&path).unwrap().display()));
-                } else {
-                    let content = std::fs::read_to_string(&path).unwrap();
-                    found.push(format!("{name} {:o} {content}", metadata.mode() & 0o7777));
-                }
-            }
-        }
-        found.sort();
-        found
-    }
-}
+use crate::place::Place;
 
 const OLD: &[(&str, &str)] =
     &[("bin/app", "old"), ("bin/link", "-> app"), ("lib/gone/deep", "x"), ("same", "same")];
@@ -142,7 +50,7 @@ async fn what_was_swapped_and_not_committed_is_undone_by_the_next_start_and_only
 async fn modes_owners_set_uid_bits_and_capabilities_are_installed() {
     let place = Place::new();
     let release = place.release("1", &[("bin/su", "x"), ("etc/shadow", "y")]);
-    let payload = place.dir.path().join("payload-1");
+    let payload = place.at("payload-1");
     std::fs::set_permissions(payload.join("bin/su"), PermissionsExt::from_mode(0o4755)).unwrap();
     std::os::unix::fs::chown(payload.join("etc/shadow"), Some(7), Some(42)).unwrap();
     std::os::unix::fs::chown(payload.join("bin/su"), Some(3), Some(4)).unwrap();
@@ -151,7 +59,7 @@ async fn modes_owners_set_uid_bits_and_capabilities_are_installed() {
     let capability = [&[1, 0, 0, 2, 0, 0x20][..], &[0; 14]].concat();
     let rights = [(b"security.capability".to_vec(), capability)].into();
     flist::xattr::write(&payload.join("etc/shadow"), &rights).unwrap();
-    let (tree, _) = pack(&payload, &DirStore::new(place.dir.path().join("store"))).unwrap();
+    let (tree, _) = pack(&payload, &place.store()).unwrap();
     place.apply(&ReleaseTree { tree: Arc::new(tree), ..release }, Purpose::SelfUpdate).await.unwrap();
     let at = |path: &str| place.root().join(path).metadata().unwrap();
     assert_eq!((at("bin/su").mode() & 0o7777, at("bin/su").uid(), at("bin/su").gid()), (0o4755, 3, 4));
@@ -183,7 +91,7 @@ async fn of_several_files_that_cannot_be_fetched_the_first_is_named() {
     let names: Vec<_> = (0..40).map(|number| format!("usr/f{number:02}")).collect();
     let files: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
     let release = place.release("1", &files);
-    let store = DirStore::new(place.dir.path().join("store"));
+    let store = place.store();
     for (path, _, content) in release.tree.files() {
         if ["usr/f11", "usr/f12", "usr/f30"].contains(&path.to_string().as_str()) {
             store.remove(&content.blocks[0].id).unwrap();
@@ -236,7 +144,7 @@ async fn after_a_lost_state_a_self_update_does_not_pass_for_the_release() {
     let place = Place::new();
     place.apply(&place.release("1", OLD), Purpose::SelfUpdate).await.unwrap();
     place.engine().commit_pending(&place.lock(), 1).await.unwrap();
-    std::fs::write(place.dir.path().join("state/generations/1.json"), "{").unwrap();
+    std::fs::write(place.state.join("generations/1.json"), "{").unwrap();
     assert_eq!(place.engine().standing().unwrap(), Standing::Damaged);
 
     let release = place.release("2", NEW);

@@ -1,0 +1,9 @@
+//! The engine on real files: directories, mounts, disks that fail. Needs root.
+
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
+mod engine;
+mod filesystems;
+mod packages;
+mod place;
+mod state_disk;
