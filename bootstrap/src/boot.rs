@@ -1,32 +1,29 @@
 //! The boot pipeline: wait for the hub, find the release, mount it, install it, leave.
 
 mod choice;
+mod install;
+mod meter;
 mod offline;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flist::hub::ReleaseVersion;
-use flist::mount::{MountError, MountedFlist, Purpose as MountPurpose, detach, mount};
-use flist::store::{DirStore, Store, StoreError};
+use flist::mount::{MountError, detach};
+use flist::store::StoreError;
 
 use crate::boot_info::{self, BootInfoError};
 use crate::boot_report::Reporter;
-use crate::durable;
 use crate::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
 use crate::generation::{Generation, RootIdentity};
 use crate::lock::{self, EngineLock, LockError};
 use crate::newer;
 use crate::offers::{Offers, OffersError, Question};
-use crate::plan::Purpose;
-use crate::releases::Releases;
 use crate::root::Root;
 use crate::settings::Settings;
-use crate::source::{BlockSource, ContentSource, MountSource, cached, is_in_ram};
 use crate::state_place::{StatePlace, StatePlaceError};
-use crate::transaction::Progress;
 use choice::{Choice, choose};
+use install::install;
 use offline::Offline;
 
 /// The longest pause between two attempts to reach the hub.
@@ -239,57 +236,6 @@ async fn resume(
     Ok(())
 }
 
-async fn install(
-    engine: &Engine,
-    lock: &EngineLock,
-    settings: &Settings,
-    release: &ReleaseTree,
-) -> Result<(), BootError> {
-    tracing::info!(channel = %release.channel, version = %release.version, release = %release.id, entries = release.tree.len(), "installing");
-    let content = Content::open(settings, release).await?;
-    let prepared = engine.prepare(release, Purpose::Boot, content.source.clone(), None).await;
-    let installed = match prepared {
-        Ok(prepared) => {
-            let source = content.source.clone();
-            let reporter = Reporter::of_this_process();
-            let observer = |progress| report_progress(progress, reporter.as_ref());
-            engine.apply(lock, &prepared, source, &observer, &|| Ok(())).await
-        }
-        Err(error) => Err(error),
-    };
-    content.close().await?;
-    if let Err(EngineError::Transaction(error)) = &installed
-        && error.is_judged()
-    {
-        // The next attempt takes another one.
-        let noted = Releases::load(&StatePlace::of(settings)).judged_bad(release.id, &flist::report(error));
-        if let Err(error) = noted {
-            tracing::error!(error = %flist::report(&error), "the failure cannot be remembered");
-        }
-    }
-    installed.map_err(|error| not_installed(settings, error))?;
-    if is_in_ram(&settings.cache_dir)
-        && let Err(error) = DirStore::new(&settings.cache_dir).clear()
-    {
-        tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
-    }
-    Ok(())
-}
-
-fn report_progress(progress: Progress, reporter: Option<&Reporter>) {
-    match progress {
-        Progress::Staged { done, total } if done == total || done % 100 == 0 => {
-            tracing::info!("staged {done} of {total}");
-            if let Some(reporter) = reporter {
-                reporter.working();
-            }
-        }
-        Progress::Started { unit, .. } => tracing::info!(service = %unit, "monitored"),
-        Progress::Stopped(unit) => tracing::info!(service = %unit, "stopped"),
-        Progress::Staged { .. } | Progress::Swapping | Progress::Soaking | Progress::LeftBehind(_) => {}
-    }
-}
-
 /// Asks the hub until there is something to install. What is waited for is said once, and again whenever it
 /// changes. While the hub does not answer, a recorded release will do whose content is here.
 async fn wait_for_choice(
@@ -360,59 +306,6 @@ fn recorded_version(engine: &Engine, settings: &Settings) -> Option<ReleaseVersi
     let state = engine.state();
     let current = state.recorded(state.current_number().ok()??).ok()??;
     settings.follows(&current.channel).then_some(current.version)
-}
-
-/// The release's content, through a mount where there is FUSE.
-struct Content {
-    source: Arc<dyn ContentSource>,
-    mounted: Option<MountedFlist>,
-    mount_point: PathBuf,
-    channel: String,
-}
-
-impl Content {
-    async fn open(settings: &Settings, release: &ReleaseTree) -> Result<Self, BootError> {
-        let channel = release.channel.to_string();
-        let mount_point = mount_directory(&settings.run_dir).join(release.id.to_string());
-        let prepared = std::fs::create_dir_all(&mount_point)
-            .and_then(|()| durable::private_directory(&mount_directory(&settings.run_dir)));
-        prepared.map_err(|source| BootError::MountPoint { path: mount_point.clone(), source })?;
-
-        let (release, cache, at) = (release.clone(), settings.cache_dir.clone(), mount_point.clone());
-        let default = settings.hub.store.clone();
-        let opened = blocking(move || {
-            let store = cached(release.open_stores(&default)?, &cache);
-            let mounted = mount(&release.tree, store.clone(), &at, MountPurpose::Install);
-            Ok((store, mounted))
-        });
-        let (store, mounted): (Arc<dyn Store>, _) =
-            opened.await?.map_err(|source| BootError::Store { channel: channel.clone(), source })?;
-        match mounted {
-            Ok(mounted) => {
-                tracing::info!(path = %mount_point.display(), "mounted");
-                let source = Arc::new(MountSource { mount: mount_point.clone() });
-                Ok(Self { source, mounted: Some(mounted), mount_point, channel })
-            }
-            Err(error) => {
-                tracing::warn!(reason = %flist::report(&error), "reading blocks directly");
-                Ok(Self { source: Arc::new(BlockSource { store }), mounted: None, mount_point, channel })
-            }
-        }
-    }
-
-    async fn close(self) -> Result<(), BootError> {
-        let Self { source, mounted, mount_point, channel } = self;
-        blocking(move || {
-            // The last user of the stores: their threads end here, where blocking is allowed.
-            drop(source);
-            let unmounted = mounted.map_or(Ok(()), MountedFlist::unmount);
-            // An empty directory in RAM; the next boot would remove it.
-            let _ = std::fs::remove_dir(&mount_point);
-            unmounted
-        })
-        .await?
-        .map_err(|source| BootError::Unmount { channel, source })
-    }
 }
 
 fn mount_directory(run_dir: &Path) -> PathBuf {

@@ -44,9 +44,14 @@ impl Signing {
     /// # Errors
     /// When it cannot be read.
     pub fn root(&self) -> Result<BaseFile, Error> {
-        let path = self.directory().join("root.json");
+        let path = self.root_path();
         let text = fs::read_to_string(&path).doing(|| format!("read {}", path.display()))?;
         Ok(BaseFile::text(ROOT, text))
+    }
+
+    /// The root of trust.
+    pub fn root_path(&self) -> PathBuf {
+        self.directory().join("root.json")
     }
 
     /// Publishes a signed release for the run mode `dev`; returns what `flist publish` printed.
@@ -54,9 +59,24 @@ impl Signing {
     /// # Errors
     /// When it is refused.
     pub fn publish(&self, hub: &Hub, version: &str, directory: &Path) -> Result<String, Error> {
+        self.publish_with(hub, version, directory, ("dev", &[]))
+    }
+
+    /// As [`publish`](Self::publish), for a run mode and with more options of `flist publish`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn publish_with(
+        &self,
+        hub: &Hub,
+        version: &str,
+        directory: &Path,
+        (run_mode, more): (&str, &[&str]),
+    ) -> Result<String, Error> {
         let options = self.options();
-        let options: Vec<&str> = ["--sign"].into_iter().chain(options.iter().map(String::as_str)).collect();
-        hub.publish_with(version, directory, Some("dev"), &options)
+        let options = ["--sign"].into_iter().chain(options.iter().map(String::as_str));
+        let options: Vec<&str> = options.chain(more.iter().copied()).collect();
+        hub.publish_with(version, directory, Some(run_mode), &options)
     }
 
     /// Runs a subcommand of `flist trust`.
@@ -69,7 +89,8 @@ impl Signing {
         hub.command(&[&["trust"], arguments, &options[..]].concat())
     }
 
-    fn options(&self) -> Vec<String> {
+    /// Options of `flist` that name the repository and its passphrase.
+    pub fn options(&self) -> Vec<String> {
         let (directory, secret) = (self.directory(), self.secret());
         ["--dir", &directory.display().to_string(), "--passphrase-file", &secret.display().to_string()]
             .map(str::to_owned)

@@ -1,12 +1,12 @@
 //! A real kernel boots the image, installs what the hub offers and upgrades itself. One machine runs at a time.
-//! Where there is no QEMU, nothing is tested here, and every test says so.
+//! Where none can run, or no time is left, nothing is tested here, and every test says so.
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
 use std::time::Duration;
 
 use molt_tests::campaign::{Extent, power};
-use molt_tests::vm::{DiskImage, Range, Vm, require_qemu};
+use molt_tests::vm::{DiskImage, Range, TESTS_TAKE, Vm, available};
 use serde_json::Value;
 
 const CHANNEL: &str = "tf-zos/zos:development:latest.flist";
@@ -14,13 +14,13 @@ const CHANNEL: &str = "tf-zos/zos:development:latest.flist";
 /// Longest wait for anything a machine does.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// A hub and an image; none where there is no emulator.
+/// A hub and an image; none where no machine can run.
 fn range() -> Option<Range> {
-    (!emulator_is_missing()).then(|| Range::new().unwrap())
+    (!is_skipped()).then(|| Range::new().unwrap())
 }
 
-fn emulator_is_missing() -> bool {
-    require_qemu().inspect_err(|error| eprintln!("SKIPPED: {error}")).is_err()
+fn is_skipped() -> bool {
+    available(TESTS_TAKE).unwrap().inspect_err(|reason| eprintln!("SKIPPED: {reason}")).is_err()
 }
 
 fn boot_id(vm: &Vm) -> String {
@@ -36,7 +36,6 @@ fn digest(vm: &Vm, path: &str) -> String {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo xtask test --vm"]
 fn a_kernel_boots_a_release_and_takes_the_next_one_without_a_reboot() {
     let Some(range) = range() else { return };
     let old = range.payload("1.0.0").unwrap();
@@ -47,7 +46,7 @@ fn a_kernel_boots_a_release_and_takes_the_next_one_without_a_reboot() {
     assert_eq!(vm.read("/tmp/flist.name").unwrap().trim_end(), CHANNEL);
     let info: Value = serde_json::from_str(&vm.read("/tmp/flist.info").unwrap()).unwrap();
     assert_eq!(info["version"], "1.0.0", "{info}");
-    assert_eq!(info["name"], "zos:development:latest.flist", "{info}");
+    assert_eq!(info["name"], "zos:v1.0.0.flist", "{info}");
     assert!(vm.console().contains("the state is part of the root"), "{}", vm.console().text());
     let root = vm.run("stat -f -c %T /").unwrap();
     assert_eq!(root.trim(), "tmpfs");
@@ -136,8 +135,7 @@ fn a_bad_release_is_undone_and_avoided_after_a_reboot() {
     };
     vm.wait_for("the bad release is undone", LIMIT, refused).unwrap();
     assert_eq!(range.web_version().unwrap(), "1.0.0");
-    vm.run("zinit reboot").unwrap();
-    vm.await_end(LIMIT).unwrap();
+    vm.end_by("zinit reboot", LIMIT).unwrap();
     drop(vm);
 
     let mut vm = builder.boot().unwrap();
@@ -151,9 +149,8 @@ fn a_bad_release_is_undone_and_avoided_after_a_reboot() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo xtask test --vm"]
 fn power_cuts_leave_the_old_release_or_the_new_one() {
-    if emulator_is_missing() {
+    if is_skipped() {
         return;
     }
     let extent = Extent { runs: 3, nodes: 1, seed: 3 };
@@ -165,7 +162,7 @@ fn power_cuts_leave_the_old_release_or_the_new_one() {
 #[test]
 #[ignore = "takes minutes: cargo xtask test --vm"]
 fn power_cuts_that_reorder_writes_leave_the_old_release_or_the_new_one() {
-    if emulator_is_missing() {
+    if is_skipped() {
         return;
     }
     let extent = Extent { runs: 4, nodes: 1, seed: 4 };
@@ -193,7 +190,7 @@ fn kernel_parameters_reach_both_programs() {
 #[test]
 #[ignore = "takes minutes: cargo xtask test --vm"]
 fn without_a_hub_what_is_on_the_state_disk_boots_and_a_new_node_waits() {
-    if emulator_is_missing() {
+    if is_skipped() {
         return;
     }
     let mut range = Range::new().unwrap();

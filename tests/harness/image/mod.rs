@@ -98,6 +98,7 @@ fn files(contents: &Contents, kernel: &tools::Kernel) -> Result<Vec<BaseFile>, E
     let zinit = contents.zinit.clone().unwrap_or_else(|| programs.supervisor());
     files.push(BaseFile::program("/sbin/zinit", zinit));
     files.push(BaseFile::program("/sbin/bootstrap", programs.bootstrap()));
+    files.extend(programs.libraries().iter().map(|path| BaseFile::program(path, path)));
     files.push(BaseFile::program("/init", asset("init")));
     for script in ["image-start", "internet", "dhcp-lease"] {
         files.push(BaseFile::program(Path::new("/sbin").join(script), asset(script)));

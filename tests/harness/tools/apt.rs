@@ -1,5 +1,6 @@
 //! Downloading packages with apt, without installing anything and without touching apt's own state.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,24 +37,26 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Downloads a package, `name` or `name=version`, and unpacks it to `to`, which must not exist.
-    pub(super) fn fetch(&self, package: &str, to: &Path) -> Result<(), Error> {
+    /// Downloads packages, each `name` or `name=version`, and unpacks them to one directory, which must not exist.
+    pub(super) fn fetch<S: AsRef<str>>(&self, packages: &[S], to: &Path) -> Result<(), Error> {
+        let packages: Vec<&str> = packages.iter().map(AsRef::as_ref).collect();
         let half = to.with_extension("half");
         if half.exists() {
             fs::remove_dir_all(&half).doing(|| format!("remove {}", half.display()))?;
         }
         fs::create_dir_all(&half).doing(|| format!("make {}", half.display()))?;
-        match self.download(package, &half) {
+        match self.download(&packages, &half) {
             // What apt would take is what is installed; the archive may have gone on, or back.
-            Err(Error::Command { .. }) if !package.contains('=') => {
-                let version = self.newest_in_archive(package)?;
-                self.download(&format!("{package}={version}"), &half)?;
+            Err(Error::Command { .. }) if !packages.iter().any(|package| package.contains('=')) => {
+                let newest = packages.iter().map(|package| self.newest_in_archive(package));
+                self.download(&newest.collect::<Result<Vec<_>, _>>()?, &half)?;
             }
             other => other?,
         }
-        let archive = only_file(&half)?;
         let content = half.join("content");
-        job::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&content), LIMIT)?;
+        for archive in archives(&half)? {
+            job::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&content), LIMIT)?;
+        }
         fs::rename(&content, to).doing(|| format!("make {}", to.display()))?;
         fs::remove_dir_all(&half).doing(|| format!("remove {}", half.display()))
     }
@@ -61,18 +64,28 @@ impl Apt {
     /// The packages that a package directly depends on; of alternatives, the last.
     pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>, Error> {
         let text = job::run(self.command("apt-cache").args(["depends", "--important", package]), LIMIT)?;
+        Ok(parse_depends(&text).remove(package).unwrap_or_default())
+    }
+
+    /// What a package, and everything that it depends on in any way, directly depends on.
+    pub(super) fn all_dependencies(&self, package: &str) -> Result<BTreeMap<String, Vec<String>>, Error> {
+        let mut depends = self.command("apt-cache");
+        let text = job::run(depends.args(["depends", "--important", "--recurse", package]), LIMIT)?;
         Ok(parse_depends(&text))
     }
 
-    fn download(&self, package: &str, to: &Path) -> Result<(), Error> {
+    fn download<S: AsRef<std::ffi::OsStr>>(&self, packages: &[S], to: &Path) -> Result<(), Error> {
         let mut download = self.command("apt-get");
-        job::run(download.args(["--quiet", "download", package]).current_dir(to), LIMIT).map(drop)
+        job::run(download.args(["--quiet", "download"]).args(packages).current_dir(to), LIMIT).map(drop)
     }
 
+    /// `package=version` of the newest that there is.
     fn newest_in_archive(&self, package: &str) -> Result<String, Error> {
         let text = job::run(self.command("apt-cache").args(["madison", package]), LIMIT)?;
         let version = first_version(&text);
-        version.ok_or_else(|| Error::Unexpected(format!("the archive has no package {package}")))
+        let version =
+            version.ok_or_else(|| Error::Unexpected(format!("the archive has no package {package}")))?;
+        Ok(format!("{package}={version}"))
     }
 
     fn knows_packages(&self) -> Result<bool, Error> {
@@ -98,20 +111,27 @@ impl Apt {
     }
 }
 
-fn only_file(directory: &Path) -> Result<PathBuf, Error> {
-    let mut entries = fs::read_dir(directory).doing(|| format!("list {}", directory.display()))?;
-    match entries.next() {
-        Some(Ok(entry)) => Ok(entry.path()),
-        _ => Err(Error::Unexpected(format!("apt left no package in {}", directory.display()))),
+fn archives(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(directory).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let entries = entries.doing(|| format!("list {}", directory.display()))?;
+    if entries.is_empty() {
+        return Err(Error::Unexpected(format!("apt left no package in {}", directory.display())));
     }
+    Ok(entries.iter().map(fs::DirEntry::path).collect())
 }
 
-fn parse_depends(text: &str) -> Vec<String> {
-    let names = text
-        .lines()
-        .map(str::trim)
-        .filter_map(|line| line.strip_prefix("Depends: ").or_else(|| line.strip_prefix("PreDepends: ")));
-    names.map(str::to_owned).collect()
+/// The names of packages are at the beginning of lines, what they depend on is indented.
+fn parse_depends(text: &str) -> BTreeMap<String, Vec<String>> {
+    let (mut found, mut package) = (BTreeMap::<_, Vec<_>>::new(), "");
+    for line in text.lines() {
+        if !line.starts_with([' ', '|']) {
+            package = line.trim();
+        }
+        let depends = line.trim();
+        let name = depends.strip_prefix("Depends: ").or_else(|| depends.strip_prefix("PreDepends: "));
+        found.entry(package.to_owned()).or_default().extend(name.map(str::to_owned));
+    }
+    found
 }
 
 /// The version in the first line of `name | version | source`, which is the newest.
@@ -128,7 +148,14 @@ mod tests {
     fn apt_cache_is_understood() {
         let text =
             "redis-tools\n |Depends: adduser\n  Depends: libc6\n  Depends: libsystemd0\n    libelogind0\n";
-        assert_eq!(parse_depends(text), ["libc6", "libsystemd0"]);
+        assert_eq!(parse_depends(text)["redis-tools"], ["libc6", "libsystemd0"]);
+        let found =
+            parse_depends("a\n  Depends: b\n  Depends: <c>\nb\n |Depends: d\n  PreDepends: e\n<c>\n    f\n");
+        assert_eq!(
+            (&found["a"][..], &found["b"][..]),
+            (&["b".to_owned(), "<c>".to_owned()][..], &["e".to_owned()][..])
+        );
+        assert!(found["<c>"].is_empty());
         let text = " runc | 1.1.5+ds1-1 | http://deb bookworm/main\n runc | 1.0 | http://deb bullseye/main\n";
         assert_eq!(first_version(text).as_deref(), Some("1.1.5+ds1-1"));
         assert_eq!(first_version(""), None);

@@ -5,6 +5,8 @@
 //! `target/tools`. Nothing is installed.
 
 mod apt;
+mod deadline;
+mod qemu;
 mod zinit;
 
 use std::collections::BTreeSet;
@@ -17,7 +19,9 @@ use std::time::Duration;
 use crate::error::{Doing, Error};
 use crate::{Binaries, base, job, libraries, place};
 
-pub use zinit::{DEADLINE, zinit_0_3};
+pub use deadline::{DEADLINE, left};
+pub use qemu::{Emulator, QEMU, qemu};
+pub use zinit::zinit_0_3;
 
 /// How long a downloaded program may take to tell its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(60);
@@ -194,9 +198,9 @@ pub fn content(package: &str, version: &str, to: &Path) -> Result<bool, Error> {
         return Ok(true);
     }
     let apt = apt::Apt::new(&directory()?)?;
-    match apt.fetch(&format!("{package}={version}"), to) {
+    match apt.fetch(&[format!("{package}={version}")], to) {
         Ok(()) => Ok(true),
-        Err(Error::Command { .. }) => apt.fetch(package, to).map(|()| false),
+        Err(Error::Command { .. }) => apt.fetch(&[package], to).map(|()| false),
         Err(error) => Err(error),
     }
 }
@@ -217,7 +221,7 @@ fn unpacked(package: &str) -> Result<PathBuf, Error> {
     let to = tools.join(package);
     if !to.is_dir() {
         fs::create_dir_all(&tools).doing(|| format!("make {}", tools.display()))?;
-        apt::Apt::new(&tools)?.fetch(package, &to)?;
+        apt::Apt::new(&tools)?.fetch(&[package], &to)?;
     }
     Ok(to)
 }
@@ -229,10 +233,10 @@ fn library_packages(package: &str) -> Result<Vec<String>, Error> {
     if let Ok(names) = fs::read_to_string(&memory) {
         return Ok(names.lines().map(str::to_owned).collect());
     }
-    let apt = apt::Apt::new(&directory()?)?;
-    let (mut found, mut queue) = (BTreeSet::new(), vec![package.to_owned()]);
+    let depends = apt::Apt::new(&directory()?)?.all_dependencies(package)?;
+    let (mut found, mut queue) = (BTreeSet::new(), vec![package]);
     while let Some(name) = queue.pop() {
-        for dependency in apt.dependencies(&name)? {
+        for dependency in depends.get(name).into_iter().flatten() {
             // A node has the C library and the compiler's own from the start.
             let base = ["libc6", "libgcc-s1", "libcrypt1"].contains(&dependency.as_str());
             if dependency.starts_with("lib") && !base && found.insert(dependency.clone()) {

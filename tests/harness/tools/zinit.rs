@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use super::directory;
+use super::{directory, left};
 use crate::error::{Doing, Error};
 use crate::{job, place};
 
@@ -13,9 +13,6 @@ const VERSION: &str = "0.3.9";
 
 /// How long it may take to build on a small machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
-
-/// Environment variable with the time at which everything must be over, in seconds since 1970.
-pub const DEADLINE: &str = "MOLT_DEADLINE";
 
 /// Time that must be left for it to be built.
 const LEAST_LEFT: Duration = Duration::from_secs(30 * 60);
@@ -50,11 +47,4 @@ pub fn zinit_0_3() -> Result<Result<PathBuf, String>, Error> {
         Err(Error::Interrupted) => Err(Error::Interrupted),
         Err(error) => Ok(Err(format!("it could not be built: {error:?}"))),
     }
-}
-
-/// The time that is left, where somebody says when it ends.
-fn left() -> Option<Duration> {
-    let deadline: u64 = std::env::var(DEADLINE).ok()?.parse().ok()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    Some(Duration::from_secs(deadline).saturating_sub(now))
 }

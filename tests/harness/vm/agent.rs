@@ -61,7 +61,7 @@ impl Agent {
             // What comes of it later belongs to no question.
             self.ready = false;
         }
-        let (output, code) = heard?;
+        let (output, code) = heard?.doing(|| format!("run `{command}` in the virtual machine"))?;
         Ok(Answer { code: code.trim().parse().unwrap_or(-1), output })
     }
 
@@ -72,7 +72,8 @@ impl Agent {
             mark = self.next_mark();
             self.send(&format!("\necho {} 0\n", quoted(&mark)))?;
         }
-        wait_for("the shell in the virtual machine answers", limit, || self.hear(&mark))?;
+        wait_for("the shell in the virtual machine answers", limit, || self.hear(&mark))?
+            .doing(|| "talk to the shell in the virtual machine".to_owned())?;
         self.ready = true;
         Ok(())
     }
@@ -98,12 +99,16 @@ impl Agent {
         .doing(|| "write to the line to the machine".to_owned())
     }
 
-    /// What came before the mark, and the rest of the mark's line.
-    fn hear(&mut self, mark: &str) -> Result<(String, String), String> {
+    /// What came before the mark, and the rest of the mark's line; or that nothing will come any more.
+    fn hear(&mut self, mark: &str) -> Result<std::io::Result<(String, String)>, String> {
         let mut buffer = [0; 8192];
+        let mut ended = false;
         loop {
             match self.line.read(&mut buffer) {
-                Ok(0) => break,
+                Ok(0) => {
+                    ended = true;
+                    break;
+                }
                 Ok(length) if self.heard.len() + length <= MAX_ANSWER => {
                     self.heard.extend(&buffer[..length]);
                 }
@@ -119,8 +124,9 @@ impl Agent {
             Some((before, (code, _))) => {
                 let found = (before.to_owned(), code.to_owned());
                 self.heard.clear();
-                Ok(found)
+                Ok(Ok(found))
             }
+            None if ended => Ok(Err(ErrorKind::UnexpectedEof.into())),
             None => Err(format!("heard: {said:?}")),
         }
     }
@@ -144,7 +150,9 @@ mod tests {
         write!(far, "( x\n) 2>&1 </dev/null; echo {} $?\r\n", quoted(&mark)).unwrap();
         assert!(agent.hear(&mark).is_err());
         write!(far, "one\r\ntwo\r\n{mark} 3\r\n").unwrap();
-        let (output, code) = agent.hear(&mark).unwrap();
+        let (output, code) = agent.hear(&mark).unwrap().unwrap();
         assert!(output.ends_with("one\ntwo\n") && code == " 3", "{output:?} {code:?}");
+        drop(far);
+        assert!(matches!(agent.hear(&mark), Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof));
     }
 }

@@ -18,6 +18,7 @@ mod writes;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -28,13 +29,16 @@ use tempfile::TempDir;
 
 use crate::error::{Doing, Error};
 use crate::image::Image;
-use crate::{Binaries, Log, NetNs, job, place, wait_for};
+use crate::{Binaries, Log, NetNs, job, place, tools, wait_for};
 
 use agent::Agent;
 pub use disk::{DiskImage, make_ext4};
-pub use qemu::{Console, Drive, Machine, QEMU, require as require_qemu};
+pub use qemu::{Console, Drive, Machine, available};
 pub use range::{Range, hub_seen_from_inside, publish_for_machines};
 pub use writes::{Replayed, WriteLog};
+
+/// How much time has to be left for those tests with virtual machines that are part of every test run.
+pub const TESTS_TAKE: Duration = Duration::from_secs(15 * 60);
 
 /// How long a program run in a machine may take, and how long it may take until it can run any.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -120,13 +124,13 @@ impl VmBuilder {
     /// # Errors
     /// When the emulator is not there, or does not start.
     pub fn boot(mut self) -> Result<Vm, Error> {
-        qemu::require()?;
+        let emulator = tools::qemu()?;
         let scratch = place::scratch("vm")?;
         let socket = scratch.path().join("agent");
         self.machine.agent = Some(socket.clone());
-        let (program, arguments) = self.machine.command(Console::Output);
-        let mut qemu = Command::new(Binaries::ensure()?.launcher());
-        qemu.arg("tied").arg(program).args(arguments).stdin(Stdio::null());
+        let runner = (Binaries::ensure()?.launcher(), "tied");
+        let mut qemu = self.machine.command(&emulator, Console::Output, Some(runner));
+        qemu.stdin(Stdio::null());
         // One pipe for both, so that a complaint of the emulator is seen where it happened.
         let (reader, writer) = std::io::pipe().doing(|| "make a pipe".to_owned())?;
         let second = writer.try_clone().doing(|| "copy a pipe".to_owned())?;
@@ -281,6 +285,20 @@ impl Vm {
         let status = self.run(&format!("zinit status {service}"))?;
         let pid = status.lines().find_map(|line| line.strip_prefix("pid: ")?.trim().parse().ok());
         pid.ok_or_else(|| Error::Unexpected(format!("{service} has no process: {status}")))
+    }
+
+    /// Runs a command line that ends the machine, and waits until that has happened.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end_by(&mut self, command: &str, limit: Duration) -> Result<ExitStatus, Error> {
+        match self.exec(command) {
+            // The end can be faster than the answer.
+            Ok(_) => {}
+            Err(Error::System { source, .. }) if source.kind() == ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(error),
+        }
+        self.await_end(limit)
     }
 
     /// Waits until the machine has ended by itself.

@@ -1,4 +1,4 @@
-//! The emulator, and its command line.
+//! The command line of the emulator.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,13 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::job;
-
-/// The program.
-pub const QEMU: &str = "qemu-system-x86_64";
-
-/// How long it may take to tell its version.
-const VERSION_LIMIT: Duration = Duration::from_secs(60);
+use crate::tools::{self, Emulator};
 
 /// How the console of the machine is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,26 +46,27 @@ pub struct Machine {
     pub agent: Option<PathBuf>,
 }
 
-/// Whether the emulator is there; if not, why, and what to do.
+/// An emulator; `Err` says why there are no virtual machines here and now: none can be had, or less time is left
+/// than `needed`.
 ///
 /// # Errors
-/// [`Error::Unexpected`].
-pub fn require() -> Result<(), Error> {
-    match job::run(Command::new(QEMU).arg("--version"), VERSION_LIMIT) {
-        Ok(_) => Ok(()),
-        Err(Error::System { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            Err(Error::Unexpected(format!(
-                "there is no {QEMU}; install it, with: apt install --no-install-recommends qemu-system-x86"
-            )))
-        }
-        Err(error) => Err(error),
+/// When somebody has interrupted.
+pub fn available(needed: Duration) -> Result<Result<Emulator, String>, Error> {
+    if let Some(left) = tools::left().filter(|left| *left < needed) {
+        return Ok(Err(format!("they take up to {} s, and {} s are left", needed.as_secs(), left.as_secs())));
+    }
+    match tools::qemu() {
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        found => Ok(found.map_err(|error| format!("{error:?}"))),
     }
 }
 
 impl Machine {
-    /// The command that emulates it.
-    pub fn command(&self, console: Console) -> (PathBuf, Vec<OsString>) {
-        (PathBuf::from(QEMU), self.arguments(console, accelerator()))
+    /// The command that emulates it, run by `runner` where there is one.
+    pub fn command(&self, emulator: &Emulator, console: Console, runner: Option<(PathBuf, &str)>) -> Command {
+        let mut command = emulator.command(runner);
+        command.args(self.arguments(console, accelerator()));
+        command
     }
 
     fn arguments(&self, console: Console, accelerator: &str) -> Vec<OsString> {

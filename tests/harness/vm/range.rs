@@ -1,4 +1,4 @@
-//! A hub with small releases on it, and virtual machines that follow it.
+//! A hub with small, signed releases on it, and virtual machines that follow it and trust its keys.
 
 use std::fs::File;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use tempfile::TempDir;
 
 use super::{Vm, VmBuilder};
 use crate::error::{Doing, Error};
-use crate::image::{Contents, Image, Profile, Programs};
+use crate::image::{Contents, Image, Programs};
 use crate::site::{WEB, small_payload};
-use crate::{BaseFile, Hub, NetNs, Payload, get, place};
+use crate::{Hub, NetNs, Payload, Signing, get, place};
 
 /// Longest wait for a boot or an upgrade in an emulated machine.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -27,6 +27,8 @@ pub struct Range {
     pub netns: NetNs,
     /// The hub.
     pub hub: Hub,
+    /// The keys that the machines trust.
+    pub signing: Signing,
     /// The image.
     pub image: Image,
     programs: Programs,
@@ -51,27 +53,19 @@ impl Range {
     /// # Errors
     /// When something cannot be built.
     pub fn without_hub() -> Result<Self, Error> {
-        Self::with(Vec::new())
-    }
-
-    /// With more files in the image, and the hub stopped.
-    ///
-    /// # Errors
-    /// When something cannot be built.
-    pub fn with(files: Vec<BaseFile>) -> Result<Self, Error> {
-        super::require_qemu()?;
         let only_one = place::lock("vm")?;
-        let programs = Programs::build(Profile::Vm)?;
+        let programs = Programs::of_the_tests()?;
         let netns = NetNs::new()?;
         let hub = Hub::prepare(&netns)?;
+        let signing = Signing::new(&hub)?;
         let scratch = place::scratch("image")?;
         let mut contents = Contents::new(programs.clone());
         contents.config = CONFIG.to_owned();
+        contents.root_json = Some(signing.root_path());
         contents.units.push("agent");
         contents.drivers.push("virtio_console");
-        contents.files = files;
         let image = Image::write(&contents, scratch.path(), false)?;
-        Ok(Self { netns, hub, image, programs, _scratch: scratch, _only_one: only_one })
+        Ok(Self { netns, hub, signing, image, programs, _scratch: scratch, _only_one: only_one })
     }
 
     /// The address of the hub as machines see it.
@@ -107,12 +101,12 @@ impl Range {
         small_payload(&self.programs.identityd(), &self.programs.web(), version, "0.0.0.0:8000")
     }
 
-    /// Publishes a payload for `dev`.
+    /// Publishes a payload for `dev`, signed.
     ///
     /// # Errors
     /// When the hub refuses.
     pub fn publish(&self, version: &str, payload: &Payload) -> Result<(), Error> {
-        publish_for_machines(&self.hub, version, payload, Some("dev"))
+        publish_for_machines(&self.hub, &self.signing, version, payload, "dev")
     }
 
     /// Waits until `version` is installed, identityd has nothing more to do, and the web service answers with it.
@@ -128,6 +122,14 @@ impl Range {
                 Err(status.to_string())
             }
         })?;
+        self.await_web(vm, version)
+    }
+
+    /// Waits until the web service answers with `version`.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub fn await_web(&self, vm: &mut Vm, version: &str) -> Result<(), Error> {
         vm.wait_for(&format!("the web service shows {version}"), LIMIT, |_| match self.web_version() {
             Ok(shown) if shown == version => Ok(()),
             other => Err(format!("{other:?}")),
@@ -148,18 +150,20 @@ impl Range {
     }
 }
 
-/// Publishes a payload whose blocks machines fetch from the hub by the address that they know it by.
+/// Publishes a signed payload whose blocks machines fetch from the hub by the address that they know it by.
 ///
 /// # Errors
 /// When the hub refuses.
 pub fn publish_for_machines(
     hub: &Hub,
+    signing: &Signing,
     version: &str,
     payload: &Payload,
-    run_mode: Option<&str>,
+    run_mode: &str,
 ) -> Result<(), Error> {
     let store = format!("{}/store", hub_seen_from_inside(hub)?);
-    hub.publish_with(version, payload.directory(), run_mode, &["--route", &store]).map(drop)
+    let more = (run_mode, &["--route", &store][..]);
+    signing.publish_with(hub, version, payload.directory(), more).map(drop)
 }
 
 /// The address of a hub on the host's loopback, as a machine behind QEMU's own network sees it.

@@ -1,18 +1,18 @@
-//! `cargo xtask boot`: the image in a virtual machine, beside a hub with two releases, for a person to watch.
+//! `cargo xtask boot`: the image in a virtual machine, beside a hub, for a person to watch.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use flist::hub::RunMode;
-use molt_tests::image::{Contents, Image, Profile, Programs};
-use molt_tests::vm::{
-    Console, DiskImage, Drive, Machine, hub_seen_from_inside, publish_for_machines, require_qemu,
+use molt_tests::image::{Contents, Image, Programs};
+use molt_tests::vm::{Console, DiskImage, Drive, Machine, hub_seen_from_inside, publish_for_machines};
+use molt_tests::{
+    Binaries, CHANNEL_NAME, CHANNEL_REPO, Error, Hub, NetNs, Payload, Signing, scratch, tools, workspace,
 };
-use molt_tests::{CHANNEL_NAME, CHANNEL_REPO, Error, Hub, NetNs, Payload, scratch, workspace};
 
 /// Settings of the machine: nobody wants to wait ten minutes for it to look for a new release.
 const CONFIG: &str = "poll_interval: 3\nhealth_window: 3\n";
 
-/// What is on the hub; the first one is offered.
+/// What is offered at first, and what a person can publish then.
 const VERSIONS: [&str; 2] = ["1.0.0", "2.0.0"];
 
 /// How to boot.
@@ -34,18 +34,17 @@ pub(crate) struct Options {
 
 /// Runs the machine until it ends; `false` when the emulator failed.
 pub(crate) fn run(options: &Options) -> Result<bool, Error> {
-    require_qemu()?;
+    let emulator = tools::qemu()?;
     println!("building the programs");
-    let programs = Programs::build(Profile::Vm)?;
+    let programs = Programs::of_the_tests()?;
     let hub = Hub::start(&NetNs::of_the_machine()?)?;
-    for version in VERSIONS {
-        let payload = payload(&programs, version)?;
-        let offered = (version == VERSIONS[0]).then(|| options.runmode.as_str().to_owned());
-        publish_for_machines(&hub, version, &payload, offered.as_deref())?;
-    }
+    let signing = Signing::new(&hub)?;
+    let [old, new] = [payload(&programs, VERSIONS[0])?, payload(&programs, VERSIONS[1])?];
+    publish_for_machines(&hub, &signing, VERSIONS[0], &old, options.runmode.as_str())?;
     let at = scratch("image")?;
     let mut contents = Contents::new(programs);
     contents.config = CONFIG.to_owned();
+    contents.root_json = Some(signing.root_path());
     contents.units.push("shell");
     let image = Image::write(&contents, at.path(), false)?;
     let disk = if options.no_disk { None } else { Some(DiskImage::ext4("MOLT", 256)?) };
@@ -63,23 +62,32 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         ports: Vec::new(),
         agent: None,
     };
-    explain(&hub, options);
-    let (program, arguments) = machine.command(Console::Terminal);
-    let mut qemu = Command::new(program);
-    qemu.args(arguments).stdin(Stdio::inherit());
+    explain((&hub, &signing), &new, options)?;
+    let mut qemu = machine.command(&emulator, Console::Terminal, None);
+    qemu.stdin(Stdio::inherit());
     let status =
         qemu.status().map_err(|source| Error::System { action: "run the emulator".to_owned(), source })?;
     Ok(status.success())
 }
 
-fn explain(hub: &Hub, options: &Options) {
+fn explain((hub, signing): (&Hub, &Signing), new: &Payload, options: &Options) -> Result<(), Error> {
     let link = format!("{CHANNEL_REPO}/{CHANNEL_NAME}:{}:latest.flist", options.runmode.hub_name());
-    let (url, new) = (hub.url(), VERSIONS[1]);
-    println!("the hub is {url}; the machine follows {link}, which is version {}", VERSIONS[0]);
+    println!("the hub is {}; the machine follows {link}, which is version {}", hub.url(), VERSIONS[0]);
     println!("let it upgrade, from another terminal in {}:", workspace().display());
-    println!("  target/debug/flist link --hub {url} {link} {CHANNEL_REPO}/{CHANNEL_NAME}:v{new}.flist");
+    println!(
+        "  {} publish --hub {} --repo {CHANNEL_REPO} --name {CHANNEL_NAME} --version {} --run-mode {} \
+         --route {}/store --sign {} {}",
+        Binaries::ensure()?.flist().display(),
+        hub.url(),
+        VERSIONS[1],
+        options.runmode,
+        hub_seen_from_inside(hub)?,
+        signing.options().join(" "),
+        new.directory().display(),
+    );
     println!("look at it from inside: identityd status, identityd why, zinit list");
     println!("end it: Ctrl-A X\n");
+    Ok(())
 }
 
 fn payload(programs: &Programs, version: &str) -> Result<Payload, Error> {

@@ -2,8 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use molt_tests::image::{Profile, Programs};
-use molt_tests::vm::require_qemu;
+use molt_tests::vm::{TESTS_TAKE, available};
 use molt_tests::{Binaries, Error, SKIP_BUILD, Zinit, cargo, require_root, tools};
 
 /// What to run.
@@ -21,11 +20,13 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     let binaries = Binaries::ensure()?;
     crate::tools::bring(&binaries)?;
     if options.vm {
-        require_qemu()?;
-        drop(Programs::build(Profile::Vm)?);
+        tools::qemu()?;
         let ignored = ["--", "--include-ignored", "--test-threads=1", "--nocapture"];
         let machines = ["test", "--package", "molt-tests", "--test", "vm", "--all-features"];
         return passes(&[&machines[..], &ignored].concat());
+    }
+    if let Err(reason) = available(TESTS_TAKE)? {
+        println!("SKIPPED: a real kernel in a virtual machine: {reason}");
     }
     if !real_zinit()? {
         return Ok(false);

@@ -1,0 +1,158 @@
+//! Installing a release at boot: mounted where there is FUSE, and told of on the console.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flist::mount::{MountedFlist, Purpose as MountPurpose, mount};
+use flist::store::{DirStore, Store};
+
+use super::meter::{Counted, Meter, to_stage};
+use super::{BootError, blocking, mount_directory, not_installed};
+use crate::boot_report::Reporter;
+use crate::durable;
+use crate::engine::{Engine, EngineError, Prepared, ReleaseTree};
+use crate::lock::EngineLock;
+use crate::plan::Purpose;
+use crate::releases::Releases;
+use crate::settings::Settings;
+use crate::source::{BlockSource, ContentSource, MountSource, cached, is_in_ram};
+use crate::state_place::StatePlace;
+use crate::transaction::Progress;
+
+/// Time between two looks at how far the installation is.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Installs a release, and tells on the way how far it is.
+///
+/// # Errors
+/// [`BootError`]; nothing half-installed is left then.
+pub(super) async fn install(
+    engine: &Engine,
+    lock: &EngineLock,
+    settings: &Settings,
+    release: &ReleaseTree,
+) -> Result<(), BootError> {
+    tracing::info!(channel = %release.channel, version = %release.version, release = %release.id, entries = release.tree.len(), "installing");
+    let content = Content::open(settings, release).await?;
+    let prepared = engine.prepare(release, Purpose::Boot, content.source.clone(), None).await;
+    let installed = match prepared {
+        Ok(prepared) => apply(engine, lock, &prepared, &content).await,
+        Err(error) => Err(error),
+    };
+    content.close().await?;
+    if let Err(EngineError::Transaction(error)) = &installed
+        && error.is_judged()
+    {
+        // The next attempt takes another one.
+        let noted = Releases::load(&StatePlace::of(settings)).judged_bad(release.id, &flist::report(error));
+        if let Err(error) = noted {
+            tracing::error!(error = %flist::report(&error), "the failure cannot be remembered");
+        }
+    }
+    installed.map_err(|error| not_installed(settings, error))?;
+    if is_in_ram(&settings.cache_dir)
+        && let Err(error) = DirStore::new(&settings.cache_dir).clear()
+    {
+        tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
+    }
+    Ok(())
+}
+
+/// Carries out the plan; meanwhile the console hears how far it is.
+async fn apply(
+    engine: &Engine,
+    lock: &EngineLock,
+    prepared: &Prepared,
+    content: &Content,
+) -> Result<(), EngineError> {
+    let (counted, total) = (Arc::new(Counted::new(content.source.clone())), to_stage(&prepared.plan));
+    let files = prepared.plan.files.changes.iter().filter(|change| change.staged().is_some()).count();
+    tracing::info!("staging {files} files with {:.1} MiB", total as f64 / f64::from(1 << 20));
+    let (start, reporter) = (Instant::now(), Reporter::of_this_process());
+    let observer = |progress| report_progress(&progress, (start, counted.bytes()), reporter.as_ref());
+    let mut applied = pin!(engine.apply(lock, prepared, counted.clone(), &observer, &|| Ok(())));
+    let (mut meter, mut looks) = (Meter::new(total), tokio::time::interval(LOOK));
+    loop {
+        tokio::select! {
+            applied = &mut applied => return applied,
+            _ = looks.tick() => {
+                if let Some(line) = meter.look(start.elapsed(), counted.bytes()) {
+                    tracing::info!("staging: {line}");
+                    if let Some(reporter) = &reporter {
+                        reporter.working();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn report_progress(progress: &Progress, (start, bytes): (Instant, u64), reporter: Option<&Reporter>) {
+    match progress {
+        Progress::Staged { done, total } if done == total => {
+            tracing::info!("staged {total} files: {}", Meter::end(start.elapsed(), bytes));
+            if let Some(reporter) = reporter {
+                reporter.working();
+            }
+        }
+        Progress::Swapping => tracing::info!("swapping"),
+        Progress::Started { unit, .. } => tracing::info!(service = %unit, "monitored"),
+        Progress::Stopped(unit) => tracing::info!(service = %unit, "stopped"),
+        Progress::Staged { .. } | Progress::Soaking | Progress::LeftBehind(_) => {}
+    }
+}
+
+/// The release's content, through a mount where there is FUSE.
+struct Content {
+    source: Arc<dyn ContentSource>,
+    mounted: Option<MountedFlist>,
+    mount_point: PathBuf,
+    channel: String,
+}
+
+impl Content {
+    async fn open(settings: &Settings, release: &ReleaseTree) -> Result<Self, BootError> {
+        let channel = release.channel.to_string();
+        let mount_point = mount_directory(&settings.run_dir).join(release.id.to_string());
+        let prepared = std::fs::create_dir_all(&mount_point)
+            .and_then(|()| durable::private_directory(&mount_directory(&settings.run_dir)));
+        prepared.map_err(|source| BootError::MountPoint { path: mount_point.clone(), source })?;
+
+        let (release, cache, at) = (release.clone(), settings.cache_dir.clone(), mount_point.clone());
+        let default = settings.hub.store.clone();
+        let opened = blocking(move || {
+            let store = cached(release.open_stores(&default)?, &cache);
+            let mounted = mount(&release.tree, store.clone(), &at, MountPurpose::Install);
+            Ok((store, mounted))
+        });
+        let (store, mounted): (Arc<dyn Store>, _) =
+            opened.await?.map_err(|source| BootError::Store { channel: channel.clone(), source })?;
+        match mounted {
+            Ok(mounted) => {
+                tracing::info!(path = %mount_point.display(), "mounted");
+                let source = Arc::new(MountSource { mount: mount_point.clone() });
+                Ok(Self { source, mounted: Some(mounted), mount_point, channel })
+            }
+            Err(error) => {
+                tracing::warn!(reason = %flist::report(&error), "reading blocks directly");
+                Ok(Self { source: Arc::new(BlockSource { store }), mounted: None, mount_point, channel })
+            }
+        }
+    }
+
+    async fn close(self) -> Result<(), BootError> {
+        let Self { source, mounted, mount_point, channel } = self;
+        blocking(move || {
+            // The last user of the stores: their threads end here, where blocking is allowed.
+            drop(source);
+            let unmounted = mounted.map_or(Ok(()), MountedFlist::unmount);
+            // An empty directory in RAM; the next boot would remove it.
+            let _ = std::fs::remove_dir(&mount_point);
+            unmounted
+        })
+        .await?
+        .map_err(|source| BootError::Unmount { channel, source })
+    }
+}
