@@ -60,6 +60,16 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     let bytes = size(&image.initramfs)?;
     println!("initramfs  {bytes:>9}  {}", image.initramfs.display());
     println!("disk       {:>9}  {}, ext4 with the label MOLT", size(&disk)?, disk.display());
+    let hub = if options.hub.is_some() { "" } else { " hub=http://…" };
+    println!("try it:");
+    println!(
+        "  qemu-system-x86_64 -m 512 -nographic -no-reboot -kernel {} -initrd {} \\\n    \
+         -append 'console=ttyS0 panic=-1 runmode=dev{hub}' -nic user,model=virtio-net-pci \\\n    \
+         -drive file={},format=raw,if=virtio",
+        image.kernel.display(),
+        image.initramfs.display(),
+        disk.display(),
+    );
     if bytes > LIMIT {
         println!("the initramfs is larger than {LIMIT} bytes");
     }
