@@ -247,7 +247,7 @@ async fn wait_for_choice(
     // What ran before on this state, if it is known: versions do not go down by themselves.
     let before = recorded_version(engine, settings);
     let (mut pause, mut said, start) = (FIRST_PAUSE, String::new(), Instant::now());
-    let offline = Offline::look(engine, settings)?;
+    let mut offline = Offline::look(engine, settings)?;
     loop {
         if let Some(reporter) = reporter {
             reporter.working();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flist::mount::{MountedFlist, Purpose as MountPurpose, mount};
-use flist::store::{DirStore, Store};
+use flist::store::Store;
 
 use super::meter::{Counted, Meter, to_stage};
 use super::{BootError, blocking, mount_directory, not_installed};
@@ -17,7 +17,7 @@ use crate::lock::EngineLock;
 use crate::plan::Purpose;
 use crate::releases::Releases;
 use crate::settings::Settings;
-use crate::source::{BlockSource, ContentSource, MountSource, cached, is_in_ram};
+use crate::source::{BlockSource, ContentSource, MountSource, cached, settle_cache};
 use crate::state_place::StatePlace;
 use crate::transaction::Progress;
 
@@ -52,12 +52,8 @@ pub(super) async fn install(
         }
     }
     installed.map_err(|error| not_installed(settings, error))?;
-    if is_in_ram(&settings.cache_dir)
-        && let Err(error) = DirStore::new(&settings.cache_dir).clear()
-    {
-        tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
-    }
-    Ok(())
+    let cache = settings.cache_dir.clone();
+    blocking(move || settle_cache(&cache)).await
 }
 
 /// Carries out the plan; meanwhile the console hears how far it is.

@@ -16,24 +16,38 @@ use crate::settings::Settings;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The generations that could be installed without a hub, the best one first.
-pub(super) struct Offline {
+pub(super) struct Offline<'e> {
+    engine: &'e Engine,
+    cache: DirStore,
     numbers: Vec<u64>,
 }
 
-impl Offline {
+impl<'e> Offline<'e> {
     /// Looks for them: those of good releases of the channel, every block of which is in the cache.
     ///
     /// # Errors
     /// [`BootError::State`].
-    pub(super) fn look(engine: &Engine, settings: &Settings) -> Result<Self, BootError> {
-        Ok(Self { numbers: complete(engine, settings)? })
+    pub(super) fn look(engine: &'e Engine, settings: &Settings) -> Result<Self, BootError> {
+        let cache = DirStore::new(&settings.cache_dir);
+        Ok(Self { engine, numbers: complete(engine, settings, &cache)?, cache })
     }
 
-    /// What to install when the hub, after so long, still answers with nothing but an error.
-    pub(super) fn instead(&self, after: Duration, error: &OffersError) -> Option<Choice> {
-        let why = || format!("the hub has offered nothing for {PATIENCE:?}: {}", flist::report(error));
-        let recorded = || Choice::Recorded { numbers: self.numbers.clone(), why: why() };
-        (after >= PATIENCE && !self.numbers.is_empty()).then(recorded)
+    /// What to install when the hub, after so long, still answers with nothing but an error. That takes every block in
+    /// hand: a power cut can leave blocks that are there by name only. Blocks the thread.
+    pub(super) fn instead(&mut self, after: Duration, error: &OffersError) -> Option<Choice> {
+        if after < PATIENCE || self.numbers.is_empty() {
+            return None;
+        }
+        let (state, cache) = (self.engine.state(), &self.cache);
+        self.numbers.retain(|number| {
+            let whole = ReleaseTree::recorded(state, *number).is_ok_and(|release| is_whole(&release, cache));
+            if !whole {
+                tracing::warn!(generation = number, "blocks of a recorded release are damaged in the cache");
+            }
+            whole
+        });
+        let why = format!("the hub has offered nothing for {PATIENCE:?}: {}", flist::report(error));
+        (!self.numbers.is_empty()).then(|| Choice::Recorded { numbers: self.numbers.clone(), why })
     }
 
     /// What ends the wait for the hub, for people.
@@ -45,16 +59,15 @@ impl Offline {
     }
 }
 
-fn complete(engine: &Engine, settings: &Settings) -> Result<Vec<u64>, BootError> {
+fn complete(engine: &Engine, settings: &Settings, cache: &DirStore) -> Result<Vec<u64>, BootError> {
     let releases = notes(engine);
     let recorded = recorded(engine).map_err(BootError::State)?;
     let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
     let followed = settings.channels.iter().flat_map(|(channel, _)| good(&recorded, channel, is_bad));
     let mut numbers: Vec<u64> = followed.collect();
-    let cache = DirStore::new(&settings.cache_dir);
     // A record that cannot be read is as good as none.
     numbers.retain(|number| {
-        ReleaseTree::recorded(engine.state(), *number).is_ok_and(|release| is_complete(&release, &cache))
+        ReleaseTree::recorded(engine.state(), *number).is_ok_and(|release| is_complete(&release, cache))
     });
     Ok(numbers)
 }
@@ -62,6 +75,12 @@ fn complete(engine: &Engine, settings: &Settings) -> Result<Vec<u64>, BootError>
 fn is_complete(release: &ReleaseTree, cache: &DirStore) -> bool {
     let mut blocks = release.tree.files().flat_map(|(_, _, content)| &content.blocks);
     blocks.all(|block| cache.has(&block.id).unwrap_or(false))
+}
+
+/// As [`is_complete`], and every block is what its id says.
+fn is_whole(release: &ReleaseTree, cache: &DirStore) -> bool {
+    let mut blocks = release.tree.files().flat_map(|(_, _, content)| &content.blocks);
+    blocks.all(|block| cache.get(&block.id).is_ok_and(|block| block.is_some()))
 }
 
 #[cfg(test)]
@@ -97,6 +116,9 @@ mod tests {
         cache.put(&BlockId::of(b"a"), b"a").unwrap();
         assert!(!is_complete(&release, &cache));
         cache.put(&BlockId::of(b"b"), b"b").unwrap();
-        assert!(is_complete(&release, &cache));
+        assert!(is_complete(&release, &cache) && is_whole(&release, &cache));
+        // As a power cut leaves it.
+        std::fs::write(cache.path_of(&BlockId::of(b"b")), "").unwrap();
+        assert!(is_complete(&release, &cache) && !is_whole(&release, &cache));
     }
 }

@@ -23,13 +23,12 @@ use bootstrap::offers::Offers;
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
 use bootstrap::settings::Settings;
-use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, is_in_ram};
+use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, settle_cache};
 use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::{Progress as Step, Recovery, TransactionError};
 use flist::hub::{Channel, ReleaseId};
 use flist::package::SchemaRefusal;
 use flist::report;
-use flist::store::DirStore;
 use tokio::sync::mpsc::UnboundedSender;
 
 use tracing::warn;
@@ -296,11 +295,7 @@ impl Effects {
         if let Err(error) = releases.succeeded(release.id) {
             tracing::warn!(error = report(&error), "an old note about the release stays");
         }
-        if is_in_ram(&self.settings.cache_dir)
-            && let Err(error) = DirStore::new(&self.settings.cache_dir).clear()
-        {
-            tracing::warn!(error = report(&error), "the block cache stays in RAM");
-        }
+        settle_cache(&self.settings.cache_dir);
         Ok(Applied::Committed { generation: prepared.generation() })
     }
 
