@@ -17,8 +17,8 @@ pub const QEMU: &str = "qemu-system-x86_64";
 /// The package that it is in.
 const PACKAGE: &str = "qemu-system-x86";
 
-/// Packages with the firmware that it loads.
-const FIRMWARE: [&str; 2] = ["seabios", "qemu-system-data"];
+/// Packages with the accelerators and the firmware that it loads.
+const PARTS: [&str; 3] = ["qemu-system-common", "qemu-system-data", "seabios"];
 
 /// How long it may take to tell its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(60);
@@ -34,6 +34,7 @@ pub struct Emulator {
 #[derive(Debug, Clone)]
 struct Place {
     library_path: OsString,
+    modules: PathBuf,
     firmware: Vec<PathBuf>,
 }
 
@@ -48,8 +49,8 @@ impl Emulator {
             }
             None => Command::new(&self.program),
         };
-        if let Some(Place { library_path, firmware }) = &self.unpacked {
-            command.env("LD_LIBRARY_PATH", library_path);
+        if let Some(Place { library_path, modules, firmware }) = &self.unpacked {
+            command.env("LD_LIBRARY_PATH", library_path).env("QEMU_MODULE_DIR", modules);
             for directory in firmware {
                 command.arg("-L").arg(directory);
             }
@@ -78,12 +79,15 @@ fn downloaded() -> Result<Emulator, Error> {
         fs::create_dir_all(&tools).doing(|| format!("make {}", tools.display()))?;
         let mut packages = library_packages(PACKAGE)?;
         packages.push(PACKAGE.to_owned());
-        packages.extend(FIRMWARE.map(str::to_owned));
+        packages.extend(PARTS.map(str::to_owned));
         apt::Apt::new(&tools)?.fetch(&packages, &to)?;
     }
     let share = to.join("usr/share");
+    let libraries = library_directories(&to)?;
+    let modules = libraries.iter().map(|directory| directory.join("qemu")).find(|modules| modules.is_dir());
     let place = Place {
-        library_path: library_path(&library_directories(&to)?)?,
+        library_path: library_path(&libraries)?,
+        modules: modules.ok_or_else(|| Error::Unexpected(format!("{QEMU} came without its modules")))?,
         firmware: vec![share.join("seabios"), share.join("qemu")],
     };
     let emulator = Emulator { program: to.join("usr/bin").join(QEMU), unpacked: Some(place) };
