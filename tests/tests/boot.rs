@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use molt_tests::{Node, Site, UPGRADE_LIMIT, require_installed};
+use molt_tests::{Fault, FaultProxy, Node, Payload, Site, UPGRADE_LIMIT, require_installed};
 use serde_json::Value;
 
 const CHANNEL: &str = "tf-zos/zos:development:latest.flist";
@@ -80,4 +80,37 @@ fn a_hub_that_comes_up_late_is_waited_for() {
     site.hub.restart().unwrap();
     site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
     site.await_version(&node, "1.0.0").unwrap();
+}
+
+#[test]
+fn the_console_tells_how_far_a_slow_installation_is_without_flooding() {
+    let site = Site::new().unwrap();
+    let payload = Payload::new().unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    // 640 KiB that cannot be compressed take the line ten seconds.
+    for number in 0..10 {
+        let content: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(64 << 10).collect();
+        payload.file(&format!("/usr/share/slow/{number}"), 0o644, content).unwrap();
+    }
+    let address = site.hub.url().trim_start_matches("http://").parse().unwrap();
+    let mut proxy = site.netns.run(|| FaultProxy::start(address)).unwrap().unwrap();
+    proxy.set(Fault::Throttle(64 << 10)).unwrap();
+    let store = format!("http://{}/store", proxy.address());
+    site.hub.publish_with("1.0.0", payload.directory(), Some("dev"), &["--route", &store]).unwrap();
+    let node = site.node().boot().unwrap();
+    node.wait_for("everything is staged", UPGRADE_LIMIT, || {
+        match node.console().contains("staged 10 files: ") {
+            true => Ok(()),
+            false => Err(node.console().tail(20)),
+        }
+    })
+    .unwrap();
+    let lines = node.console().lines();
+    let on_the_way: Vec<_> =
+        lines.iter().map(|line| &line.text).filter(|line| line.contains("staging: ")).collect();
+    // At most one for each tenth, however slow this machine is.
+    assert!((1..10).contains(&on_the_way.len()), "{}", node.console().text());
+    for line in on_the_way {
+        assert!(line.contains("of 0.6 MiB") && line.contains("/s, about "), "{line}");
+    }
 }

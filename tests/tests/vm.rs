@@ -220,3 +220,30 @@ fn without_a_hub_what_is_on_the_state_disk_boots_and_a_new_node_waits() {
     range.hub.restart().unwrap();
     range.await_version(&mut vm, "2.0.0").unwrap();
 }
+
+#[test]
+#[ignore = "takes minutes: cargo xtask test --vm"]
+fn the_console_shows_two_hundred_mebibytes_being_installed_without_flooding() {
+    let Some(range) = range() else { return };
+    let payload = range.payload("1.0.0").unwrap();
+    let mut random = fastrand::Rng::with_seed(2);
+    for number in 0..10 {
+        let content: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(20 << 20).collect();
+        payload.file(&format!("/usr/share/much/{number}"), 0o644, content).unwrap();
+    }
+    range.publish("1.0.0", &payload).unwrap();
+    // The root is a tmpfs of half the memory, and so is what is fetched.
+    let mut vm = range.vm().unwrap().memory_mib(1536).boot().unwrap();
+    range.await_version(&mut vm, "1.0.0").unwrap();
+    let console = vm.console().lines();
+    let of_bootstrap: Vec<_> =
+        console.iter().map(|line| line.text.as_str()).filter(|line| line.contains("bootstrap")).collect();
+    let staging: Vec<_> = of_bootstrap.iter().filter(|line| line.contains("staging: ")).collect();
+    assert!((1..10).contains(&staging.len()), "{}", vm.console().text());
+    assert!(staging.iter().all(|line| line.contains("iB/s, about ")), "{staging:?}");
+    for stage in ["installing", "staging", "swapping", "monitored"] {
+        assert!(of_bootstrap.iter().any(|line| line.contains(stage)), "{stage}: {}", vm.console().text());
+    }
+    assert!(of_bootstrap.len() < 60, "{}", vm.console().text());
+    println!("{}", of_bootstrap.join("\n"));
+}
