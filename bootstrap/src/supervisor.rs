@@ -11,13 +11,16 @@ use async_trait::async_trait;
 use flist::path::FlistPath;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tracing::instrument;
 use zinit_client::{Client, Dialect, Error, ServiceStatus, SignalName, UnitName};
 
 use crate::plan::UNIT_DIRECTORY;
 use crate::processes::{self, Uses};
+
+/// Pause between two looks at a process that has no pidfd.
+const POLL: Duration = Duration::from_millis(10);
 
 /// In which order a service is ended and its supervisor is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -193,15 +196,32 @@ impl Supervisor for Client {
 /// A process by its pidfd.
 struct Process {
     pid: u32,
-    /// `None` when it had ended already.
-    fd: Option<Arc<OwnedFd>>,
+    handle: Handle,
+}
+
+/// What a process is known by.
+enum Handle {
+    Fd(Arc<OwnedFd>),
+    /// It had ended already.
+    Ended,
+    /// There is no pidfd to be had: too many files are open, or the kernel is too old. All that is left is asking
+    /// for the number.
+    Number,
 }
 
 impl Process {
     fn open(pid: u32) -> Self {
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let fd = raw.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        Self { pid, fd: fd.map(Arc::new) }
+        let opened =
+            i32::try_from(pid).ok().and_then(Pid::from_raw).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        let handle = match opened {
+            Some(Ok(fd)) => Handle::Fd(Arc::new(fd)),
+            None | Some(Err(rustix::io::Errno::SRCH)) => Handle::Ended,
+            Some(Err(error)) => {
+                tracing::warn!(pid, %error, "the process cannot be held, it is known by its number only");
+                Handle::Number
+            }
+        };
+        Self { pid, handle }
     }
 
     fn group(&self) -> nix::unistd::Pid {
@@ -212,11 +232,20 @@ impl Process {
 #[async_trait]
 impl HeldProcess for Process {
     async fn ended_within(&self, patience: Duration) -> bool {
-        match self.fd.clone() {
-            Some(fd) => {
+        match &self.handle {
+            Handle::Fd(fd) => {
+                let fd = fd.clone();
                 tokio::task::spawn_blocking(move || wait_readable(&fd, patience)).await.unwrap_or(false)
             }
-            None => true,
+            Handle::Ended => true,
+            Handle::Number => {
+                let gone = || kill(self.group(), None) == Err(Errno::ESRCH);
+                let deadline = tokio::time::Instant::now() + patience;
+                while !gone() && tokio::time::Instant::now() < deadline {
+                    tokio::time::sleep(POLL).await;
+                }
+                gone()
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::dialect::{Dialect, Order, Peer, Request};
+use crate::dialect::{Dialect, Order, Peer, Request, Stopped};
 use crate::error::Error;
 use crate::status::{ServiceStatus, State};
 use crate::unit::{SignalName, UnitName};
@@ -34,6 +34,7 @@ pub struct Client {
     deadline: Duration,
     fixed: Option<Dialect>,
     found: Arc<Mutex<Option<Dialect>>>,
+    stopped: Arc<Stopped>,
 }
 
 impl Client {
@@ -45,6 +46,7 @@ impl Client {
             deadline: DEFAULT_DEADLINE,
             fixed: None,
             found: Arc::default(),
+            stopped: Arc::default(),
         }
     }
 
@@ -104,6 +106,9 @@ impl Client {
     }
 
     /// What the supervisor knows of one service.
+    ///
+    /// zinit 0.3 says the same of a service that was stopped and of one that is about to be started again, where
+    /// both have ended with 0. Then this waits up to three seconds to see which it is, once.
     ///
     /// # Errors
     /// [`Refusal::UnknownService`](crate::Refusal::UnknownService), or a fault of the conversation.
@@ -198,7 +203,7 @@ impl Client {
     }
 
     fn peer(&self) -> Peer<'_> {
-        Peer { socket: &self.socket, units: &self.units }
+        Peer { socket: &self.socket, units: &self.units, stopped: &self.stopped }
     }
 
     /// Makes a call in the right dialect, and ends it at the deadline.
@@ -220,6 +225,7 @@ impl Client {
         };
         if answer.as_ref().is_err_and(Error::is_of_the_conversation) {
             *self.found.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.stopped.clear();
         }
         answer
     }

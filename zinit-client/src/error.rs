@@ -188,7 +188,7 @@ pub enum Malformed {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Hazard {
     /// It deletes what depends on the service, and ends it.
-    #[error("this zinit would delete {dependant} too, which depends on it and runs; stop it first")]
+    #[error("this zinit would delete {dependant} too, which depends on it; stop and forget that one first")]
     Deletes {
         /// A service that depends on it, directly or by way of others.
         dependant: String,

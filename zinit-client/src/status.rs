@@ -112,6 +112,13 @@ impl ServiceStatus {
         self.target == Target::Up && self.state.has_failed()
     }
 
+    /// Whether a supervisor that moves the service in its table (zinit 0.3, when it deletes another) would lose
+    /// something: sight of its process, or its next start, of one that has failed. One that runs once has no next
+    /// start.
+    pub fn is_tracked(&self, oneshot: bool) -> bool {
+        is_tracked(self.pid, &self.state, self.target, oneshot)
+    }
+
     /// Whether the supervisor will leave the service as it is, unless its process acts or somebody
     /// gives an order. The status does not tell a oneshot from a long-running service, so the
     /// caller has to: a oneshot settles by ending, any other service by running.
@@ -127,6 +134,12 @@ impl ServiceStatus {
             (_, Target::Up) => false,
         }
     }
+}
+
+/// See [`ServiceStatus::is_tracked`].
+pub(crate) fn is_tracked(pid: Option<u32>, state: &State, target: Target, oneshot: bool) -> bool {
+    let starts = state.has_failed() || matches!(state, State::Spawned | State::Success);
+    pid.is_some() || (target == Target::Up && !oneshot && starts)
 }
 
 impl From<&str> for State {

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::thread;
 
 use serde_json::{Value, json};
@@ -45,7 +46,10 @@ fn line(request: &str) -> String {
     .to_owned()
 }
 
-fn rpc(request: &str, answer: impl Fn(&str, Option<&str>) -> Result<Value, (i64, &'static str)>) -> String {
+fn rpc(
+    request: &str,
+    mut answer: impl FnMut(&str, Option<&str>) -> Result<Value, (i64, &'static str)>,
+) -> String {
     let request: Value = serde_json::from_str(request).expect("JSON");
     let name = request["params"]["name"].as_str().or_else(|| request["params"][0].as_str());
     let mut reply = json!({"jsonrpc": "2.0", "id": request["id"]});
@@ -127,6 +131,39 @@ fn every_dialect_has_the_same_output() {
         assert_eq!(refused.status.code(), Some(5), "{dialect} {refused:?}");
         assert!(text(&refused).is_empty() && String::from_utf8_lossy(&refused.stderr).contains("is up"));
     }
+}
+
+/// zinit 0.2.28 with a service that needs a moment to end, and notes what it is asked.
+fn ending(request: &str) -> String {
+    static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut asked = ASKED.lock().expect("not poisoned");
+    let has = |asked: &[String], what: &str| asked.iter().filter(|method| *method == what).count();
+    rpc(request, |method, name| {
+        let signal = request.contains("SIGUSR1");
+        asked.push(method.to_owned());
+        match (method, name) {
+            ("service_kill", Some("slow")) if signal => Ok(Value::Null),
+            ("service_status", _) => {
+                // It ends at the third look after the signal.
+                let signalled = asked.iter().skip_while(|method| *method != "service_kill");
+                let ended = signalled.filter(|method| *method == "service_status").count() > 2;
+                let (pid, state) = if ended { (0, "Success") } else { (7, "Running") };
+                Ok(json!({"name": "slow", "pid": pid, "state": state, "target": "Up", "after": {}}))
+            }
+            ("service_stop", _) if has(&asked, "service_status") > 3 => Ok(Value::Null),
+            ("service_start", _) if has(&asked, "service_stop") == 1 => Ok(Value::Null),
+            _ => Err((-32601, "Method not found")),
+        }
+    })
+}
+
+#[test]
+fn a_service_is_not_killed_by_a_restart_where_zinit_would() {
+    let peer = peer(ending, false);
+    std::fs::write(peer.path().join("slow.yaml"), "exec: slow\nsignal: {stop: sigusr1}\n").unwrap();
+    let units = peer.path().display().to_string();
+    let restarted = run(peer.path(), &["--units", &units, "restart", "slow"]);
+    assert!(restarted.status.success(), "{restarted:?}");
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn next(
         let on = view.status[name].after.keys().find(|dependency| {
             UnitName::try_from(dependency.as_str()).is_ok_and(|dependency| stops(&dependency))
         })?;
+        // One that has failed and waits for its next start is not stopped together with what it depends on.
         let runs = view.status[name].pid.is_some();
         let deleted = is_deleted(view, notes, on);
         match (runs, deleted) {
@@ -87,7 +88,8 @@ fn next(
     dependant.or_else(|| {
         let first = table.order.iter().position(|name| is_deleted(view, notes, name.as_str()))?;
         let mut behind = table.order[first..].iter().filter(open);
-        let moved = behind.find(|name| view.status[*name].pid.is_some())?;
+        // The same question as zinit-client's before it deletes.
+        let moved = behind.find(|name| view.status[*name].is_tracked(view.is_oneshot(name)))?;
         let deleted = &table.order[first];
         Some((moved.clone(), format!("zinit 0.3 would lose track of it when it loads {deleted} anew")))
     })
@@ -205,6 +207,35 @@ mod tests {
         let page = plan.notes.iter().find(|note| note.name == name("page")).unwrap();
         assert_eq!(page.verdict, Verdict::Forget);
         assert!(!plan.notes.iter().any(|note| note.name == name("log")));
+    }
+
+    #[test]
+    fn who_waits_for_his_next_start_is_not_lost_and_who_has_done_his_work_stays() {
+        let mut view = view(&["web", "crashing", "done"]);
+        view.changed_units.insert(name("web"));
+        for (service, state) in
+            [("crashing", "Error(Exited(Pid(7), 3))"), ("done", "Error(Exited(Pid(7), 3))")]
+        {
+            let status = view.status.get_mut(&name(service)).unwrap();
+            (status.pid, status.state) = (None, State::from(state));
+        }
+        view.before.get_mut(&name("done")).unwrap().oneshot = true;
+        assert_eq!(restarted(&view), ["crashing", "web"]);
+    }
+
+    #[test]
+    fn a_target_that_would_be_deleted_refuses_the_plan() {
+        let mut view = view(&["web", "online:web"]);
+        view.changed_units.insert(name("web"));
+        // As zinit 0.3 shows one: it runs without a process, and has no unit.
+        view.status.get_mut(&name("online")).unwrap().pid = None;
+        view.before.remove(&name("online"));
+        view.after.remove(&name("online"));
+        let error = flist::report(&plan_services(&view).unwrap_err());
+        assert!(
+            error.contains("deletes it together with web") && error.contains("no usable unit"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -204,11 +204,15 @@ impl ServiceView {
                 false => note(Verdict::Keep, format!("{reason}; {kept}")),
             };
         }
-        let oneshot = self.before.get(name).or_else(|| self.after.get(name)).is_some_and(|unit| unit.oneshot);
-        if oneshot && !unit_changed && status.state == State::Success {
+        if self.is_oneshot(name) && !unit_changed && status.state == State::Success {
             return note(Verdict::Keep, format!("{reason}; it has done its work and its unit is the same"));
         }
         note(Verdict::Restart, reason)
+    }
+
+    /// Whether a service runs once, as it was loaded, if its unit is known.
+    pub(super) fn is_oneshot(&self, name: &UnitName) -> bool {
+        self.before.get(name).or_else(|| self.after.get(name)).is_some_and(|unit| unit.oneshot)
     }
 
     /// Why a service is affected; `None` when it is not.

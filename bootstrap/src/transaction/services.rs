@@ -50,12 +50,10 @@ pub enum ServiceError {
         after: Duration,
     },
     /// It runs again and again.
-    #[error("{unit} was started again, as process {pid}, each time that it was stopped")]
+    #[error("{unit} was started again each time that it was stopped")]
     Revived {
         /// The service.
         unit: UnitName,
-        /// Its latest process.
-        pid: u32,
     },
     /// The supervisor did not forget services whose units have changed.
     #[error("zinit did not forget the services that are stopped and changed")]

@@ -5,6 +5,7 @@
 //! AskFirst     tell zinit ─ it signals ─ wait for the process ─ kill what is left ─ forget
 //! SignalFirst  signal ─ wait for the process ─ tell zinit at once ─ kill what is left ─ forget
 //! AskAndKeep   tell zinit ─ it signals ─ wait for the process ─ kill what is left
+//!              without a process: tell zinit ─ forget, or see that it stays down
 //! ```
 //!
 //! That a process has ended is taken from the kernel. What the supervisor says is only waited for, because it
@@ -13,7 +14,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use zinit_client::{Refusal, ServiceUnit, SignalName, Target, UnitName};
+use zinit_client::{Error as ZinitError, Refusal, ServiceUnit, SignalName, Target, UnitName};
 
 use super::services::{ServiceError, failed, status};
 use crate::supervisor::{HeldProcess, StopOrder, Supervisor};
@@ -36,9 +37,9 @@ const GROUP: Duration = Duration::from_secs(1);
 /// How often a service is stopped that was started again just then.
 const REPEATS: u32 = 3;
 
-/// Longest delay after which zinit 0.3 starts a failed service again, although it was told to stop it; and a
+/// Longest delay after which zinit 0.3 starts a service again that had ended before it was told to stop it; and a
 /// little more.
-const REVIVED: Duration = Duration::from_millis(2500);
+const REVIVED: Duration = Duration::from_secs(3);
 
 /// Stops a service and makes the supervisor forget it, unless it is one that keeps what is stopped (see
 /// [`StopOrder::AskAndKeep`] and [`discard`]). The service gets its unit's own time to end; then its whole
@@ -53,12 +54,12 @@ pub async fn stop_and_forget(
 ) -> Result<(), ServiceError> {
     let order = stop_order(zinit, unit).await?;
     let mut repeats = 0;
-    while let Some(pid) = stop_once(zinit, order, unit, definition).await? {
+    while stop_once(zinit, order, unit, definition).await? == After::Revived {
         if repeats == REPEATS {
-            return Err(ServiceError::Revived { unit: unit.clone(), pid });
+            return Err(ServiceError::Revived { unit: unit.clone() });
         }
         repeats += 1;
-        tracing::warn!(service = %unit, pid, "it was started again while it was being stopped");
+        tracing::warn!(service = %unit, "it was started again while it was being stopped");
     }
     if order == StopOrder::AskAndKeep {
         return Ok(());
@@ -107,23 +108,36 @@ async fn stop_order(zinit: &dyn Supervisor, unit: &UnitName) -> Result<StopOrder
     zinit.stop_order().await.map_err(failed("say how to stop", unit))
 }
 
-/// Stops whatever process the service has; returns the process that it has afterwards.
+/// What a service does after it was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// It stays down.
+    Down,
+    /// It was started again, or will be.
+    Revived,
+}
+
+/// Stops whatever process the service has.
 async fn stop_once(
     zinit: &dyn Supervisor,
     order: StopOrder,
     unit: &UnitName,
     definition: Option<&ServiceUnit>,
-) -> Result<Option<u32>, ServiceError> {
-    let Some(before) = status(zinit, unit).await? else { return Ok(None) };
-    // Taken before anything is said: from here on the number cannot come to mean another process unnoticed.
-    let process = before.pid.map(|pid| (pid, zinit.hold(pid)));
+) -> Result<After, ServiceError> {
+    let held = match held(zinit, unit).await? {
+        Held::Unknown => return Ok(After::Down),
+        Held::NoProcess => None,
+        Held::Process(pid, process) => Some((pid, process)),
+    };
     let asked = Instant::now();
     let patience = definition.map_or(UNKNOWN_PATIENCE, ServiceUnit::stop_timeout);
     let tell = || async { zinit.stop(unit).await.map_err(failed("stop", unit)) };
-    let Some((pid, process)) = process else {
+    let Some((pid, process)) = held else {
         tell().await?;
-        let revives = order == StopOrder::AskAndKeep && before.target == Target::Up && before.has_failed();
-        return if revives { revived(zinit, unit).await } else { Ok(None) };
+        return match order {
+            StopOrder::AskAndKeep => keep_down(zinit, unit).await,
+            StopOrder::AskFirst | StopOrder::SignalFirst => Ok(After::Down),
+        };
     };
     match order {
         StopOrder::AskFirst | StopOrder::AskAndKeep => {
@@ -144,6 +158,33 @@ async fn stop_once(
     };
     end_group(process.as_ref(), (unit, pid), group).await;
     until_noticed(zinit, unit, pid).await
+}
+
+/// A service and its process.
+enum Held {
+    /// The supervisor does not know the service.
+    Unknown,
+    /// It has no process.
+    NoProcess,
+    /// Its number, and the process itself.
+    Process(u32, Box<dyn HeldProcess>),
+}
+
+/// Takes hold of the process of a service. By the time that it is held, its number may have come to mean another
+/// process; so it counts only if it still is the service's afterwards. From then on it cannot change unnoticed.
+async fn held(zinit: &dyn Supervisor, unit: &UnitName) -> Result<Held, ServiceError> {
+    let mut before = status(zinit, unit).await?;
+    for _ in 0..=REPEATS {
+        let Some(known) = before else { return Ok(Held::Unknown) };
+        let Some(pid) = known.pid else { return Ok(Held::NoProcess) };
+        let process = zinit.hold(pid);
+        let after = status(zinit, unit).await?;
+        if after.as_ref().and_then(|status| status.pid) == Some(pid) {
+            return Ok(Held::Process(pid, process));
+        }
+        before = after;
+    }
+    Err(ServiceError::Revived { unit: unit.clone() })
 }
 
 /// Waits for the end that has been asked for, and enforces it.
@@ -176,17 +217,15 @@ async fn end_group(process: &dyn HeldProcess, (unit, pid): (&UnitName, u32), pat
     }
 }
 
-/// Waits until the supervisor knows that this process has ended; returns the one that it has started instead.
-async fn until_noticed(
-    zinit: &dyn Supervisor,
-    unit: &UnitName,
-    pid: u32,
-) -> Result<Option<u32>, ServiceError> {
+/// Waits until the supervisor knows that this process has ended.
+async fn until_noticed(zinit: &dyn Supervisor, unit: &UnitName, pid: u32) -> Result<After, ServiceError> {
     let started = Instant::now();
     loop {
-        match status(zinit, unit).await?.and_then(|status| status.pid) {
-            Some(same) if same == pid => {}
-            other => return Ok(other),
+        match status(zinit, unit).await? {
+            Some(status) if status.pid == Some(pid) => {}
+            // It may have ended by itself in the moment before it was told to.
+            Some(status) if status.pid.is_some() || status.target == Target::Up => return Ok(After::Revived),
+            _ => return Ok(After::Down),
         }
         if started.elapsed() > NOTICED {
             return Err(ServiceError::Unnoticed { unit: unit.clone(), after: NOTICED });
@@ -195,14 +234,27 @@ async fn until_noticed(
     }
 }
 
-/// Looks whether a service that had failed is started again although it shall not be.
-async fn revived(zinit: &dyn Supervisor, unit: &UnitName) -> Result<Option<u32>, ServiceError> {
+/// Sees to it that a service without a process is not started again, of a supervisor that does so although it was
+/// told to stop it. One that it no longer knows it cannot start; where it cannot be made to forget it without
+/// harm to others, it is caught when it starts.
+async fn keep_down(zinit: &dyn Supervisor, unit: &UnitName) -> Result<After, ServiceError> {
+    match zinit.forget(unit).await {
+        Ok(()) => return Ok(After::Down),
+        Err(ZinitError::Unsafe { .. }) => {}
+        Err(error) => {
+            return match error.refusal() {
+                Some(Refusal::UnknownService { .. }) => Ok(After::Down),
+                Some(Refusal::IsUp { .. }) => Ok(After::Revived),
+                _ => Err(failed("forget", unit)(error)),
+            };
+        }
+    }
     let started = Instant::now();
     while started.elapsed() < REVIVED {
-        if let Some(pid) = status(zinit, unit).await?.and_then(|status| status.pid) {
-            return Ok(Some(pid));
+        match status(zinit, unit).await? {
+            Some(status) if status.pid.is_some() || status.target == Target::Up => return Ok(After::Revived),
+            _ => sleep(POLL).await,
         }
-        sleep(POLL).await;
     }
-    Ok(None)
+    Ok(After::Down)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zinit_client::{Dialect, Error, State, Target};
+use zinit_client::{Client, Dialect, Error, State, Target};
 
 use super::stage::{Fault, Stage, ensure, is_alive, unit};
 use super::table;
@@ -12,6 +12,8 @@ const RESPAWN: Duration = Duration::from_secs(3);
 
 table! {
     "a stopped service stays down" => stays_down,
+    "a service that ends well when it is stopped stays down" => ends_well,
+    "a service that ends well by itself is wanted up" => comes_and_goes,
     "a restart brings another process" => restart,
     "a crashing service can be stopped" => crashing,
     "a service gets its unit's time to end" => slow,
@@ -35,6 +37,42 @@ async fn stays_down(stage: &mut Stage) -> Result<String, Fault> {
     let later = stage.status("long").await?;
     ensure(later.is_stopped(), || format!("it came back: {later:?}"))?;
     stage.client.stop(&unit("long")?).await?;
+    Ok(String::new())
+}
+
+async fn ends_well(stage: &mut Stage) -> Result<String, Fault> {
+    let script = "trap \"exit 0\" TERM; touch @/ready; while :; do sleep 0.1; done";
+    let text = format!("exec: sh -c '{script}'\ntest: test -e @/ready\n");
+    stage.run("polite", &text).await?;
+    stage.client.stop(&unit("polite")?).await?;
+    let stopped = stage.wait_for("polite", |status| status.pid.is_none()).await?;
+    ensure(stopped.is_stopped(), || format!("{stopped:?}"))?;
+    tokio::time::sleep(RESPAWN).await;
+    // Also for somebody who has not seen it being stopped.
+    let stranger = Client::new(stage.client.socket()).with_units(stage.units());
+    for client in [&stage.client, &stranger] {
+        let later = client.status(&unit("polite")?).await?;
+        ensure(later.is_stopped(), || format!("{later:?}"))?;
+    }
+    Ok(String::new())
+}
+
+async fn comes_and_goes(stage: &mut Stage) -> Result<String, Fault> {
+    stage.monitor("brief", "exec: sh -c 'echo x >> @/starts'\n").await?;
+    stage.wait_for("brief", |status| status.state == State::Success).await?;
+    let (seen, name) = (stage.read("starts"), unit("brief")?);
+    stage
+        .until("it was started again", async || {
+            let status = stage.client.status(&name).await;
+            status.is_ok_and(|status| status.target == Target::Up) && stage.read("starts").len() > seen.len()
+        })
+        .await?;
+    let status = stage.status("brief").await?;
+    ensure(status.target == Target::Up, || format!("{status:?}"))?;
+    stage.stop("brief").await?;
+    let starts = stage.read("starts");
+    tokio::time::sleep(RESPAWN).await;
+    ensure(stage.read("starts") == starts, || "it was started again".to_owned())?;
     Ok(String::new())
 }
 
@@ -115,9 +153,15 @@ async fn changed(stage: &mut Stage) -> Result<String, Fault> {
     stage.discard(&["web"]).await?;
     stage.start("web").await?;
     let second = stage.running("web").await?;
-    let command = std::fs::read_to_string(format!("/proc/{second}/cmdline"))?;
-    ensure(first != second && command.contains("1002"), || format!("it runs {command:?}"))?;
+    ensure(first != second, || format!("{first} still runs"))?;
+    stage.until("it runs what its new unit says", async || runs(second, "1002")).await?;
     Ok(String::new())
+}
+
+/// Whether a process has this word on its command line, which is empty in the moment in which it becomes another
+/// program.
+fn runs(pid: u32, word: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|command| command.contains(word))
 }
 
 async fn gone(stage: &mut Stage) -> Result<String, Fault> {
@@ -141,8 +185,7 @@ async fn dependants(stage: &mut Stage) -> Result<String, Fault> {
     stage.start("redis").await?;
     stage.start("web").await?;
     let (redis_now, web_now) = (stage.running("redis").await?, stage.running("web").await?);
-    let command = std::fs::read_to_string(format!("/proc/{redis_now}/cmdline"))?;
-    ensure(command.contains("1002"), || format!("redis runs {command:?}"))?;
+    stage.until("redis runs what its new unit says", async || runs(redis_now, "1002")).await?;
     ensure(redis != redis_now && web != web_now, || "old processes run".to_owned())?;
     tokio::time::sleep(RESPAWN).await;
     ensure(stage.running("web").await? == web_now, || "web was started twice".to_owned())?;

@@ -143,8 +143,13 @@ impl Stage {
         fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
     }
 
+    /// Where unit files are.
+    pub(super) fn units(&self) -> PathBuf {
+        self.directory.path().join("units")
+    }
+
     fn unit_file(&self, name: &str) -> PathBuf {
-        self.directory.path().join("units").join(format!("{name}.yaml"))
+        self.units().join(format!("{name}.yaml"))
     }
 }
 

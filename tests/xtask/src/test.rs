@@ -42,15 +42,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
 /// The cases that any zinit must pass, with a real one of the newest generation, where there can be one.
 fn real_zinit() -> Result<bool, Error> {
     match tools::zinit_0_3()? {
-        Ok(program) => {
-            // It starts a service again that crashes while it is being stopped (docs/decisions/0014), now and then.
-            if !crate::conformance::table(&Zinit::at(&program, None)?, "")? {
-                println!(
-                    "this does not decide about the tests; see docs/decisions/0014-dialects-of-zinit.md"
-                );
-            }
-            Ok(true)
-        }
+        Ok(program) => crate::conformance::table(&Zinit::at(&program, None)?, ""),
         Err(reason) => {
             println!("SKIPPED: conformance of the real zinit 0.3.9: {reason}");
             Ok(true)

@@ -25,7 +25,7 @@ struct Arguments {
     /// The supervisor's socket
     #[arg(short, long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]
     socket: PathBuf,
-    /// Where unit files are; only zinit 0.3 is told what is in them
+    /// Where unit files are: zinit 0.3 is told what is in them, and `restart` ends services as they say
     #[arg(long, value_name = "DIR", default_value = DEFAULT_UNITS, global = true)]
     units: PathBuf,
     /// How long one answer may take, and `restart` wait for an end, in seconds

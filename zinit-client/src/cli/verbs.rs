@@ -1,10 +1,13 @@
 //! What each verb does.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use zinit_client::{Client, Dialect, Error, ServiceStatus, Target, UnitName};
+use zinit_client::{
+    Client, Dialect, Error, Refusal, ServiceStatus, ServiceUnit, SignalName, Target, UnitName,
+};
 
 use super::failure::Failure;
 use super::{Arguments, Verb};
@@ -40,7 +43,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         Verb::Restart { services } => {
             for service in services {
-                restart(&client, service, arguments.timeout()).await?;
+                restart(&client, service, &arguments.units, arguments.timeout()).await?;
             }
             done(arguments, "restart", services)
         }
@@ -76,11 +79,21 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Stops, waits, starts. zinit 0.3 stops what depends on the service too; that is started again.
-async fn restart(client: &Client, service: &UnitName, timeout: Duration) -> Result<(), Failure> {
+/// Stops, waits, starts. zinit 0.3 stops what depends on the service too; that is started again. zinit 0.2.20 to
+/// 0.2.28 would kill it half a second after its signal, so it is signalled first.
+async fn restart(
+    client: &Client,
+    service: &UnitName,
+    units: &Path,
+    timeout: Duration,
+) -> Result<(), Failure> {
     let others = match client.dialect().await? {
         Dialect::Service => running(client).await?,
-        Dialect::Line | Dialect::Jsonrpc => Vec::new(),
+        Dialect::Jsonrpc => {
+            end_gently(client, service, unit(units, service).as_ref(), timeout).await?;
+            Vec::new()
+        }
+        Dialect::Line => Vec::new(),
     };
     client.stop(service).await?;
     await_end(client, service, timeout).await?;
@@ -92,6 +105,33 @@ async fn restart(client: &Client, service: &UnitName, timeout: Duration) -> Resu
         }
     }
     Ok(())
+}
+
+/// Signals a service as its unit says, and gives it the time that its unit gives it. Whatever is still there then is
+/// killed when it is stopped.
+async fn end_gently(
+    client: &Client,
+    service: &UnitName,
+    unit: Option<&ServiceUnit>,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    let Some(pid) = client.status(service).await?.pid else { return Ok(()) };
+    match client.kill(service, unit.map_or(SignalName::TERM, |unit| unit.stop_signal)).await {
+        // It has ended meanwhile.
+        Err(error) if matches!(error.refusal(), Some(Refusal::IsDown { .. })) => return Ok(()),
+        answer => answer?,
+    }
+    let end = Instant::now() + unit.map_or(timeout, |unit| unit.stop_timeout().min(timeout));
+    while client.status(service).await?.pid == Some(pid) && Instant::now() < end {
+        sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// The unit of a service, where it can be read.
+fn unit(units: &Path, service: &UnitName) -> Option<ServiceUnit> {
+    let text = std::fs::read_to_string(units.join(format!("{service}.yaml"))).ok()?;
+    ServiceUnit::parse(service, &text).ok()
 }
 
 async fn await_end(client: &Client, service: &UnitName, timeout: Duration) -> Result<(), Failure> {

@@ -7,7 +7,6 @@ mod jsonrpc;
 mod line;
 mod rpc;
 mod service;
-mod service_unit;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +21,8 @@ use tokio::net::UnixStream;
 use crate::error::{Error, Malformed};
 use crate::status::{ServiceStatus, State, Target};
 use crate::unit::{SignalName, UnitName};
+
+pub(crate) use service::Stopped;
 
 /// Most services that a supervisor may have; more is no list of a node's services.
 pub const MAX_SERVICES: usize = 10_000;
@@ -80,6 +81,8 @@ pub(crate) struct Peer<'a> {
     pub(crate) socket: &'a Path,
     /// Where unit files are, for the dialect whose supervisor does not read them.
     pub(crate) units: &'a Path,
+    /// What is known of services whose supervisor does not tell.
+    pub(crate) stopped: &'a Stopped,
 }
 
 impl Dialect {
@@ -117,6 +120,8 @@ impl Dialect {
             (Self::Service, Request::Discard | Request::Order(Order::Forget(_) | Order::Monitor(_))) => {
                 Duration::from_secs(10)
             }
+            // It may take a moment to see what becomes of a service.
+            (Self::Service, Request::Status(_)) => service::STATUS_TAKES,
             _ => Duration::ZERO,
         }
     }
@@ -138,7 +143,7 @@ impl Dialect {
         match self {
             Self::Line => line::status(peer.socket, name).await,
             Self::Jsonrpc => jsonrpc::status(peer.socket, name).await,
-            Self::Service => service::status(peer.socket, name).await,
+            Self::Service => service::status(peer, name).await,
         }
     }
 

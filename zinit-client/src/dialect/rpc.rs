@@ -93,9 +93,11 @@ impl<'r> Conversation<'r> {
         if let Some(error) = head.error {
             return Ok(Err(error));
         }
+        if !head.result.0 {
+            return Err(self.garbage(&answer, Malformed::NoResult));
+        }
         match serde_json::from_slice::<Body<T>>(&answer) {
-            Ok(body) if head.result.0 => Ok(Ok(body.result)),
-            Ok(_) => Err(self.garbage(&answer, Malformed::NoResult)),
+            Ok(body) => Ok(Ok(body.result)),
             Err(error) => Err(self.garbage(&answer, Malformed::Json(error))),
         }
     }

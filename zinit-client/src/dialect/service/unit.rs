@@ -17,6 +17,9 @@ use crate::unit::{MAX_STOP_TIMEOUT, ServiceUnit, UnitName};
 /// zinit 0.2 starts a service again two seconds after it ended, and never gives up.
 const RESTART_DELAY: Duration = Duration::from_secs(2);
 
+/// Its word for that.
+const ALWAYS: &str = "always";
+
 /// zinit 0.2 runs a `test` every two seconds until it passes.
 const TEST_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -85,6 +88,11 @@ impl Loaded {
         self.service.oneshot
     }
 
+    /// Whether it is started again after it has ended, however that was: unlike one that runs once.
+    pub(super) fn is_started_again(&self) -> bool {
+        !self.service.oneshot && self.lifecycle.restart == ALWAYS
+    }
+
     /// The services it waits for at its start.
     pub(super) fn waits_for(&self) -> impl Iterator<Item = &str> {
         let Dependencies { after, requires, wants } = &self.dependencies;
@@ -117,7 +125,7 @@ pub(super) fn translate(name: &UnitName, unit: &ServiceUnit) -> Result<Value, Un
         },
         "dependencies": {"requires": requires},
         "lifecycle": {
-            "restart": if unit.oneshot { "never" } else { "always" },
+            "restart": if unit.oneshot { "never" } else { ALWAYS },
             "restart_delay_ms": millis(RESTART_DELAY),
             "restart_delay_max_ms": millis(RESTART_DELAY),
             "max_restarts": 0,
