@@ -111,6 +111,12 @@ pub(crate) fn in_use(wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap
         let Stat { started, name, .. } = before;
         uses.strangers.push(Stranger { pid, started, name, elsewhere, uses: files });
     }
+    if left == 0 {
+        tracing::warn!(
+            limit = MAX_FILES_IN_ALL,
+            "so many files are open and mapped that not all of them were looked at: who uses a file that changes may go on with the old one"
+        );
+    }
     uses
 }
 
@@ -218,6 +224,9 @@ fn files_of(pid: u32, limit: usize) -> Vec<(u64, u64)> {
     let listed = if mapped.is_none() { maps(&process, limit) } else { Vec::new() };
     paths.extend(mapped.unwrap_or_default());
     paths.extend(links("fd").unwrap_or_default());
+    if paths.len() + listed.len() > limit {
+        tracing::warn!(pid, limit, "it has more files open and mapped than are looked at");
+    }
     let followed = paths.iter().filter_map(|path: &PathBuf| inode(path));
     followed.chain(listed).take(limit).collect()
 }
