@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::{Type, ValueRef};
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, ErrorCode, Row};
 
 /// Why a table of a flist cannot be read, or written.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,12 @@ pub enum RowsError {
         #[source]
         source: rusqlite::Error,
     },
+    /// Reading takes far longer than the file is: pages lead to each other.
+    #[error("reading it takes more than {steps} steps, which no file of its length needs")]
+    Endless {
+        /// Instructions of SQLite's machine that it may take.
+        steps: u64,
+    },
     /// What should be a table is a view, is virtual, or computes its columns.
     #[error("'{table}' is not an ordinary table")]
     NotATable {
@@ -59,9 +65,18 @@ pub enum RowsError {
 /// Length of the header of an SQLite file in bytes.
 const HEADER: usize = 100;
 
+/// Instructions of SQLite's machine that reading may take whatever the length, and for each byte. A row takes fewer
+/// than twenty, and six bytes at least.
+const STEPS: (u64, u64) = (100_000, 16);
+
+/// After how many of them it is looked at the budget.
+const STEPS_AT_ONCE: u16 = 1000;
+
 /// An opened flist.
 pub(super) struct Database {
     connection: Connection,
+    /// Instructions that all statements together may take.
+    steps: u64,
     /// Bytes that single rows can still have.
     unread: Cell<usize>,
 }
@@ -90,7 +105,15 @@ impl Database {
         ] {
             connection.set_db_config(setting, on).map_err(failed)?;
         }
-        Ok(Self { connection, unread: Cell::new(bytes.len()) })
+        // The pages of a small file can lead to each other in more ways than anybody could follow.
+        let steps = STEPS.0.saturating_add(STEPS.1.saturating_mul(found));
+        let mut left = steps;
+        let is_used_up = move || {
+            left = left.saturating_sub(STEPS_AT_ONCE.into());
+            left == 0
+        };
+        connection.progress_handler(STEPS_AT_ONCE.into(), Some(is_used_up)).map_err(failed)?;
+        Ok(Self { connection, steps, unread: Cell::new(bytes.len()) })
     }
 
     /// Calls `each` with every row of a table, in the order of the file. Nothing is sorted or counted
@@ -104,7 +127,7 @@ impl Database {
         columns: &str,
         mut each: impl FnMut(Field<'_, '_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let failed = |source| RowsError::Table { table, source };
+        let failed = |source| self.unreadable(table, source);
         if !self.is_ordinary_table(table).map_err(failed)? {
             return Err(RowsError::NotATable { table }.into());
         }
@@ -128,7 +151,7 @@ impl Database {
         column: &'static str,
         rowid: i64,
     ) -> Result<Vec<u8>, RowsError> {
-        let failed = |source| RowsError::Table { table, source };
+        let failed = |source| self.unreadable(table, source);
         let sql = format!("SELECT {column} FROM {table} WHERE rowid = ?1");
         let mut statement = self.connection.prepare_cached(&sql).map_err(failed)?;
         let mut rows = statement.query([rowid]).map_err(failed)?;
@@ -149,7 +172,14 @@ impl Database {
     pub(super) fn has(&self, table: &'static str) -> Result<bool, RowsError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE)";
         let found = self.connection.query_row(sql, [table], |row| row.get(0));
-        found.map_err(|source| RowsError::Table { table, source })
+        found.map_err(|source| self.unreadable(table, source))
+    }
+
+    fn unreadable(&self, table: &'static str, source: rusqlite::Error) -> RowsError {
+        match source.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => RowsError::Endless { steps: self.steps },
+            _ => RowsError::Table { table, source },
+        }
     }
 
     /// Neither a view nor virtual, nor with columns that are computed instead of stored.

@@ -192,6 +192,55 @@ fn directories_that_are_no_tree() {
     );
 }
 
+/// A page of a table that has only pages beneath it: `count` times the one, and the other at the end.
+fn inner_page(count: u8, child: u32, last: u32, at: usize, page: &mut [u8]) {
+    page[at..at + 12].copy_from_slice(&[5, 0, 0, 0, count, 0, 0, 0, 0, 0, 0, 0]);
+    page[at + 8..at + 12].copy_from_slice(&last.to_be_bytes());
+    let mut content = page.len();
+    for number in 0..count {
+        content -= 5;
+        page[content..content + 4].copy_from_slice(&child.to_be_bytes());
+        page[content + 4] = number.min(127);
+        let pointer = at + 12 + 2 * usize::from(number);
+        page[pointer..pointer + 2].copy_from_slice(&(content as u16).to_be_bytes());
+    }
+    page[at + 5..at + 7].copy_from_slice(&(content as u16).to_be_bytes());
+}
+
+/// SQLite reads its own table of tables first. Here a row of it that may be there any number of times, since it says
+/// nothing new, is there more often than anybody could count, on pages that lead to each other.
+#[test]
+fn pages_that_lead_to_each_other_are_given_up() {
+    const PAGE: usize = 4096;
+    const LEVELS: u32 = 6;
+    let sound = database_of(&golden_flist());
+    let (pages, cells) = ((sound.len() / PAGE) as u32, u16::from_be_bytes([sound[103], sound[104]]));
+    // Behind the others: page one as it was, the same with nothing but the row of an index, and the levels.
+    let mut database = sound.clone();
+    let mut as_it_was = sound[..PAGE].to_vec();
+    as_it_was.copy_within(100..108 + 2 * usize::from(cells), 0);
+    let pointer = |number: u16| {
+        let at = 108 + 2 * usize::from(number);
+        usize::from(u16::from_be_bytes([sound[at], sound[at + 1]]))
+    };
+    let is_index = |at: usize| sound[at..at + 40].windows(17).any(|text| text == b"sqlite_autoindex_");
+    let index = (0..cells).map(pointer).find(|at| is_index(*at)).unwrap();
+    let mut of_index = as_it_was.clone();
+    of_index[3..5].copy_from_slice(&1_u16.to_be_bytes());
+    of_index[8..10].copy_from_slice(&(index as u16).to_be_bytes());
+    database.extend_from_slice(&as_it_was);
+    database.extend_from_slice(&of_index);
+    for level in 0..LEVELS {
+        let beneath = if level == 0 { pages + 2 } else { pages + 2 + level };
+        let mut page = vec![0; PAGE];
+        inner_page(100, beneath, beneath, 0, &mut page);
+        database.extend_from_slice(&page);
+    }
+    inner_page(1, pages + 1, pages + 2 + LEVELS, 100, &mut database[..PAGE]);
+    database[28..32].copy_from_slice(&(pages + 2 + LEVELS).to_be_bytes());
+    assert_refused(&with_database(&database), &["more than", "steps, which no file of its length needs"]);
+}
+
 #[test]
 fn more_than_the_limits_allow() {
     let limits = Limits::default();

@@ -10,6 +10,8 @@ mod archive;
 #[rustfmt::skip]
 mod classic_capnp;
 mod encode;
+#[cfg(test)]
+mod generated;
 mod keys;
 mod message;
 mod notes;
