@@ -1,14 +1,14 @@
 //! Plain blocks for readers of a mount.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::block::{BLOCK_SIZE, BlockId};
+use crate::block::BLOCK_SIZE;
 use crate::store::{Batch, FetchError, KeyLocks, Plain, Store};
-use crate::tree::Content;
+use crate::tree::{Block, Content};
 
 /// Plain bytes kept in memory. The kernel asks for at most one block's length at a time and reads ahead,
 /// so a few blocks for each of its parallel requests are enough; its own page cache keeps the rest.
@@ -31,8 +31,9 @@ pub(super) struct Blocks {
 
 #[derive(Default)]
 struct Kept {
-    /// Plain bytes, and when they were last used.
-    blocks: HashMap<BlockId, (Arc<Vec<u8>>, u64)>,
+    /// Plain bytes, and when they were last used. By id and key: with another key the same stored bytes are another
+    /// block, or none.
+    blocks: BTreeMap<Block, (Arc<Vec<u8>>, u64)>,
     /// The memory that they take.
     bytes: usize,
     clock: u64,
@@ -65,19 +66,20 @@ impl Blocks {
     }
 
     fn block(&self, content: &Content, index: usize) -> Result<Arc<Vec<u8>>, FetchError> {
-        let (id, length) = (content.blocks[index].id, content.block_len(index));
-        if let Some(plain) = self.kept().get(&id, length) {
+        let (block, length) = (content.blocks[index], content.block_len(index));
+        let id = block.id;
+        if let Some(plain) = self.kept().get(&block, length) {
             return Ok(plain);
         }
         let _one_at_a_time = self.locks.lock(id);
         // Whoever held the lock before may have fetched it.
-        if let Some(plain) = self.kept().get(&id, length) {
+        if let Some(plain) = self.kept().get(&block, length) {
             return Ok(plain);
         }
         let mut batch = self.batches().pop().unwrap_or_default();
         let mut opened = None;
         let fetched = batch.fetch(self.store.as_ref(), &[(content, index)], |_, plain| {
-            opened = Some(self.kept().insert(id, plain?));
+            opened = Some(self.kept().insert(block, plain?));
             Ok(())
         });
         self.batches().push(batch);
@@ -104,45 +106,45 @@ impl Blocks {
         while first < blocks.len() {
             let count = self.store.at_once(&ids[first..]).clamp(1, blocks.len() - first);
             let group = &blocks[first..first + count];
-            for (number, id, plain) in self.opened_ahead(group, batch, |number| keep(first + number)) {
+            for (number, block, plain) in self.opened_ahead(group, batch, |number| keep(first + number)) {
                 push(first + number, &plain);
                 drop(plain);
-                if let Some(id) = id {
-                    self.kept().forget(&id);
+                if let Some(block) = block {
+                    self.kept().forget(&block);
                 }
             }
             first += count;
         }
     }
 
-    /// What is to be pushed: its number, its id if it is not to be kept afterwards, and its plain bytes.
+    /// What is to be pushed: its number, the block if it is not to be kept afterwards, and its plain bytes.
     fn opened_ahead(
         &self,
         blocks: &[(&Content, usize)],
         batch: &mut Batch,
         keep: impl Fn(usize) -> bool,
-    ) -> Vec<(usize, Option<BlockId>, Arc<Vec<u8>>)> {
+    ) -> Vec<(usize, Option<Block>, Arc<Vec<u8>>)> {
         let mut pushed = Vec::new();
         let mut free = Vec::new();
         for (number, (content, index)) in blocks.iter().enumerate() {
-            let Some(id) = content.blocks.get(*index).map(|block| block.id) else { continue };
+            let Some(block) = content.blocks.get(*index) else { continue };
             // Never waits: who holds one lock and waits for another could wait for ever.
-            let Some(guard) = self.locks.try_lock(id) else { continue };
-            match self.kept().get(&id, content.block_len(*index)) {
+            let Some(guard) = self.locks.try_lock(block.id) else { continue };
+            match self.kept().get(block, content.block_len(*index)) {
                 Some(plain) if !keep(number) => pushed.push((number, None, plain)),
                 Some(_) => {}
-                None => free.push((number, id, Some(guard))),
+                None => free.push((number, *block, Some(guard))),
             }
         }
         let wanted: Vec<_> = free.iter().map(|(number, ..)| blocks[*number]).collect();
         let _ = batch.fetch(self.store.as_ref(), &wanted, |place, plain| {
-            let (number, id, guard) = &mut free[place];
+            let (number, block, guard) = &mut free[place];
             let guard = guard.take();
             // Whoever asks for it hears of a failure.
             let Ok(plain) = plain else { return Ok::<_, Infallible>(()) };
-            let plain = self.kept().insert(*id, plain);
+            let plain = self.kept().insert(*block, plain);
             if !keep(*number) && !guard.is_some_and(|guard| guard.is_awaited()) {
-                pushed.push((*number, Some(*id), plain));
+                pushed.push((*number, Some(*block), plain));
             }
             Ok(())
         });
@@ -176,14 +178,14 @@ impl Pieces {
 
 impl Kept {
     /// A block that two files hold at different lengths would be a lie of the flist, so the length counts.
-    fn get(&mut self, id: &BlockId, length: usize) -> Option<Arc<Vec<u8>>> {
+    fn get(&mut self, block: &Block, length: usize) -> Option<Arc<Vec<u8>>> {
         self.clock += 1;
-        let (plain, used) = self.blocks.get_mut(id).filter(|(plain, _)| plain.len() == length)?;
+        let (plain, used) = self.blocks.get_mut(block).filter(|(plain, _)| plain.len() == length)?;
         *used = self.clock;
         Some(plain.clone())
     }
 
-    fn insert(&mut self, id: BlockId, plain: Plain<'_>) -> Arc<Vec<u8>> {
+    fn insert(&mut self, block: Block, plain: Plain<'_>) -> Arc<Vec<u8>> {
         self.clock += 1;
         // A short block in the memory of a long one would keep all of it.
         let plain = match plain.bytes() {
@@ -192,19 +194,20 @@ impl Kept {
         };
         let plain = Arc::new(plain);
         self.bytes += plain.capacity();
-        if let Some((before, _)) = self.blocks.insert(id, (plain.clone(), self.clock)) {
+        if let Some((before, _)) = self.blocks.insert(block, (plain.clone(), self.clock)) {
             self.bytes -= before.capacity();
         }
         while (self.bytes > KEPT_BYTES || self.blocks.len() > KEPT)
-            && let Some(oldest) = self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
+            && let Some(oldest) =
+                self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(block, _)| *block)
         {
             self.forget(&oldest);
         }
         plain
     }
 
-    fn forget(&mut self, id: &BlockId) {
-        let Some((old, _)) = self.blocks.remove(id) else { return };
+    fn forget(&mut self, block: &Block) {
+        let Some((old, _)) = self.blocks.remove(block) else { return };
         self.bytes -= old.capacity();
         if self.spare.len() < SPARE {
             // Somebody may still read it; then its memory is not ours.
@@ -215,15 +218,15 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::channel;
     use std::thread;
     use std::time::Duration;
 
     use super::*;
-    use crate::block::{BlockKey, seal};
+    use crate::block::{BlockId, BlockKey, seal};
     use crate::store::{StoreError, one_by_one};
-    use crate::tree::Block;
 
     /// After so long without an answer there will be none.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -322,7 +325,7 @@ mod tests {
         let blocks = Blocks::new(blocks.store.clone());
         blocks.open_ahead(&wanted, &mut Batch::default(), |number| number == 1, |_, _| {});
         let kept: Vec<_> = blocks.kept().blocks.keys().copied().collect();
-        assert_eq!(kept, [contents[1].blocks[0].id], "the kernel has the others");
+        assert_eq!(kept, [contents[1].blocks[0]], "the kernel has the others");
     }
 
     #[test]
@@ -353,5 +356,15 @@ mod tests {
         let blocks = Blocks::new(Arc::new(Counting { blocks: HashMap::new(), asked: AtomicUsize::new(0) }));
         assert!(matches!(blocks.read(&content, 0, 1), Err(FetchError::Missing { .. })));
         assert!(blocks.kept().blocks.is_empty());
+    }
+
+    #[test]
+    fn what_was_opened_with_one_key_is_not_given_to_another() {
+        let sealed = seal(b"plain").unwrap();
+        let content = |key| Content { size: 5, blocks: vec![Block { id: sealed.id, key }] };
+        let store = HashMap::from([(sealed.id, sealed.stored.clone())]);
+        let blocks = Blocks::new(Arc::new(Counting { blocks: store, asked: AtomicUsize::new(0) }));
+        assert_eq!(*blocks.read(&content(sealed.key), 0, 5).unwrap().bytes(), *b"plain");
+        assert!(blocks.read(&content(BlockKey::of(b"other")), 0, 5).is_err());
     }
 }
