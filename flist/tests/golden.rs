@@ -1,4 +1,5 @@
-//! The golden flist, which rfs has made: read in every way, and made again.
+//! The golden flists, which rfs and zflist have made: both are the golden tree, whoever reads them. And that of rfs,
+//! made again.
 #![cfg(all(feature = "server", feature = "publish"))]
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +8,6 @@ mod observe;
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::Arc;
 
 use flist::format::{self, fl};
@@ -17,82 +17,73 @@ use flist::path::FlistPath;
 use flist::store::DirStore;
 use flist::tree::{Block, Kind, Limits, Route, Tree};
 use flist::unpack::unpack;
-use observe::golden;
+use observe::{assert_is_golden, flist, golden, golden_lines, plain_lines};
 
-/// The lines of a golden text file, sorted as ours are.
-fn golden_lines(name: &str) -> Vec<String> {
-    let text = fs::read_to_string(golden(name)).unwrap();
-    let mut lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
-    lines.sort();
-    lines
-}
+/// Each flist, and its blocks.
+const GOLDEN: [(&str, &str); 2] =
+    [("rfs/golden.fl", "rfs/store"), ("classic/golden.flist", "classic/blocks")];
 
 fn golden_tree() -> Tree {
-    format::read(&golden("rfs/golden.fl"), &Limits::default()).unwrap()
+    read("rfs/golden.fl")
 }
 
 fn golden_store() -> DirStore {
     DirStore::new(golden("rfs/store"))
 }
 
-fn assert_is_golden(root: &Path) {
-    assert_eq!(observe::manifest(root), golden_lines("tree.manifest"));
-    let mut digests = observe::digests(root);
-    digests.sort();
-    assert_eq!(digests, golden_lines("tree.sha256"));
-}
-
 fn blocks_of_files(tree: &Tree) -> BTreeMap<FlistPath, Vec<Block>> {
     tree.files().map(|(path, _, content)| (path.clone(), content.blocks.clone())).collect()
 }
 
-fn flist(arguments: &[&Path]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_flist")).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output
+fn read(name: &str) -> Tree {
+    format::read(&golden(name), &Limits::default()).unwrap()
 }
 
 #[test]
 fn unpacked_it_is_the_golden_tree() {
     observe::require_root();
-    let dir = tempfile::tempdir().unwrap();
-    unpack(&golden_tree(), &golden_store(), dir.path()).unwrap();
-    assert_is_golden(dir.path());
+    for (flist, store) in GOLDEN {
+        let dir = tempfile::tempdir().unwrap();
+        unpack(&read(flist), &DirStore::new(golden(store)), dir.path()).unwrap();
+        assert_is_golden(dir.path());
+    }
 }
 
 #[test]
 fn mounted_it_is_the_golden_tree() {
     observe::require_root();
-    let dir = tempfile::tempdir().unwrap();
-    let mounted = mount(&golden_tree(), Arc::new(golden_store()), dir.path(), Purpose::Install).unwrap();
-    assert_is_golden(dir.path());
-    mounted.unmount().unwrap();
+    for (flist, store) in GOLDEN {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(DirStore::new(golden(store)));
+        let mounted = mount(&read(flist), store, dir.path(), Purpose::Install).unwrap();
+        assert_is_golden(dir.path());
+        mounted.unmount().unwrap();
+    }
 }
 
 #[test]
 fn the_command_shows_and_unpacks_the_golden_tree() {
     observe::require_root();
-    let dir = tempfile::tempdir().unwrap();
-    let (meta, store) = (golden("rfs/golden.fl"), golden("rfs/store"));
+    let says = ["# format fl\n", "# format classic\n"];
+    let routes = ["# route 00-ff dir:///srv/golden/store\n", "# route 00-ff zdb://127.0.0.1:9900/classic\n"];
+    for ((name, store), (format, route)) in GOLDEN.into_iter().zip(says.into_iter().zip(routes)) {
+        let dir = tempfile::tempdir().unwrap();
+        let (meta, store) = (golden(name), golden(store));
+        let shown = String::from_utf8(flist(&["inspect".as_ref(), &meta]).stdout).unwrap();
+        assert!(shown.contains(route) && shown.starts_with(format), "{shown}");
+        assert_eq!(plain_lines(&shown), golden_lines("tree.manifest"));
 
-    let shown = String::from_utf8(flist(&["inspect".as_ref(), &meta]).stdout).unwrap();
-    assert!(shown.contains("# route 00-ff dir:///srv/golden/store\n"), "{shown}");
-    let mut shown: Vec<_> = shown.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
-    shown.sort();
-    assert_eq!(shown, golden_lines("tree.manifest"));
-
-    let at = dir.path().join("tree");
-    let (cache, in_cache) = (dir.path().join("cache"), |id: &Block| {
-        DirStore::new(dir.path().join("cache")).path_of(&id.id).is_file()
-    });
-    let [unpack, m, s, c] = ["unpack", "-m", "-s", "-c"].map(Path::new);
-    flist(&[unpack, m, &meta, s, &store, c, &cache, &at]);
-    assert_is_golden(&at);
-    assert!(blocks_of_files(&golden_tree()).values().flatten().all(in_cache));
-    // Everything is in the cache now, so the store is not needed any more.
-    let again = dir.path().join("again");
-    flist(&[unpack, m, &meta, s, "/nowhere".as_ref(), c, &cache, &again]);
-    assert_is_golden(&again);
+        let (at, again, cache) =
+            (dir.path().join("tree"), dir.path().join("again"), dir.path().join("cache"));
+        let [unpack, m, s, c] = ["unpack", "-m", "-s", "-c"].map(Path::new);
+        flist(&[unpack, m, &meta, s, &store, c, &cache, &at]);
+        assert_is_golden(&at);
+        let in_cache = |block: &Block| DirStore::new(&cache).path_of(&block.id).is_file();
+        assert!(blocks_of_files(&read(name)).values().flatten().all(in_cache));
+        // Everything is in the cache now, so the store is not needed any more.
+        flist(&[unpack, m, &meta, s, "/nowhere".as_ref(), c, &cache, &again]);
+        assert_is_golden(&again);
+    }
 }
 
 #[test]

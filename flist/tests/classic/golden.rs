@@ -1,20 +1,17 @@
-//! The golden flist is the golden tree, whoever reads it.
+//! What is peculiar to the classic golden flist. That it is the golden tree, whoever reads it, is tested in
+//! `tests/golden.rs`, for both formats.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
-use std::sync::Arc;
 
 use flist::diff::diff;
 use flist::format::{self, Format};
-use flist::mount::{Purpose, mount};
 use flist::store::{DirStore, Store};
 use flist::tree::{Kind, Limits, Route, Tree};
-use flist::unpack::unpack;
 use flist::verify::verify;
 
-use crate::observe::{self, golden};
+use crate::observe::{flist, golden};
 
 pub(crate) fn golden_tree() -> Tree {
     let (tree, format) =
@@ -25,43 +22,6 @@ pub(crate) fn golden_tree() -> Tree {
 
 pub(crate) fn golden_store() -> DirStore {
     DirStore::new(golden("classic/blocks"))
-}
-
-pub(crate) fn golden_lines(name: &str) -> Vec<String> {
-    let text = fs::read_to_string(golden(name)).unwrap();
-    let mut lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
-    lines.sort();
-    lines
-}
-
-pub(crate) fn assert_is_golden(root: &Path) {
-    assert_eq!(observe::manifest(root), golden_lines("tree.manifest"));
-    let mut digests = observe::digests(root);
-    digests.sort();
-    assert_eq!(digests, golden_lines("tree.sha256"));
-}
-
-pub(crate) fn flist(arguments: &[&Path]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_flist")).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-#[test]
-fn unpacked_it_is_the_golden_tree() {
-    observe::require_root();
-    let dir = tempfile::tempdir().unwrap();
-    unpack(&golden_tree(), &golden_store(), dir.path()).unwrap();
-    assert_is_golden(dir.path());
-}
-
-#[test]
-fn mounted_it_is_the_golden_tree() {
-    observe::require_root();
-    let dir = tempfile::tempdir().unwrap();
-    let mounted = mount(&golden_tree(), Arc::new(golden_store()), dir.path(), Purpose::Install).unwrap();
-    assert_is_golden(dir.path());
-    mounted.unmount().unwrap();
 }
 
 #[test]
@@ -113,28 +73,14 @@ fn it_says_what_its_decode_says() {
 
 #[test]
 fn the_command_takes_it_whatever_its_name_is() {
-    observe::require_root();
     let dir = tempfile::tempdir().unwrap();
     let meta = dir.path().join("mistaken.fl");
     fs::copy(golden("classic/golden.flist"), &meta).unwrap();
     let store = golden("classic/blocks");
-    let [m, s, c, json] = ["-m", "-s", "-c", "--json"].map(Path::new);
-
-    let shown = String::from_utf8(flist(&["inspect".as_ref(), &meta]).stdout).unwrap();
-    assert!(shown.starts_with("# format classic\n"), "{shown}");
-    let mut lines: Vec<_> = shown.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
-    lines.sort();
-    assert_eq!(lines, golden_lines("tree.manifest"));
+    let [m, s, json] = ["-m", "-s", "--json"].map(Path::new);
     let shown = flist(&["inspect".as_ref(), json, m, &meta]).stdout;
     let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
     assert_eq!(shown["format"], "classic");
-
-    let (at, cache) = (dir.path().join("tree"), dir.path().join("cache"));
-    flist(&["unpack".as_ref(), m, &meta, s, &store, c, &cache, &at]);
-    assert_is_golden(&at);
-    let again = dir.path().join("again");
-    flist(&["unpack".as_ref(), m, &meta, s, "/nowhere".as_ref(), c, &cache, &again]);
-    assert_is_golden(&again);
     flist(&["verify".as_ref(), m, &meta, s, &store]);
     flist(&["lint".as_ref(), s, &store, &meta]);
     flist(&["diff".as_ref(), &meta, &golden("classic/golden.flist")]);

@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 
 use nix::mount::{MntFlags, umount2};
 
-use crate::golden::{assert_is_golden, flist, golden_lines, golden_store, golden_tree};
-use crate::observe;
+use crate::golden::{golden_store, golden_tree};
+use crate::observe::{self, assert_is_golden, flist, golden_lines};
 
 fn peer(variable: &str) -> Option<OsString> {
     let program = std::env::var_os(variable);

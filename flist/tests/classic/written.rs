@@ -17,8 +17,8 @@ use flist::unpack::unpack;
 use rusqlite::Connection;
 
 use crate::forge::database_of;
-use crate::golden::{assert_is_golden, flist, golden_store, golden_tree};
-use crate::observe::{self, golden};
+use crate::golden::{golden_store, golden_tree};
+use crate::observe::{self, assert_is_golden, flist, golden};
 
 /// Keys of table `entries`.
 fn keys_of(flist: &[u8]) -> BTreeSet<String> {

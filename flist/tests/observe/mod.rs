@@ -8,6 +8,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -17,6 +18,33 @@ use nix::unistd::geteuid;
 /// The unchanged files that other programs made.
 pub(crate) fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/golden").join(path)
+}
+
+/// The lines of a golden text file, sorted as ours are.
+pub(crate) fn golden_lines(name: &str) -> Vec<String> {
+    plain_lines(&fs::read_to_string(golden(name)).unwrap())
+}
+
+/// The lines that are no remarks, sorted.
+pub(crate) fn plain_lines(text: &str) -> Vec<String> {
+    let mut lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// Whether a directory holds the golden tree.
+pub(crate) fn assert_is_golden(root: &Path) {
+    assert_eq!(manifest(root), golden_lines("tree.manifest"));
+    let mut digests = digests(root);
+    digests.sort();
+    assert_eq!(digests, golden_lines("tree.sha256"));
+}
+
+/// Runs `flist`, which has to succeed.
+pub(crate) fn flist(arguments: &[&Path]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_flist")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
 }
 
 /// Owners, devices and mounts need root, and a test that leaves them out proves little.
