@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flist::block::Codec;
 use flist::path::FlistPath;
-use flist::tree::Tree;
+use flist::tree::{Fingerprint, Kind, Tree};
 use zinit_client::{ServiceUnit, UnitName};
 
 use super::{EngineError, MAX_SERVICES, MAX_UNIT};
@@ -58,6 +58,7 @@ impl Look {
             self.base.retain(|path, _| wanted.contains_key(path));
         }
         let found = self.found(&wanted)?;
+        self.compare_formats(&wanted, &found, source)?;
         let units =
             Units { before: self.units_in_root()?, release: self.units_of_release(&wanted, &found, source)? };
         Ok(View { wanted, found, units, base: self.base })
@@ -99,6 +100,35 @@ impl Look {
             found.extend(there.map(|there| (path, there)));
         }
         Ok(found)
+    }
+
+    /// Configuration that the user has changed: what is installed cannot be identified anew by what the root holds.
+    /// So the release's is identified as what is installed was.
+    fn compare_formats(
+        &mut self,
+        wanted: &BTreeMap<FlistPath, Wanted>,
+        found: &BTreeMap<FlistPath, Found>,
+        source: &dyn ContentSource,
+    ) -> Result<(), EngineError> {
+        let there = |path: &FlistPath| is_configuration(path) && found.contains_key(path);
+        for (path, base) in self.base.iter_mut().filter(|(path, _)| there(path)) {
+            let Some(Wanted { item, from }) = wanted.get(path) else { continue };
+            let What::File { size, fingerprint: old } = base.what else { continue };
+            if item.codec().is_none_or(|new| new == old.codec()) || item.size() != size {
+                continue;
+            }
+            let Some(Kind::File(content)) = self.tree.get(from).map(|entry| &entry.kind) else { continue };
+            let failed = |source| EngineError::Content { path: path.clone(), source };
+            let keys = (0..content.blocks.len()).map(|index| {
+                let plain = source.block(from, content, index).map_err(failed)?;
+                Ok(old.codec().key_of(&plain))
+            });
+            let keys = keys.collect::<Result<Vec<_>, EngineError>>()?;
+            if Fingerprint::of(size, keys.into_iter()) == old {
+                base.what = item.what.clone();
+            }
+        }
+        Ok(())
     }
 
     /// The release at paths without symlinks.
@@ -159,7 +189,7 @@ impl Look {
         let mut units = BTreeMap::new();
         for (path, Wanted { from, item }) in wanted {
             let (Some(name), Some(entry)) = (unit_name(path), self.tree.get(from)) else { continue };
-            let flist::tree::Kind::File(content) = &entry.kind else { continue };
+            let Kind::File(content) = &entry.kind else { continue };
             if content.size > MAX_UNIT as u64 {
                 return Err(EngineError::UnitText(path.clone()));
             }
