@@ -36,6 +36,7 @@ mod dialect;
 mod error;
 mod status;
 mod unit;
+mod unit_file;
 
 pub use client::{Client, DEFAULT_DEADLINE, DEFAULT_SOCKET, DEFAULT_UNITS};
 pub use dialect::{Dialect, MAX_SERVICES};
@@ -46,3 +47,4 @@ pub use unit::{
     ServiceUnit, SignalError, SignalName, UnitError, UnitName, missing_dependencies, order_subset,
     start_order, stop_order,
 };
+pub use unit_file::read_unit_file;

@@ -309,7 +309,7 @@ async fn a_target_is_not_deleted_unseen() {
 fn ended_well(request: &Value, then: fn(looks: usize) -> Value, starts: fn(looks: usize) -> u32) -> Vec<u8> {
     static LOOKS: std::sync::Mutex<BTreeMap<String, usize>> = std::sync::Mutex::new(BTreeMap::new());
     let name = request["params"]["name"].as_str().unwrap_or("none").to_owned();
-    let mut looks = LOOKS.lock().unwrap();
+    let mut looks = LOOKS.lock().expect("not poisoned");
     let method = request["method"].as_str().unwrap_or_default();
     let key = if method == "debug.state" { "starts".to_owned() } else { name.clone() };
     let count = looks.entry(format!("{key} {:p}", then as *const ())).or_insert(0);

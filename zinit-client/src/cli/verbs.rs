@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use zinit_client::{
-    Client, Dialect, Error, Refusal, ServiceStatus, ServiceUnit, SignalName, Target, UnitName,
+    Client, Dialect, Error, Refusal, ServiceStatus, ServiceUnit, SignalName, Target, UnitName, read_unit_file,
 };
 
 use super::failure::Failure;
@@ -130,7 +130,7 @@ async fn end_gently(
 
 /// The unit of a service, where it can be read.
 fn unit(units: &Path, service: &UnitName) -> Option<ServiceUnit> {
-    let text = std::fs::read_to_string(units.join(format!("{service}.yaml"))).ok()?;
+    let text = read_unit_file(&units.join(format!("{service}.yaml"))).ok()?;
     ServiceUnit::parse(service, &text).ok()
 }
 

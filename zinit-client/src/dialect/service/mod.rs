@@ -16,8 +16,7 @@ mod table;
 mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -28,7 +27,8 @@ use super::rpc::{Conversation, RpcError};
 use super::{MAX_ANSWER_BYTES, MAX_SERVICES, Order, Peer, Request, check_name};
 use crate::error::{Error, Refusal, Untranslatable};
 use crate::status::{ServiceStatus, State, Target};
-use crate::unit::{MAX_UNIT_BYTES, ServiceUnit, UnitName};
+use crate::unit::{ServiceUnit, UnitName};
+use crate::unit_file::read_unit_file;
 
 use log::Tail;
 use status::{Listed, Status};
@@ -237,23 +237,12 @@ impl<'r> Talk<'r> {
 fn unit_file(units: &Path, name: &UnitName) -> Result<Option<Value>, Error> {
     let path = units.join(format!("{name}.yaml"));
     let failed = |source| Error::UnitFile { path: path.clone(), source };
-    let text = match read_unit(&path) {
+    let text = match read_unit_file(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         text => text.map_err(|error| failed(Untranslatable::Read(error)))?,
     };
     let unit = ServiceUnit::parse(name, &text).map_err(|error| failed(Untranslatable::Unit(error)))?;
     translate(name, &unit).map(Some).map_err(failed)
-}
-
-/// At most one byte more than a unit may have. Whoever opens a fifo waits for somebody who writes to it, so
-/// that is looked at first.
-fn read_unit(path: &Path) -> io::Result<String> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
-    }
-    let mut text = String::new();
-    File::open(path)?.take(MAX_UNIT_BYTES as u64 + 1).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn is_unknown(error: &Error) -> bool {
