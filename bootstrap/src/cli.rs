@@ -7,8 +7,8 @@ use crate::settings::Overrides;
 
 /// Installs the run mode's flist into the root file system and asks zinit to monitor its services.
 ///
-/// Run mode, flist and hub come from the kernel command line (`runmode=`, `flist=`, `hub=`), from
-/// /etc/molt/config.yaml, or from the arguments below, the last one winning.
+/// Run mode, flist and hub come from /etc/molt/config.yaml, from the kernel command line (`runmode=`, `flist=`,
+/// `hub=`), or from the arguments below, the last one winning.
 #[derive(Debug, Parser)]
 #[command(name = "bootstrap", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Arguments {

@@ -1,7 +1,7 @@
 //! What makes a node one of a fleet: its roots of trust and its configuration, from a directory.
 //!
 //! Everything is checked before the first file is written, each file is replaced as a whole, and a file that is
-//! there already is left alone. So it can be interrupted anywhere and done again.
+//! there already with the same content is left alone. So it can be interrupted anywhere and done again.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,9 @@ pub enum ProvisionError {
     /// The configuration is not usable.
     #[error("the configuration is not usable; nothing was changed")]
     Config(#[source] SettingsError),
+    /// There is no such root.
+    #[error("{0} is no directory, so it is no root file system; nothing was changed")]
+    NoRoot(PathBuf),
     /// There is nothing to provision.
     #[error("{0} has none of root.json, director.json and config.yaml")]
     Empty(PathBuf),
@@ -69,6 +72,9 @@ pub fn provision(root: &Path, from: &Path) -> Result<Vec<&'static str>, Provisio
     if files.is_empty() {
         return Err(ProvisionError::Empty(from.to_owned()));
     }
+    if !root.is_dir() {
+        return Err(ProvisionError::NoRoot(root.to_owned()));
+    }
     let place = root.join(PLACE);
     std::fs::create_dir_all(&place).map_err(|source| ProvisionError::File {
         action: "make",
@@ -89,6 +95,22 @@ pub fn provision(root: &Path, from: &Path) -> Result<Vec<&'static str>, Provisio
         changed.push(name);
     }
     Ok(changed)
+}
+
+/// Which of the files in `from` the node at `root` has with other content, which [`provision`] would replace.
+///
+/// # Errors
+/// [`ProvisionError::File`].
+pub fn differing(root: &Path, from: &Path) -> Result<Vec<&'static str>, ProvisionError> {
+    let mut differing = Vec::new();
+    for name in FILES {
+        if let (Some(new), Some(old)) = (read(&from.join(name))?, read(&root.join(PLACE).join(name))?)
+            && new != old
+        {
+            differing.push(name);
+        }
+    }
+    Ok(differing)
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, ProvisionError> {
@@ -139,6 +161,18 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_replaced_is_known_before() {
+        let (from, root) = directories();
+        assert_eq!(differing(root.path(), from.path()).unwrap(), [""; 0]);
+        provision(root.path(), from.path()).unwrap();
+        assert_eq!(differing(root.path(), from.path()).unwrap(), [""; 0]);
+        fs::write(root.path().join(PLACE).join("root.json"), "another root").unwrap();
+        assert_eq!(differing(root.path(), from.path()).unwrap(), ["root.json"]);
+        fs::remove_file(from.path().join("root.json")).unwrap();
+        assert_eq!(differing(root.path(), from.path()).unwrap(), [""; 0]);
+    }
+
+    #[test]
     fn what_is_wrong_changes_nothing() {
         for (name, content) in
             [("root.json", "{}"), ("director.json", "x"), ("config.yaml", "no_such_key: 1\n")]
@@ -148,7 +182,10 @@ mod tests {
             assert!(provision(root.path(), from.path()).is_err(), "{name}");
             assert!(!root.path().join(PLACE).exists(), "{name}");
         }
-        let (_, root) = directories();
+        let (from, root) = directories();
+        let nowhere = root.path().join("no-such-root");
+        assert!(matches!(provision(&nowhere, from.path()), Err(ProvisionError::NoRoot(_))));
+        assert!(!nowhere.exists());
         assert!(matches!(provision(root.path(), root.path()), Err(ProvisionError::Empty(_))));
     }
 }

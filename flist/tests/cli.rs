@@ -201,7 +201,7 @@ fn a_hub_that_is_none_is_found_before_anything_is_packed() {
     let hub = Serving::start(&place.path("hub"), &[]);
     let text = publish(&format!("{}/elsewhere", hub.url), "1.0.0", 1);
     assert!(text.contains("this is not a hub"), "{text}");
-    assert!(publish(&hub.url, "1.0.0", 1).contains("no-such-directory"));
+    assert!(publish(&hub.url, "1.0.0", 2).contains("no-such-directory: there is no such directory"));
     let text = place.ends_with(2, &["link", "--hub", &hub.url, "bad", "zos/tags/1.0.0"]);
     assert!(text.contains("it names no repo; expected <repo>/<name>.flist"), "{text}");
     let output = place.run(&["list", "--hub", &hub.url]);

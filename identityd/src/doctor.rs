@@ -13,6 +13,7 @@
 //! | `zinit`           | the supervisor does not answer                                    |
 //! | `not-monitored`   | zinit does not know identityd, so nobody would start it again     |
 //! | `cache`           | the block cache cannot be used                                    |
+//! | `trust-damaged`   | a root of trust is missing although it is demanded, or is none     |
 //! | `clock`           | the clock stands before this program was built                    |
 //!
 //! Nothing is deleted: what is in the way is set aside under another name, `<name>.broken-<n>`.
@@ -179,6 +180,7 @@ async fn look(settings: &Settings, idle: bool, now: SystemTime) -> Vec<Finding> 
     findings.extend(node::flist_name(settings, current));
     findings.extend(node::zinit(settings).await);
     findings.extend(node::cache(settings));
+    findings.extend(node::roots_of_trust(settings));
     findings.extend(node::clock(now));
     findings
 }

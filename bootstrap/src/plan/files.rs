@@ -125,7 +125,8 @@ pub fn plan_files(
                 return Err(in_the_way(path, &user.item, &new.item));
             }
             (None, Some(user)) if user.item.is_directory() => {
-                if base.is_some_and(Item::is_directory) {
+                // What is mounted on it needs it, as what others have put into it does.
+                if base.is_some_and(Item::is_directory) && !user.mount_point {
                     removed_directories
                         .push(FileChange::RemoveDirectory { path: path.clone(), item: user.item.clone() });
                 }
@@ -315,5 +316,8 @@ mod tests {
         assert!(plan(&old, &old, &old).is_ok());
         assert!(matches!(plan(&old, &new, &old), Err(PlanError::MountPoint(_))));
         assert!(matches!(plan(&old, &[], &old), Err(PlanError::MountPoint(_))));
+        // A release that ships nothing there any more leaves the directory to what is mounted on it.
+        let old = [("mounted", "dir"), ("mounted/file", "1")];
+        assert_eq!(shown(&plan(&old, &[], &old).unwrap()), ["remove mounted/file"]);
     }
 }

@@ -53,6 +53,15 @@ const EXAMPLES: &str = "Examples:
 pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
     let Arguments { a, b, .. } = arguments;
     check_output(b)?;
+    if let (Ok(from), Ok(to)) = (a.canonicalize(), b.canonicalize())
+        && from == to
+    {
+        let message = format!(
+            "{} would be replaced by itself in the other format; name another file to write",
+            a.display()
+        );
+        return Err(Failure::usage(message));
+    }
     let (tree, from) = format::read_with_format(a, &Limits::default())?;
     let format = arguments.format.unwrap_or(match from {
         Format::Fl => Format::Classic,

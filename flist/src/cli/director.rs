@@ -38,6 +38,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(clap::Subcommand)]
 enum Command {
     /// Make a director's repository with new keys
+    #[command(after_help = EXAMPLES)]
     Init(Initial),
     /// Choose a release for nodes or groups of nodes, beside those it is for; of one that was called off, for these only
     #[command(after_help = EXAMPLES)]

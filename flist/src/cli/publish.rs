@@ -88,6 +88,9 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     };
     // A hub that is not there is found before the directory is read, which takes its time.
     ask(&publication)?;
+    if let Some(path) = what.directories().iter().find(|path| !path.is_dir()) {
+        return Err(Failure::usage(format!("cannot publish {}: there is no such directory", path.display())));
+    }
     gate.check(&what.directories(), output)?;
     let progress = output.progress("publishing");
     let failed = |error| Failure::from(error).or_insist("to replace this one, use --replace");

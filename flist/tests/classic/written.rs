@@ -102,6 +102,13 @@ fn the_command_converts_both_ways() {
     assert_eq!((format, ids(&tree)), (Format::Classic, ids(&golden_tree())));
     flist(&["diff".as_ref(), &at("a"), &at("b")]);
     flist(&["diff".as_ref(), &at("b"), &at("a")]);
+
+    // Not over itself: the flist that is read would be gone.
+    let before = fs::read(at("a")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_flist")).args([convert, &at("a"), &at("a")]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(fs::read(at("a")).unwrap() == before);
 }
 
 #[test]

@@ -92,6 +92,12 @@ enum Failure {
     /// The doctor has found something that nobody has repaired; it is told already.
     #[error("{0} of the findings above need somebody")]
     Ill(usize),
+    /// What was given cannot be used; the causes are in the error.
+    #[error(transparent)]
+    Usage(Box<dyn Error>),
+    /// It was refused, because something would be lost.
+    #[error(transparent)]
+    Refused(Box<dyn Error>),
     /// Anything else; the causes are in the error.
     #[error(transparent)]
     Other(Box<dyn Error>),
@@ -160,7 +166,8 @@ impl Failure {
             Self::Ill(_) => Exit::Differs,
             // What could not be read may be readable the next time.
             Self::Settings(SettingsError::Read { .. }) => Exit::Failed,
-            Self::Settings(_) => Exit::Usage,
+            Self::Settings(_) | Self::Usage(_) => Exit::Usage,
+            Self::Refused(_) => Exit::Refused,
             Self::Ask(_) | Self::Other(_) => Exit::Failed,
         }
     }

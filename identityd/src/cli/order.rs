@@ -102,7 +102,23 @@ struct Reason {
 pub(super) fn hold(arguments: HoldArguments) -> CommandResult {
     // Without a release it is everything, whether that is said or not.
     let HoldArguments { release, all: _, reason, asking } = arguments;
-    order(&asking, Asked { release, reason: reason.reason, ..Verb::Hold.into() })
+    let vague = release.clone().filter(|text| is_vague(text));
+    order(&asking, Asked { release, reason: reason.reason, ..Verb::Hold.into() })?;
+    if let Some(text) = vague {
+        eprintln!(
+            "identityd: WARNING: {text} is no version of three numbers, and no 8 digits of an id: this holds only a release that is named exactly so"
+        );
+    }
+    Ok(())
+}
+
+/// Whether a text can be meant for a release that it does not hold: `1.2` is not 1.2.0, and too few digits are no id.
+fn is_vague(text: &str) -> bool {
+    let is_id = text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let numbers: Vec<&str> = text.split(['-', '+']).next().unwrap_or_default().split('.').collect();
+    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_version = numbers.len() == 3 && numbers.iter().all(is_number);
+    !is_id && !is_version
 }
 
 pub(super) fn unhold(arguments: UnholdArguments) -> CommandResult {
@@ -127,5 +143,20 @@ fn order(asking: &Asking, asked: Asked) -> CommandResult {
         Outcome::Ordered(ordered) if asking.json => print_json(&ordered),
         Outcome::Ordered(ordered) => print(&ordered.message),
         _ => Err(wrong_answer(asking)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_hold_another_release_than_meant_is_told() {
+        for vague in ["1.2", "v1.2.0", "559b20", "latest", "1.2.0.0"] {
+            assert!(is_vague(vague), "{vague}");
+        }
+        for exact in ["1.2.0", "1.2.0-rc.1", "559b209c", "559b209cbbf07daaaa48abea074212ab02f7d8fd"] {
+            assert!(!is_vague(exact), "{exact}");
+        }
     }
 }

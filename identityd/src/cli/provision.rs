@@ -2,35 +2,64 @@
 
 use std::path::PathBuf;
 
-use bootstrap::provision::provision;
+use bootstrap::provision::{ProvisionError, differing, provision};
+use serde_json::json;
 
-use super::{CommandResult, other, print};
+use super::{CommandResult, Failure, other, print, print_json};
 
 /// Give this node its roots of trust and its configuration: root.json, director.json and config.yaml of a directory.
 ///
-/// Everything is checked first. It can be interrupted and done again; what is there already is left alone.
+/// Everything is checked first. It can be interrupted and done again; a file that is there with other content is only
+/// replaced with --replace, because it decides whom this node believes.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// The root file system
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// Replace files that are there with other content
+    #[arg(long)]
+    replace: bool,
+    /// Print the result, or the error, as JSON on standard output
+    #[arg(long)]
+    json: bool,
     /// The directory with the files
     directory: PathBuf,
 }
 
 const EXAMPLES: &str = "Examples:
   identityd provision /media/usb/molt
-  identityd provision --root /mnt/image molt";
+  identityd provision --root /mnt/image molt
+  identityd provision --replace /media/usb/molt";
 
-pub(super) fn run(Arguments { root, directory }: &Arguments) -> CommandResult {
-    let changed = provision(root, directory).map_err(other)?;
-    print(&match changed.as_slice() {
-        [] => "nothing has changed\n".to_owned(),
-        changed => format!(
-            "{} written to {}; restart identityd to use them\n",
-            changed.join(", "),
-            root.join("etc/molt").display()
-        ),
-    })
+/// Files of the node that are there with other content.
+#[derive(Debug, thiserror::Error)]
+#[error("{files} are in {place} with other content; nothing was changed; to replace them, use --replace")]
+struct Different {
+    files: String,
+    place: String,
+}
+
+pub(super) fn run(Arguments { root, replace, json, directory }: &Arguments) -> CommandResult {
+    let place = root.join("etc/molt").display().to_string();
+    let different = if *replace { Vec::new() } else { differing(root, directory).map_err(failed)? };
+    if !different.is_empty() {
+        return Err(Failure::Refused(Box::new(Different { files: different.join(", "), place })));
+    }
+    let changed = provision(root, directory).map_err(failed)?;
+    match changed.as_slice() {
+        changed if *json => print_json(&json!({"directory": place, "written": changed})),
+        [] => print("nothing has changed"),
+        changed => {
+            print(&format!("{} written to {place}; restart identityd to use them", changed.join(", ")))
+        }
+    }
+}
+
+fn failed(error: ProvisionError) -> Failure {
+    match error {
+        ProvisionError::File { .. } => other(error),
+        // What was given is wrong.
+        error => Failure::Usage(Box::new(error)),
+    }
 }

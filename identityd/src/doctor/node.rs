@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,6 +12,7 @@ use bootstrap::generation::Generation;
 use bootstrap::settings::Settings;
 use flist::mountinfo::MountLine;
 use flist::report;
+use flist::trust::check_root;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, Uid, access, chown, geteuid};
 use zinit_client::{Client, UnitName};
@@ -154,6 +156,28 @@ pub(super) fn cache(settings: &Settings) -> Option<Finding> {
     let refused = access(path, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).err()?;
     let what = format!("the block cache {shown} cannot be used: {}", refused.desc());
     Some(Finding::unfixable("cache", what))
+}
+
+/// Roots of trust that cannot be used, so that nothing is installed.
+pub(super) fn roots_of_trust(settings: &Settings) -> Vec<Finding> {
+    let trust = &settings.trust;
+    if trust.is_insecure {
+        return Vec::new();
+    }
+    let files = [(&trust.root, trust.is_required), (&trust.director, trust.is_directed)];
+    let wrong = files.into_iter().filter_map(|(path, demanded)| {
+        let why = match fs::read(path) {
+            Ok(content) => report(&check_root(&content).err()?),
+            Err(error) if error.kind() == ErrorKind::NotFound && !demanded => return None,
+            Err(error) => error.to_string(),
+        };
+        let what = format!(
+            "the root of trust {} cannot be used, so that nothing is installed: {why}; put the right one there, with `identityd provision --replace`, and restart identityd",
+            path.display()
+        );
+        Some(Finding::unfixable("trust-damaged", what))
+    });
+    wrong.collect()
 }
 
 /// Whether the clock can be right: this program was built before now.

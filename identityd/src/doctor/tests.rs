@@ -274,3 +274,22 @@ fn a_rewrite_of_the_history_loses_no_line() {
     assert!(rewritten > 0);
     assert_eq!((past.records.len() as u64, past.unreadable), (LINES, 0));
 }
+
+#[tokio::test]
+async fn a_root_of_trust_that_is_none_is_named() {
+    let mut node = Node::new();
+    let (root, director) = (node.path("root.json"), node.path("director.json"));
+    (node.settings.trust.root, node.settings.trust.director) = (root.clone(), director.clone());
+    assert_eq!(node.codes().await, [""; 0]);
+    std::fs::write(&root, include_bytes!("../../../bootstrap/tests/fixtures/root.json")).unwrap();
+    assert_eq!(node.codes().await, [""; 0]);
+    std::fs::write(&director, "{}").unwrap();
+    assert_eq!(node.codes().await, ["trust-damaged"]);
+    let findings = examine(&node.settings).await;
+    let said = &findings.iter().find(|finding| finding.code == "trust-damaged").unwrap().what;
+    assert!(said.contains(&director.display().to_string()), "{said}");
+    std::fs::remove_file(&director).unwrap();
+    std::fs::remove_file(&root).unwrap();
+    node.settings.trust.is_required = true;
+    assert_eq!(node.codes().await, ["trust-damaged"]);
+}
