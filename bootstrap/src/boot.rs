@@ -18,7 +18,7 @@ use crate::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
 use crate::generation::{Generation, RootIdentity};
 use crate::lock::{self, EngineLock, LockError};
 use crate::newer;
-use crate::offers::{Offers, OffersError, Question};
+use crate::offers::{Asked, Offers, OffersError, Question};
 use crate::root::Root;
 use crate::settings::Settings;
 use crate::state_place::{StatePlace, StatePlaceError};
@@ -261,7 +261,7 @@ async fn wait_for_choice(
         }
         let question = Question { channels: &settings.channels, installed: before.as_ref() };
         let (what, until, reason) = match offers.ask(question).await {
-            Ok(Some(release)) => {
+            Ok(Asked::Release(release)) => {
                 // Opened anew: meanwhile others may have moved the state.
                 let engine = Engine::open(settings).map_err(BootError::State)?;
                 match choose(&engine, settings.switches.hold, Box::new(release))? {
@@ -273,8 +273,8 @@ async fn wait_for_choice(
                 }
             }
             // It is known from an earlier turn, and was not to be installed then.
-            Ok(None) => {
-                let why = offers.waits().map_or(said.clone(), str::to_owned);
+            Ok(Asked::Same | Asked::Nothing) => {
+                let why = offers.withheld().map_or(said.clone(), ToString::to_string);
                 ("another release", "the channel offers one".to_owned(), why)
             }
             Err(error) if error.verdict().is_some() => {

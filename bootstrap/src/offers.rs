@@ -9,8 +9,8 @@ use flist::hub::{
 };
 use flist::trust::claims::NodeFacts;
 use flist::trust::clock::Clocks;
-use flist::trust::director::Who;
-use flist::trust::{Offered, Pick, Source, TrustClient, TrustError, Trusted, Verdict, Wanted, offered};
+use flist::trust::director::{Who, Withheld};
+use flist::trust::{Pick, Source, TrustClient, TrustError, Trusted, Verdict, Wanted, What, offered};
 
 use crate::durable;
 use crate::hubs;
@@ -90,6 +90,17 @@ pub struct Question<'q> {
     pub installed: Option<&'q ReleaseVersion>,
 }
 
+/// What a node is offered.
+#[derive(Debug)]
+pub enum Asked {
+    /// What the last answer was.
+    Same,
+    /// This release.
+    Release(Trusted<Release>),
+    /// Nothing, and what the last answer was counts no more: the director has chosen nothing for this node.
+    Nothing,
+}
+
 /// The hubs of a node, and what it believes of what they say.
 pub struct Offers {
     settings: Settings,
@@ -99,8 +110,8 @@ pub struct Offers {
     /// The director's root; `None` for a node without one.
     director: Option<Vec<u8>>,
     who: Who,
-    /// Why the last answer was that there is nothing new, if that is not because nothing is.
-    waits: Option<String>,
+    /// The newer release that the director keeps from this node, by the last answer.
+    withheld: Option<Withheld>,
     /// What the last answer remembers for the next one.
     seen: Option<Seen>,
     known: Option<ReleaseId>,
@@ -120,7 +131,7 @@ impl Offers {
         };
         let who = Who { node: node_id(settings), group: settings.trust.group.clone() };
         let settings = settings.clone();
-        Ok(Self { settings, hubs, root, director, who, waits: None, seen: None, known: None })
+        Ok(Self { settings, hubs, root, director, who, withheld: None, seen: None, known: None })
     }
 
     /// Whether nothing is checked.
@@ -128,9 +139,19 @@ impl Offers {
         self.root.is_none()
     }
 
-    /// Why the last answer was that there is nothing new, if that is not because nothing is.
-    pub fn waits(&self) -> Option<&str> {
-        self.waits.as_deref()
+    /// The newer release that the director keeps from this node, by the last answer.
+    pub fn withheld(&self) -> Option<&Withheld> {
+        self.withheld.as_ref()
+    }
+
+    /// Who this node is to a director; `None` for a node without one.
+    pub fn who(&self) -> Option<&Who> {
+        self.director.as_ref().map(|_| &self.who)
+    }
+
+    /// Takes back what the last answer was: it is of no use, and is asked for again.
+    pub fn forget(&mut self) {
+        (self.seen, self.known) = (None, None);
     }
 
     /// All addresses, for messages.
@@ -138,22 +159,24 @@ impl Offers {
         self.hubs.urls()
     }
 
-    /// Asks what is offered; `None` when it is what the last answer was.
+    /// Asks what is offered.
     ///
     /// # Errors
     /// [`OffersError`].
-    pub async fn ask(&mut self, question: Question<'_>) -> Result<Option<Trusted<Release>>, OffersError> {
-        let Answer { release, seen, waits } =
+    pub async fn ask(&mut self, question: Question<'_>) -> Result<Asked, OffersError> {
+        let Answer { asked, seen, withheld } =
             self.answer(question, self.known, self.seen.as_ref(), true).await?;
         hubs::remember(&self.settings, &self.hubs);
-        if waits.is_some() && waits != self.waits {
-            tracing::info!(reason = waits, "nothing new for this node");
+        if let Some(withheld) = withheld.as_ref().filter(|withheld| Some(*withheld) != self.withheld.as_ref()) {
+            tracing::info!(reason = %withheld, "the director keeps a release from this node");
         }
-        (self.seen, self.waits) = (seen, waits);
-        if let Some(release) = &release {
-            self.known = Some(release.id);
+        (self.seen, self.withheld) = (seen, withheld);
+        match &asked {
+            Asked::Same => {}
+            Asked::Release(release) => self.known = Some(release.id),
+            Asked::Nothing => self.known = None,
         }
-        Ok(release)
+        Ok(asked)
     }
 
     /// Asks what is offered on channels that are not followed; `None` when it cannot be told.
@@ -165,7 +188,10 @@ impl Offers {
         question: Question<'_>,
     ) -> Result<Option<Trusted<Release>>, OffersError> {
         // A director chooses among releases of the node, not among programs that install them.
-        Ok(self.answer(question, None, None, false).await?.release)
+        Ok(match self.answer(question, None, None, false).await?.asked {
+            Asked::Release(release) => Some(release),
+            Asked::Same | Asked::Nothing => None,
+        })
     }
 
     async fn answer(
@@ -184,10 +210,10 @@ impl Offers {
     async fn ask_anybody(&self, question: Question<'_>, seen: Option<&Seen>) -> Result<Answer, OffersError> {
         let found = self.hubs.resolve(question.channels, seen).await;
         Ok(match found.map_err(OffersError::Hub)? {
-            Resolution::Unchanged(seen) => Answer { seen: Some(seen), ..Answer::default() },
+            Resolution::Unchanged(seen) => Answer { asked: Asked::Same, seen: Some(seen), withheld: None },
             Resolution::Release(release, seen) => {
-                let release = Some(Trusted::unchecked(*release));
-                Answer { release, seen: Some(seen), waits: None }
+                let asked = Asked::Release(Trusted::unchecked(*release));
+                Answer { asked, seen: Some(seen), withheld: None }
             }
         })
     }
@@ -245,11 +271,13 @@ impl Offers {
         };
         let releases = client(root, TRUST)?;
         let director = director.map(|root| client(root, DIRECTOR)).transpose()?;
-        Ok(match offered(&releases, director.as_ref(), hub, wanted, &Clocks::read()).await? {
-            Offered::Known { .. } => Answer::default(),
-            Offered::Waits { why } => Answer { waits: Some(why), ..Answer::default() },
-            Offered::Release(release) => Answer { release: Some(*release), ..Answer::default() },
-        })
+        let offered = offered(&releases, director.as_ref(), hub, wanted, &Clocks::read()).await?;
+        let asked = match offered.what {
+            What::Known { .. } => Asked::Same,
+            What::Release(release) => Asked::Release(*release),
+            What::Nothing => Asked::Nothing,
+        };
+        Ok(Answer { asked, seen: None, withheld: offered.withheld })
     }
 
     fn facts(&self, installed: Option<&ReleaseVersion>) -> NodeFacts {
@@ -265,11 +293,10 @@ impl Offers {
 }
 
 /// What was answered.
-#[derive(Default)]
 struct Answer {
-    release: Option<Trusted<Release>>,
+    asked: Asked,
     seen: Option<Seen>,
-    waits: Option<String>,
+    withheld: Option<Withheld>,
 }
 
 /// The director's root; `None` where there is none.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::agent::{Candidate, Gate, ProblemKind, Stage, State, StateInRam};
+use crate::agent::{Candidate, Gate, ProblemKind, Stage, State, StateInRam, Withheld};
 use crate::history::Cause;
 use crate::maintenance::Windows;
 use crate::orders::Orders;
@@ -90,6 +90,8 @@ pub struct Inputs<'i> {
     pub state_in_ram: Option<&'i StateInRam>,
     /// Why it cannot be anywhere.
     pub state_unusable: Option<&'i str>,
+    /// What the director keeps from this node.
+    pub withheld: Option<&'i Withheld>,
 }
 
 /// All gates, the closed ones first.
@@ -115,6 +117,7 @@ fn judge(gate: Gate, inputs: &Inputs<'_>, now: &Timestamp) -> GateReport {
         Gate::Downtime => downtime(inputs),
         Gate::BadRelease => bad_release(inputs),
         Gate::Trust => trust(inputs),
+        Gate::Director => director(inputs),
         Gate::Refused => refused(inputs),
         Gate::BackOff => back_off(inputs),
         Gate::Lock => lock(inputs),
@@ -299,6 +302,20 @@ fn trust(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
         inputs: json!({ "problem": problem }),
         at: next_check.filter(|_| problem.is_some()).cloned(),
         on: "new signatures, another hub, or a clock that is right",
+    }
+}
+
+fn director(Inputs { withheld, .. }: &Inputs<'_>) -> Verdict {
+    Verdict {
+        closed: match withheld {
+            None => Ok("no director keeps a newer release from this node".to_owned()),
+            Some(Withheld { version, release, why, .. }) => {
+                Err(format!("release {version} ({release}) is not for this node now: {why}"))
+            }
+        },
+        inputs: json!({ "withheld": withheld }),
+        at: withheld.and_then(|withheld| withheld.turn.clone()),
+        on: "what the director signs next",
     }
 }
 

@@ -9,13 +9,14 @@ use aws_lc_rs::digest::{self, Context};
 use jiff::Timestamp;
 use serde_json::Value;
 use sigstore_tuf::metadata::Role;
-use sigstore_tuf::{Error as TufError, TargetFile, TrustedMetadataSet, Updater, UpdaterConfig};
+use sigstore_tuf::{Error as TufError, Root, TargetFile, TrustedMetadataSet, Updater, UpdaterConfig};
 
 use super::clock::{self, Clocks, Progress};
 use super::error::TrustError;
+use super::floors::{Floors, key_ids};
 use super::keys;
 use super::source::{Source, SourceError, Transport};
-use super::state::StateDir;
+use super::state::{StateDir, StateError};
 use crate::hub::Sha256;
 
 /// Longest life that anybody gives to metadata, in seconds: two years. A clock further ahead than this of
@@ -55,32 +56,65 @@ impl TrustClient {
     /// # Errors
     /// [`TrustError`]. What was accepted up to the error stays accepted.
     pub async fn refresh(&self, clocks: &Clocks) -> Result<Fresh, TrustError> {
-        let moment = Moment { clock: clocks.wall, floor: self.floor(clocks) };
-        let used_state = Arc::new(AtomicBool::new(false));
-        let (source, state) = (self.source.clone(), Arc::clone(&self.state));
-        let transport = Transport { source, state, used_state: Arc::clone(&used_state) };
-        let updater = Updater::new(transport, &self.root).map_err(TrustError::BadRoot)?;
-        let updater = updater.with_config(limits()).with_store(Arc::clone(&self.state));
-        let url = self.source.url().to_owned();
-        let mut fresh = Fresh { updater, state: Arc::clone(&self.state), used_state, url, moment };
-
-        let refreshed = fresh.updater.refresh(moment.now()).await;
+        let before = self.state.progress();
+        let mut fresh = self.begin(clocks)?;
+        let mut refreshed = fresh.updater.refresh(fresh.moment.now()).await;
+        let keys = key_ids(fresh.root(), "timestamp");
+        let counts = |before: &Progress| before.keys.is_empty() || before.keys == keys;
+        let is_forgotten = before.as_ref().is_some_and(|before| !counts(before));
+        let before = before.filter(counts);
+        if is_forgotten {
+            // The owners have replaced the key that said what time it is, and the chain of roots says so.
+            fresh.moment.floor = clock::floor(clocks.built, None, None, &clocks.uptime);
+            if matches!(refreshed, Err(TufError::Expired { .. })) {
+                refreshed = fresh.updater.refresh(fresh.moment.now()).await;
+            }
+        }
         // Before anything else: what was accepted has to be kept even if the rest is refused.
-        self.state.take_failure().map_err(TrustError::State)?;
+        self.state.take_failure()?;
+        let kept = self.progress(&fresh, clocks, before.as_ref(), keys);
         refreshed.map_err(|error| fresh.refused(error))?;
-        keys::check_root(fresh.updater.trusted().root())?;
+        kept?;
+        keys::check_root(fresh.root())?;
         if let Some(delegations) = fresh.targets_role("targets").and_then(|role| role.delegations.as_ref()) {
             keys::check_delegations(delegations)?;
         }
-        self.progress(&fresh, clocks)?;
         Ok(fresh)
     }
 
+    fn begin(&self, clocks: &Clocks) -> Result<Fresh, TrustError> {
+        let moment = Moment { clock: clocks.wall, floor: self.floor(clocks) };
+        let used_state = Arc::new(AtomicBool::new(false));
+        let (source, state) = (self.source.clone(), Arc::clone(&self.state));
+        let floors = self.floors().map_err(TrustError::State)?;
+        let transport = Transport { source, state, floors, used_state: Arc::clone(&used_state) };
+        let updater = Updater::new(transport, &self.root).map_err(TrustError::BadRoot)?;
+        let updater = updater.with_config(limits()).with_store(Arc::clone(&self.state));
+        let (url, state) = (self.source.url().to_owned(), Arc::clone(&self.state));
+        Ok(Fresh { updater, state, used_state, url, moment, ambiguous: None })
+    }
+
+    /// What the snapshot that is kept keeps from falling.
+    fn floors(&self) -> Result<Option<Floors>, StateError> {
+        let (root, snapshot) = (self.state.read("root.json")?, self.state.read("snapshot.json")?);
+        Ok(root.zip(snapshot).and_then(|(root, snapshot)| Floors::of(&root, &snapshot)))
+    }
+
     /// Keeps how far time has come at least.
-    fn progress(&self, fresh: &Fresh, clocks: &Clocks) -> Result<(), TrustError> {
-        let (before, uptime) = (self.state.progress(), clocks.uptime.clone());
-        let floor = clock::floor(clocks.built, fresh.signed_at(), before.as_ref(), &uptime);
-        self.state.keep_progress(&Progress { floor, uptime }).map_err(TrustError::State)
+    fn progress(
+        &self,
+        fresh: &Fresh,
+        clocks: &Clocks,
+        before: Option<&Progress>,
+        keys: Vec<String>,
+    ) -> Result<(), TrustError> {
+        let uptime = clocks.uptime.clone();
+        let floor = clock::floor(clocks.built, fresh.signed_at(), before, &uptime);
+        let progress = Progress { floor, uptime, keys };
+        if !progress.is_news(before) {
+            return Ok(());
+        }
+        self.state.keep_progress(&progress).map_err(TrustError::State)
     }
 }
 
@@ -119,6 +153,8 @@ pub struct Fresh {
     used_state: Arc<AtomicBool>,
     url: String,
     moment: Moment,
+    /// The role that counts one key twice, if one was met. The checks themselves take it.
+    ambiguous: Option<String>,
 }
 
 impl Fresh {
@@ -127,6 +163,9 @@ impl Fresh {
     /// # Errors
     /// Nobody has signed for it ([`TrustError::Unsigned`]), or a role on the way is refused.
     pub async fn target(&mut self, path: &str) -> Result<SignedTarget, TrustError> {
+        if let Some(role) = self.ambiguous.clone() {
+            return Err(TrustError::SameKeyTwice { role });
+        }
         let found = match self.look_up(path).await {
             Err(error) if self.used_state.swap(false, Ordering::Relaxed) => {
                 tracing::warn!(error = %error, "what is kept of a delegated role is of no use; fetching it again");
@@ -135,7 +174,12 @@ impl Fresh {
             }
             found => found,
         };
-        self.state.take_failure().map_err(TrustError::State)?;
+        if let Err(error) = self.state.take_failure() {
+            if let TrustError::SameKeyTwice { role } = &error {
+                self.ambiguous = Some(role.clone());
+            }
+            return Err(error);
+        }
         let file = found.map_err(|error| self.refused(error))?;
         let file = file.ok_or_else(|| TrustError::Unsigned { target: path.to_owned() })?;
         SignedTarget::new(path, file)
@@ -169,14 +213,20 @@ impl Fresh {
 
     /// When the accepted timestamp was signed, in seconds since 1970, if it says so.
     pub fn signed_at(&self) -> Option<i64> {
-        let text = self.updater.trusted().timestamp()?.extra.get(SIGNED_AT)?.as_str()?;
-        text.parse().ok().map(Timestamp::as_second)
+        let timestamp = self.updater.trusted().timestamp()?;
+        let signed: Timestamp = timestamp.extra.get(SIGNED_AT)?.as_str()?.parse().ok()?;
+        // Nobody signs what has expired.
+        (signed <= timestamp.expires).then(|| signed.as_second())
     }
 
     /// The paths of all targets that a role lists, whether it may or not; none when it is not loaded.
     pub(super) fn paths(&self, role: &str) -> Vec<String> {
         let listed = self.targets_role(role).map(|role| role.targets.keys().cloned());
         listed.into_iter().flatten().collect()
+    }
+
+    fn root(&self) -> &Root {
+        self.updater.trusted().root()
     }
 
     fn targets_role(&self, name: &str) -> Option<&sigstore_tuf::Targets> {

@@ -59,6 +59,25 @@ pub struct Progress {
     pub floor: i64,
     /// The kernel's count at that moment.
     pub uptime: Uptime,
+    /// The ids of the keys of the timestamp, sorted: with other ones it counts no more, because whoever had stolen
+    /// the old ones can have signed any time with them. Empty where an earlier version wrote it.
+    #[serde(default)]
+    pub keys: Vec<String>,
+}
+
+/// Seconds of the kernel's count after which progress is worth keeping that is nothing but that.
+const WORTH_KEEPING: i64 = 600;
+
+impl Progress {
+    /// Whether this has to be kept instead of what was found `before`.
+    pub(super) fn is_news(&self, before: Option<&Self>) -> bool {
+        before.is_none_or(|before| {
+            let counted = self.uptime.seconds.saturating_sub(before.uptime.seconds);
+            let same = self.uptime.boot_id == before.uptime.boot_id && self.keys == before.keys;
+            let grown = self.floor.saturating_sub(before.floor);
+            !same || grown > counted || !(0..WORTH_KEEPING).contains(&counted) || grown < 0
+        })
+    }
 }
 
 /// The earliest time that it can be, in seconds since 1970: the largest of when the program was `built`, when
@@ -94,7 +113,7 @@ mod tests {
     }
 
     fn found(floor: i64, boot: &str, seconds: i64) -> Progress {
-        Progress { floor, uptime: uptime(boot, seconds) }
+        Progress { floor, uptime: uptime(boot, seconds), keys: Vec::new() }
     }
 
     #[test]

@@ -5,14 +5,17 @@
 //! says for whom they are.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use jiff::Timestamp;
+use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::client::{Fresh, SignedTarget};
 use super::error::TrustError;
 use super::offer::SignedOffer;
-use crate::hub::Sha256;
+use crate::hub::{ReleaseId, Sha256};
 
 /// For whom a release is chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,12 +80,54 @@ pub enum NotChosen {
     /// It is for others.
     #[error("the director has chosen it for other nodes")]
     Others,
-    /// The node's turn has not come.
-    #[error("this node's turn comes {0} s later")]
+    /// The node's turn has not come, in seconds since 1970.
+    #[error("this node's turn comes at {}", at(*.0))]
     Later(i64),
     /// The wave stands still.
     #[error("the director has stopped the wave before this node's turn")]
     Paused,
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
+
+/// A newer release than what a node is offered, which the director has not chosen for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withheld {
+    /// Its version.
+    pub version: Version,
+    /// Its id.
+    pub release: ReleaseId,
+    /// Why not.
+    pub why: NotChosen,
+}
+
+impl Withheld {
+    /// The newest of the releases that were not chosen, if it is newer than this one.
+    pub fn newest(others: &[(SignedOffer, NotChosen)], than: Option<&Version>) -> Option<Self> {
+        let newest = others.iter().max_by(|(a, _), (b, _)| a.version.cmp(&b.version));
+        let newest = newest.filter(|(offer, _)| than.is_none_or(|than| offer.version > *than));
+        newest.map(|(offer, why)| Self {
+            version: offer.version.clone(),
+            release: offer.release,
+            why: why.clone(),
+        })
+    }
+
+    /// When the director lets this node have it, if nobody changes anything, in seconds since 1970.
+    pub fn turn(&self) -> Option<i64> {
+        match self.why {
+            NotChosen::Later(turn) => Some(turn),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version {}: {}", self.version, self.why)
+    }
 }
 
 impl Who {
@@ -130,7 +175,7 @@ impl Choice {
         match (waves.min(), self.paused) {
             (None, _) => Err(NotChosen::Others),
             (Some(turn), Some(paused)) if turn > paused => Err(NotChosen::Paused),
-            (Some(turn), _) if turn > now => Err(NotChosen::Later(turn - now)),
+            (Some(turn), _) if turn > now => Err(NotChosen::Later(turn)),
             _ => Ok(()),
         }
     }

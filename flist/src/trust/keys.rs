@@ -2,9 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sigstore_tuf::{Delegations, Key, Root};
+use sigstore_tuf::metadata::Metadata;
+use sigstore_tuf::{Delegations, Key, Root, Targets};
 
 use super::error::TrustError;
+
+/// Refuses an accepted file in which a role counts one key twice: any root of the chain, and whatever delegates.
+pub(super) fn check_file(bytes: &[u8]) -> Result<(), TrustError> {
+    if let Ok(root) = Metadata::<Root>::from_slice(bytes) {
+        return check_root(root.signed());
+    }
+    match Metadata::<Targets>::from_slice(bytes).map(Metadata::into_signed) {
+        Ok(Targets { delegations: Some(delegations), .. }) => check_delegations(&delegations),
+        _ => Ok(()),
+    }
+}
 
 /// Refuses a root in which a role counts one key twice.
 pub(super) fn check_root(root: &Root) -> Result<(), TrustError> {

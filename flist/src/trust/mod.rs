@@ -19,6 +19,7 @@ mod client;
 pub mod clock;
 pub mod director;
 mod error;
+mod floors;
 mod keys;
 mod node;
 mod offer;
@@ -30,7 +31,7 @@ mod trusted;
 
 pub use client::{Fresh, SignedTarget, TrustClient, check_root};
 pub use error::{TrustError, Verdict};
-pub use node::{Offered, Wanted, offered};
+pub use node::{Offered, Wanted, What, offered};
 pub use offer::{OfferRefusal, Pick, SignedOffer, choose};
 pub use source::{Body, Source, SourceError, SourceLimits};
 pub use state::StateError;

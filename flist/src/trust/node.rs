@@ -2,12 +2,11 @@
 //! signed.
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
 
 use super::claims::{Claims, NodeFacts};
 use super::client::{Fresh, SignedTarget, TrustClient};
 use super::clock::Clocks;
-use super::director::{NotChosen, Who, chosen};
+use super::director::{Who, Withheld, chosen};
 use super::error::TrustError;
 use super::offer::{OfferRefusal, Pick, SignedOffer, choose};
 use super::trusted::Trusted;
@@ -32,7 +31,16 @@ pub struct Wanted<'w> {
 
 /// What a node is offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Offered {
+pub struct Offered {
+    /// What it may install now.
+    pub what: What,
+    /// The newer release that the director has not chosen for it, if there is one.
+    pub withheld: Option<Withheld>,
+}
+
+/// What a node may install now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
     /// The release that it knows; signed until then.
     Known {
         /// When the first of the signatures expires.
@@ -40,11 +48,8 @@ pub enum Offered {
     },
     /// Another release.
     Release(Box<Trusted<Release>>),
-    /// Nothing new: the director has chosen nothing else for this node yet.
-    Waits {
-        /// Why, for people.
-        why: String,
-    },
+    /// Nothing, not even what it knows: the director has chosen nothing for it.
+    Nothing,
 }
 
 /// Asks what a node may install: what is signed, and where there is a director also chosen by it.
@@ -62,36 +67,35 @@ pub async fn offered(
     let offers = fresh.releases(wanted.node.run_mode).await?;
     let choosing =
         |offers: &[SignedOffer]| choose(offers, wanted.channels, &wanted.pick, wanted.node, wanted.downgrade);
-    let offer = match director {
-        None => choosing(&offers).map_err(TrustError::Refusal)?,
+    let (offer, withheld) = match director {
+        None => (choosing(&offers).map_err(TrustError::Refusal)?, None),
         Some(director) => {
             let mut directing = director.refresh(clocks).await?;
             let now = directing.now().as_second();
-            let (kept, others) = chosen(offers, &directing.choices().await?, wanted.who, now);
+            let (kept, mut others) = chosen(offers, &directing.choices().await?, wanted.who, now);
+            others.retain(|(offer, _)| wanted.channels.iter().any(|channel| offer.is_on(channel)));
             match choosing(&kept) {
-                Ok(offer) => offer,
+                Ok(offer) => {
+                    let withheld = Withheld::newest(&others, Some(&offer.version));
+                    (offer, withheld)
+                }
                 // What is installed stays: the director only has not come to this node yet.
                 Err(
                     OfferRefusal::Nothing { .. }
                     | OfferRefusal::NotSigned { .. }
                     | OfferRefusal::Downgrade { .. },
                 ) if !others.is_empty() => {
-                    return Ok(Offered::Waits { why: waits(&others) });
+                    return Ok(Offered { what: What::Nothing, withheld: Withheld::newest(&others, None) });
                 }
                 Err(refusal) => return Err(TrustError::Refusal(refusal)),
             }
         }
     };
-    match wanted.known == Some(offer.release) {
-        true => Ok(Offered::Known { until: fresh.expires() }),
-        false => Ok(Offered::Release(Box::new(fetched(hub, &offer, wanted, &fresh).await?))),
-    }
-}
-
-/// What is said of the newest release that was not chosen.
-fn waits(others: &[(SignedOffer, NotChosen)]) -> String {
-    let newest = others.iter().max_by(|(a, _), (b, _)| a.version.cmp(&b.version));
-    newest.map_or(String::new(), |(offer, why)| format!("version {}: {why}", offer.version))
+    let what = match wanted.known == Some(offer.release) {
+        true => What::Known { until: fresh.expires() },
+        false => What::Release(Box::new(fetched(hub, &offer, wanted, &fresh).await?)),
+    };
+    Ok(Offered { what, withheld })
 }
 
 async fn fetched(
@@ -108,11 +112,7 @@ async fn fetched(
     for (target, claims) in &offer.flists {
         contents.push(content(hub, target, claims).await?);
     }
-    let info = match offer.flists.last() {
-        Some((target, claims)) => info(hub, target, claims).await,
-        None => Map::new(),
-    };
-    offer.verified(channel, contents, info, fresh)
+    offer.verified(channel, contents, fresh)
 }
 
 /// A flist of the length that was signed; whether it is the right one is seen later.
@@ -127,16 +127,5 @@ async fn content(hub: &HubClient, target: &SignedTarget, claims: &Claims) -> Res
             message: String::new(),
             overridable: false,
         })),
-    }
-}
-
-/// The text of flist.info, for older tools: how the hub describes the flist, if it does. Nobody signs that.
-async fn info(hub: &HubClient, target: &SignedTarget, claims: &Claims) -> Map<String, Value> {
-    match hub.light(&claims.flist).await {
-        Ok(answer) if answer.light.size == target.length => answer.raw,
-        _ => {
-            let info = json!({"name": claims.flist.file(), "size": target.length, "type": "regular"});
-            info.as_object().cloned().unwrap_or_default()
-        }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use md5::{Digest, Md5};
 use semver::Version;
+use serde_json::{Map, Value};
 
 use super::claims::{Claims, NodeFacts, Unfit};
 use super::client::{Fresh, SignedTarget};
 use super::error::TrustError;
 use super::trusted::Trusted;
-use crate::hub::{Channel, FlistName, Release, ReleaseFlist, ReleaseId, ReleaseVersion, RunMode, Sha256};
+use crate::hub::{Channel, FlistName, Kind, Light, Release, ReleaseFlist, ReleaseId, ReleaseVersion, RunMode, Sha256};
 
 /// Most flists that are looked at in one role.
 const MAX_TARGETS: usize = 100_000;
@@ -197,7 +199,6 @@ impl SignedOffer {
         &self,
         channel: Channel,
         contents: Vec<Vec<u8>>,
-        info: serde_json::Map<String, serde_json::Value>,
         fresh: &Fresh,
     ) -> Result<Trusted<Release>, TrustError> {
         let mut flists = Vec::new();
@@ -218,11 +219,32 @@ impl SignedOffer {
             });
         }
         let version = ReleaseVersion::Semver(self.version.clone());
-        let mut info = info;
-        info.insert("version".to_owned(), version.to_string().into());
-        info.insert("release".to_owned(), self.release.to_string().into());
+        let info = flists.last().map(|flist| self.info(flist)).unwrap_or_default();
         let release = Release { channel, id: self.release, version, flists, info };
         Ok(Trusted::signed(release, fresh.expires()))
+    }
+
+    /// The text of flist.info, for tools that know the ancestor: what a hub would say of the flist, and nothing that
+    /// only a hub says.
+    fn info(&self, flist: &ReleaseFlist) -> Map<String, Value> {
+        let light = Light {
+            name: flist.location.file().to_owned(),
+            size: flist.bytes.len() as u64,
+            updated: 0,
+            kind: Kind::Regular,
+            md5: Some(hex::encode(Md5::digest(&flist.bytes))),
+            linktime: None,
+            target: None,
+        };
+        let mut info = match serde_json::to_value(light) {
+            Ok(Value::Object(info)) => info,
+            _ => Map::new(),
+        };
+        // When the hub got it is nothing that anybody has signed.
+        info.remove("updated");
+        info.insert("version".to_owned(), self.version.to_string().into());
+        info.insert("release".to_owned(), self.release.to_string().into());
+        info
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use sigstore_tuf::transport::FetchFuture;
 use sigstore_tuf::{Error as TufError, Repository};
 
+use super::floors::Floors;
 use super::state::{StateDir, is_top_level};
 use crate::hub::HubClient;
 
@@ -218,11 +219,15 @@ impl Body {
     }
 }
 
+const SNAPSHOT: &str = "snapshot.json";
+
 /// What the checks fetch metadata through. A delegated role that is kept in the version that is asked for is
 /// not fetched again; it is checked all the same.
 pub(super) struct Transport {
     pub(super) source: Source,
     pub(super) state: Arc<StateDir>,
+    /// What may not fall, from before the refresh.
+    pub(super) floors: Option<Floors>,
     /// Whether the last answers came from the state, which may be damaged.
     pub(super) used_state: Arc<AtomicBool>,
 }
@@ -238,6 +243,22 @@ impl Transport {
         let envelope: Envelope = serde_json::from_slice(&bytes).ok()?;
         (envelope.signed.version == version).then_some(bytes)
     }
+
+    /// Refuses a snapshot that goes back behind the one before the refresh.
+    fn check_snapshot(&self, name: &str, bytes: &[u8]) -> Result<(), TufError> {
+        let is_snapshot = name == SNAPSHOT || name.split_once('.').is_some_and(|(_, file)| file == SNAPSHOT);
+        match &self.floors {
+            Some(floors) if is_snapshot => floors.check(&self.root()?, bytes),
+            _ => Ok(()),
+        }
+    }
+
+    /// The root that is trusted by now: it is kept before anything else is fetched.
+    fn root(&self) -> Result<Vec<u8>, TufError> {
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let root = self.state.read("root.json").map_err(std::io::Error::other);
+        root.and_then(|root| root.ok_or_else(missing)).map_err(|error| TufError::io("root.json", error))
+    }
 }
 
 impl Repository for Transport {
@@ -248,7 +269,11 @@ impl Repository for Transport {
                 return Ok(Some(bytes));
             }
             let fetched = self.source.metadata(name, max_length).await;
-            fetched.map_err(|error| TufError::transport_with_source("not fetched", error))
+            let fetched = fetched.map_err(|error| TufError::transport_with_source("not fetched", error))?;
+            if let Some(bytes) = &fetched {
+                self.check_snapshot(name, bytes)?;
+            }
+            Ok(fetched)
         })
     }
 

@@ -15,6 +15,8 @@ use std::sync::{Mutex, PoisonError};
 use sigstore_tuf::cache::MetadataStore;
 
 use super::clock::Progress;
+use super::error::TrustError;
+use super::keys;
 
 /// Largest file that is read back, in bytes.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -39,8 +41,8 @@ pub struct StateError {
 #[derive(Debug)]
 pub(super) struct StateDir {
     path: PathBuf,
-    /// The first failure to keep something. A state that is not kept protects from nothing.
-    failure: Mutex<Option<StateError>>,
+    /// Why something that was accepted is not kept. A state that is not kept protects from nothing.
+    failure: Mutex<Option<TrustError>>,
 }
 
 impl StateDir {
@@ -102,8 +104,8 @@ impl StateDir {
         self.write(CLOCK, &bytes)
     }
 
-    /// The first thing that could not be kept since the last call.
-    pub(super) fn take_failure(&self) -> Result<(), StateError> {
+    /// Why the first thing was not kept since the last call that was to be kept.
+    pub(super) fn take_failure(&self) -> Result<(), TrustError> {
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
             None => Ok(()),
@@ -120,9 +122,11 @@ impl MetadataStore for StateDir {
     }
 
     fn store(&self, name: &str, bytes: &[u8]) -> sigstore_tuf::Result<()> {
-        if is_kept(name)
-            && let Err(error) = self.write(name, bytes)
-        {
+        let kept = match keys::check_file(bytes) {
+            Ok(()) if is_kept(name) => self.write(name, bytes).map_err(TrustError::State),
+            checked => checked,
+        };
+        if let Err(error) = kept {
             self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
         Ok(())
@@ -196,7 +200,7 @@ mod tests {
         let state = StateDir::open(directory.path()).unwrap();
         assert_eq!(state.progress(), None);
         let uptime = Uptime { boot_id: "a".to_owned(), seconds: 3 };
-        let progress = Progress { floor: 7, uptime };
+        let progress = Progress { floor: 7, uptime, keys: vec!["k".to_owned()] };
         state.keep_progress(&progress).unwrap();
         assert_eq!(state.progress(), Some(progress));
         std::fs::write(directory.path().join(CLOCK), "{").unwrap();

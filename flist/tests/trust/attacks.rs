@@ -72,6 +72,38 @@ async fn rollback_of_a_role_by_both_online_keys() {
     assert_eq!(verdict(&node, TODAY).await, Verdict::Rollback);
 }
 
+/// The same, with a refresh that he breaks off before it: the node has his timestamp then, and not yet a snapshot
+/// that belongs to it.
+#[tokio::test]
+async fn rollback_of_a_role_after_a_refresh_that_was_broken_off() {
+    let (repo, node) = begun().await;
+    let old = file(&repo.web, &newest(&repo.web, "prod"))["signed"]["version"].as_u64().unwrap();
+    repo.release("2.0.0", TODAY);
+    assert_eq!(node.version(TODAY).await.unwrap(), "2.0.0");
+    relist(&repo, &[("prod", old)]);
+    let snapshot = newest(&repo.web, "snapshot");
+    let bytes = repo.web.bytes(&snapshot).unwrap();
+    for _ in 0..2 {
+        repo.web.put(&snapshot, Answer::Status(500));
+        assert_eq!(verdict(&node, TODAY).await, Verdict::Unreachable);
+        repo.web.put(&snapshot, Answer::Bytes(bytes.clone()));
+        assert_eq!(verdict(&node, TODAY).await, Verdict::Rollback);
+    }
+    // A snapshot that does not name the role any more is no way around it.
+    let version = next(&repo.web, "snapshot", &repo.stolen("snapshot"), |snapshot| {
+        snapshot["meta"].as_object_mut().unwrap().remove("prod.json");
+    });
+    next(&repo.web, "timestamp", &repo.stolen("timestamp"), |timestamp| {
+        timestamp["meta"]["snapshot.json"] = json!({"version": version});
+    });
+    assert_eq!(verdict(&node, TODAY).await, Verdict::Rollback);
+    // With new keys the owners begin anew.
+    for role in ["snapshot", "timestamp"] {
+        repo.rotate(role);
+    }
+    assert_eq!(node.version(TODAY).await.unwrap(), "2.0.0");
+}
+
 #[tokio::test]
 async fn rollback_of_the_release() {
     let (repo, node) = begun().await;
@@ -118,19 +150,9 @@ async fn fast_forward_and_its_recovery() {
     assert_eq!(verdict(&node, TODAY).await, Verdict::Rollback);
     // With new keys for both roles, signed by the root, the node goes on.
     for role in ["snapshot", "timestamp"] {
-        rotate(&repo, role);
+        repo.rotate(role);
     }
     assert_eq!(node.version(TODAY).await.unwrap(), "2.0.0");
-}
-
-/// Gives a role a new key for all it has.
-fn rotate(repo: &Repo, role: &str) {
-    let role = role.parse().unwrap();
-    let old = repo.trust.key_ids(role).unwrap();
-    let (key, _) = repo.trust.new_key(role, &repo.trust.keys(), &crate::rig::passphrase()).unwrap();
-    let now = crate::rig::at(TODAY);
-    repo.trust.change_keys(role, &[key], &old, None, &mut repo.signers(), now).unwrap();
-    repo.serve();
 }
 
 #[tokio::test]

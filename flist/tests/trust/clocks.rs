@@ -3,6 +3,7 @@
 use flist::trust::Verdict;
 use flist::trust::clock::{Clocks, Uptime};
 
+use crate::forge::next;
 use crate::rig::{DAY, Node, Repo, TODAY, at, clocks};
 
 fn boot(wall: i64, seconds: i64) -> Clocks {
@@ -72,4 +73,53 @@ async fn what_has_expired_here_does_not_keep_newer_metadata_away() {
     repo.trust.refresh(&all, &mut repo.signers(), at(later)).unwrap();
     repo.serve();
     assert_eq!(node.version(later).await.unwrap(), "1.0.0");
+}
+
+/// Whoever has stolen the key of the timestamp signs that it is the year 9999.
+#[tokio::test]
+async fn a_stolen_timestamp_key_does_not_stop_time_for_ever() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    let node = Node::of(&repo);
+    node.client.refresh(&boot(TODAY, 1)).await.unwrap();
+    next(&repo.web, "timestamp", &repo.stolen("timestamp"), |timestamp| {
+        timestamp["expires"] = "9999-12-31T23:59:59Z".into();
+        timestamp["x-molt-signed"] = "9999-12-31T00:00:00Z".into();
+    });
+    // The node believes it, and takes nothing more.
+    let _ = node.client.refresh(&boot(TODAY, 2)).await;
+    assert!(node.client.refresh(&boot(TODAY, 3)).await.is_err());
+    // The owners replace the key, and everything is as it was: also the time.
+    repo.rotate("timestamp");
+    repo.release("2.0.0", TODAY);
+    node.client.refresh(&boot(TODAY, 4)).await.unwrap();
+    assert_eq!(node.version(TODAY).await.unwrap(), "2.0.0");
+    assert!(node.client.floor(&boot(TODAY, 5)) < TODAY + DAY);
+}
+
+#[tokio::test]
+async fn a_timestamp_that_was_signed_after_its_end_says_nothing_about_the_time() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    let node = Node::of(&repo);
+    next(&repo.web, "timestamp", &repo.stolen("timestamp"), |timestamp| {
+        timestamp["x-molt-signed"] = "9999-12-31T00:00:00Z".into();
+    });
+    node.client.refresh(&boot(TODAY, 1)).await.unwrap();
+    assert!(node.client.floor(&boot(TODAY, 1)) < TODAY);
+}
+
+/// Somebody keeps the hub away, and waits for the next boot to have the time forgotten.
+#[tokio::test]
+async fn time_that_passes_without_a_hub_is_not_forgotten() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    let node = Node::of(&repo);
+    node.client.refresh(&boot(5, 1)).await.unwrap();
+    repo.web.clear();
+    assert!(node.client.refresh(&boot(5, 8 * DAY)).await.is_err());
+    repo.serve();
+    let next = Clocks { uptime: Uptime { boot_id: "another".to_owned(), seconds: 1 }, ..boot(5, 0) };
+    let error = node.client.refresh(&next).await.err().unwrap();
+    assert_eq!(error.verdict(), Verdict::Expired);
 }

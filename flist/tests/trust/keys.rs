@@ -97,6 +97,72 @@ async fn a_threshold_met_by_duplicate_key_ids_of_the_root() {
     assert_eq!(node.refresh(TODAY).await.err().unwrap().verdict(), Verdict::Signature);
 }
 
+/// A root that lists a key twice, in the middle of a chain whose last one does not.
+#[tokio::test]
+async fn a_threshold_met_by_duplicate_key_ids_of_a_root_in_between() {
+    let repo = two_of_three();
+    let node = Node::of(&repo);
+    node.refresh(TODAY).await.unwrap();
+    let owners = repo.stolen("root");
+    next(&repo.web, "root", &owners, |root| {
+        let first = root["roles"]["root"]["keyids"][0].as_str().unwrap().to_owned();
+        root["keys"]["another"] = root["keys"][first.as_str()].clone();
+        root["roles"]["root"]["keyids"].as_array_mut().unwrap().push("another".into());
+    });
+    // Now one holder is two, and signs a root that looks well.
+    let first = file(&repo.web, "2.root.json")["signed"]["roles"]["root"]["keyids"][0].clone();
+    let one = owners.into_iter().find(|key| key.public().id() == first).unwrap();
+    let mut after = file(&repo.web, "2.root.json")["signed"].clone();
+    after["version"] = 3.into();
+    after["keys"].as_object_mut().unwrap().remove("another");
+    after["roles"]["root"] = json!({"keyids": [first], "threshold": 1});
+    let mut envelope = signed(&after, &[one]);
+    let mut second = envelope["signatures"][0].clone();
+    second["keyid"] = "another".into();
+    envelope["signatures"].as_array_mut().unwrap().push(second);
+    put(&repo.web, "3.root.json", &envelope);
+    for _ in 0..2 {
+        assert_eq!(node.refresh(TODAY).await.err().unwrap().verdict(), Verdict::Signature);
+    }
+    let new = Node::of(&repo);
+    assert_eq!(new.refresh(TODAY).await.err().unwrap().verdict(), Verdict::Signature);
+}
+
+/// A role below the run mode's lists a key twice.
+#[tokio::test]
+async fn a_threshold_met_by_duplicate_key_ids_of_a_nested_delegation() {
+    let repo = two_of_three();
+    let (path, target) = evil_target(b"evil");
+    let path = path.replace("v6.6.6", "v6.6.7");
+    let one = repo.stolen("dev").pop().unwrap();
+    let mut body = json!({
+        "_type": "targets", "spec_version": "1.0.31", "version": 1, "expires": "2030-01-01T00:00:00Z",
+        "targets": {path.as_str(): target},
+    });
+    let mut envelope = signed(&body, std::slice::from_ref(&one));
+    let mut second = envelope["signatures"][0].clone();
+    second["keyid"] = "another".into();
+    envelope["signatures"].as_array_mut().unwrap().push(second);
+    put(&repo.web, "1.below.json", &envelope);
+    body = json!({
+        "keys": {one.public().id(): one.public().to_json(), "another": one.public().to_json()},
+        "roles": [{"name": "below", "keyids": [one.public().id(), "another"], "threshold": 2,
+            "terminating": false, "paths": ["prod/*/*"]}],
+    });
+    let version =
+        next(&repo.web, "prod", &repo.stolen("prod").split_off(1), |prod| prod["delegations"] = body);
+    relist(&repo, &[("prod", version), ("below", 1)]);
+    let node = Node::of(&repo);
+    // With what is kept as well as without, and not only the first time.
+    for _ in 0..2 {
+        let mut fresh = node.refresh(TODAY).await.unwrap();
+        for _ in 0..2 {
+            let error = fresh.target(&path).await.unwrap_err();
+            assert!(matches!(&error, TrustError::SameKeyTwice { role } if role == "below"), "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_threshold_of_zero_is_met_by_nobody() {
     let repo = two_of_three();

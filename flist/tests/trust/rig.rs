@@ -13,7 +13,6 @@ use flist::trust::repository::{
 use flist::trust::{Fresh, Pick, SignedOffer, Source, SourceLimits, TrustClient, TrustError, choose};
 use jiff::Timestamp;
 use semver::Version;
-use serde_json::Map;
 use tempfile::TempDir;
 
 use crate::web::{Answer, Web};
@@ -110,6 +109,15 @@ impl Repo {
         self.serve();
     }
 
+    /// Gives a role a new key for all it has.
+    pub(crate) fn rotate(&self, role: &str) {
+        let role = role.parse().unwrap();
+        let old = self.trust.key_ids(role).unwrap();
+        let (key, _) = self.trust.new_key(role, &self.trust.keys(), &passphrase()).unwrap();
+        self.trust.change_keys(role, &[key], &old, None, &mut self.signers(), at(TODAY)).unwrap();
+        self.serve();
+    }
+
     /// The keys of a role, as somebody who has stolen them uses them.
     pub(crate) fn stolen(&self, role: &str) -> Vec<SecretKey> {
         let role: RoleName = role.parse().unwrap();
@@ -172,7 +180,7 @@ pub(crate) fn channel() -> Channel {
 
 /// Whether these bytes would be installed as the only flist of an offer.
 pub(crate) fn accepts(offer: &SignedOffer, bytes: &[u8], fresh: &Fresh) -> bool {
-    offer.verified(channel(), vec![bytes.to_vec()], Map::new(), fresh).is_ok()
+    offer.verified(channel(), vec![bytes.to_vec()], fresh).is_ok()
 }
 
 pub(crate) fn impatient() -> SourceLimits {

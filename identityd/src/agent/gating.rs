@@ -129,6 +129,7 @@ impl Agent {
             over_budget: self.over_budget.as_ref().map(|(release, why)| (release.as_str(), why.as_str())),
             state_in_ram: self.status.state_in_ram.as_ref(),
             state_unusable: self.state_unusable.as_deref(),
+            withheld: self.withheld.as_ref(),
         }
     }
 }

@@ -43,7 +43,7 @@ pub use handle::{
 };
 pub use model::{
     Applied, Candidate, Facts, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved, ServiceEvent,
-    StateInRam, Target,
+    StateInRam, Target, Withheld,
 };
 pub use schedule::Delay;
 pub use stage::{Gate, Stage};
@@ -132,6 +132,8 @@ pub struct Agent {
     over_budget: Option<(String, String)>,
     /// Why the state cannot be anywhere.
     state_unusable: Option<String>,
+    /// What the director keeps from this node.
+    withheld: Option<Withheld>,
     /// When the channel answered last.
     answered: Option<Timestamp>,
     /// When [`Event::PollDue`] is due.
@@ -181,6 +183,7 @@ impl Agent {
             failures: None,
             over_budget: None,
             state_unusable: None,
+            withheld: None,
             answered: None,
             due: None,
             shown: None,
@@ -275,7 +278,8 @@ impl Agent {
         self.tell_followers(&progress);
     }
 
-    fn facts(&mut self, Facts { state_in_ram, state_unusable, outdated }: Facts) {
+    fn facts(&mut self, Facts { state_in_ram, state_unusable, outdated, withheld }: Facts) {
+        self.withheld = withheld;
         self.status.state_in_ram = state_in_ram;
         self.state_unusable = state_unusable;
         if let Some(outdated) = outdated {

@@ -59,6 +59,27 @@ pub struct Facts {
     pub state_unusable: Option<String>,
     /// Services that run what is no longer installed; `None`: nobody could tell.
     pub outdated: Option<Vec<Outdated>>,
+    /// What the director keeps from this node.
+    pub withheld: Option<Withheld>,
+}
+
+/// A newer release than what this node is offered, and why the director keeps it from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Withheld {
+    /// The version of the release.
+    pub version: String,
+    /// Its id, in hexadecimal.
+    pub release: String,
+    /// Why this node does not get it.
+    pub why: String,
+    /// When its turn comes, where the clock tells.
+    pub turn: Option<Timestamp>,
+    /// What the director calls this node.
+    pub node: String,
+    /// Its group.
+    pub group: Option<String>,
+    /// Its place in waves, in percent of all nodes.
+    pub place: String,
 }
 
 /// Why the state is in RAM.

@@ -84,6 +84,8 @@ pub enum Gate {
     BadRelease,
     /// What the channel offers is not signed as it has to be: expired, kept back, forged, or the clock is wrong.
     Trust,
+    /// The director has not chosen a newer release for this node yet, or not for this one.
+    Director,
     /// What the channel offers cannot be installed here.
     Refused,
     /// Something failed and is tried again after a delay.
@@ -98,7 +100,7 @@ pub enum Gate {
 
 impl Gate {
     /// All of them, in the order in which they are asked.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Starting,
         Self::State,
         Self::FlistName,
@@ -109,6 +111,7 @@ impl Gate {
         Self::Downtime,
         Self::BadRelease,
         Self::Trust,
+        Self::Director,
         Self::Refused,
         Self::BackOff,
         Self::Lock,
@@ -129,6 +132,7 @@ impl Gate {
             Self::Downtime => "Downtime",
             Self::BadRelease => "BadRelease",
             Self::Trust => "Trust",
+            Self::Director => "Director",
             Self::Refused => "Refused",
             Self::BackOff => "BackOff",
             Self::Lock => "Lock",
@@ -159,6 +163,7 @@ impl Gate {
             Self::Trust => {
                 "what the channel offers is not signed as it has to be; waits for somebody who may sign"
             }
+            Self::Director => "the director keeps a newer release from this node",
             Self::Refused => "the release that the channel offers cannot be installed; waits for another one",
             Self::BackOff => "something failed; tries again after a delay that grows with every failure",
             Self::Lock => "another engine is at work",

@@ -48,6 +48,7 @@ struct World {
     over_budget: Option<(String, &'static str)>,
     in_ram: Option<StateInRam>,
     unusable: Option<&'static str>,
+    withheld: Option<Withheld>,
 }
 
 impl Default for World {
@@ -65,6 +66,7 @@ impl Default for World {
             over_budget: None,
             in_ram: None,
             unusable: None,
+            withheld: None,
         }
     }
 }
@@ -86,6 +88,7 @@ impl World {
             over_budget: self.over_budget.as_ref().map(|(release, why)| (release.as_str(), *why)),
             state_in_ram: self.in_ram.as_ref(),
             state_unusable: self.unusable,
+            withheld: self.withheld.as_ref(),
         }
     }
 
@@ -257,6 +260,25 @@ fn refused() {
 fn trust() {
     let world = World::waiting(Gate::Trust, Some(ProblemKind::Refused));
     world.closes(Gate::Trust, &["what is installed stays: it did not work"]);
+}
+
+#[test]
+fn director() {
+    let withheld = Withheld {
+        version: "2.0.0".into(),
+        release: "ab".into(),
+        why: "this node's turn comes at noon".into(),
+        turn: Some(at(NOON + 300)),
+        node: "n1".into(),
+        group: Some("canary".into()),
+        place: "37.50".into(),
+    };
+    let world = World { withheld: Some(withheld), candidate: None, ..World::default() };
+    let report = world.closes(Gate::Director, &["release 2.0.0 (ab)", "this node's turn comes at noon"]);
+    assert_eq!(report.may_change.at, Some(at(NOON + 300)));
+    let inputs = &report.inputs["withheld"];
+    let said = [&inputs["node"], &inputs["group"], &inputs["place"]];
+    assert_eq!(said, ["n1", "canary", "37.50"]);
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use bootstrap::boot_info;
 use bootstrap::engine::ReleaseTree;
 use bootstrap::generation::Generation;
-use bootstrap::offers::{OffersError, Question};
+use bootstrap::offers::{Asked, OffersError, Question};
 use flist::report;
 
 use super::{Effects, problem};
-use crate::agent::model::{Problem, ProblemKind};
+use crate::agent::model::{Problem, ProblemKind, Withheld};
 use crate::agent::stage::Gate;
+use crate::timestamp::Timestamp;
 
 impl Effects {
     /// Asks for what is followed, or could be.
@@ -21,10 +22,32 @@ impl Effects {
         };
         let installed = current.map(|current| &current.version);
         let answer = self.offers.ask(Question { channels: &channels, installed }).await;
-        if let Some(release) = answer.map_err(|error| refused(&error))? {
-            self.offered = Some(ReleaseTree::read(release).map_err(|error| problem(&error))?);
+        match answer.map_err(|error| refused(&error))? {
+            Asked::Same => {}
+            // What was offered before may have been called off since.
+            Asked::Nothing => self.offered = None,
+            Asked::Release(release) => {
+                self.offered = None;
+                let read = ReleaseTree::read(release).map_err(|error| problem(&error));
+                self.offered = Some(read.inspect_err(|_| self.offers.forget())?);
+            }
         }
         Ok(())
+    }
+
+    /// What the director keeps from this node.
+    pub(super) fn withheld(&self) -> Option<Withheld> {
+        let (withheld, who) = self.offers.withheld().zip(self.offers.who())?;
+        let turn = withheld.turn().and_then(|at| u64::try_from(at).ok());
+        Some(Withheld {
+            version: withheld.version.to_string(),
+            release: withheld.release.to_string(),
+            why: withheld.why.to_string(),
+            turn: turn.map(Timestamp::from_unix),
+            node: who.node.clone(),
+            group: who.group.clone(),
+            place: format!("{:.2}", who.position() * 100.0),
+        })
     }
 }
 

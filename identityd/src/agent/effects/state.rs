@@ -73,6 +73,7 @@ impl Effects {
         let outdated = self.engine.outdated().await;
         let outdated = outdated.inspect_err(|error| tracing::debug!(error = report(error), "not shown"));
         let state_in_ram = self.place.notice().map(in_ram);
-        Facts { state_in_ram, state_unusable: self.state_unusable.clone(), outdated: outdated.ok() }
+        let state_unusable = self.state_unusable.clone();
+        Facts { state_in_ram, state_unusable, outdated: outdated.ok(), withheld: self.withheld() }
     }
 }
