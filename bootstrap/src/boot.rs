@@ -22,7 +22,7 @@ use crate::offers::{Asked, Offers, OffersError, Question};
 use crate::root::Root;
 use crate::settings::Settings;
 use crate::state_place::{StatePlace, StatePlaceError};
-use choice::{Choice, choose};
+use choice::{Choice, Trust, choose};
 use install::install;
 use offline::Offline;
 
@@ -247,7 +247,7 @@ async fn wait_for_choice(
     // What ran before on this state, if it is known: versions do not go down by themselves.
     let before = recorded_version(engine, settings);
     let (mut pause, mut said, start) = (FIRST_PAUSE, String::new(), Instant::now());
-    let mut offline = Offline::look(engine, settings)?;
+    let mut offline = Offline::look(engine, settings, Trust::of(!offers.is_insecure()))?;
     loop {
         if let Some(reporter) = reporter {
             reporter.working();

@@ -19,7 +19,11 @@ fn file(settings: &Settings) -> PathBuf {
 /// # Errors
 /// An address is not one of a hub.
 pub fn open(settings: &Settings, user_agent: &str) -> Result<Hubs, HubError> {
-    let hubs = Hubs::new(&settings.hub.urls, user_agent)?;
+    let access = &settings.hub.access;
+    for hub in access.in_the_clear() {
+        tracing::warn!(hub, "the token for this hub can be read on the way: it has no https://");
+    }
+    let hubs = Hubs::with_access(&settings.hub.urls, user_agent, access)?;
     let last = match settings.hub.urls.len() {
         1 => None,
         _ => std::fs::read_to_string(file(settings)).ok().filter(|text| text.len() <= MAX_ADDRESS),

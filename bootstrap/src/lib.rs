@@ -21,6 +21,7 @@ pub mod hubs;
 pub mod item;
 pub mod kernel_params;
 pub mod lock;
+pub mod mirrors;
 mod newer;
 pub mod offers;
 pub mod plan;

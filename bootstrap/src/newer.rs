@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use flist::hub::{Release, ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
 use flist::store::StoreError;
-use flist::tree::{Content, Fingerprint, Route};
+use flist::tree::{Content, Fingerprint};
 use flist::trust::Trusted;
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ use crate::boot_report::{NEWER, Reporter};
 use crate::durable;
 use crate::engine::{EngineError, ReleaseTree};
 use crate::offers::{Offers, OffersError, Question};
-use crate::settings::Settings;
+use crate::settings::{HubSettings, Settings};
 use crate::source::{BlockSource, ContentSource, SourceError, cached};
 use crate::state_place::StatePlace;
 
@@ -122,8 +122,8 @@ pub(crate) async fn go_on_as_newer(
     }
     let (id, version) = (release.id, release.version.clone());
     let (state_dir, cache_dir) = (state_dir(settings), settings.cache_dir.clone());
-    let store = settings.hub.store.clone();
-    let installed = tokio::task::spawn_blocking(move || install(release, &store, &state_dir, &cache_dir));
+    let hub = settings.hub.clone();
+    let installed = tokio::task::spawn_blocking(move || install(release, &hub, &state_dir, &cache_dir));
     let Some(program) = installed.await.map_err(NewerError::Broken)?? else { return Ok(()) };
     tracing::info!(%version, release = %id, "going on as the newest bootstrap");
     let error = become_it(settings, reporter, id, &program);
@@ -174,7 +174,7 @@ fn count(state_dir: &Path, id: ReleaseId, attempts: u32) -> Result<(), NewerErro
 /// Puts the program where it can be executed; `None` when it is the one that runs.
 fn install(
     release: Trusted<Release>,
-    store: &Route,
+    hub: &HubSettings,
     state_dir: &Path,
     cache_dir: &Path,
 ) -> Result<Option<PathBuf>, NewerError> {
@@ -200,7 +200,7 @@ fn install(
         return Ok(Some(place));
     }
     remove_others(&directory, &name);
-    let store = cached(release.open_stores(store).map_err(NewerError::Store)?, cache_dir);
+    let store = cached(release.open_stores(hub).map_err(NewerError::Store)?, cache_dir);
     let source = BlockSource { store };
     let mut file = tempfile::NamedTempFile::new_in(&directory).map_err(failed("write in", &directory))?;
     for index in 0..content.blocks.len() {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use flist::hub::{
     Channel, HubClient, HubError, Hubs, Packages, Release, ReleaseId, ReleaseVersion, Resolution, Seen,
@@ -10,10 +11,13 @@ use flist::hub::{
 use flist::trust::claims::NodeFacts;
 use flist::trust::clock::Clocks;
 use flist::trust::director::{Who, Withheld};
-use flist::trust::{Pick, Source, TrustClient, TrustError, Trusted, Verdict, Wanted, What, offered};
+use flist::trust::{
+    Pick, Source, TrustClient, TrustError, Trusted, Verdict, Wanted, What, learn_time, offered,
+};
 
 use crate::durable;
 use crate::hubs;
+use crate::mirrors::{self, Looked, Mirrors};
 use crate::settings::Settings;
 use crate::state_place::StatePlace;
 
@@ -112,6 +116,8 @@ pub struct Offers {
     who: Who,
     /// The newer release that the director keeps from this node, by the last answer.
     withheld: Option<Withheld>,
+    /// What the hubs say, compared.
+    mirrors: Mirrors,
     /// What the last answer remembers for the next one.
     seen: Option<Seen>,
     known: Option<ReleaseId>,
@@ -123,6 +129,9 @@ impl Offers {
     /// # Errors
     /// [`OffersError`]: the root cannot be read, or was named and is not there.
     pub fn open(settings: &Settings, user_agent: &str) -> Result<Self, OffersError> {
+        let state = StatePlace::of(settings).directory();
+        // Hubs are asked by TLS before their signatures are looked at.
+        [TRUST, DIRECTOR].iter().for_each(|repository| learn_time(&state.join(repository)));
         let hubs = hubs::open(settings, user_agent).map_err(OffersError::Hub)?;
         let root = root(settings)?;
         let director = match &root {
@@ -131,7 +140,17 @@ impl Offers {
         };
         let who = Who { node: node_id(settings), group: settings.trust.group.clone() };
         let settings = settings.clone();
-        Ok(Self { settings, hubs, root, director, who, withheld: None, seen: None, known: None })
+        Ok(Self {
+            settings,
+            hubs,
+            root,
+            director,
+            who,
+            withheld: None,
+            mirrors: Mirrors::default(),
+            seen: None,
+            known: None,
+        })
     }
 
     /// Whether nothing is checked.
@@ -142,6 +161,11 @@ impl Offers {
     /// The newer release that the director keeps from this node, by the last answer.
     pub fn withheld(&self) -> Option<&Withheld> {
         self.withheld.as_ref()
+    }
+
+    /// What the other hubs than the one that answered last say, compared.
+    pub fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
     }
 
     /// Who this node is to a director; `None` for a node without one.
@@ -164,12 +188,15 @@ impl Offers {
     /// # Errors
     /// [`OffersError`].
     pub async fn ask(&mut self, question: Question<'_>) -> Result<Asked, OffersError> {
-        let Answer { asked, seen, withheld } =
+        let Answer { asked, seen, withheld, looked } =
             self.answer(question, self.known, self.seen.as_ref(), true).await?;
         hubs::remember(&self.settings, &self.hubs);
-        if let Some(withheld) = withheld.as_ref().filter(|withheld| Some(*withheld) != self.withheld.as_ref()) {
+        if let Some(withheld) = withheld.as_ref().filter(|withheld| Some(*withheld) != self.withheld.as_ref())
+        {
             tracing::info!(reason = %withheld, "the director keeps a release from this node");
         }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.mirrors.note(looked, now.as_secs());
         (self.seen, self.withheld) = (seen, withheld);
         match &asked {
             Asked::Same => {}
@@ -210,10 +237,9 @@ impl Offers {
     async fn ask_anybody(&self, question: Question<'_>, seen: Option<&Seen>) -> Result<Answer, OffersError> {
         let found = self.hubs.resolve(question.channels, seen).await;
         Ok(match found.map_err(OffersError::Hub)? {
-            Resolution::Unchanged(seen) => Answer { asked: Asked::Same, seen: Some(seen), withheld: None },
+            Resolution::Unchanged(seen) => Answer::anybodys(Asked::Same, seen),
             Resolution::Release(release, seen) => {
-                let asked = Asked::Release(Trusted::unchecked(*release));
-                Answer { asked, seen: Some(seen), withheld: None }
+                Answer::anybodys(Asked::Release(Trusted::unchecked(*release)), seen)
             }
         })
     }
@@ -239,10 +265,7 @@ impl Offers {
         let mut failure = None;
         for hub in self.hubs.in_order().await {
             match self.ask_hub(hub, root, director, &wanted).await {
-                Ok(answer) => {
-                    self.hubs.worked(hub);
-                    return Ok(answer);
-                }
+                Ok(answer) => return Ok(self.compared(hub, answer, root, director, &wanted).await),
                 Err(error) => {
                     if self.settings.hub.urls.len() > 1 {
                         tracing::warn!(hub = hub.url(), error = %flist::report(&error), "this hub is of no use");
@@ -254,6 +277,41 @@ impl Offers {
         }
         let none = || HubError::BadUrl { url: String::new(), reason: "there is no hub".to_owned() };
         Err(failure.map_or_else(|| OffersError::Hub(none()), OffersError::Untrusted))
+    }
+
+    /// Compares an answer with what the other hubs have. One that has newer signatures is asked instead: whoever keeps
+    /// news from this node would have to own all of its hubs.
+    async fn compared(
+        &self,
+        hub: &HubClient,
+        answer: Answer,
+        root: &[u8],
+        director: Option<&[u8]>,
+        wanted: &Wanted<'_>,
+    ) -> Answer {
+        let state = StatePlace::of(&self.settings).directory().join(TRUST);
+        let all = self.hubs.in_order().await;
+        let others = |but: &str| all.iter().copied().filter(|hub| hub.url() != but).collect::<Vec<_>>();
+        let mut looked = mirrors::look(&others(hub.url()), root, &state, TRUST).await;
+        let furthest = mirrors::furthest(&looked);
+        let newer = all.iter().copied().find(|other| Some(other.url()) == furthest);
+        let Some(newer) = newer else {
+            self.hubs.worked(hub);
+            return Answer { looked, ..answer };
+        };
+        match self.ask_hub(newer, root, director, wanted).await {
+            Ok(newest) => {
+                tracing::warn!(hub = hub.url(), newer = newer.url(), "this hub lags behind another one");
+                self.hubs.worked(newer);
+                looked = mirrors::look(&others(newer.url()), root, &state, TRUST).await;
+                Answer { looked, ..newest }
+            }
+            Err(error) => {
+                tracing::warn!(hub = newer.url(), error = %flist::report(&error), "this hub says that it has newer releases, and is of no use");
+                self.hubs.worked(hub);
+                Answer { looked, ..answer }
+            }
+        }
     }
 
     async fn ask_hub(
@@ -277,7 +335,7 @@ impl Offers {
             What::Release(release) => Asked::Release(*release),
             What::Nothing => Asked::Nothing,
         };
-        Ok(Answer { asked, seen: None, withheld: offered.withheld })
+        Ok(Answer { asked, seen: None, withheld: offered.withheld, looked: Vec::new() })
     }
 
     fn facts(&self, installed: Option<&ReleaseVersion>) -> NodeFacts {
@@ -297,6 +355,15 @@ struct Answer {
     asked: Asked,
     seen: Option<Seen>,
     withheld: Option<Withheld>,
+    /// What the other hubs have.
+    looked: Vec<Looked>,
+}
+
+impl Answer {
+    /// Of a hub that nobody checks.
+    fn anybodys(asked: Asked, seen: Seen) -> Self {
+        Self { asked, seen: Some(seen), withheld: None, looked: Vec::new() }
+    }
 }
 
 /// The director's root; `None` where there is none.

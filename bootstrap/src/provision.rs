@@ -4,8 +4,10 @@
 //! there already with the same content is left alone. So it can be interrupted anywhere and done again.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use flist::hub::{Access, AccessError};
 use flist::trust::{TrustError, check_root};
 
 use crate::durable;
@@ -14,8 +16,14 @@ use crate::settings::{self, SettingsError};
 /// Largest file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What may be in the directory; the configuration comes last, because it may demand the others.
-const FILES: [&str; 3] = ["root.json", "director.json", "config.yaml"];
+/// What may be in the directory, with its mode; the configuration comes last, because it may demand the others.
+const FILES: [(&str, u32); 5] = [
+    ("root.json", 0o644),
+    ("director.json", 0o644),
+    ("hub.token", 0o600),
+    ("hub.pem", 0o600),
+    ("config.yaml", 0o644),
+];
 
 /// Where they go, beneath the root.
 const PLACE: &str = "etc/molt";
@@ -49,8 +57,11 @@ pub enum ProvisionError {
     /// There is no such root.
     #[error("{0} is no directory, so it is no root file system; nothing was changed")]
     NoRoot(PathBuf),
+    /// What hubs are to be shown cannot be used.
+    #[error("what hubs are to be shown cannot be used; nothing was changed")]
+    Access(#[source] AccessError),
     /// There is nothing to provision.
-    #[error("{0} has none of root.json, director.json and config.yaml")]
+    #[error("{0} has none of root.json, director.json, hub.token, hub.pem and config.yaml")]
     Empty(PathBuf),
 }
 
@@ -60,14 +71,16 @@ pub enum ProvisionError {
 /// [`ProvisionError`].
 pub fn provision(root: &Path, from: &Path) -> Result<Vec<&'static str>, ProvisionError> {
     let mut files = Vec::new();
-    for name in FILES {
+    for (name, mode) in FILES {
         let path = from.join(name);
         let Some(bytes) = read(&path)? else { continue };
         match name {
             "config.yaml" => settings::check_config(&path).map_err(ProvisionError::Config)?,
+            "hub.token" => check_access(Some(&path), None)?,
+            "hub.pem" => check_access(None, Some(&path))?,
             _ => check_root(&bytes).map_err(|source| ProvisionError::Root { path, source })?,
         }
-        files.push((name, bytes));
+        files.push((name, mode, bytes));
     }
     if files.is_empty() {
         return Err(ProvisionError::Empty(from.to_owned()));
@@ -82,12 +95,12 @@ pub fn provision(root: &Path, from: &Path) -> Result<Vec<&'static str>, Provisio
         source,
     })?;
     let mut changed = Vec::new();
-    for (name, bytes) in files {
+    for (name, mode, bytes) in files {
         let path = place.join(name);
-        if read(&path)?.is_some_and(|old| old == bytes) {
+        if read(&path)?.is_some_and(|old| old == bytes) && has_mode(&path, mode) {
             continue;
         }
-        durable::replace(&path, &bytes, 0o644).map_err(|source| ProvisionError::File {
+        durable::replace(&path, &bytes, mode).map_err(|source| ProvisionError::File {
             action: "write",
             path,
             source,
@@ -103,7 +116,7 @@ pub fn provision(root: &Path, from: &Path) -> Result<Vec<&'static str>, Provisio
 /// [`ProvisionError::File`].
 pub fn differing(root: &Path, from: &Path) -> Result<Vec<&'static str>, ProvisionError> {
     let mut differing = Vec::new();
-    for name in FILES {
+    for (name, _) in FILES {
         if let (Some(new), Some(old)) = (read(&from.join(name))?, read(&root.join(PLACE).join(name))?)
             && new != old
         {
@@ -111,6 +124,15 @@ pub fn differing(root: &Path, from: &Path) -> Result<Vec<&'static str>, Provisio
         }
     }
     Ok(differing)
+}
+
+fn check_access(token: Option<&Path>, certificate: Option<&Path>) -> Result<(), ProvisionError> {
+    Access::read(&[], token, certificate).map(drop).map_err(ProvisionError::Access)
+}
+
+/// Whether a file is as private as it has to be.
+fn has_mode(path: &Path, mode: u32) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o7777 & !mode == 0)
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, ProvisionError> {
@@ -138,6 +160,13 @@ mod tests {
         fs::write(from.path().join("config.yaml"), CONFIG).unwrap();
         fs::write(from.path().join("root.json"), include_bytes!("../tests/fixtures/root.json")).unwrap();
         fs::write(from.path().join("director.json"), include_bytes!("../tests/fixtures/root.json")).unwrap();
+        for (name, text) in [
+            ("hub.token", "0123456789abcdef0123"),
+            ("hub.pem", include_str!("../../flist/tests/fixtures/tls/client.pem")),
+        ] {
+            fs::write(from.path().join(name), text).unwrap();
+            fs::set_permissions(from.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
         (from, root)
     }
 
@@ -148,15 +177,22 @@ mod tests {
             // What a run left that was killed after so many files, in the middle of the next one.
             let place = root.path().join(PLACE);
             fs::create_dir_all(&place).unwrap();
-            for name in &FILES[..done] {
+            for (name, _) in &FILES[..done] {
                 fs::copy(from.path().join(name), place.join(name)).unwrap();
             }
             fs::write(place.join(".new-abcdef"), "half").unwrap();
-            assert_eq!(provision(root.path(), from.path()).unwrap(), FILES[done..], "{done}");
+            let left: Vec<&str> = FILES[done..].iter().map(|(name, _)| *name).collect();
+            assert_eq!(provision(root.path(), from.path()).unwrap(), left, "{done}");
             assert_eq!(provision(root.path(), from.path()).unwrap(), [""; 0]);
-            for name in FILES {
+            for (name, mode) in FILES {
                 assert_eq!(fs::read(from.path().join(name)).unwrap(), fs::read(place.join(name)).unwrap());
+                let found = fs::metadata(place.join(name)).unwrap().permissions().mode() & 0o777;
+                assert_eq!(found, mode, "{name}");
             }
+            // A secret that others could read is made private again.
+            fs::set_permissions(place.join("hub.token"), fs::Permissions::from_mode(0o644)).unwrap();
+            assert_eq!(provision(root.path(), from.path()).unwrap(), ["hub.token"]);
+            assert_eq!(provision(root.path(), from.path()).unwrap(), [""; 0]);
         }
     }
 
@@ -174,9 +210,13 @@ mod tests {
 
     #[test]
     fn what_is_wrong_changes_nothing() {
-        for (name, content) in
-            [("root.json", "{}"), ("director.json", "x"), ("config.yaml", "no_such_key: 1\n")]
-        {
+        for (name, content) in [
+            ("root.json", "{}"),
+            ("director.json", "x"),
+            ("hub.token", "x"),
+            ("hub.pem", "x"),
+            ("config.yaml", "no_such_key: 1\n"),
+        ] {
             let (from, root) = directories();
             fs::write(from.path().join(name), content).unwrap();
             assert!(provision(root.path(), from.path()).is_err(), "{name}");

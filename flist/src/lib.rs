@@ -25,6 +25,7 @@ pub mod mountinfo;
 pub mod pack;
 pub mod package;
 pub mod path;
+pub mod private_file;
 pub mod progress;
 #[cfg(feature = "publish")]
 pub mod publish;

@@ -181,6 +181,36 @@ fn what_cannot_be_signed_is_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn a_release_is_promoted_with_its_signature() {
+    let rig = Rig::start();
+    rig.says(&["trust", "init"]);
+    rig.says(&strs(&rig.publish("1.0.0")));
+    let promote = ["promote", "--repo", "tf-zos", "--name", "zos", "--token-file", "token", "prod", "qa"];
+    // Nodes with a root of trust would not see a link that moves.
+    let refused = rig.refused(&promote);
+    assert!(refused.contains("nothing was changed") && refused.contains("--sign"), "{refused}");
+    let link = rig.path("hub/public/users/tf-zos/zos:qa:latest.flist");
+    assert!(rig.path("hub/public/users/tf-zos").exists() && link.symlink_metadata().is_err());
+    let said = rig.says(&[&promote[..], &["--sign"]].concat());
+    assert!(said.contains("zos:qa:latest.flist now points to tf-zos/zos:v1.0.0.flist"), "{said}");
+    assert!(said.contains("qa version 2"), "{said}");
+    let role = fs::read_to_string(rig.path("hub/trust/2.qa.json")).unwrap();
+    let role: Value = serde_json::from_str(&role).unwrap();
+    let custom = &role["signed"]["targets"]["qa/tf-zos/zos:v1.0.0.flist"]["custom"];
+    assert_eq!(custom["channel"], "tf-zos/zos:qa:latest.flist", "{role}");
+    assert_eq!(custom["run_mode"], "qa");
+    // What the first run mode has not signed is not promoted.
+    let unsigned =
+        ["publish", "--repo", "tf-zos", "--name", "zos", "--version", "2.0.0", "--run-mode", "prod"];
+    fs::write(rig.path("tree/file"), "other content").unwrap();
+    rig.says(&[&unsigned[..], &["--no-lint", "--token-file", "token", "tree"]].concat());
+    let refused = rig.refused(&[&promote[..], &["--sign"]].concat());
+    assert!(refused.contains("is not the newest release that is signed for prod"), "{refused}");
+    // For nodes without one, the link alone.
+    rig.says(&[&promote[..], &["--link-only"]].concat());
+}
+
+#[test]
 fn a_director_is_run_from_the_command_line() {
     let rig = Rig::start();
     rig.says(&["trust", "init"]);

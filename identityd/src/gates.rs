@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bootstrap::mirrors::Mirrors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -92,6 +93,8 @@ pub struct Inputs<'i> {
     pub state_unusable: Option<&'i str>,
     /// What the director keeps from this node.
     pub withheld: Option<&'i Withheld>,
+    /// What the node's hubs say, compared.
+    pub mirrors: &'i Mirrors,
 }
 
 /// All gates, the closed ones first.
@@ -116,7 +119,7 @@ fn judge(gate: Gate, inputs: &Inputs<'_>, now: &Timestamp) -> GateReport {
         Gate::State => state_place(inputs),
         Gate::Downtime => downtime(inputs),
         Gate::BadRelease => bad_release(inputs),
-        Gate::Trust => trust(inputs),
+        Gate::Trust => trust(inputs, now),
         Gate::Director => director(inputs),
         Gate::Refused => refused(inputs),
         Gate::BackOff => back_off(inputs),
@@ -292,14 +295,15 @@ fn bad_release(Inputs { candidate, failures, .. }: &Inputs<'_>) -> Verdict {
     Verdict { closed, inputs, at: None, on: "`identityd retry`, or another release" }
 }
 
-fn trust(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
+fn trust(Inputs { state, next_check, mirrors, .. }: &Inputs<'_>, now: &Timestamp) -> Verdict {
+    let remarks = mirrors.remarks(now.unix).map(|remarks| format!("; {remarks}")).unwrap_or_default();
     let problem = state.problem.as_ref().filter(|_| state.gate == Some(Gate::Trust));
     Verdict {
         closed: match problem {
-            None => Ok("what the channel offers was not refused for its signatures".to_owned()),
-            Some(problem) => Err(format!("what is installed stays: {problem}")),
+            None => Ok(format!("what the channel offers was not refused for its signatures{remarks}")),
+            Some(problem) => Err(format!("what is installed stays: {problem}{remarks}")),
         },
-        inputs: json!({ "problem": problem }),
+        inputs: json!({ "problem": problem, "mirrors": mirrors }),
         at: next_check.filter(|_| problem.is_some()).cloned(),
         on: "new signatures, another hub, or a clock that is right",
     }

@@ -41,6 +41,7 @@ mod port;
 mod signing;
 mod site;
 mod store_server;
+mod tls_proxy;
 pub mod tools;
 pub mod vm;
 mod wait;
@@ -63,6 +64,7 @@ pub use port::ReservedPort;
 pub use signing::Signing;
 pub use site::{Site, UPGRADE_LIMIT, WEB, require_installed};
 pub use store_server::{BlockServer, RedisServer};
+pub use tls_proxy::{TlsProxy, certificate};
 pub use wait::{interrupt, wait_for};
 pub use zinit::Zinit;
 

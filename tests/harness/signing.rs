@@ -12,9 +12,14 @@ use crate::{BaseFile, Hub, place};
 /// Where a node looks for its root of trust.
 const ROOT: &str = "/etc/molt/root.json";
 
+/// Where it looks for its director's.
+const DIRECTOR: &str = "/etc/molt/director.json";
+
 /// A trust repository with new keys.
 pub struct Signing {
     scratch: TempDir,
+    /// The subcommand of `flist` that it belongs to: `trust` or `director`.
+    what: &'static str,
 }
 
 impl Signing {
@@ -23,14 +28,26 @@ impl Signing {
     /// # Errors
     /// When that fails.
     pub fn new(hub: &Hub) -> Result<Self, Error> {
-        let signing = Self { scratch: place::scratch("trust")? };
+        Self::with_keys(hub, "trust")
+    }
+
+    /// Makes the keys of a director by `flist director init`.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn director(hub: &Hub) -> Result<Self, Error> {
+        Self::with_keys(hub, "director")
+    }
+
+    fn with_keys(hub: &Hub, what: &'static str) -> Result<Self, Error> {
+        let signing = Self { scratch: place::scratch("trust")?, what };
         let secret = signing.secret();
         fs::write(&secret, "a passphrase of the tests\n")
             .and_then(|()| fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)))
             .doing(|| format!("write {}", secret.display()))?;
         let options = signing.options();
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        hub.command(&[&["trust", "init"], &options[..]].concat())?;
+        hub.command(&[&[what, "init"], &options[..]].concat())?;
         Ok(signing)
     }
 
@@ -46,7 +63,8 @@ impl Signing {
     pub fn root(&self) -> Result<BaseFile, Error> {
         let path = self.root_path();
         let text = fs::read_to_string(&path).doing(|| format!("read {}", path.display()))?;
-        Ok(BaseFile::text(ROOT, text))
+        let place = if self.what == "director" { DIRECTOR } else { ROOT };
+        Ok(BaseFile::text(place, text))
     }
 
     /// The root of trust.
@@ -79,14 +97,14 @@ impl Signing {
         hub.publish_with(version, directory, Some(run_mode), &options)
     }
 
-    /// Runs a subcommand of `flist trust`.
+    /// Runs a subcommand of `flist trust`, or of `flist director`.
     ///
     /// # Errors
     /// When it is refused.
     pub fn run(&self, hub: &Hub, arguments: &[&str]) -> Result<String, Error> {
         let options = self.options();
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        hub.command(&[&["trust"], arguments, &options[..]].concat())
+        hub.command(&[&[self.what], arguments, &options[..]].concat())
     }
 
     /// Options of `flist` that name the repository and its passphrase.

@@ -4,8 +4,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
-use molt_tests::{Node, Signing, Site, UPGRADE_LIMIT};
+use molt_tests::{Hub, Node, Signing, Site, UPGRADE_LIMIT};
 use serde_json::Value;
 
 const CHANNEL: &str = "tf-zos/zos:development:latest.flist";
@@ -157,4 +158,49 @@ fn without_a_root_of_trust_every_start_says_so() {
         })
         .unwrap();
     assert!(!strict.path("/usr/bin/demo-web").exists());
+}
+
+/// The hub that the node prefers has been frozen by whoever owns it; the other one has news.
+#[test]
+fn one_hub_that_keeps_news_back_is_seen_by_what_another_one_has() {
+    let site = Site::new().unwrap();
+    let signing = Signing::new(&site.hub).unwrap();
+    signing.publish(&site.hub, "1.0.0", site.payload("1.0.0").unwrap().directory()).unwrap();
+    let mut frozen = Hub::prepare(&site.netns).unwrap();
+    let place = |hub: &Hub| hub.block_directory().parent().unwrap().to_owned();
+    molt_tests::run(
+        Command::new("cp").arg("-a").arg(place(&site.hub).join(".")).arg(place(&frozen)),
+        UPGRADE_LIMIT,
+    )
+    .unwrap();
+    frozen.restart().unwrap();
+    let line = format!("console=ttyS0 runmode=dev hub={},{}", frozen.url(), site.hub.url());
+    let node = site.node().command_line(line).file(signing.root().unwrap()).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    signing.publish(&site.hub, "2.0.0", site.payload("2.0.0").unwrap().directory()).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+    let said = node.run(&["identityd", "why", "--json"]).unwrap();
+    assert!(said.contains("behind") && said.contains(&frozen.url()), "{said}");
+}
+
+/// What is recorded of a release says whether it was signed, and a boot without a hub goes by that.
+#[test]
+fn a_record_says_whether_the_release_was_signed() {
+    let site = Site::new().unwrap();
+    let signing = Signing::new(&site.hub).unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let line = format!("console=ttyS0 runmode=dev hub={} molt.insecure=1", site.hub.url());
+    let insecure = site.node().command_line(line).file(signing.root().unwrap()).boot().unwrap();
+    site.await_version(&insecure, "1.0.0").unwrap();
+    let record = insecure.read("/var/lib/molt/generations/1.json").unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["is_signed"], false);
+    drop(insecure);
+    signing.publish(&site.hub, "2.0.0", site.payload("2.0.0").unwrap().directory()).unwrap();
+    let node = site.node().file(signing.root().unwrap()).boot().unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+    let number = node.read("/var/lib/molt/current").unwrap();
+    let record = node.read(&format!("/var/lib/molt/generations/{}.json", number.trim())).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["is_signed"], true);
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use flist::hub::{Channel, Release, ReleaseId};
-use flist::trust::Trusted;
+use flist::trust::{Assurance, Trusted};
 
 use super::BootError;
 use crate::engine::{Engine, EngineError, ReleaseTree};
@@ -48,8 +48,10 @@ pub(super) fn choose(
     let why = format!("release {version} ({id}) {objection}");
     let recorded = recorded(engine).map_err(BootError::State)?;
     let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
+    let trust = Trust::of(matches!(offered.assurance(), Assurance::Signed { .. }));
     // What is held is no better for being recorded.
-    let numbers = good(&recorded, &offered.channel, |release| is_bad(release) || *release == offered.id);
+    let held = |release: &ReleaseId| is_bad(release) || *release == offered.id;
+    let numbers = good(&recorded, &offered.channel, trust, held);
     if numbers.is_empty() && matches!(objection, Objection::Held(_)) {
         tracing::warn!(reason = why, "installing it all the same, because nothing else is recorded");
         return Ok(Choice::Offered(offered));
@@ -65,7 +67,8 @@ pub(super) fn others(engine: &Engine, instead_of: &ReleaseTree) -> Result<Vec<u6
     let releases = notes(engine);
     let recorded = recorded(engine).map_err(BootError::State)?;
     let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
-    Ok(good(&recorded, &instead_of.channel, |release| is_bad(release) || *release == instead_of.id))
+    let unwanted = |release: &ReleaseId| is_bad(release) || *release == instead_of.id;
+    Ok(good(&recorded, &instead_of.channel, Trust::of(instead_of.is_signed), unwanted))
 }
 
 /// What is remembered of releases, where the engine's state is: it may have moved since.
@@ -106,9 +109,26 @@ fn ran(engine: &Engine) -> Result<Option<ReleaseId>, EngineError> {
     Ok(generation.map(|generation| generation.release))
 }
 
+/// Which recorded releases a node takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Those that were signed: what came here while nothing was checked, for one boot or before there was a root of
+    /// trust, does not come back by keeping the hub away.
+    Signed,
+    /// All: this node checks nothing.
+    Anything,
+}
+
+impl Trust {
+    pub(super) fn of(is_checked: bool) -> Self {
+        if is_checked { Self::Signed } else { Self::Anything }
+    }
+}
+
 /// What counts of a recorded generation.
 pub(super) struct Recorded {
     number: u64,
+    is_signed: bool,
     cause: Cause,
     channel: Channel,
     release: ReleaseId,
@@ -119,8 +139,8 @@ pub(super) fn recorded(engine: &Engine) -> Result<Vec<Recorded>, EngineError> {
     for number in engine.state().numbers().map_err(EngineError::Generation)? {
         // A damaged record is none.
         if let Some(generation) = engine.state().recorded(number).map_err(EngineError::Generation)? {
-            let Generation { cause, channel, release, .. } = generation;
-            all.push(Recorded { number, cause, channel, release });
+            let Generation { cause, channel, release, is_signed, .. } = generation;
+            all.push(Recorded { number, is_signed, cause, channel, release });
         }
     }
     Ok(all)
@@ -128,10 +148,17 @@ pub(super) fn recorded(engine: &Engine) -> Result<Vec<Recorded>, EngineError> {
 
 /// The newest generation of each good release of this channel, the newest one first. A generation of a
 /// self-update is no release as a whole.
-pub(super) fn good(all: &[Recorded], channel: &Channel, is_bad: impl Fn(&ReleaseId) -> bool) -> Vec<u64> {
+pub(super) fn good(
+    all: &[Recorded],
+    channel: &Channel,
+    trust: Trust,
+    is_bad: impl Fn(&ReleaseId) -> bool,
+) -> Vec<u64> {
     let whole = |cause| matches!(cause, Cause::FirstBoot | Cause::Release | Cause::Revert);
-    let usable =
-        |found: &&Recorded| whole(found.cause) && found.channel == *channel && !is_bad(&found.release);
+    let trusted = |found: &Recorded| found.is_signed || trust == Trust::Anything;
+    let usable = |found: &&Recorded| {
+        whole(found.cause) && found.channel == *channel && trusted(found) && !is_bad(&found.release)
+    };
     let mut usable: Vec<_> = all.iter().filter(usable).collect();
     usable.sort_unstable_by_key(|found| std::cmp::Reverse(found.number));
     let mut seen = std::collections::BTreeSet::new();
@@ -169,6 +196,7 @@ mod tests {
         let other: Channel = "tf-zos/zos:testing:latest.flist".parse().unwrap();
         let of = |number, cause, channel: &Channel, release| Recorded {
             number,
+            is_signed: number != 4,
             cause,
             channel: channel.clone(),
             release: id(release),
@@ -182,8 +210,11 @@ mod tests {
             of(6, Cause::Release, &other, 6),
             of(7, Cause::Other, &channel, 7),
         ];
-        assert_eq!(good(&all, &channel, |release| *release == id(3)), [3, 2]);
-        assert_eq!(good(&all, &channel, |_| false), [4, 3, 2]);
-        assert_eq!(good(&all, &channel, |_| true), [0; 0]);
+        let anything = Trust::Anything;
+        assert_eq!(good(&all, &channel, anything, |release| *release == id(3)), [3, 2]);
+        assert_eq!(good(&all, &channel, anything, |_| false), [4, 3, 2]);
+        assert_eq!(good(&all, &channel, anything, |_| true), [0; 0]);
+        // The one that was installed while nothing was checked is none to a node that checks.
+        assert_eq!(good(&all, &channel, Trust::Signed, |_| false), [3, 2]);
     }
 }

@@ -117,9 +117,9 @@ impl Content {
         prepared.map_err(|source| BootError::MountPoint { path: mount_point.clone(), source })?;
 
         let (release, cache, at) = (release.clone(), settings.cache_dir.clone(), mount_point.clone());
-        let default = settings.hub.store.clone();
+        let hub = settings.hub.clone();
         let opened = blocking(move || {
-            let store = cached(release.open_stores(&default)?, &cache);
+            let store = cached(release.open_stores(&hub)?, &cache);
             let mounted = mount(&release.tree, store.clone(), &at, MountPurpose::Install);
             Ok((store, mounted))
         });

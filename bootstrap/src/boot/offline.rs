@@ -6,7 +6,7 @@ use flist::hub::ReleaseId;
 use flist::store::{DirStore, Store};
 
 use super::BootError;
-use super::choice::{Choice, good, notes, recorded};
+use super::choice::{Choice, Trust, good, notes, recorded};
 use crate::engine::{Engine, ReleaseTree};
 use crate::offers::OffersError;
 use crate::releases::Note;
@@ -23,13 +23,14 @@ pub(super) struct Offline<'e> {
 }
 
 impl<'e> Offline<'e> {
-    /// Looks for them: those of good releases of the channel, every block of which is in the cache.
+    /// Looks for them: those of good releases of the channel that the node trusts, every block of which is in the
+    /// cache.
     ///
     /// # Errors
     /// [`BootError::State`].
-    pub(super) fn look(engine: &'e Engine, settings: &Settings) -> Result<Self, BootError> {
+    pub(super) fn look(engine: &'e Engine, settings: &Settings, trust: Trust) -> Result<Self, BootError> {
         let cache = DirStore::new(&settings.cache_dir);
-        Ok(Self { engine, numbers: complete(engine, settings, &cache)?, cache })
+        Ok(Self { engine, numbers: complete(engine, settings, trust, &cache)?, cache })
     }
 
     /// What to install when the hub, after so long, still answers with nothing but an error. That takes every block in
@@ -59,11 +60,16 @@ impl<'e> Offline<'e> {
     }
 }
 
-fn complete(engine: &Engine, settings: &Settings, cache: &DirStore) -> Result<Vec<u64>, BootError> {
+fn complete(
+    engine: &Engine,
+    settings: &Settings,
+    trust: Trust,
+    cache: &DirStore,
+) -> Result<Vec<u64>, BootError> {
     let releases = notes(engine);
     let recorded = recorded(engine).map_err(BootError::State)?;
     let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
-    let followed = settings.channels.iter().flat_map(|(channel, _)| good(&recorded, channel, is_bad));
+    let followed = settings.channels.iter().flat_map(|(channel, _)| good(&recorded, channel, trust, is_bad));
     let mut numbers: Vec<u64> = followed.collect();
     // A record that cannot be read is as good as none.
     numbers.retain(|number| {
@@ -109,6 +115,7 @@ mod tests {
             channel: Channel::Flist(channel),
             id: ReleaseId::of([]),
             info: String::new(),
+            is_signed: false,
             tree: Arc::new(tree),
             flists: Arc::default(),
             origins: Arc::default(),

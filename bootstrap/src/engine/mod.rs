@@ -343,7 +343,12 @@ impl Engine {
         let generation = generation(number, cause, what, identity, info, items);
         Ok(Prepared {
             plan: Plan::new(purpose, files, services, package_plan, space),
-            generation: Generation { packages, schemas: Some(schemas), ..generation },
+            generation: Generation {
+                packages,
+                schemas: Some(schemas),
+                is_signed: release.is_signed,
+                ..generation
+            },
             seen,
             release: release.clone(),
             before,

@@ -6,11 +6,12 @@ use flist::format::{self, fl};
 use flist::hub::{Channel, Release, ReleaseFlist, ReleaseId, ReleaseVersion};
 use flist::merge::merge;
 use flist::store::{Origins, Store, StoreError};
-use flist::tree::{Limits, Route, Tree};
-use flist::trust::Trusted;
+use flist::tree::{Limits, Tree};
+use flist::trust::{Assurance, Trusted};
 
 use super::EngineError;
 use crate::generation::{Generation, StateDir};
+use crate::settings::HubSettings;
 
 /// A release and the one tree that its flists make together.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct ReleaseTree {
     pub version: ReleaseVersion,
     /// What goes into flist.info.
     pub info: String,
+    /// Whether it was signed by those whom this node trusts, or trusted when it was recorded.
+    pub is_signed: bool,
     /// What it consists of.
     pub tree: Arc<Tree>,
     /// The flists that the tree was read from, to be recorded; empty where that is not wanted.
@@ -37,9 +40,10 @@ impl ReleaseTree {
     /// # Errors
     /// [`EngineError::Flist`], [`EngineError::Merge`].
     pub fn read(release: Trusted<Release>) -> Result<Self, EngineError> {
+        let is_signed = matches!(release.assurance(), Assurance::Signed { .. });
         let Release { channel, id, version, flists, info } = release.into_inner();
         let info = serde_json::Value::Object(info).to_string();
-        Self::of((channel, id, version), info, flists)
+        Ok(Self { is_signed, ..Self::of((channel, id, version), info, flists)? })
     }
 
     /// Bytes of the records of an upgrade to it at most, as long as it is not much smaller than what is installed.
@@ -57,11 +61,11 @@ impl ReleaseTree {
         let missing = || EngineError::NoGeneration(number);
         let generation = state.recorded(number).map_err(EngineError::Generation)?.ok_or_else(missing)?;
         let flists = state.flists(&generation).map_err(EngineError::Generation)?.ok_or_else(missing)?;
-        let Generation { channel, release: id, version, info, .. } = generation;
-        Self::of((channel, id, version), info, flists)
+        let Generation { channel, release: id, version, info, is_signed, .. } = generation;
+        Ok(Self { is_signed, ..Self::of((channel, id, version), info, flists)? })
     }
 
-    /// A release of these flists.
+    /// A release of these flists, which nobody has signed.
     ///
     /// # Errors
     /// [`EngineError::Flist`], [`EngineError::Merge`].
@@ -85,16 +89,17 @@ impl ReleaseTree {
                 merge(&named, &limits).map_err(EngineError::Merge)?
             }
         };
-        Ok(Self { channel, id, version, info, tree: Arc::new(tree), flists: Arc::new(flists), origins })
+        let (tree, flists) = (Arc::new(tree), Arc::new(flists));
+        Ok(Self { channel, id, version, info, is_signed: false, tree, flists, origins })
     }
 
-    /// Opens the stores of the blocks; those of a flist that names none are in `default`. Must not be called from
-    /// within an async runtime's worker.
+    /// Opens the stores of the blocks, as the node has access to them. Must not be called from within an async
+    /// runtime's worker.
     ///
     /// # Errors
     /// As [`flist::store::open_routes`].
-    pub fn open_stores(&self, default: &Route) -> Result<Arc<dyn Store>, StoreError> {
-        self.origins.open(default)
+    pub fn open_stores(&self, hub: &HubSettings) -> Result<Arc<dyn Store>, StoreError> {
+        self.origins.open_with(&hub.store, &hub.access)
     }
 
     /// All of it as one flist, for versions that know of no more than one; empty where it is one already, or

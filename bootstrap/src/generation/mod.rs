@@ -163,6 +163,9 @@ pub struct Generation {
     /// What goes into flist.info.
     #[serde(default)]
     pub info: String,
+    /// Whether its release was signed by those whom the node trusted then. An earlier version did not note that.
+    #[serde(default)]
+    pub is_signed: bool,
     /// The flists of the release; none where an earlier version has recorded the only one.
     #[serde(default)]
     pub flists: Vec<RecordedFlist>,
@@ -234,6 +237,7 @@ pub fn generation(
         release,
         root,
         info,
+        is_signed: false,
         flists,
         items,
         kept,

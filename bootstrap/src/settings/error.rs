@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flist::hub::{HubError, NameError, TagNameError};
+use flist::hub::{AccessError, HubError, NameError, TagNameError};
 use flist::store::StoreError;
 
 use crate::kernel_params::KernelParamsError;
@@ -54,6 +54,9 @@ pub enum SettingsError {
     /// The hub's address is none.
     #[error("the address of the hub is not usable")]
     Hub(#[source] HubError),
+    /// What the hub is to be shown cannot be used.
+    #[error("what the hub is to be shown cannot be used")]
+    Access(#[source] AccessError),
     /// The store's address is none.
     #[error("the address of the store is not usable")]
     Store(#[source] StoreError),

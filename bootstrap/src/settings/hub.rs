@@ -1,8 +1,11 @@
 //! Where releases come from: hubs, and the store of blocks whose flists name none.
 
-use flist::hub::{HubClient, MAX_HUBS};
+use std::path::PathBuf;
+
+use flist::hub::{Access, HubClient, MAX_HUBS};
 use flist::store::StoreUrl;
 use flist::tree::Route;
+use serde::Deserialize;
 
 use super::file::ConfigFile;
 use super::{Overrides, SettingsError};
@@ -20,6 +23,34 @@ pub struct HubSettings {
     pub urls: Vec<String>,
     /// Where the blocks of flists are that do not say so themselves.
     pub store: Route,
+    /// What hubs are shown that ask who this node is.
+    pub access: Access,
+}
+
+/// What hubs are shown, as the configuration file says it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AccessNames {
+    token: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+}
+
+/// Where a base image, or `identityd provision`, has the token.
+const DEFAULT_TOKEN: &str = "/etc/molt/hub.token";
+
+/// Where it has the client certificate, with its key.
+const DEFAULT_CERTIFICATE: &str = "/etc/molt/hub.pem";
+
+impl AccessNames {
+    fn read(&self, hubs: &[String]) -> Result<Access, SettingsError> {
+        // What was named has to be there.
+        let chosen = |named: &Option<PathBuf>, usual: &str| {
+            named.clone().or_else(|| Some(PathBuf::from(usual)).filter(|usual| usual.exists()))
+        };
+        let token = chosen(&self.token, DEFAULT_TOKEN);
+        let certificate = chosen(&self.certificate, DEFAULT_CERTIFICATE);
+        Access::read(hubs, token.as_deref(), certificate.as_deref()).map_err(SettingsError::Access)
+    }
 }
 
 impl HubSettings {
@@ -43,6 +74,7 @@ impl HubSettings {
         let store = overrides.store.as_ref().or(file.store.as_ref()).cloned();
         let store = store.unwrap_or_else(|| DEFAULT_STORE.to_owned());
         store.parse::<StoreUrl>().map_err(SettingsError::Store)?;
-        Ok(Self { urls, store: Route::everything(store) })
+        let access = file.hub_access.read(&urls)?;
+        Ok(Self { urls, store: Route::everything(store), access })
     }
 }

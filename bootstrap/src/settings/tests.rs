@@ -149,3 +149,29 @@ fn a_file_that_is_too_long_is_refused_and_not_cut_off() {
     let error = load(&long, "", &[]).unwrap_err();
     assert!(matches!(error, SettingsError::TooLong { .. }), "{error}");
 }
+
+#[test]
+fn what_the_hub_is_shown_is_refused_where_others_can_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "0123456789abcdef0123\n").unwrap();
+    let config = format!("hub: https://hub\nhub_access: {{token: {}}}\n", token.display());
+    for (mode, fine) in [(0o600, true), (0o644, false), (0o660, false)] {
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+        match load(&config, "", &[]) {
+            Ok(settings) => {
+                assert!(fine, "{mode:o}");
+                assert!(!settings.hub.access.is_empty());
+                assert!(!format!("{settings:?}").contains("0123456789abcdef0123"));
+            }
+            Err(error) => {
+                let text = flist::report(&error);
+                assert!(!fine && text.contains("chmod 600") && !text.contains("0123456789"), "{text}");
+            }
+        }
+    }
+    let missing = load("hub_access: {certificate: /nonexistent/hub.pem}\n", "", &[]).unwrap_err();
+    assert!(flist::report(&missing).contains("/nonexistent/hub.pem"), "{missing}");
+    assert!(load("", "", &[]).unwrap().hub.access.is_empty());
+}

@@ -1,5 +1,6 @@
 //! `flist director`
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -7,7 +8,7 @@ use flist::exit::Exit;
 use flist::hub::{Channel, RunMode};
 use flist::trust::SignedOffer;
 use flist::trust::clock::Clocks;
-use flist::trust::director::{Choice, Rule, Wave};
+use flist::trust::director::{Choice, Of, Rule, Wave};
 use flist::trust::repository::{Outcome, RoleName, TrustDirectory};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -15,7 +16,9 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::hub_access::version;
 use super::output::Output;
-use super::trust::{Destination, Initial, TrustAccess, new_node, outcome_json, outcome_text};
+use super::trust::{
+    Destination, Followers, Initial, NamedRelease, TrustAccess, new_node, outcome_json, outcome_text,
+};
 
 /// Say which nodes get which signed release, and when: by node, by group, or in waves.
 ///
@@ -73,15 +76,8 @@ struct Signed {
     /// The root file that the release keys belong to
     #[arg(long, value_name = "FILE", default_value = "trust/root.json")]
     root: PathBuf,
-    /// The run mode (dev, test, prod, qa)
-    #[arg(long, value_name = "MODE")]
-    run_mode: RunMode,
-    /// The channel that the nodes follow
-    #[arg(long)]
-    channel: Channel,
-    /// The version
-    #[arg(long, value_parser = version)]
-    version: semver::Version,
+    #[command(flatten)]
+    named: NamedRelease,
 }
 
 #[derive(clap::Args)]
@@ -121,9 +117,23 @@ struct Named {
     /// The run mode (dev, test, prod, qa)
     #[arg(long, value_name = "MODE")]
     run_mode: RunMode,
-    /// The version, as it stands in the name of the flist
+    /// The channel that the nodes follow; only needed where several have this version
+    #[arg(long)]
+    channel: Option<Channel>,
+    /// The version
     #[arg(long, value_parser = version)]
     version: semver::Version,
+}
+
+impl Named {
+    /// Whether a target of the director belongs to this release.
+    fn is(&self, path: &str, choice: &Choice) -> bool {
+        let is_of = |of: &Of| {
+            let channel = self.channel.as_ref().is_none_or(|channel| of.channel == channel.to_string());
+            channel && of.version == self.version
+        };
+        path.starts_with(&format!("{}/", self.run_mode)) && choice.of.as_ref().is_some_and(is_of)
+    }
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
@@ -165,6 +175,11 @@ fn choose(release: &Signed, rules: &[Rule], output: &Output) -> super::Outcome {
         for rule in rules.iter().filter(|rule| !choice.rules.contains(rule)).cloned().collect::<Vec<_>>() {
             choice.rules.push(rule);
         }
+        choice.of = Some(Of {
+            channel: offer.channel.clone(),
+            version: offer.version.clone(),
+            release: offer.release,
+        });
         Ok::<_, Failure>((path.to_owned(), length, sha256, serde_json::to_value(&choice)?))
     };
     let mut targets = Vec::new();
@@ -176,6 +191,7 @@ fn choose(release: &Signed, rules: &[Rule], output: &Output) -> super::Outcome {
 }
 
 fn find(release: &Signed) -> Result<SignedOffer, Failure> {
+    let NamedRelease { followers: Followers { run_mode, channel }, version } = &release.named;
     let Some(hub) = &release.destination.hub else {
         return Err(Failure::usage("which hub has the signed releases? Say it with --hub"));
     };
@@ -183,11 +199,10 @@ fn find(release: &Signed) -> Result<SignedOffer, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let offers = runtime.block_on(async {
         let mut fresh = client.refresh(&Clocks::read()).await?;
-        Ok::<_, Failure>(fresh.releases(release.run_mode).await?)
+        Ok::<_, Failure>(fresh.releases(*run_mode).await?)
     })?;
-    let is_it = |offer: &SignedOffer| offer.version == release.version && offer.is_on(&release.channel);
+    let is_it = |offer: &SignedOffer| offer.version == *version && offer.is_on(channel);
     offers.into_iter().find(is_it).ok_or_else(|| {
-        let Signed { version, channel, run_mode, .. } = release;
         let message = format!("nobody has signed version {version} of {channel} for run mode {run_mode}; a director can only choose what is signed");
         Failure::new(Exit::NotFound, message)
     })
@@ -196,13 +211,13 @@ fn find(release: &Signed) -> Result<SignedOffer, Failure> {
 /// Changes what is chosen of a release.
 fn change(named: &Named, change: impl Fn(&mut Choice, i64), output: &Output) -> super::Outcome {
     let directory = open(&named.access)?;
-    let (prefix, suffix) = (format!("{}/", named.run_mode), format!(":v{}.flist", named.version));
     let now = Timestamp::now().as_second();
-    let mut targets = Vec::new();
+    let (mut targets, mut channels) = (Vec::new(), BTreeSet::new());
     for (path, target) in directory.targets(RoleName::Targets)? {
-        if path.starts_with(&prefix) && path.ends_with(&suffix) {
-            let mut choice = choice_of(&target)?;
+        let mut choice = choice_of(&target)?;
+        if named.is(&path, &choice) {
             change(&mut choice, now);
+            channels.extend(choice.of.iter().map(|of| of.channel.clone()));
             let length = target["length"].as_u64().unwrap_or_default();
             let sha256 = target["hashes"]["sha256"].as_str().unwrap_or_default().to_owned();
             targets.push((path, length, sha256, serde_json::to_value(&choice)?));
@@ -212,6 +227,14 @@ fn change(named: &Named, change: impl Fn(&mut Choice, i64), output: &Output) -> 
         let message =
             format!("the director has chosen no version {} in run mode {}", named.version, named.run_mode);
         return Err(Failure::new(Exit::NotFound, message));
+    }
+    if channels.len() > 1 {
+        let channels: Vec<String> = channels.into_iter().collect();
+        return Err(Failure::usage(format!(
+            "version {} was chosen on several channels; say which with --channel: {}",
+            named.version,
+            channels.join(", ")
+        )));
     }
     sign(&named.access, &named.destination, &directory, &targets, output)
 }
@@ -259,7 +282,7 @@ fn open(access: &TrustAccess) -> Result<TrustDirectory, Failure> {
 
 /// A line for people.
 fn shown(path: &str, choice: &Value) -> String {
-    let Ok(Choice { rules, paused, aborted }) = serde_json::from_value(choice.clone()) else {
+    let Ok(Choice { rules, paused, aborted, .. }) = serde_json::from_value(choice.clone()) else {
         return format!("{path}: {choice}\n");
     };
     let time = |second| Timestamp::from_second(second).map_or(second.to_string(), |time| time.to_string());

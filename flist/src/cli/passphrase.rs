@@ -3,10 +3,11 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use flist::exit::Exit;
+use flist::private_file::{self, NotPrivate};
 use flist::trust::repository::Passphrase;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
@@ -53,15 +54,10 @@ impl PassphraseAccess {
         let failed = |error: io::Error| {
             Failure::new(Exit::Usage, format!("cannot read passphrase file {shown}: {error}"))
         };
-        let file =
-            OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
-            let message = format!(
-                "passphrase file {shown} can be used by others than its owner; make it private with: chmod 600"
-            );
-            return Err(Failure::usage(message));
-        }
+        let (file, _) = private_file::open(path, LONGEST).map_err(|error| match error {
+            NotPrivate::Open(error) => failed(error),
+            NotPrivate::Unsafe(problem) => Failure::usage(format!("passphrase file {shown} {problem}")),
+        })?;
         let mut text = String::new();
         io::Read::read_to_string(&mut io::Read::take(file, LONGEST), &mut text).map_err(failed)?;
         match text.lines().next().unwrap_or_default() {

@@ -9,6 +9,7 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Map, Value};
 
+use super::access::Access;
 use super::answer::{AnswerHead, Ending, is_overridable, message_of};
 use super::error::HubError;
 use super::model::{
@@ -18,7 +19,6 @@ use super::model::{
 use super::name::{FlistName, check_component, printable};
 use super::tag::{TagName, TaglinkName};
 use super::token::Token;
-use crate::tls;
 
 /// Longest JSON answer that is read, in bytes.
 const MAX_JSON: u64 = 8 * 1024 * 1024;
@@ -88,13 +88,28 @@ impl HubClient {
     /// # Errors
     /// As [`HubClient::new`].
     pub fn with_timeouts(url: &str, user_agent: &str, timeouts: Timeouts) -> Result<Self, HubError> {
+        Self::with_access(url, user_agent, timeouts, &Access::default())
+    }
+
+    /// As [`HubClient::with_timeouts`], for a hub that wants to know who asks.
+    ///
+    /// # Errors
+    /// As [`HubClient::new`].
+    pub fn with_access(
+        url: &str,
+        user_agent: &str,
+        timeouts: Timeouts,
+        access: &Access,
+    ) -> Result<Self, HubError> {
+        let access = access.towards(url);
         let base = hub_address(url).map_err(|reason| HubError::BadUrl { url: printable(url), reason })?;
         let builder = reqwest::Client::builder()
             .user_agent(user_agent)
             .connect_timeout(timeouts.connect)
             .pool_idle_timeout(POOL_IDLE)
+            .default_headers(access.headers())
             .redirect(Policy::custom(follow));
-        let http = match tls::config() {
+        let http = match access.tls() {
             Some(tls) => builder.tls_backend_preconfigured(tls).build(),
             None => builder.build(),
         };

@@ -8,8 +8,9 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::access::Access;
 use super::channel::{Channel, Packages};
-use super::client::HubClient;
+use super::client::{HubClient, Timeouts};
 use super::error::HubError;
 use super::resolve::{Resolution, Seen, resolve_first};
 
@@ -67,11 +68,20 @@ impl Hubs {
     /// # Errors
     /// An address is no hub's, there is none or there are too many, or the HTTP client cannot be set up.
     pub fn new(urls: &[String], user_agent: &str) -> Result<Self, HubError> {
+        Self::with_access(urls, user_agent, &Access::default())
+    }
+
+    /// As [`Hubs::new`], for hubs that want to know who asks.
+    ///
+    /// # Errors
+    /// As [`Hubs::new`].
+    pub fn with_access(urls: &[String], user_agent: &str, access: &Access) -> Result<Self, HubError> {
         if urls.is_empty() || urls.len() > MAX_HUBS {
             let reason = format!("{} addresses are given, expected 1 to {MAX_HUBS}", urls.len());
             return Err(HubError::BadUrl { url: urls.join(", ").chars().take(200).collect(), reason });
         }
-        let clients = urls.iter().map(|url| HubClient::new(url, user_agent)).collect::<Result<_, _>>()?;
+        let client = |url: &String| HubClient::with_access(url, user_agent, Timeouts::default(), access);
+        let clients = urls.iter().map(client).collect::<Result<_, _>>()?;
         Ok(Self::of(clients))
     }
 

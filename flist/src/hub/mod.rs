@@ -7,6 +7,7 @@
 //! A hub only carries: nothing here is proof of who made a release. Everything a hub sends has a limit
 //! in bytes and in time, and names and link targets are checked before they are used.
 
+mod access;
 mod answer;
 mod channel;
 mod client;
@@ -22,6 +23,7 @@ mod run_mode;
 mod tag;
 mod token;
 
+pub use access::{Access, AccessError};
 pub(crate) use answer::message_of;
 pub use answer::{Download, Validators};
 #[cfg(feature = "server")]

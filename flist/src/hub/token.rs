@@ -4,16 +4,15 @@
 //! `<token> [repo…]` a line; `#` starts a comment. A hub reads all lines, a client uses the first token.
 
 use std::fmt;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use nix::fcntl::OFlag;
 use reqwest::header::HeaderValue;
 
 use super::name::check_component;
+use crate::private_file::{self, NotPrivate};
 
 /// Shortest token, in characters; 16 of them, chosen at random, have some 96 bits.
 const MIN_LENGTH: usize = 16;
@@ -128,30 +127,12 @@ pub(crate) struct Grant {
 /// [`TokenError`].
 pub(crate) fn read_grants(path: &Path) -> Result<(Vec<Grant>, Metadata), TokenError> {
     let failed = |source| TokenError::File { path: path.to_owned(), source };
-    // Without O_NONBLOCK, opening a FIFO would wait for its writer.
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if let Some(problem) = problem_of(&metadata) {
-        return Err(TokenError::Unsafe { path: path.to_owned(), problem });
-    }
+    let (file, metadata) = private_file::open(path, MAX_FILE).map_err(|error| match error {
+        NotPrivate::Open(source) => failed(source),
+        NotPrivate::Unsafe(problem) => TokenError::Unsafe { path: path.to_owned(), problem },
+    })?;
     let text = read_text(file).map_err(failed)?;
     Ok((parse_grants(path, &text)?, metadata))
-}
-
-fn problem_of(metadata: &Metadata) -> Option<&'static str> {
-    let owner = metadata.uid();
-    if !metadata.is_file() {
-        Some("is not a regular file")
-    } else if metadata.mode() & 0o077 != 0 {
-        Some("can be used by others than its owner; make it private with: chmod 600")
-    } else if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-        Some("belongs to another user")
-    } else if metadata.len() > MAX_FILE {
-        Some("is longer than 256 KiB")
-    } else {
-        None
-    }
 }
 
 fn read_text(file: File) -> io::Result<String> {

@@ -10,13 +10,12 @@ use reqwest::header::AUTHORIZATION;
 
 use super::{Store, StoreError, one_by_one};
 use crate::block::{self, BlockId, MAX_STORED};
-use crate::hub::{Token, message_of, printable};
-use crate::tls;
+use crate::hub::{Access, Token, message_of, printable};
 
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// A block has at most 600 KiB: one that takes longer comes at less than 10 KiB/s.
-const WHOLE_REQUEST: Duration = Duration::from_secs(60);
+pub(super) const WHOLE_REQUEST: Duration = Duration::from_secs(60);
 
 /// A web server with blocks.
 ///
@@ -46,9 +45,19 @@ impl HttpStore {
     /// # Errors
     /// [`StoreError::Client`].
     pub fn with_patience(url: &str, patience: Duration) -> Result<Self, StoreError> {
+        Self::with_access(url, patience, &Access::default())
+    }
+
+    /// As [`HttpStore::with_patience`], for a store that may be a hub's which wants to know who reads.
+    ///
+    /// # Errors
+    /// [`StoreError::Client`].
+    pub fn with_access(url: &str, patience: Duration, access: &Access) -> Result<Self, StoreError> {
+        let access = access.towards(url);
         let url = url.trim_end_matches('/').to_owned();
         let builder = Client::builder().connect_timeout(CONNECT.min(patience)).timeout(patience);
-        let client = match tls::config() {
+        let builder = builder.default_headers(access.headers());
+        let client = match access.tls() {
             Some(tls) => builder.tls_backend_preconfigured(tls).build(),
             None => builder.build(),
         };

@@ -24,7 +24,7 @@ pub(crate) use dir::touch;
 pub use fetch::{Batch, FetchError, Plain, fetch_plain};
 pub use http::HttpStore;
 pub(crate) use key_locks::KeyLocks;
-pub use open::{StoreUrl, open, open_for_reading, open_for_writing, open_routes};
+pub use open::{StoreUrl, open, open_for_reading, open_for_writing, open_routes, open_with_access};
 pub use origins::Origins;
 pub use redis::RedisStore;
 pub use retry::{RetryPolicy, RetryStore};

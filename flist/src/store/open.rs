@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
+use super::http::WHOLE_REQUEST;
 use super::redis::without_password;
 use super::{
     CachedStore, DirStore, HttpStore, RedisStore, RetryPolicy, RetryStore, Router, Store, StoreError,
 };
-use crate::hub::Token;
+use crate::hub::{Access, Token};
 use crate::tree::Route;
 
 /// Where a store is: `dir://PATH` (or just a path), `http://…`, `https://…`, `zdb://…`, `redis://…`, or `ardb://…`,
@@ -101,13 +102,16 @@ fn byte_range(text: &str) -> Option<(u8, u8)> {
 /// # Errors
 /// [`StoreError::BadUrl`], [`StoreError::Client`].
 pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-    open_with(url, None)
+    open_with(url, None, &Access::default())
 }
 
-fn open_with(url: &str, token: Option<&Token>) -> Result<Arc<dyn Store>, StoreError> {
+fn open_with(url: &str, token: Option<&Token>, access: &Access) -> Result<Arc<dyn Store>, StoreError> {
     let remote: Arc<dyn Store> = match url.parse()? {
         StoreUrl::Dir(path) => return Ok(Arc::new(DirStore::new(path))),
-        StoreUrl::Http(url) => Arc::new(HttpStore::new(url.as_str())?.with_token(token.cloned())),
+        StoreUrl::Http(url) => {
+            let store = HttpStore::with_access(url.as_str(), WHOLE_REQUEST, access)?;
+            Arc::new(store.with_token(token.cloned()))
+        }
         StoreUrl::Redis(url) => Arc::new(RedisStore::new(&url)?),
     };
     Ok(Arc::new(RetryStore::new(remote, RetryPolicy::default())))
@@ -118,7 +122,15 @@ fn open_with(url: &str, token: Option<&Token>) -> Result<Arc<dyn Store>, StoreEr
 /// # Errors
 /// As [`open`].
 pub fn open_routes(routes: &[Route]) -> Result<Arc<dyn Store>, StoreError> {
-    open_for_writing(routes, None)
+    open_all(routes, None, &Access::default())
+}
+
+/// As [`open_routes`]; hubs among them that want to know who reads are shown that.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_access(routes: &[Route], access: &Access) -> Result<Arc<dyn Store>, StoreError> {
+    open_all(routes, None, access)
 }
 
 /// As [`open_routes`]; those of them that are reached by HTTP, such as the store of a hub, are written with
@@ -127,12 +139,18 @@ pub fn open_routes(routes: &[Route]) -> Result<Arc<dyn Store>, StoreError> {
 /// # Errors
 /// As [`open`].
 pub fn open_for_writing(routes: &[Route], token: Option<&Token>) -> Result<Arc<dyn Store>, StoreError> {
+    open_all(routes, token, &Access::default())
+}
+
+fn open_all(routes: &[Route], token: Option<&Token>, access: &Access) -> Result<Arc<dyn Store>, StoreError> {
     let mut opened: HashMap<&str, Arc<dyn Store>> = HashMap::new();
     let mut stores = Vec::with_capacity(routes.len());
     for route in routes {
         let store = match opened.get(route.url.as_str()) {
             Some(store) => store.clone(),
-            None => opened.entry(&route.url).insert_entry(open_with(&route.url, token)?).get().clone(),
+            None => {
+                opened.entry(&route.url).insert_entry(open_with(&route.url, token, access)?).get().clone()
+            }
         };
         stores.push((route.clone(), store));
     }

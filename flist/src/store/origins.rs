@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Store, StoreError, open_routes};
+use super::{Store, StoreError, open_routes, open_with_access};
 use crate::block::BlockId;
+use crate::hub::Access;
 use crate::tree::{Route, Tree};
 
 /// Which stores have which blocks. Where all flists name the same stores, nothing has to be remembered.
@@ -42,9 +43,17 @@ impl Origins {
     /// # Errors
     /// As [`open_routes`].
     pub fn open(&self, default: &Route) -> Result<Arc<dyn Store>, StoreError> {
+        self.open_with(default, &Access::default())
+    }
+
+    /// As [`Origins::open`]; hubs among them that want to know who reads are shown that.
+    ///
+    /// # Errors
+    /// As [`open_routes`].
+    pub fn open_with(&self, default: &Route, access: &Access) -> Result<Arc<dyn Store>, StoreError> {
         let open = |routes: &Vec<Route>| match routes.is_empty() {
-            true => open_routes(std::slice::from_ref(default)),
-            false => open_routes(routes),
+            true => open_with_access(std::slice::from_ref(default), access),
+            false => open_with_access(routes, access),
         };
         let mut stores = self.groups.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         Ok(match (stores.len(), stores.pop()) {

@@ -16,8 +16,9 @@ use super::error::TrustError;
 use super::floors::{Floors, key_ids};
 use super::keys;
 use super::source::{Source, SourceError, Transport};
-use super::state::{StateDir, StateError};
+use super::state::{StateDir, StateError, kept_progress};
 use crate::hub::Sha256;
+use crate::tls;
 
 /// Longest life that anybody gives to metadata, in seconds: two years. A clock further ahead than this of
 /// everything signed is wrong rather than the metadata old.
@@ -28,9 +29,9 @@ pub(super) const SIGNED_AT: &str = "x-molt-signed";
 
 /// Checks the metadata of one repository.
 pub struct TrustClient {
-    root: Vec<u8>,
-    state: Arc<StateDir>,
-    source: Source,
+    pub(super) root: Vec<u8>,
+    pub(super) state: Arc<StateDir>,
+    pub(super) source: Source,
 }
 
 impl TrustClient {
@@ -41,6 +42,7 @@ impl TrustClient {
     /// The root is none, or the directory cannot be used.
     pub fn open(root: &[u8], state: &Path, source: Source) -> Result<Self, TrustError> {
         check_root(root)?;
+        learn_time(state);
         let state = Arc::new(StateDir::open(state).map_err(TrustError::State)?);
         Ok(Self { root: root.to_vec(), state, source })
     }
@@ -110,6 +112,7 @@ impl TrustClient {
     ) -> Result<(), TrustError> {
         let uptime = clocks.uptime.clone();
         let floor = clock::floor(clocks.built, fresh.signed_at(), before, &uptime);
+        tls::time_is_at_least(floor);
         let progress = Progress { floor, uptime, keys };
         if !progress.is_news(before) {
             return Ok(());
@@ -125,6 +128,13 @@ impl TrustClient {
 pub fn check_root(bytes: &[u8]) -> Result<(), TrustError> {
     let trusted = TrustedMetadataSet::from_root(bytes).map_err(TrustError::BadRoot)?;
     keys::check_root(trusted.root())
+}
+
+/// Has TLS know what time it is at least by what is kept in this directory, before anything is fetched.
+pub fn learn_time(state: &Path) {
+    if let Some(progress) = kept_progress(state) {
+        tls::time_is_at_least(progress.floor);
+    }
 }
 
 fn limits() -> UpdaterConfig {

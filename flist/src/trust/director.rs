@@ -54,6 +54,21 @@ pub struct Choice {
     /// Whether nobody gets it any more who does not have it.
     #[serde(default)]
     pub aborted: bool,
+    /// Which release the target belongs to: the names of flists do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Of>,
+}
+
+/// A release, as the director names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Of {
+    /// The channel that offers it.
+    pub channel: String,
+    /// Its version.
+    pub version: Version,
+    /// Its id.
+    pub release: ReleaseId,
 }
 
 /// Who a node is to the director.

@@ -21,6 +21,7 @@ pub mod director;
 mod error;
 mod floors;
 mod keys;
+mod mirrors;
 mod node;
 mod offer;
 #[cfg(feature = "publish")]
@@ -29,8 +30,9 @@ mod source;
 mod state;
 mod trusted;
 
-pub use client::{Fresh, SignedTarget, TrustClient, check_root};
+pub use client::{Fresh, SignedTarget, TrustClient, check_root, learn_time};
 pub use error::{TrustError, Verdict};
+pub use mirrors::Standing;
 pub use node::{Offered, Wanted, What, offered};
 pub use offer::{OfferRefusal, Pick, SignedOffer, choose};
 pub use source::{Body, Source, SourceError, SourceLimits};

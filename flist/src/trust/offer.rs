@@ -10,7 +10,9 @@ use super::claims::{Claims, NodeFacts, Unfit};
 use super::client::{Fresh, SignedTarget};
 use super::error::TrustError;
 use super::trusted::Trusted;
-use crate::hub::{Channel, FlistName, Kind, Light, Release, ReleaseFlist, ReleaseId, ReleaseVersion, RunMode, Sha256};
+use crate::hub::{
+    Channel, FlistName, Kind, Light, Release, ReleaseFlist, ReleaseId, ReleaseVersion, RunMode, Sha256,
+};
 
 /// Most flists that are looked at in one role.
 const MAX_TARGETS: usize = 100_000;

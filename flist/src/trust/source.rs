@@ -233,6 +233,11 @@ pub(super) struct Transport {
 }
 
 impl Transport {
+    /// For whoever only looks at what is kept.
+    pub(super) fn of_state(source: Source, state: Arc<StateDir>) -> Self {
+        Self { source, state, floors: None, used_state: Arc::default() }
+    }
+
     fn kept(&self, name: &str) -> Option<Vec<u8>> {
         let (version, file) = name.split_once('.')?;
         let version: u64 = version.parse().ok()?;

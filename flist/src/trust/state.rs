@@ -56,18 +56,14 @@ impl StateDir {
         Ok(Self { path: path.to_owned(), failure: Mutex::default() })
     }
 
+    /// The directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What is kept of a role; `None` where nothing is.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
-        let path = self.path.join(name);
-        let failed = |source| StateError { action: "read", path: path.clone(), source };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE).read_to_end(&mut bytes).map_err(failed)?;
-        Ok(Some(bytes))
+        read(&self.path.join(name))
     }
 
     /// Replaces what is kept under a name; what is already there is not written again.
@@ -95,7 +91,7 @@ impl StateDir {
 
     /// The progress of the clock; `None` when there is none that can be read.
     pub(super) fn progress(&self) -> Option<Progress> {
-        serde_json::from_slice(&self.read(CLOCK).ok()??).ok()
+        kept_progress(&self.path)
     }
 
     /// Keeps the progress of the clock.
@@ -111,6 +107,23 @@ impl StateDir {
             None => Ok(()),
         }
     }
+}
+
+/// The progress of the clock that is kept in this directory; `None` when there is none that can be read.
+pub(super) fn kept_progress(directory: &Path) -> Option<Progress> {
+    serde_json::from_slice(&read(&directory.join(CLOCK)).ok()??).ok()
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
+    let failed = |source| StateError { action: "read", path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(Some(bytes))
 }
 
 impl MetadataStore for StateDir {

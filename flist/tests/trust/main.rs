@@ -10,6 +10,7 @@ mod directed;
 mod flips;
 mod forge;
 mod keys;
+mod mirrors;
 mod python;
 mod rig;
 mod rotation;

@@ -359,9 +359,9 @@ impl Effects {
         fetched: Arc<AtomicU64>,
     ) -> Result<Arc<dyn ContentSource>, Problem> {
         let (release, cache) = (release.clone(), self.settings.cache_dir.clone());
-        let (default, brake) = (self.settings.hub.store.clone(), self.brake.clone());
+        let (hub, brake) = (self.settings.hub.clone(), self.brake.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let counted = Arc::new(CountingStore::new(release.open_stores(&default)?, fetched));
+            let counted = Arc::new(CountingStore::new(release.open_stores(&hub)?, fetched));
             let store = cached(Arc::new(StoppableStore { inner: counted, brake: brake.clone() }), &cache);
             let source = StoppableSource { inner: Arc::new(BlockSource { store }), brake };
             Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(source))

@@ -130,6 +130,7 @@ impl Agent {
             state_in_ram: self.status.state_in_ram.as_ref(),
             state_unusable: self.state_unusable.as_deref(),
             withheld: self.withheld.as_ref(),
+            mirrors: &self.mirrors,
         }
     }
 }

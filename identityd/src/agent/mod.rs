@@ -32,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bootstrap::mirrors::Mirrors;
 use bootstrap::state_place::StatePlace;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep_until};
@@ -134,6 +135,8 @@ pub struct Agent {
     state_unusable: Option<String>,
     /// What the director keeps from this node.
     withheld: Option<Withheld>,
+    /// What the node's hubs say, compared.
+    mirrors: Mirrors,
     /// When the channel answered last.
     answered: Option<Timestamp>,
     /// When [`Event::PollDue`] is due.
@@ -184,6 +187,7 @@ impl Agent {
             over_budget: None,
             state_unusable: None,
             withheld: None,
+            mirrors: Mirrors::default(),
             answered: None,
             due: None,
             shown: None,
@@ -278,8 +282,9 @@ impl Agent {
         self.tell_followers(&progress);
     }
 
-    fn facts(&mut self, Facts { state_in_ram, state_unusable, outdated, withheld }: Facts) {
-        self.withheld = withheld;
+    fn facts(&mut self, facts: Facts) {
+        let Facts { state_in_ram, state_unusable, outdated, withheld, mirrors } = facts;
+        (self.withheld, self.mirrors) = (withheld, mirrors);
         self.status.state_in_ram = state_in_ram;
         self.state_unusable = state_unusable;
         if let Some(outdated) = outdated {

@@ -1,6 +1,7 @@
 //! What the agent is told by its effects: plain data.
 
 use bootstrap::engine::Outdated;
+use bootstrap::mirrors::Mirrors;
 use bootstrap::processes::Stranger;
 use flist::package::Unmet;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,8 @@ pub struct Facts {
     pub outdated: Option<Vec<Outdated>>,
     /// What the director keeps from this node.
     pub withheld: Option<Withheld>,
+    /// What the node's hubs say, compared.
+    pub mirrors: Mirrors,
 }
 
 /// A newer release than what this node is offered, and why the director keeps it from it.

@@ -49,6 +49,7 @@ struct World {
     in_ram: Option<StateInRam>,
     unusable: Option<&'static str>,
     withheld: Option<Withheld>,
+    mirrors: Mirrors,
 }
 
 impl Default for World {
@@ -67,6 +68,7 @@ impl Default for World {
             in_ram: None,
             unusable: None,
             withheld: None,
+            mirrors: Mirrors::default(),
         }
     }
 }
@@ -89,6 +91,7 @@ impl World {
             state_in_ram: self.in_ram.as_ref(),
             state_unusable: self.unusable,
             withheld: self.withheld.as_ref(),
+            mirrors: &self.mirrors,
         }
     }
 

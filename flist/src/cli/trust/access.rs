@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use flist::exit::Exit;
-use flist::hub::HubClient;
+use flist::hub::{Channel, HubClient, RunMode};
 use flist::trust::repository::{Outcome, RoleName, Signers, TrustDirectory, Waiting};
 use flist::trust::{Source, TrustClient, TrustError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cli::failure::Failure;
-use crate::cli::hub_access::TokenAccess;
+use crate::cli::hub_access::{TokenAccess, version};
 use crate::cli::passphrase::PassphraseAccess;
 
 #[derive(clap::Args)]
@@ -23,6 +23,27 @@ pub(in crate::cli) struct TrustAccess {
     keys: Vec<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) passphrase: PassphraseAccess,
+}
+
+/// Whose releases are meant.
+#[derive(clap::Args)]
+pub(in crate::cli) struct Followers {
+    /// Which nodes (dev, test, prod, qa)
+    #[arg(long, value_name = "MODE")]
+    pub(in crate::cli) run_mode: RunMode,
+    /// The channel that they follow: <repo>/<name>:<run mode>:latest.flist, or <repo>/<run mode>
+    #[arg(long)]
+    pub(in crate::cli) channel: Channel,
+}
+
+/// One release of a channel.
+#[derive(clap::Args)]
+pub(in crate::cli) struct NamedRelease {
+    #[command(flatten)]
+    pub(in crate::cli) followers: Followers,
+    /// The version of the release, three numbers: 1.0.0
+    #[arg(long, value_parser = version)]
+    pub(in crate::cli) version: semver::Version,
 }
 
 /// Where the metadata is sent after a change.

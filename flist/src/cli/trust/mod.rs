@@ -9,7 +9,9 @@ mod sign;
 
 use super::Outcome;
 use super::output::Output;
-pub(super) use access::{Destination, TrustAccess, new_node, outcome_json, outcome_text, send};
+pub(super) use access::{
+    Destination, Followers, NamedRelease, TrustAccess, new_node, outcome_json, outcome_text, send,
+};
 pub(super) use init::{Arguments as Initial, director as init_director};
 pub(super) use release::ConditionOptions;
 

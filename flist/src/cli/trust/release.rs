@@ -6,7 +6,7 @@ use flist::trust::repository::{Conditions, SignedFlist, SignedRelease};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::access::{Destination, TrustAccess, outcome_json, outcome_text};
+use super::access::{Destination, Followers, NamedRelease, TrustAccess, outcome_json, outcome_text};
 use crate::cli::failure::Failure;
 use crate::cli::hub_access::version;
 use crate::cli::output::Output;
@@ -50,15 +50,8 @@ pub(super) struct Arguments {
     access: TrustAccess,
     #[command(flatten)]
     destination: Destination,
-    /// Which nodes get it (dev, test, prod, qa)
-    #[arg(long, value_name = "MODE")]
-    run_mode: RunMode,
-    /// The channel that they follow: <repo>/<name>:<run mode>:latest.flist, or <repo>/<run mode>
-    #[arg(long)]
-    channel: Channel,
-    /// The version of the release, three numbers: 1.0.0
-    #[arg(long, value_parser = version)]
-    version: semver::Version,
+    #[command(flatten)]
+    named: NamedRelease,
     #[command(flatten)]
     conditions: ConditionOptions,
     /// The flists: <repo>/<name>.flist, or <package>=<repo>/<name>.flist; nodes boot from the last one
@@ -74,8 +67,8 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> crate::cli::Outcome 
     let Some(hub) = &arguments.destination.hub else {
         return Err(Failure::usage("which hub has the flists? Say it with --hub"));
     };
-    let (channel, run_mode) = (&arguments.channel, arguments.run_mode);
-    if let Some(other) = followed_by(channel).filter(|other| *other != run_mode) {
+    let Followers { run_mode, channel } = &arguments.named.followers;
+    if let Some(other) = followed_by(channel).filter(|other| other != run_mode) {
         output.note(&format!(
             "WARNING: {channel} is what nodes of run mode {other} follow; those of {run_mode} get this only where they are told to follow it"
         ));
@@ -89,9 +82,10 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> crate::cli::Outcome 
     for flist in &flists {
         output.note(&format!("{}: {} bytes, SHA-256 {}", flist.flist, flist.length, flist.sha256));
     }
-    let Arguments { access, destination, run_mode, channel, version, conditions, .. } = arguments;
-    let channel = channel.to_string();
-    let release = SignedRelease { run_mode, channel, version, flists, conditions: conditions.conditions() };
+    let Arguments { access, destination, named, conditions, .. } = arguments;
+    let NamedRelease { followers: Followers { run_mode, channel }, version } = named;
+    let (channel, conditions) = (channel.to_string(), conditions.conditions());
+    let release = SignedRelease { run_mode, channel, version, flists, conditions };
     let directory = access.open()?;
     let outcome = directory.release(&release, &mut access.signers(&directory)?, Timestamp::now())?;
     let sent = if outcome.waiting.is_empty() { destination.send(&directory)? } else { None };
@@ -141,12 +135,8 @@ pub(super) struct Withdrawal {
     access: TrustAccess,
     #[command(flatten)]
     destination: Destination,
-    /// The run mode (dev, test, prod, qa)
-    #[arg(long, value_name = "MODE")]
-    run_mode: RunMode,
-    /// The channel
-    #[arg(long)]
-    channel: Channel,
+    #[command(flatten)]
+    followers: Followers,
     /// The version
     #[arg(value_parser = version)]
     version: semver::Version,
@@ -157,7 +147,7 @@ const WITHDRAWAL_EXAMPLES: &str = "Examples:
   flist trust withdraw --hub http://127.0.0.1:8080 --run-mode dev --channel tf-zos/development 1.1.0";
 
 pub(super) fn withdraw(arguments: Withdrawal, output: &Output) -> crate::cli::Outcome {
-    let Withdrawal { access, destination, run_mode, channel, version } = arguments;
+    let Withdrawal { access, destination, followers: Followers { run_mode, channel }, version } = arguments;
     let directory = access.open()?;
     let mut signers = access.signers(&directory)?;
     let outcome =

@@ -74,6 +74,7 @@ impl Effects {
         let outdated = outdated.inspect_err(|error| tracing::debug!(error = report(error), "not shown"));
         let state_in_ram = self.place.notice().map(in_ram);
         let state_unusable = self.state_unusable.clone();
-        Facts { state_in_ram, state_unusable, outdated: outdated.ok(), withheld: self.withheld() }
+        let (withheld, mirrors) = (self.withheld(), self.offers.mirrors().clone());
+        Facts { state_in_ram, state_unusable, outdated: outdated.ok(), withheld, mirrors }
     }
 }

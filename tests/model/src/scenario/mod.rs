@@ -295,6 +295,7 @@ fn release(version: &str, files: &[FileSpec]) -> Result<Release, SetUpError> {
         id: ReleaseId::of([("zos", Sha256::of(version.as_bytes()))]),
         version: ReleaseVersion::Text(version.to_owned()),
         info: format!("{{\"version\":\"{version}\"}}"),
+        is_signed: false,
         flists: Arc::new(vec![flist]),
         origins: Arc::new(Origins::of([&tree])),
         tree: Arc::new(tree),

@@ -1,0 +1,155 @@
+//! What the hubs of a node say, compared: which lags behind, which tells another story, and since when.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flist::hub::HubClient;
+use flist::trust::{Source, Standing, TrustClient, TrustError};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+/// How long a hub may take to say what it has. It only has to carry one small file.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a hub may lag behind until that is worth a word: copies take a while.
+const LAG: u64 = 3600;
+
+/// How one hub stands to what this node has accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mirror {
+    /// `same`, `behind`, `ahead`, `fork`, or `unusable`.
+    pub standing: &'static str,
+    /// What that means, for people.
+    pub what: String,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+}
+
+/// All hubs but the one that was asked, by address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Mirrors {
+    seen: BTreeMap<String, Mirror>,
+}
+
+/// What came of looking at one hub.
+pub(crate) type Looked = (String, Result<Option<Standing>, String>);
+
+impl Mirrors {
+    /// Notes what was seen `now`, in seconds since 1970. What contradicts itself is said at once, and loudly.
+    pub(crate) fn note(&mut self, looked: Vec<Looked>, now: u64) {
+        let mut seen = BTreeMap::new();
+        for (hub, standing) in looked {
+            let Some((standing, what)) = words(standing) else { continue };
+            let before = self.seen.get(&hub).filter(|before| before.standing == standing);
+            if standing == "fork" && before.is_none_or(|before| before.what != what) {
+                tracing::error!(hub, "this hub tells another story, signed by the same keys: {what}");
+            }
+            let since = before.map_or(now, |before| before.since);
+            seen.insert(hub, Mirror { standing, what, since });
+        }
+        self.seen = seen;
+    }
+
+    /// What people should know of the hubs `now`; `None` where there is nothing to be said.
+    pub fn remarks(&self, now: u64) -> Option<String> {
+        let remark = |(hub, mirror): (&String, &Mirror)| {
+            let age = now.saturating_sub(mirror.since);
+            match mirror.standing {
+                "fork" => Some(format!("hub {hub} tells another story: {}", mirror.what)),
+                "behind" if age >= LAG => Some(format!("hub {hub} is {} for {} h", mirror.what, age / 3600)),
+                _ => None,
+            }
+        };
+        let remarks: Vec<String> = self.seen.iter().filter_map(remark).collect();
+        (!remarks.is_empty()).then(|| remarks.join("; "))
+    }
+}
+
+fn words(standing: Result<Option<Standing>, String>) -> Option<(&'static str, String)> {
+    let versions = |number: u64| format!("{number} version{}", if number == 1 { "" } else { "s" });
+    Some(match standing {
+        Ok(None) => return None,
+        Ok(Some(Standing::Same)) => ("same", "the same as what was accepted".to_owned()),
+        Ok(Some(Standing::Behind(number))) => ("behind", format!("{} behind", versions(number))),
+        Ok(Some(Standing::Ahead(number))) => ("ahead", format!("{} ahead", versions(number))),
+        Ok(Some(Standing::Fork { why, evidence })) => {
+            let kept: Vec<String> = evidence.iter().map(|path| path.display().to_string()).collect();
+            ("fork", format!("{why}; both are kept: {}", kept.join(", ")))
+        }
+        Err(error) => ("unusable", error),
+    })
+}
+
+/// Asks these hubs at once what they have.
+pub(crate) async fn look(hubs: &[&HubClient], root: &[u8], state: &Path, repository: &str) -> Vec<Looked> {
+    let mut asked = JoinSet::new();
+    for hub in hubs {
+        let (url, source) = (hub.url().to_owned(), Source::of_hub(hub, repository));
+        let (root, state): (Vec<u8>, PathBuf) = (root.to_vec(), state.to_owned());
+        asked.spawn(async move {
+            let compare = async {
+                let fetch = |source| TrustError::Fetch { url: url.clone(), source };
+                TrustClient::open(&root, &state, source.map_err(fetch)?)?.compare().await
+            };
+            let answer = tokio::time::timeout(PATIENCE, compare).await;
+            let answer = answer.map_err(|_| format!("nothing came for {PATIENCE:?}"));
+            let standing = answer.and_then(|answer| answer.map_err(|error| flist::report(&error)));
+            (url, standing)
+        });
+    }
+    let mut looked = asked.join_all().await;
+    looked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    looked
+}
+
+/// The hub that is ahead of what was accepted, the furthest if there are several.
+pub(crate) fn furthest(looked: &[Looked]) -> Option<&str> {
+    let ahead = looked.iter().filter_map(|(hub, standing)| match standing {
+        Ok(Some(Standing::Ahead(versions))) => Some((*versions, hub.as_str())),
+        _ => None,
+    });
+    ahead.max().map(|(_, hub)| hub)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(hub: &str, standing: Standing) -> Looked {
+        (hub.to_owned(), Ok(Some(standing)))
+    }
+
+    #[test]
+    fn how_long_a_hub_lags_is_remembered_and_said_after_a_while() {
+        let mut mirrors = Mirrors::default();
+        mirrors.note(vec![of("b", Standing::Behind(1)), of("c", Standing::Same)], 1000);
+        assert_eq!(mirrors.remarks(1000 + LAG - 1), None);
+        mirrors.note(vec![of("b", Standing::Behind(3)), of("c", Standing::Same)], 20_000);
+        assert_eq!(mirrors.remarks(1000 + 6 * LAG).unwrap(), "hub b is 3 versions behind for 6 h");
+        // It has caught up, and lags anew.
+        mirrors.note(vec![of("b", Standing::Same)], 30_000);
+        mirrors.note(vec![of("b", Standing::Behind(1))], 40_000);
+        assert_eq!(mirrors.remarks(40_000), None);
+    }
+
+    #[test]
+    fn another_story_is_said_at_once() {
+        let mut mirrors = Mirrors::default();
+        let fork = Standing::Fork { why: "two worlds".to_owned(), evidence: vec!["/e/1.json".into()] };
+        mirrors.note(vec![of("b", fork), ("c".to_owned(), Err("silent".to_owned()))], 5);
+        let said = mirrors.remarks(5).unwrap();
+        assert!(
+            said.contains("hub b tells another story: two worlds") && said.contains("/e/1.json"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn the_one_that_is_furthest_ahead_is_asked() {
+        let looked = [of("a", Standing::Ahead(1)), of("b", Standing::Ahead(4)), of("c", Standing::Behind(9))];
+        assert_eq!(furthest(&looked), Some("b"));
+        assert_eq!(furthest(&looked[2..]), None);
+    }
+}

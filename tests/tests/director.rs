@@ -1,0 +1,115 @@
+//! Nodes with a director install what it has chosen for them, at their first boot too.
+
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
+use molt_tests::{BaseFile, Node, Signing, Site, UPGRADE_LIMIT};
+use serde_json::Value;
+
+const CHANNEL: &str = "tf-zos/zos:development:latest.flist";
+
+struct Fleet {
+    site: Site,
+    signing: Signing,
+    director: Signing,
+}
+
+impl Fleet {
+    /// A hub with these releases, signed.
+    fn with(versions: &[&str]) -> Self {
+        let site = Site::new().unwrap();
+        let signing = Signing::new(&site.hub).unwrap();
+        let director = Signing::director(&site.hub).unwrap();
+        let fleet = Self { site, signing, director };
+        versions.iter().for_each(|version| fleet.publish(version));
+        fleet
+    }
+
+    fn publish(&self, version: &str) {
+        let payload = self.site.payload(version).unwrap();
+        self.signing.publish(&self.site.hub, version, payload.directory()).unwrap();
+    }
+
+    /// Has the director say something of a release.
+    fn direct(&self, verb: &str, version: &str, more: &[&str]) {
+        let root = self.signing.directory().join("root.json").display().to_string();
+        let url = self.site.hub.url();
+        let mut arguments = vec![verb, "--hub", &url, "--run-mode", "dev", "--version", version];
+        if matches!(verb, "assign" | "wave") {
+            arguments.extend(["--root", &root, "--channel", CHANNEL]);
+        }
+        arguments.extend(more);
+        self.director.run(&self.site.hub, &arguments).unwrap();
+    }
+
+    fn boot(&self, config: &str) -> Node {
+        let mut text = "poll_interval: 1\nhandover_timeout: 5\nhealth_window: 1\n".to_owned();
+        text.push_str(config);
+        let node = self.site.node().file(self.signing.root().unwrap()).file(self.director.root().unwrap());
+        node.file(BaseFile::text("/etc/molt/config.yaml", text)).boot().unwrap()
+    }
+}
+
+fn until(node: &Node, what: &str, reached: impl Fn(&Value) -> bool) {
+    node.wait_for(what, UPGRADE_LIMIT, || {
+        let status = node.status().map_err(|error| format!("{error:?}"))?;
+        if reached(&status) { Ok(()) } else { Err(status.to_string()) }
+    })
+    .unwrap();
+}
+
+/// What `why` says of the director's gate.
+fn gate(node: &Node) -> Value {
+    let gates: Value = serde_json::from_str(&node.run(&["identityd", "why", "--json"]).unwrap()).unwrap();
+    let gates = gates.as_array().or_else(|| gates["gates"].as_array()).unwrap();
+    gates.iter().find(|gate| gate["gate"] == "Director").unwrap().clone()
+}
+
+#[test]
+fn a_fresh_boot_outside_the_canary_group_does_not_get_the_canary_and_says_why() {
+    let fleet = Fleet::with(&["1.0.0", "2.0.0"]);
+    fleet.direct("wave", "1.0.0", &["--percent", "100", "--hours", "0"]);
+    fleet.direct("assign", "2.0.0", &["--group", "canary"]);
+    let node = fleet.boot("node_id: n1\n");
+    fleet.site.await_version(&node, "1.0.0").unwrap();
+    let waits = gate(&node);
+    assert_eq!((&waits["open"], &waits["inputs"]["withheld"]["node"]), (&false.into(), &"n1".into()));
+    assert!(waits["why"].as_str().unwrap().contains("chosen it for other nodes"), "{waits}");
+
+    // The whole fleet gets it in a wave that begins next year: now the clock says when.
+    fleet.direct("wave", "2.0.0", &["--percent", "100", "--hours", "1", "--start", "2999-01-01T00:00:00Z"]);
+    until(&node, "the turn is known", |_| gate(&node)["may_change"]["at"].is_object());
+    let waits = gate(&node);
+    assert!(waits["may_change"]["at"]["at"].as_str().unwrap().starts_with("2999-01-01T0"), "{waits}");
+    assert_eq!(node.status().unwrap()["installed"]["version"], "1.0.0");
+    // And this node by its name.
+    fleet.direct("assign", "2.0.0", &["--node", "n1"]);
+    fleet.site.await_version(&node, "2.0.0").unwrap();
+    assert_eq!(gate(&node)["open"], true);
+}
+
+#[test]
+fn a_release_that_is_called_off_is_not_installed_by_a_node_that_waits_with_it() {
+    let fleet = Fleet::with(&["1.0.0"]);
+    fleet.direct("wave", "1.0.0", &["--percent", "100", "--hours", "0"]);
+    let node = fleet.boot("group: canary\n");
+    fleet.site.await_version(&node, "1.0.0").unwrap();
+    node.run(&["identityd", "pause"]).unwrap();
+    fleet.publish("2.0.0");
+    fleet.direct("assign", "2.0.0", &["--group", "canary"]);
+    until(&node, "the node waits with the release", |status| {
+        status["gate"] == "Pause" && status["candidate"]["version"] == "2.0.0"
+    });
+    fleet.direct("abort", "2.0.0", &[]);
+    until(&node, "the node has heard of it", |status| status["candidate"].is_null());
+    node.run(&["identityd", "resume"]).unwrap();
+    let checks = |status: &Value| status["counters"]["checks"].as_u64().unwrap();
+    let before = checks(&node.status().unwrap());
+    until(&node, "the node has looked again", |status| {
+        status["stage"] == "Idle" && checks(status) >= before + 3
+    });
+    assert_eq!(node.status().unwrap()["installed"]["version"], "1.0.0");
+    assert!(gate(&node)["why"].as_str().unwrap().contains("called it off"), "{}", gate(&node));
+    // Called on again it is installed, although it was known before.
+    fleet.direct("assign", "2.0.0", &["--group", "canary"]);
+    fleet.site.await_version(&node, "2.0.0").unwrap();
+}
