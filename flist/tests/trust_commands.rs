@@ -261,6 +261,35 @@ fn a_director_is_run_from_the_command_line() {
     assert!(rig.refused(&strs(&order("assign", "1.0.0", &["--group", ""]))).contains("--group"));
 }
 
+/// The names of flists say nothing about the release that they are in.
+#[test]
+fn a_director_finds_a_release_by_what_it_chose_and_not_by_names_of_flists() {
+    let rig = Rig::start();
+    rig.says(&["trust", "init"]);
+    for (name, version) in [("net", "7.0.0"), ("zos", "1.5.0")] {
+        let words = ["publish", "--repo", "tf-zos", "--name", name, "--version", version, "--no-lint"];
+        rig.says(&[&words[..], &["--token-file", "token", "tree"]].concat());
+    }
+    let channel = "tf-zos/zos:production:latest.flist";
+    let named = ["--run-mode", "prod", "--version", "1.5.0", "--token-file", "token"];
+    let flists = ["net=tf-zos/net:v7.0.0.flist", "zos=tf-zos/zos:v1.5.0.flist"];
+    rig.says(&[&["trust", "release", "--channel", channel][..], &named, &flists].concat());
+    rig.says(&["director", "init", "--dir", "director"]);
+    let director = |verb: &str, more: &[&str]| {
+        rig.says(&[&["director", verb, "--dir", "director"][..], &named, more].concat())
+    };
+    director("assign", &["--channel", channel, "--group", "canary"]);
+    let aborted = director("abort", &[]);
+    assert_eq!(aborted.matches("called off").count(), 2, "{aborted}");
+    // Of another version, or on another channel, it has chosen nothing.
+    let of = |version: &str, channel: &str| {
+        let words = ["director", "pause", "--dir", "director", "--run-mode", "prod", "--version", version];
+        rig.refused(&[&words[..], &["--channel", channel, "--token-file", "token"]].concat())
+    };
+    assert!(of("7.0.0", channel).contains("has chosen no version 7.0.0"));
+    assert!(of("1.5.0", "tf-zos/zos:qa:latest.flist").contains("has chosen no version 1.5.0"));
+}
+
 #[test]
 fn secrets_are_in_no_output_no_file_and_no_process() {
     let rig = Rig::start();
