@@ -2,6 +2,7 @@
 //! and how a client finds out which one it speaks to.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -269,6 +270,40 @@ async fn nothing_is_deleted_that_takes_others_along() {
     let error = client.discard_changed(&[redis()]).await.unwrap_err();
     assert!(matches!(error, Error::Unsafe { .. }), "{error:?}");
     assert!(!peer.methods().iter().any(|method| method == "service.delete"));
+}
+
+/// zinit 0.3.9 with a process that does not lead a group yet.
+fn young(request: &Value) -> Vec<u8> {
+    static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+    static STOPPED: AtomicBool = AtomicBool::new(false);
+    match (request["method"].as_str().unwrap_or_default(), request["params"]["name"].as_str()) {
+        (method @ ("service.kill" | "service.stop"), Some("redis")) => {
+            // Each is heard at its third time.
+            if SIGNALS.fetch_add(1, Ordering::Relaxed) % 3 < 2 {
+                let why = "signal error for service '' (signal SIGKILL): ESRCH: No such process";
+                return refuse(request, -32603, why);
+            }
+            STOPPED.fetch_or(method == "service.stop", Ordering::Relaxed);
+            reply(request, json!({"ok": true}))
+        }
+        ("service.status", Some("redis")) => {
+            let state = if STOPPED.load(Ordering::Relaxed) { "stopping" } else { "running" };
+            reply(request, json!({"name": "redis", "pid": 7, "state": state}))
+        }
+        _ => service(request),
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_has_only_begun_is_signalled_all_the_same() {
+    let mut peer = Peer::new(young);
+    let client = peer.client(Dialect::Service);
+    client.kill(&redis(), SignalName::KILL).await.unwrap();
+    let kill = ["service.kill", "service.status"];
+    assert_eq!(peer.methods(), [&kill[..], &kill, &kill[..1]].concat());
+    client.stop(&redis()).await.unwrap();
+    let stop = ["service.stop", "service.status"];
+    assert_eq!(peer.methods(), [stop, stop, stop].concat());
 }
 
 /// zinit 0.3.9 with `web`, and a target that is reached when it runs.

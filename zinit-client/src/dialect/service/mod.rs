@@ -18,10 +18,12 @@ mod unit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::rpc::{Conversation, RpcError};
 use super::{MAX_ANSWER_BYTES, MAX_SERVICES, Order, Peer, Request, check_name};
@@ -40,6 +42,12 @@ pub(crate) use stopped::Stopped;
 
 /// Lines of log that are asked for of each service.
 const LOG_LINES: u32 = 1000;
+
+/// How long a process may be young that cannot be signalled yet: on a node at rest, less than a millisecond.
+const YOUNG: Duration = Duration::from_secs(2);
+
+/// Pause between two attempts to signal it.
+const POLL: Duration = Duration::from_millis(20);
 
 /// A conversation in which refusals become errors about one request.
 struct Talk<'r> {
@@ -99,7 +107,10 @@ pub(super) async fn order(peer: Peer<'_>, order: Order<'_>) -> Result<(), Error>
     let (method, params) = match order {
         Order::Forget(_) => return talk.forget(name, &BTreeSet::from([name.as_str()])).await,
         Order::Monitor(_) => return talk.monitor(peer.units, name).await,
-        Order::Kill(_, signal) => ("service.kill", json!({"name": name, "signal": signal.as_str()})),
+        Order::Kill(_, signal) => {
+            let params = json!({"name": name, "signal": signal.as_str()});
+            return talk.signal("service.kill", params, name).await;
+        }
         Order::Start(_) | Order::Stop(_) => ("service.start", json!({"name": name})),
     };
     talk.call::<IgnoredAny>(method, params).await.map(drop)
@@ -188,6 +199,24 @@ impl<'r> Talk<'r> {
         Ok(full.dependencies.into_iter().map(|dependency| dependency.name).collect())
     }
 
+    /// A call that signals the process group of a service. zinit 0.3 tells the number of a process before that leads
+    /// a group, and finds nobody to signal then; so the call is repeated while there is a process.
+    async fn signal(&mut self, method: &str, params: Value, name: &UnitName) -> Result<(), Error> {
+        let started = Instant::now();
+        loop {
+            match self.call::<IgnoredAny>(method, params.clone()).await {
+                Err(error)
+                    if is_down(&error)
+                        && started.elapsed() < YOUNG
+                        && self.status(name).await?.process().is_some() =>
+                {
+                    sleep(POLL).await;
+                }
+                answer => return answer.map(drop),
+            }
+        }
+    }
+
     async fn is_known(&mut self, name: &UnitName) -> Result<bool, Error> {
         match self.call::<Status>("service.status", json!({"name": name.as_str()})).await {
             Ok(_) => Ok(true),
@@ -247,6 +276,11 @@ fn unit_file(units: &Path, name: &UnitName) -> Result<Option<Value>, Error> {
 
 fn is_unknown(error: &Error) -> bool {
     matches!(error.refusal(), Some(Refusal::UnknownService { .. }))
+}
+
+/// Whether nobody was there to be signalled.
+fn is_down(error: &Error) -> bool {
+    matches!(error.refusal(), Some(Refusal::IsDown { .. }))
 }
 
 fn refusal(name: String, RpcError { code, message, data }: RpcError) -> Refusal {

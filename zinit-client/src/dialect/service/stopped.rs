@@ -13,8 +13,8 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::status::Status;
-use super::{MAX_SERVICES, Talk, is_unknown};
-use crate::error::{Error, Refusal};
+use super::{MAX_SERVICES, Talk, is_down, is_unknown};
+use crate::error::Error;
 use crate::status::Target;
 use crate::unit::UnitName;
 
@@ -97,11 +97,11 @@ impl Talk<'_> {
     /// Tells a service to end.
     pub(super) async fn stop(&mut self, name: &UnitName, stopped: &Stopped) -> Result<(), Error> {
         stopped.forget(name);
-        match self.call::<serde::de::IgnoredAny>("service.stop", json!({"name": name})).await {
-            // It has ended by itself, and zinit has not noticed yet.
-            Err(error) if matches!(error.refusal(), Some(Refusal::IsDown { .. })) => return Ok(()),
+        match self.signal("service.stop", json!({"name": name}), name).await {
+            // It has ended by itself meanwhile.
+            Err(error) if is_down(&error) && self.status(name).await?.process().is_none() => return Ok(()),
             answer => answer?,
-        };
+        }
         // Only then it is sure that zinit does not take the end for one that is followed by a start.
         match self.status(name).await {
             Ok(status) if status.is_stopping() => stopped.remember(name),
