@@ -121,9 +121,8 @@ fn with_the_blocks_in_a_real_0_db() {
     // The hub has the flists only, without a word about stores, as the public one has them.
     let release = |version: &str| {
         let payload = site.payload(version).unwrap();
-        let classic = ["--format", "classic"];
-        site.hub.publish_with(version, payload.directory(), None, &classic).unwrap();
         let path = site.hub.flist_path(version);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         let mut pack = Command::new(Binaries::ensure().unwrap().flist());
         pack.args(["pack", "--format", "classic", "-s", "zdb://127.0.0.1", "-m"]).arg(&path);
         pack.arg(payload.directory());
@@ -131,8 +130,6 @@ fn with_the_blocks_in_a_real_0_db() {
         let mut tree = format::read(&path, &Limits::default()).unwrap();
         tree.routes.clear();
         format::write_as(&tree, &path, Format::Classic).unwrap();
-        fs::remove_dir_all(site.hub.block_directory()).unwrap();
-        fs::create_dir(site.hub.block_directory()).unwrap();
         site.hub.offer(&format!("v{version}")).unwrap();
         payload
     };

@@ -221,9 +221,9 @@ fn the_doctor_detaches_a_stale_mount_and_has_identityd_monitored_again() {
         other => Err(other.to_string()),
     })
     .unwrap();
-    node.run(&["zinit", "stop", "identityd"]).unwrap();
+    node.stop_service("identityd").unwrap();
     node.wait_for("zinit forgets identityd", UPGRADE_LIMIT, || {
-        node.run(&["zinit", "forget", "identityd"]).map_err(|error| format!("{error:?}"))
+        node.forget_service("identityd").map_err(|error| format!("{error:?}"))
     })
     .unwrap();
     let codes = |findings: &Value| -> Vec<String> {

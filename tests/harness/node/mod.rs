@@ -117,9 +117,36 @@ impl Node {
     /// # Errors
     /// When it does not answer, or does not know the service.
     pub fn service(&self, name: &str) -> Result<ServiceStatus, Error> {
-        let name: UnitName =
-            name.parse().map_err(|error: zinit_client::NameError| Error::Unexpected(error.to_string()))?;
+        let name = unit_name(name)?;
         asked(format!("tell the status of {name}"), async { self.zinit().status(&name).await })
+    }
+
+    /// Has the supervisor stop a service. Every zinit has a program of its own for that, and looks for its socket
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// When it does not answer, or does not know the service.
+    pub fn stop_service(&self, name: &str) -> Result<(), Error> {
+        let name = unit_name(name)?;
+        asked(format!("stop {name}"), async { self.zinit().stop(&name).await })
+    }
+
+    /// Has the supervisor start a service that was stopped.
+    ///
+    /// # Errors
+    /// When it does not answer, or does not know the service.
+    pub fn start_service(&self, name: &str) -> Result<(), Error> {
+        let name = unit_name(name)?;
+        asked(format!("start {name}"), async { self.zinit().start(&name).await })
+    }
+
+    /// Has the supervisor forget a service that has ended.
+    ///
+    /// # Errors
+    /// When it does not answer, or refuses.
+    pub fn forget_service(&self, name: &str) -> Result<(), Error> {
+        let name = unit_name(name)?;
+        asked(format!("forget {name}"), async { self.zinit().forget(&name).await })
     }
 
     /// All services and their states.
@@ -247,6 +274,10 @@ impl Drop for Node {
             let _ = reader.join();
         }
     }
+}
+
+fn unit_name(name: &str) -> Result<UnitName, Error> {
+    name.parse().map_err(|error: zinit_client::NameError| Error::Unexpected(error.to_string()))
 }
 
 fn asked<T>(
