@@ -2,7 +2,7 @@
 //!
 //! Source: the interface of the 0-hub. Contents are read in `download`; what changes a hub is in `publishing`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::ACCEPT;
 use reqwest::redirect::{Attempt, Policy};
@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::access::Access;
 use super::answer::{AnswerHead, Ending, is_overridable, message_of};
+use super::channel::MAX_FLIST;
 use super::error::HubError;
 use super::model::{
     Light, ListingEntry, ModelError, Repository, parse_light, parse_listing, parse_repositories,
@@ -22,6 +23,13 @@ use super::token::Token;
 
 /// Longest JSON answer that is read, in bytes.
 const MAX_JSON: u64 = 8 * 1024 * 1024;
+
+/// Longest description of one flist. Nodes keep it with every generation, and in RAM.
+const MAX_LIGHT: u64 = 64 * 1024;
+
+/// Slowest average of an answer, in bytes per second, once it has taken longer than the stall timeout. A hub that
+/// sends a byte now and then never stalls, and never ends.
+const SLOWEST: u64 = 1024;
 
 /// How much of an error answer is read for its message, in bytes.
 const MAX_REFUSAL: u64 = 64 * 1024;
@@ -42,6 +50,8 @@ pub struct Timeouts {
     pub json: Duration,
     /// For a whole flist, in either direction.
     pub transfer: Duration,
+    /// For everything that is asked to find out what a channel offers, its flists included.
+    pub release: Duration,
 }
 
 impl Default for Timeouts {
@@ -51,6 +61,7 @@ impl Default for Timeouts {
             stall: Duration::from_secs(30),
             json: Duration::from_secs(120),
             transfer: Duration::from_secs(3600),
+            release: Duration::from_secs(3600),
         }
     }
 }
@@ -71,6 +82,8 @@ pub struct HubClient {
     pub(crate) http: reqwest::Client,
     pub(super) timeouts: Timeouts,
     pub(super) token: Option<Token>,
+    /// Most bytes that the flists of a release may have together.
+    pub(super) most: u64,
 }
 
 impl HubClient {
@@ -115,7 +128,14 @@ impl HubClient {
         };
         let http =
             http.map_err(|source| HubError::Client { url: base.to_string(), source: source.without_url() })?;
-        Ok(Self { base, http, timeouts, token: None })
+        Ok(Self { base, http, timeouts, token: None, most: MAX_FLIST })
+    }
+
+    /// Accepts releases whose flists have at most so many bytes together, instead of [`MAX_FLIST`].
+    #[must_use]
+    pub fn accepting(mut self, bytes: u64) -> Self {
+        self.most = bytes;
+        self
     }
 
     /// Whether a text is an address that a hub may have, without asking anybody.
@@ -159,7 +179,7 @@ impl HubClient {
                 None => head.not_a_hub(),
             });
         }
-        let (light, raw) = self.answer(&url, response, parse_light).await?;
+        let (light, raw) = self.answer_of(&url, response, MAX_LIGHT, parse_light).await?;
         Ok(LightAnswer { light, raw })
     }
 
@@ -230,12 +250,23 @@ impl HubClient {
         response: Response,
         parse: impl Fn(&[u8]) -> Result<T, ModelError>,
     ) -> Result<T, HubError> {
+        self.answer_of(url, response, MAX_JSON, parse).await
+    }
+
+    /// A JSON answer of at most `limit` bytes.
+    async fn answer_of<T>(
+        &self,
+        url: &Url,
+        response: Response,
+        limit: u64,
+        parse: impl Fn(&[u8]) -> Result<T, ModelError>,
+    ) -> Result<T, HubError> {
         if response.status() != StatusCode::OK {
             return Err(self.refusal(url, response).await);
         }
         let head = AnswerHead::of(url, &response);
-        match self.read(url, response, MAX_JSON).await? {
-            (_, Ending::Cut) => Err(HubError::TooLong { url: head.url, limit: MAX_JSON }),
+        match self.read(url, response, limit).await? {
+            (_, Ending::Cut) => Err(HubError::TooLong { url: head.url, limit }),
             // Mirrors on plain file servers do not know the content type, so the content decides first.
             (body, Ending::Whole) => parse(&body).map_err(|source| match head.is_json() {
                 true => HubError::BadAnswer { url: head.url, source },
@@ -278,6 +309,7 @@ impl HubClient {
         mut response: Response,
         limit: u64,
     ) -> Result<Ending, HubError> {
+        let (begun, before) = (Instant::now(), body.len());
         loop {
             let next = tokio::time::timeout(self.timeouts.stall, response.chunk()).await;
             let chunk = next.map_err(|_| self.stalled(url))?.map_err(|source| failed(url, source))?;
@@ -286,6 +318,10 @@ impl HubClient {
                 return Ok(Ending::Cut);
             }
             body.extend_from_slice(&chunk);
+            let (taken, came) = (begun.elapsed(), (body.len() - before) as u64);
+            if taken > self.timeouts.stall && came < taken.as_secs().max(1).saturating_mul(SLOWEST) {
+                return Err(HubError::TooSlow { url: url.to_string(), bytes_per_second: SLOWEST });
+            }
         }
     }
 

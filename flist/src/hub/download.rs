@@ -111,6 +111,11 @@ impl HubClient {
         }
         match self.read_into(&mut partial.bytes, url, response, max_bytes).await? {
             Ending::Cut => Err(too_long()),
+            // Only a whole answer has its length watched by the client.
+            Ending::Whole if partial.total.is_some_and(|total| total != partial.bytes.len() as u64) => {
+                *partial = Partial::default();
+                Ok(None)
+            }
             Ending::Whole => {
                 let Partial { bytes, validators, .. } = std::mem::take(partial);
                 Ok(Some(Download::Content { bytes, validators }))
@@ -136,7 +141,12 @@ impl Partial {
     fn goes_on_with(&self, response: &Response) -> bool {
         let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
         let parsed = range.and_then(content_range);
-        parsed.is_some_and(|(first, last, total)| {
+        // A server that does not know `If-Range` sends a part of what it has by now, and may say so.
+        let now = Validators::of(response.headers());
+        let same = |before: &Option<String>, now: &Option<String>| now.is_none() || before == now;
+        let same = same(&self.validators.etag, &now.etag)
+            && same(&self.validators.last_modified, &now.last_modified);
+        same && parsed.is_some_and(|(first, last, total)| {
             first == self.bytes.len() as u64 && Some(total) == self.total && last + 1 == total
         })
     }

@@ -43,6 +43,24 @@ pub enum HubError {
         /// How long nothing came.
         seconds: u64,
     },
+    /// It came too slowly.
+    #[error("{url} sends less than {bytes_per_second} bytes per second")]
+    TooSlow {
+        /// What was asked for.
+        url: String,
+        /// What is asked for at least.
+        bytes_per_second: u64,
+    },
+    /// Finding out what a channel offers takes too long.
+    #[error("hub {hub} has not sent all of {channel} within {seconds} s")]
+    TooLate {
+        /// The hub's address.
+        hub: String,
+        /// The channel.
+        channel: Channel,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The hub says that there is no such thing.
     #[error("{what} does not exist on hub {hub}")]
     NotFound {
@@ -162,7 +180,8 @@ impl HubError {
         match self {
             Self::Request { source, .. } => !(source.is_builder() || source.is_redirect()),
             Self::NoHub(HubFailures(failures)) => failures.iter().any(|failure| failure.error.is_retryable()),
-            Self::Stalled { .. } | Self::Unsteady { .. } | Self::Moving { .. } => true,
+            Self::Stalled { .. } | Self::TooSlow { .. } | Self::TooLate { .. } => true,
+            Self::Unsteady { .. } | Self::Moving { .. } => true,
             // 507: the hub is full, and stays so.
             Self::Status { status, .. } => *status == 429 || (*status >= 500 && *status != 507),
             _ => false,

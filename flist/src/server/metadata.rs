@@ -7,7 +7,9 @@
 //! The hub does not check signatures: it could not be believed anyway. It only keeps a publisher's mistake from
 //! taking back what nodes have seen: a numbered file never changes, and the timestamp's version does not fall.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -112,8 +114,15 @@ fn keep(hub: &Hub, directory: PathBuf, file: &str, bytes: &[u8], new: u64) -> Re
     };
     let written = || {
         use io::Write;
-        std::fs::create_dir_all(&directory)?;
-        let mut temporary = tempfile::Builder::new().prefix(temporary::UPLOAD).tempfile_in(&directory)?;
+        if !directory.is_dir() {
+            std::fs::create_dir_all(&directory)?;
+            sync_directory(&hub.metadata)?;
+        }
+        // Any web server may serve it.
+        let mut temporary = tempfile::Builder::new()
+            .prefix(temporary::UPLOAD)
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(&directory)?;
         temporary.write_all(bytes)?;
         temporary.as_file().sync_all()?;
         temporary.persist(&path).map_err(|error| error.error)?;

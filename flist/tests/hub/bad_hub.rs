@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flist::hub::{Download, HubClient, HubError, Timeouts, Validators};
+use flist::hub::{Download, HubClient, HubError, Packages, Timeouts, Validators, resolve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -19,6 +19,8 @@ enum Habit {
     NeverEnd,
     /// Sends this, then nothing more, and stays.
     FallSilent(String),
+    /// Sends this, then the rest, byte by byte.
+    Drip(String, String),
 }
 
 async fn bad_hub(habit: Habit) -> HubClient {
@@ -52,6 +54,14 @@ async fn misbehave(mut stream: TcpStream, habit: Habit) -> std::io::Result<()> {
             let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
             loop {
                 stream.write_all(chunk.as_bytes()).await?;
+            }
+        }
+        Habit::Drip(text, rest) => {
+            stream.set_nodelay(true)?;
+            stream.write_all(text.as_bytes()).await?;
+            for byte in rest.as_bytes() {
+                stream.write_all(&[*byte]).await?;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
         Habit::FallSilent(text) => {
@@ -125,6 +135,8 @@ async fn failures_of_the_server_are_retryable_and_keep_its_words() {
 #[tokio::test]
 async fn answers_without_end_are_cut() {
     let error = light_error(Habit::NeverEnd).await;
+    assert!(matches!(error, HubError::TooLong { limit: 65_536, .. }), "{error:?}");
+    let error = bad_hub(Habit::NeverEnd).await.list("a").await.unwrap_err();
     assert!(matches!(error, HubError::TooLong { limit, .. } if limit == 8 * MEBIBYTE), "{error:?}");
     let error = download_error(Habit::NeverEnd).await;
     assert!(matches!(error, HubError::TooLong { limit: MEBIBYTE, .. }), "{error:?}");
@@ -155,6 +167,64 @@ async fn silence_ends_the_request() {
     let half = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello";
     let error = download_error(Habit::FallSilent(half.into())).await;
     assert!(matches!(error, HubError::Stalled { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_byte_now_and_then_is_too_slow() {
+    let body = format!("{}{{}}", " ".repeat(400));
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    let error = light_error(Habit::Drip(head.clone(), body.clone())).await;
+    assert!(matches!(error, HubError::TooSlow { .. }) && error.is_retryable(), "{error:?}");
+    let error = download_error(Habit::Drip(head, body)).await;
+    assert!(matches!(error, HubError::TooSlow { .. }), "{error:?}");
+}
+
+/// A hub that has each thing that it is asked for, and takes its time each time.
+async fn slow_hub(pause: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer_slowly(stream, pause));
+        }
+    });
+    url
+}
+
+async fn answer_slowly(mut stream: TcpStream, pause: Duration) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(stream.read_u8().await?);
+    }
+    let request = String::from_utf8_lossy(&request).into_owned();
+    let link = |package: &str| {
+        format!(r#"{{"name": "{package}.flist", "type": "symlink", "target": "a/{package}-1.flist"}}"#)
+    };
+    let body = match request.split(' ').nth(1).unwrap_or_default() {
+        path if path.ends_with("/light") => r#"{"name": "x", "size": 1, "type": "regular"}"#.to_owned(),
+        path if path.contains("/tags/") => {
+            format!("[{}]", ["zos", "one", "two", "three", "four"].map(link).join(", "))
+        }
+        _ => "x".to_owned(),
+    };
+    tokio::time::sleep(pause).await;
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes()).await
+}
+
+#[tokio::test]
+async fn a_hub_that_is_slow_each_time_is_too_slow_for_a_release() {
+    let url = slow_hub(Duration::from_millis(200)).await;
+    let resolved = async |release| {
+        let timeouts = Timeouts { release, ..Timeouts::default() };
+        let client = HubClient::with_timeouts(&url, "molt-test", timeouts).unwrap();
+        resolve(&client, &"a/tags/1.0.0".parse().unwrap(), &Packages::default(), None).await
+    };
+    let error = resolved(Duration::from_secs(1)).await.unwrap_err();
+    assert!(matches!(error, HubError::TooLate { seconds: 1, .. }) && error.is_retryable(), "{error:?}");
+    assert!(error.to_string().contains("has not sent all of a/tags/1.0.0 within 1 s"), "{error}");
+    resolved(Duration::from_secs(600)).await.unwrap();
 }
 
 #[tokio::test]

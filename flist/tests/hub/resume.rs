@@ -87,6 +87,15 @@ async fn another_content_is_not_added_to_what_came_before() {
         let script = vec![whole(CONTENT, 5), part(5, 16, wrong), whole(OTHER, OTHER.len())];
         assert_eq!(downloaded(&scripted(script).await.0).await.unwrap(), OTHER, "{wrong}");
     }
+    // It goes on with what it has by now, says so, and nobody asked for that.
+    let newer = String::from_utf8(part(5, 16, "bytes 5-15/16")).unwrap();
+    let newer = newer.replace("\r\n\r\n", "\r\nLast-Modified: Sat, 28 Nov 2026 00:00:01 GMT\r\n\r\n");
+    let script = vec![whole(CONTENT, 5), newer.into_bytes(), whole(OTHER, OTHER.len())];
+    assert_eq!(downloaded(&scripted(script).await.0).await.unwrap(), OTHER);
+    // Its part ends early, and well.
+    let short = "HTTP/1.1 206 PARTIAL CONTENT\r\nTransfer-Encoding: chunked\r\nContent-Range: bytes 5-15/16\r\n\r\n4\r\n5678\r\n0\r\n\r\n";
+    let script = vec![whole(CONTENT, 5), short.into(), whole(OTHER, OTHER.len())];
+    assert_eq!(downloaded(&scripted(script).await.0).await.unwrap(), OTHER);
     let script = vec![whole(CONTENT, 5), status("416 RANGE NOT SATISFIABLE"), whole(OTHER, OTHER.len())];
     assert_eq!(downloaded(&scripted(script).await.0).await.unwrap(), OTHER);
 }

@@ -103,6 +103,28 @@ async fn a_taglink_leads_to_all_packages_of_a_tag() {
 }
 
 #[tokio::test]
+async fn what_has_not_changed_counts_too_when_a_release_has_too_many_bytes() {
+    let hub = TestHub::start().await;
+    let most = flist("1.0.0").len() as u64 * 3;
+    let client = hub.client.clone().accepting(most);
+    let found = async |known| resolve(&client, &channel(PRODUCTION), &Packages::default(), known).await;
+    publish(&hub, "1.0.0").await;
+    let Resolution::Release(_, seen) = found(None).await.unwrap() else { panic!("nothing was known") };
+    // Three that are known, and one more.
+    hub.client.upload(&name("builds/more-1.flist"), flist("more")).await.unwrap();
+    let mut entries: Vec<_> =
+        ["api", "zos", "zz"].map(|p| (format!("{p}.flist"), format!("builds/{p}-1.0.0.flist"))).into();
+    entries.push(("more.flist".to_owned(), "builds/more-1.flist".to_owned()));
+    let entries: Vec<_> = entries.iter().map(|(e, f)| (e.as_str(), f.as_str())).collect();
+    put_tag(&hub, "2.0.0", &entries).await;
+    point(&hub, "2.0.0").await;
+    for known in [Some(&seen), None] {
+        let error = found(known).await.unwrap_err();
+        assert!(matches!(error, HubError::TooLong { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_tag_that_is_no_release_says_so() {
     let hub = TestHub::start().await;
     let missing = found(&hub, PRODUCTION, None).await.unwrap_err();

@@ -26,3 +26,12 @@ async fn a_hub_that_starts_removes_what_a_crash_left() {
     assert_eq!(left("public/users/a"), "x.flist");
     assert_eq!(left("store/00"), ".block-Ab12Cd");
 }
+
+#[tokio::test]
+async fn metadata_can_be_read_by_whatever_serves_it() {
+    let hub = TestHub::start().await;
+    let bytes = br#"{"signed": {"version": 1}, "signatures": []}"#.to_vec();
+    hub.client.put_metadata("trust", "timestamp.json", bytes).await.unwrap();
+    let metadata = std::fs::metadata(hub.root().join("trust/timestamp.json")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777, 0o644);
+}

@@ -5,7 +5,6 @@ use md5::{Digest, Md5};
 use super::offer::Entry;
 use super::{Described, SeenFlist};
 use crate::hub::answer::{Download, Validators};
-use crate::hub::channel::MAX_FLIST;
 use crate::hub::client::HubClient;
 use crate::hub::error::HubError;
 use crate::hub::model::Light;
@@ -63,8 +62,9 @@ pub(super) async fn whole(
     client: &HubClient,
     location: &FlistName,
     sha256: &Sha256,
+    limit: u64,
 ) -> Result<Option<Vec<u8>>, HubError> {
-    match client.download(location, None::<&Validators>, MAX_FLIST).await? {
+    match client.download(location, None::<&Validators>, limit).await? {
         Download::Content { bytes, .. } => Ok(Some(bytes).filter(|bytes| Sha256::of(bytes) == *sha256)),
         Download::NotModified => Err(unasked(client)),
     }

@@ -87,8 +87,25 @@ pub enum Resolution {
 /// # Errors
 /// The channel does not exist ([`HubError::NotFound`]), leads nowhere ([`HubError::Dangling`],
 /// [`HubError::BadTarget`]), offers no usable release ([`HubError::BadOffer`]), has flists that are longer
-/// together than [`MAX_FLIST`](super::MAX_FLIST), never holds still ([`HubError::Moving`]), or the hub could not be used.
+/// together than [`MAX_FLIST`](super::MAX_FLIST), never holds still ([`HubError::Moving`]), does not come in time
+/// ([`HubError::TooLate`]), or the hub could not be used.
 pub async fn resolve(
+    client: &HubClient,
+    channel: &Channel,
+    packages: &Packages,
+    known: Option<&Seen>,
+) -> Result<Resolution, HubError> {
+    let limit = client.timeouts.release;
+    match tokio::time::timeout(limit, attempts(client, channel, packages, known)).await {
+        Ok(resolved) => resolved,
+        Err(_) => {
+            let (hub, channel) = (client.url().to_owned(), channel.clone());
+            Err(HubError::TooLate { hub, channel, seconds: limit.as_secs() })
+        }
+    }
+}
+
+async fn attempts(
     client: &HubClient,
     channel: &Channel,
     packages: &Packages,
@@ -133,7 +150,7 @@ async fn attempt(
     let mut looked = Vec::new();
     for entry in &offer.entries {
         let known = known.and_then(|known| known.flists.iter().find(|flist| entry.is(flist)));
-        match look(client, entry, known, room(&looked)).await? {
+        match look(client, entry, known, room(client, &looked, &[])).await? {
             Some(one) => looked.push(one),
             None => return Ok(None),
         }
@@ -147,11 +164,11 @@ async fn attempt(
     }
     // A release is everything, also what has not changed.
     let mut flists = Vec::new();
-    for one in looked {
-        let Looked { seen: SeenFlist { package, location, sha256, .. }, bytes } = one;
+    while !looked.is_empty() {
+        let Looked { seen: SeenFlist { package, location, sha256, .. }, bytes } = looked.remove(0);
         let bytes = match bytes {
             Some(bytes) => bytes,
-            None => match whole(client, &location, &sha256).await? {
+            None => match whole(client, &location, &sha256, room(client, &looked, &flists)).await? {
                 Some(bytes) => bytes,
                 None => return Ok(None),
             },
@@ -166,10 +183,11 @@ async fn attempt(
     Ok(Some(Resolution::Release(Box::new(release), seen)))
 }
 
-/// How many bytes the next flist may have.
-fn room(looked: &[Looked]) -> u64 {
-    let taken: usize = looked.iter().filter_map(|one| one.bytes.as_ref()).map(Vec::len).sum();
-    super::MAX_FLIST.saturating_sub(taken as u64)
+/// How many bytes the next flist may have, beside those that are here.
+fn room(client: &HubClient, looked: &[Looked], flists: &[ReleaseFlist]) -> u64 {
+    let bytes = looked.iter().filter_map(|one| one.bytes.as_ref()).map(Vec::len);
+    let taken: usize = bytes.chain(flists.iter().map(|flist| flist.bytes.len())).sum();
+    client.most.saturating_sub(taken as u64)
 }
 
 /// The text of flist.info: how the hub describes the flist that nodes boot from, which is the last one.
