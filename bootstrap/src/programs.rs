@@ -31,6 +31,13 @@ pub trait Programs: Send + Sync + fmt::Debug {
     /// # Errors
     /// Nobody could find out, or something cannot be ended.
     async fn end_leftovers(&self, mark: &str) -> io::Result<()>;
+
+    /// Waits until what programs have changed is on its medium: in the root, and in whatever else lies on a disk of this
+    /// machine that does not fail.
+    ///
+    /// # Errors
+    /// The system's; nobody knows what is on the medium then.
+    async fn sync(&self) -> io::Result<()>;
 }
 
 /// What is run.

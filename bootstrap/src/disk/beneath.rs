@@ -319,6 +319,12 @@ impl Disk for Beneath {
     }
 
     #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
+    fn remove_tree(&self, path: &FlistPath) -> io::Result<()> {
+        // It goes from descriptor to descriptor.
+        std::fs::remove_dir_all(self.place(path)?.through_descriptor())
+    }
+
+    #[instrument(level = "trace", skip_all, fields(at = %self.outer(path).display()))]
     fn sync_file(&self, path: &FlistPath) -> io::Result<()> {
         self.file(path, OFlag::O_RDONLY)?.sync_all()
     }

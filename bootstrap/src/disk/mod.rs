@@ -254,6 +254,13 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     /// See [`Disk`].
     fn remove_directory(&self, path: &FlistPath) -> io::Result<()>;
 
+    /// Removes a directory with everything in it. No symlink is followed, also not one that somebody who may write in
+    /// there puts in the place of a directory meanwhile. A part of it may be gone when this fails.
+    ///
+    /// # Errors
+    /// See [`Disk`].
+    fn remove_tree(&self, path: &FlistPath) -> io::Result<()>;
+
     /// Waits until the content of a file is on the medium.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::lock::EngineLock;
 use crate::plan::Purpose;
 use crate::root::{RootError, failed};
 use crate::source::{ContentSource, KeptSource};
-use crate::transaction::{STAGING, staging};
+use crate::transaction::{STAGING, staging, states};
 
 /// Generations before the current one that are kept where they take memory, and where they do not.
 const KEPT_IN_RAM: usize = 1;
@@ -227,7 +227,7 @@ impl Engine {
         let gone =
             |generation: &&Generation| !numbers.contains(&generation.number) || generation.number == oldest;
         collected.bytes = generations.iter().filter(gone).map(kept_bytes).sum();
-        let unneeded = self.unneeded(&generations, &numbers, oldest)?;
+        let unneeded = self.unneeded(&generations, &numbers, (oldest, current))?;
         collected.directories = unneeded.iter().map(|path| format!("/{path}")).collect();
         if !dry_run {
             // Files before records: what is recorded can be found again.
@@ -244,7 +244,7 @@ impl Engine {
         &self,
         generations: &[Generation],
         numbers: &BTreeSet<u64>,
-        oldest: u64,
+        (oldest, current): (u64, u64),
     ) -> Result<Vec<FlistPath>, EngineError> {
         let tops =
             generations.iter().flat_map(|generation| &generation.staging).filter_map(FlistPath::parent);
@@ -252,12 +252,15 @@ impl Engine {
         let floor = self.state.floor().map_err(EngineError::Generation)?;
         let mut unneeded = Vec::new();
         for top in tops.chain(STAGING.parse()).collect::<BTreeSet<_>>() {
-            for (name, number) in self.staged_in(&top)? {
-                if number > floor && !(numbers.contains(&number) && number > oldest) {
-                    let outside =
-                        |_| EngineError::Root(failed("name something in", &top)(Errno::EINVAL.into()));
-                    unneeded.push(top.join(&name).map_err(outside)?);
-                }
+            let staged = self.staged_in(&top)?.into_iter();
+            let staged = staged
+                .filter(|(_, number)| *number > floor && !(numbers.contains(number) && *number > oldest));
+            let left = self.names_in(&top)?.into_iter();
+            let left = left.filter_map(|name| Some((states::left_of(&name)?, name)));
+            let left = left.filter(|(of, _)| *of <= current).map(|(_, name)| name);
+            for name in staged.map(|(name, _)| name).chain(left) {
+                let outside = |_| EngineError::Root(failed("name something in", &top)(Errno::EINVAL.into()));
+                unneeded.push(top.join(&name).map_err(outside)?);
             }
         }
         Ok(unneeded)
@@ -286,15 +289,19 @@ impl Engine {
 
     /// The numbered directories in one of staging directories.
     fn staged_in(&self, top: &FlistPath) -> Result<Vec<(Vec<u8>, u64)>, EngineError> {
-        let names = match self.root.disk().list(top) {
-            Err(error) if is_absent(&error) => Vec::new(),
-            names => names.map_err(failed("list", top)).map_err(EngineError::Root)?,
-        };
         let numbered = |name: Vec<u8>| {
             let number = std::str::from_utf8(&name).ok()?.parse::<u64>().ok()?;
             Some((name, number))
         };
-        Ok(names.into_iter().filter_map(numbered).collect())
+        Ok(self.names_in(top)?.into_iter().filter_map(numbered).collect())
+    }
+
+    /// What is in one of the staging directories.
+    fn names_in(&self, top: &FlistPath) -> Result<Vec<Vec<u8>>, EngineError> {
+        match self.root.disk().list(top) {
+            Err(error) if is_absent(&error) => Ok(Vec::new()),
+            names => names.map_err(failed("list", top)).map_err(EngineError::Root),
+        }
     }
 }
 

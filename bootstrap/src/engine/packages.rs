@@ -208,9 +208,7 @@ impl Engine {
             plan.states.iter().flat_map(|state| state.paths.iter().map(move |path| (state, path)))
         {
             let inside = |change: &&FileChange| {
-                let directory =
-                    matches!(change, FileChange::MakeDirectory { .. } | FileChange::RemoveDirectory { .. });
-                (change.path() == path || change.path().is_beneath(path)) && !directory
+                (change.path() == path || change.path().is_beneath(path)) && !change.is_of_a_directory()
             };
             if let Some(change) = files.changes.iter().find(inside) {
                 let (path, package) = (change.path().clone(), state.package.to_string());

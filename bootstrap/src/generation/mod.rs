@@ -12,6 +12,8 @@
 //!
 //! .molt/<n>/                    0700, at the top of each mount: while generation n is installed, what is
 //!                               staged; afterwards the files that it replaced, to go back to n - 1
+//! .molt/left-<n>-<k>/           what services wrote to migrated state before that was put back, until an upgrade
+//!                               is committed
 //! ```
 //!
 //! A newer version may add fields, causes and files: what this one does not know it ignores.

@@ -65,6 +65,11 @@ impl FileChange {
         }
     }
 
+    /// Whether a directory is made or removed, which is done in place.
+    pub fn is_of_a_directory(&self) -> bool {
+        matches!(self, Self::MakeDirectory { .. } | Self::RemoveDirectory { .. })
+    }
+
     /// What has to be staged for it, and from which path of the release.
     pub fn staged(&self) -> Option<(&FlistPath, &Item)> {
         match self {

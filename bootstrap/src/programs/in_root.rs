@@ -1,5 +1,6 @@
 //! Programs for real: in a root, in a process group of their own, with their output and time limited.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use flist::mountinfo::{MountLine, mounts};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MsFlags, mount};
@@ -16,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{chdir, chroot};
+use rustix::fs::syncfs;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::{Call, Ended, How, KEPT_OUTPUT, Programs};
@@ -66,6 +69,35 @@ impl Programs for InRoot {
         let mark = mark.to_owned();
         tokio::task::spawn_blocking(move || end_marked(&mark)).await.map_err(io::Error::other)?
     }
+
+    async fn sync(&self) -> io::Result<()> {
+        let root = self.root.clone();
+        tokio::task::spawn_blocking(move || sync_beneath(&root)).await.map_err(io::Error::other)?
+    }
+}
+
+/// Syncs the file system of a root and all that are mounted beneath it and lie on a disk of this machine. That one of
+/// these fails is told only: a node with a broken disk can be upgraded, and nobody knows whether a program wrote there.
+fn sync_beneath(root: &Path) -> io::Result<()> {
+    let root = root.canonicalize()?;
+    let mut done = BTreeSet::new();
+    syncfs(&File::open(&root)?)?;
+    for mount in mounts()?.into_iter().filter(|mount| mount.at.starts_with(&root) && has_medium(mount)) {
+        if done.insert(mount.device)
+            && let Err(error) = File::open(&mount.at).and_then(|top| Ok(syncfs(&top)?))
+        {
+            tracing::warn!(path = %mount.at.display(), %error, "what programs wrote there may not last");
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file system has a medium in this machine. What is in RAM has none, and a server that does not answer must
+/// not hold up an upgrade.
+fn has_medium(mount: &MountLine) -> bool {
+    // These have a number that is no disk's.
+    let on_disks = ["bcachefs", "btrfs", "zfs"].contains(&mount.kind.as_str());
+    on_disks || mount.device.split(':').next().is_some_and(|major| major != "0")
 }
 
 fn run(root: &Path, call: &Call) -> io::Result<Ended> {
@@ -218,7 +250,11 @@ fn end_marked(mark: &str) -> io::Result<()> {
         for process in &found {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], left)?;
+            match poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], left) {
+                // A signal to this process; the next look finds what is still there.
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
         if Instant::now() >= deadline {
             return Err(Errno::ETIMEDOUT.into());

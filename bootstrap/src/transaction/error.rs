@@ -62,6 +62,9 @@ pub enum TransactionError {
         #[source]
         source: std::io::Error,
     },
+    /// Nobody knows whether what programs of packages did is on its medium.
+    #[error("what programs of packages did cannot be made to last")]
+    NotSynced(#[source] std::io::Error),
     /// A program of a package did not do what it was asked to.
     #[error("{what} failed: {ended}")]
     Program {

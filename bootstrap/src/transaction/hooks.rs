@@ -8,9 +8,9 @@ use flist::path::FlistPath;
 use super::journal::{Header, Journal, JournalPlace, Record, Swap};
 use super::run::Run;
 use super::{Context, TransactionError, files};
-use crate::plan::{FileChange, HookCall, Moment, Purpose};
+use crate::plan::{HookCall, Moment, Purpose};
 use crate::programs::{Call, Programs};
-use crate::root::{Root, RootError, failed};
+use crate::root::{Root, RootError};
 
 /// How often an inverse, or a hook of a first boot, is run that fails, before the node goes on without it.
 const ATTEMPTS: u32 = 3;
@@ -47,11 +47,11 @@ pub(super) fn locate(
 ) -> Result<FlistPath, RootError> {
     let path = root.canonical(program)?;
     let Some(swap) = swaps.iter().find(|swap| *swap.change.path() == path) else { return Ok(path) };
-    let file = |change: &FileChange| {
-        !matches!(change, FileChange::MakeDirectory { .. } | FileChange::RemoveDirectory { .. })
-    };
     match &swap.slot {
-        Some(slot) if file(&swap.change) && files::has_happened(root, swap)? != (side == Side::New) => {
+        Some(slot)
+            if !swap.change.is_of_a_directory()
+                && files::has_happened(root, swap)? != (side == Side::New) =>
+        {
             // What is in the slot may be a symlink, which means something at its own place only.
             let is_file = root.stat(slot)?.is_some_and(|stat| stat.kind == crate::disk::Kind::File);
             Ok(if is_file { slot.clone() } else { path })
@@ -182,7 +182,7 @@ async fn take_back(
     for _ in 0..ATTEMPTS {
         match run(programs, &call, &what).await {
             // On the medium before anybody notes that it is done.
-            Ok(()) => return sync(root).map(|()| None),
+            Ok(()) => return sync(programs).await.map(|()| None),
             Err(error) => last = Some(error),
         }
     }
@@ -197,10 +197,9 @@ async fn take_back(
     }
 }
 
-/// Waits until what programs have done to the root is on its medium.
-pub(super) fn sync(root: &Root) -> Result<(), TransactionError> {
-    let top = FlistPath::root();
-    root.disk().sync_filesystem(&top).map_err(failed("sync", &top)).map_err(TransactionError::Root)
+/// Waits until what programs have done is on its medium.
+pub(super) async fn sync(programs: &dyn Programs) -> Result<(), TransactionError> {
+    programs.sync().await.map_err(TransactionError::NotSynced)
 }
 
 /// What recovery knows of the hooks of a transaction.

@@ -95,6 +95,9 @@ pub enum Record {
     Migrated {
         /// The inode number of each, in the order of the states.
         copies: Vec<Option<u64>>,
+        /// What tells whether somebody has written to them since; earlier versions did not say.
+        #[serde(default)]
+        contents: Vec<String>,
     },
     /// Undoing could not end these services; they may run what the files no longer are.
     Unstopped {

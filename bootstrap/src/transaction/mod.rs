@@ -119,6 +119,6 @@ pub async fn execute(plan: &Plan, context: &Context<'_>) -> Result<(), Transacti
             return Err(run.undo(error).await);
         }
     }
-    run.finish();
+    run.finish().await;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use flist::path::FlistPath;
 use zinit_client::{Target, UnitName};
 
 use super::hooks::{Begun, sync};
@@ -9,12 +10,12 @@ use super::journal::{Header, JournalError, JournalPlace, Record, Swap};
 use super::services::{self, ServiceError};
 use super::staging::take_rights;
 use super::undo::clean_up;
-use super::{TransactionError, files, states};
+use super::{TransactionError, files, staging, states};
 use crate::boot_info;
 use crate::generation::{Cause, Generation, RootIdentity, StateDir};
 use crate::plan::{Moment, Purpose};
 use crate::programs::Programs;
-use crate::root::Root;
+use crate::root::{Root, RootError, failed};
 use crate::supervisor::Supervisor;
 
 /// What was found and done.
@@ -90,7 +91,7 @@ pub async fn recover(
             // They come after the services, and the journal is what tells of them.
             bring_up_all(zinit, header).await;
             hooks.run_rest().await;
-            sync(root)?;
+            sync(programs).await?;
         }
         finish(root, (header, swaps), current.as_ref(), &journal)?;
         if let Some(current) = current.filter(|current| current.cause != Cause::SelfUpdate) {
@@ -99,7 +100,8 @@ pub async fn recover(
         bring_up_all(zinit, header).await;
         return Ok(Recovery::Finished { generation });
     }
-    if nothing_is_staged(root, header)? {
+    let missing = not_mounted(root, header).map_err(TransactionError::Root)?;
+    if missing.is_empty() && nothing_is_staged(root, header)? {
         tracing::info!(generation, "what was not committed has not begun, or is undone already");
         journal.remove().map_err(TransactionError::Journal)?;
         return Ok(Recovery::Undone { purpose: header.purpose, generation });
@@ -107,7 +109,7 @@ pub async fn recover(
     tracing::warn!(generation, version = %header.version, "undoing what was not committed when the engine stopped");
     let unstopped = records.iter().filter_map(as_unstopped).flatten().collect::<BTreeSet<_>>();
     let copies = records.iter().find_map(as_copies).unwrap_or_default();
-    undo(&hooks, copies, &unstopped, zinit, &journal).await?;
+    undo(&hooks, copies, &unstopped, &missing, zinit, &journal).await?;
     Ok(Recovery::Undone { purpose: header.purpose, generation })
 }
 
@@ -121,6 +123,29 @@ fn nothing_is_staged(root: &Root, header: &Header) -> Result<bool, TransactionEr
         }
     }
     Ok(!header.staging.is_empty())
+}
+
+/// The mounts that the transaction worked in and that are not there now: what was done in them cannot be told.
+fn not_mounted(root: &Root, header: &Header) -> Result<Vec<FlistPath>, RootError> {
+    let mut missing = Vec::new();
+    for directory in &header.staging {
+        let Some(top) = staging::top_of(directory) else { continue };
+        if root.stat(directory)?.is_some() {
+            continue;
+        }
+        let disk = root.disk();
+        let real = disk.real_directory(&top).map_err(failed("find", &top))?;
+        let mounted = match real {
+            Some(real) if real == top => {
+                disk.mount_top(&top).map_err(failed("find the mount of", &top))? == top
+            }
+            _ => false,
+        };
+        if !mounted {
+            missing.push(top);
+        }
+    }
+    Ok(missing)
 }
 
 fn as_header(record: &Record) -> Option<&Header> {
@@ -144,9 +169,9 @@ fn as_commit(record: &Record) -> Option<u64> {
     }
 }
 
-fn as_copies(record: &Record) -> Option<&[Option<u64>]> {
+fn as_copies(record: &Record) -> Option<(&[Option<u64>], &[String])> {
     match record {
-        Record::Migrated { copies } => Some(copies),
+        Record::Migrated { copies, contents } => Some((copies, contents)),
         _ => None,
     }
 }
@@ -178,13 +203,20 @@ fn finish(
 
 async fn undo(
     hooks: &Begun<'_>,
-    copies: &[Option<u64>],
+    (copies, contents): (&[Option<u64>], &[String]),
     unstopped: &BTreeSet<&UnitName>,
+    missing: &[FlistPath],
     zinit: &dyn Supervisor,
     journal: &JournalPlace,
 ) -> Result<(), TransactionError> {
     let Begun { root, header, swaps, .. } = hooks;
-    let mut not_undone = Vec::new();
+    let in_words = |top: &FlistPath| {
+        let journal = journal.shown.display();
+        format!(
+            "nothing is mounted at /{top}, where a part of it was done; mount it, or remove {journal} if it is gone"
+        )
+    };
+    let mut not_undone: Vec<_> = missing.iter().map(in_words).collect();
     hooks.take_back(&[Moment::AfterStart], journal, &mut not_undone).await;
     let note = |not_undone: &mut Vec<String>, error: &(dyn std::error::Error + 'static)| {
         not_undone.push(flist::report(error));
@@ -212,6 +244,9 @@ async fn undo(
     }
     hooks.take_back(&[Moment::BeforeStart], journal, &mut not_undone).await;
     not_undone.extend(states::put_all_back(root, header.states.iter().zip(copies)));
+    if let Err(error) = states::keep_written(root, header, copies, contents) {
+        note(&mut not_undone, &error);
+    }
     for swap in swaps.iter().rev() {
         if let Err(error) = files::unswap(root, swap) {
             note(&mut not_undone, &error);

@@ -1,6 +1,6 @@
 //! Carrying out one step after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use flist::package::PackageName;
@@ -15,7 +15,7 @@ use crate::generation::{Cause, Generation, Kept, KeptState, Packages};
 use crate::health::{HealthLimits, HealthWatch};
 use crate::plan::{FileChange, Plan, Purpose, Step};
 use crate::rehearsal;
-use crate::root::{Found, RootError, Stamp, failed};
+use crate::root::{Found, Root, RootError, Stamp, failed};
 
 /// Longest health window that a unit can ask for.
 const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
@@ -29,6 +29,8 @@ pub(super) struct Run<'r> {
     pub(super) generation: Generation,
     pub(super) header: Header,
     pub(super) slots: Vec<Option<FlistPath>>,
+    /// The tops of the mounts that something changes in.
+    mounts: BTreeSet<FlistPath>,
     pub(super) swaps: Vec<Swap>,
     pub(super) begun: bool,
     pub(super) swapped: Vec<usize>,
@@ -46,6 +48,8 @@ pub(super) struct Run<'r> {
     pub(super) copied: Vec<BTreeMap<FlistPath, Stamp>>,
     /// Inode numbers of the copies that are exchanged.
     pub(super) copies: Vec<Option<u64>>,
+    /// What the copies held when they were migrated.
+    pub(super) contents: Vec<String>,
     pub(super) committed: bool,
     /// Nobody knows whether it is committed.
     pub(super) undecided: bool,
@@ -59,6 +63,7 @@ impl<'r> Run<'r> {
             staging::slots(root, &plan.files.changes, generation.number).map_err(TransactionError::Root)?;
         let states = states::slots(root, &plan.packages.states, generation.number);
         let states = states.map_err(TransactionError::Root)?;
+        let mounts = mounts(root, &plan.files.changes, &slots, &states).map_err(TransactionError::Root)?;
         let header = Header {
             generation: generation.number,
             purpose: plan.purpose,
@@ -100,6 +105,7 @@ impl<'r> Run<'r> {
             generation,
             header,
             slots,
+            mounts,
             swaps: Vec::new(),
             begun: false,
             swapped: Vec::new(),
@@ -111,6 +117,7 @@ impl<'r> Run<'r> {
             left: Vec::new(),
             copied: Vec::new(),
             copies: Vec::new(),
+            contents: Vec::new(),
             committed: false,
             undecided: false,
         })
@@ -139,7 +146,7 @@ impl<'r> Run<'r> {
                 self.discard_changed().await?;
                 self.record()
             }
-            Step::Commit => self.commit(),
+            Step::Commit => self.commit().await,
         }
     }
 
@@ -291,9 +298,12 @@ impl<'r> Run<'r> {
         boot_info::write(root, &generation.channel, &generation.info).map_err(TransactionError::BootInfo)
     }
 
-    fn commit(&mut self) -> Result<(), TransactionError> {
-        // The swaps must be on disk before anything says that they are.
+    async fn commit(&mut self) -> Result<(), TransactionError> {
+        // The swaps, and what hooks did, must be on disk before anything says that they are.
         self.sync_mounts()?;
+        if !self.hooks.is_empty() {
+            hooks::sync(self.context.programs).await?;
+        }
         let number = self.header.generation;
         if let Err(error) = self.context.state.commit(number) {
             // The pointer may have moved although syncing it failed.
@@ -322,14 +332,14 @@ impl<'r> Run<'r> {
     }
 
     pub(super) fn sync_mounts(&self) -> Result<(), TransactionError> {
-        for directory in &self.header.staging {
-            let synced = self.context.root.disk().sync_filesystem(directory);
-            synced.map_err(failed("sync", directory)).map_err(TransactionError::Root)?;
+        for top in &self.mounts {
+            let synced = self.context.root.disk().sync_filesystem(top);
+            synced.map_err(failed("sync", top)).map_err(TransactionError::Root)?;
         }
         Ok(())
     }
 
-    pub(super) fn finish(self) {
+    pub(super) async fn finish(self) {
         if self.plan.purpose == Purpose::SelfUpdate {
             return;
         }
@@ -337,14 +347,32 @@ impl<'r> Run<'r> {
         let Header { staging, states, .. } = &self.header;
         let settled = staging::settle(&self.context.root, (staging, states), &self.generation);
         let settled = settled.map_err(TransactionError::Root);
-        // Once the journal is gone nobody runs hooks again.
-        let synced = || if self.hooks.is_empty() { Ok(()) } else { hooks::sync(&self.context.root) };
-        let settled = settled.and_then(|()| synced());
+        // Once the journal is gone nobody runs the hooks again that come after the commit.
+        let settled = match settled {
+            Ok(()) if !self.hooks.is_empty() => hooks::sync(self.context.programs).await,
+            settled => settled,
+        };
         let ended = settled.and_then(|()| self.journal.end().map_err(TransactionError::Journal));
         if let Err(error) = ended {
             tracing::warn!(error = %flist::report(&error), "what was staged is still there; the next start removes it");
         }
     }
+}
+
+/// The tops of the mounts that something changes in: directories are made and removed in place, maybe where nothing is
+/// staged.
+fn mounts(
+    root: &Root,
+    changes: &[FileChange],
+    slots: &[Option<FlistPath>],
+    states: &[StateSlot],
+) -> Result<BTreeSet<FlistPath>, RootError> {
+    let staged = staging::directories_of(slots, states);
+    let mut tops: BTreeSet<_> = staged.iter().filter_map(staging::top_of).collect();
+    for change in changes.iter().filter(|change| change.is_of_a_directory()) {
+        tops.insert(staging::top(root, change.path())?);
+    }
+    Ok(tops)
 }
 
 /// What is migrated, and where it lies afterwards as it was.

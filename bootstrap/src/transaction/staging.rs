@@ -39,9 +39,9 @@ pub(super) fn slots(
     changes: &[FileChange],
     generation: u64,
 ) -> Result<Vec<Option<FlistPath>>, RootError> {
-    let slot = |(number, change): (usize, &FileChange)| match change {
-        FileChange::MakeDirectory { .. } | FileChange::RemoveDirectory { .. } => Ok(None),
-        _ => {
+    let slot = |(number, change): (usize, &FileChange)| match change.is_of_a_directory() {
+        true => Ok(None),
+        false => {
             let directory = staging_directory(root, change.path(), generation)?;
             join(&directory, number.to_string().as_bytes()).map(Some)
         }
@@ -54,6 +54,11 @@ pub(super) fn directories_of(slots: &[Option<FlistPath>], states: &[StateSlot]) 
     let slots = slots.iter().flatten().chain(states.iter().map(|state| &state.slot));
     let directories: BTreeSet<_> = slots.filter_map(FlistPath::parent).collect();
     directories.into_iter().collect()
+}
+
+/// The top of the mount that a staging directory lies in.
+pub(super) fn top_of(directory: &FlistPath) -> Option<FlistPath> {
+    directory.parent()?.parent()
 }
 
 /// The top of the mount that a path is in, or will be.

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
+use flist::block::BlockKey;
 use flist::path::FlistPath;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::hooks::{self, Side};
-use super::journal::Record;
+use super::journal::{Header, Record};
 use super::run::Run;
 use super::{Context, TransactionError, staging};
-use crate::disk::{Disk, Kind, Rename, Special, is_absent};
+use crate::disk::{Disk, Kind, Rename, Special};
 use crate::plan::StateChange;
 use crate::programs::Call;
 use crate::root::{Root, RootError, Stamp, failed};
@@ -80,6 +82,16 @@ fn stamps(disk: &dyn Disk, top: &FlistPath) -> Result<(BTreeMap<FlistPath, Stamp
         }
     }
     Ok((found, bytes))
+}
+
+/// Tells what was found from what is there after any change, also when the machine has been restarted meanwhile.
+fn digest(found: &BTreeMap<FlistPath, Stamp>) -> String {
+    let mut words = Vec::new();
+    for (path, Stamp { inode: (_, inode), changed, size }) in found {
+        words.extend_from_slice(path.as_bytes());
+        words.extend_from_slice(format!("\0{inode} {changed:?} {size}\n").as_bytes());
+    }
+    BlockKey::of(&words).to_string()
 }
 
 /// Bytes in a directory.
@@ -173,22 +185,7 @@ fn copy_meta(disk: &dyn Disk, from: &FlistPath, to: &FlistPath) -> Result<(), Ro
 /// # Errors
 /// [`RootError`].
 pub(super) fn remove_tree(disk: &dyn Disk, top: &FlistPath) -> Result<(), RootError> {
-    let (mut todo, mut directories) = (vec![top.clone()], Vec::new());
-    while let Some(directory) = todo.pop() {
-        for name in disk.list(&directory).map_err(failed("list", &directory))? {
-            let path = staging::join(&directory, &name)?;
-            match disk.remove(&path) {
-                Err(error) if is_directory(&error) => todo.push(path),
-                Err(error) if !is_absent(&error) => return Err(failed("remove", &path)(error)),
-                _ => {}
-            }
-        }
-        directories.push(directory);
-    }
-    directories
-        .iter()
-        .rev()
-        .try_for_each(|directory| disk.remove_directory(directory).map_err(failed("remove", directory)))
+    disk.remove_tree(top).map_err(failed("remove", top))
 }
 
 /// Whether what was to be removed as a file is a directory (unlink(2)).
@@ -240,11 +237,16 @@ pub(super) fn put_back(root: &Root, state: &StateSlot, copy: u64) -> Result<(), 
 }
 
 impl Run<'_> {
-    /// The slots of one state.
-    fn slots_of(&self, number: usize) -> &[StateSlot] {
+    /// The numbers of the slots of one state.
+    fn numbers_of(&self, number: usize) -> Range<usize> {
         let states = &self.plan.packages.states;
         let before: usize = states[..number].iter().map(|state| state.paths.len()).sum();
-        &self.header.states[before..before + states[number].paths.len()]
+        before..before + states[number].paths.len()
+    }
+
+    /// The slots of one state.
+    fn slots_of(&self, number: usize) -> &[StateSlot] {
+        &self.header.states[self.numbers_of(number)]
     }
 
     /// Takes space for the copies.
@@ -266,6 +268,7 @@ impl Run<'_> {
 
     /// Copies all state that is migrated; the services that use it have been stopped.
     pub(super) async fn copy_states(&mut self) -> Result<(), TransactionError> {
+        self.contents = vec![String::new(); self.header.states.len()];
         for number in 0..self.plan.packages.states.len() {
             let (root, slots) = (self.context.root.clone(), self.slots_of(number).to_vec());
             let work = tokio::task::spawn_blocking(move || copy_all(root.disk(), &slots));
@@ -308,11 +311,16 @@ impl Run<'_> {
         self.check_size(number)
     }
 
-    /// A copy may grow, but not beyond what was planned for it.
-    fn check_size(&self, number: usize) -> Result<(), TransactionError> {
+    /// A copy may grow, but not beyond what was planned for it. What it holds is remembered.
+    fn check_size(&mut self, number: usize) -> Result<(), TransactionError> {
         let state = &self.plan.packages.states[number];
-        let sizes = self.slots_of(number).iter().map(|at| size(&self.context.root, &at.slot));
-        let bytes: u64 = sizes.sum::<Result<u64, _>>().map_err(TransactionError::Root)?;
+        let mut bytes = 0;
+        for slot in self.numbers_of(number) {
+            let found = stamps(self.context.root.disk(), &self.header.states[slot].slot);
+            let (found, size) = found.map_err(TransactionError::Root)?;
+            self.contents[slot] = digest(&found);
+            bytes += size;
+        }
         match bytes <= state.limit {
             true => Ok(()),
             false => Err(TransactionError::StateTooLarge {
@@ -334,7 +342,7 @@ impl Run<'_> {
             }
             copies.push(root.inode(slot).map_err(TransactionError::Root)?);
         }
-        let record = Record::Migrated { copies: copies.clone() };
+        let record = Record::Migrated { copies: copies.clone(), contents: self.contents.clone() };
         self.journal.append(&record).map_err(TransactionError::Journal)?;
         self.copies = copies;
         for state in &self.header.states {
@@ -345,10 +353,68 @@ impl Run<'_> {
     }
 
     /// Puts the state back that was exchanged.
-    pub(super) fn put_states_back(&self, not_undone: &mut Vec<String>) {
-        let states = self.header.states.iter().zip(&self.copies);
-        not_undone.extend(put_all_back(&self.context.root, states));
+    pub(super) fn put_states_back(&mut self, not_undone: &mut Vec<String>) {
+        let (root, copies) = (&self.context.root, self.copies.as_slice());
+        not_undone.extend(put_all_back(root, self.header.states.iter().zip(copies)));
+        match keep_written(root, &self.header, copies, &self.contents) {
+            Ok(left) => self.left.extend(left),
+            Err(error) => not_undone.push(flist::report(&error)),
+        }
     }
+}
+
+/// What the name of a directory begins with that somebody has written to: `left-<generation>-<number>`.
+const LEFT: &[u8] = b"left-";
+
+/// The generation that a directory beside the staging directories is left of; `None` for any other.
+pub(crate) fn left_of(name: &[u8]) -> Option<u64> {
+    let rest = std::str::from_utf8(name.strip_prefix(LEFT)?).ok()?;
+    rest.split('-').next()?.parse().ok()
+}
+
+/// Puts aside what services have written to migrated state that was put back: nobody but them can read it, but it
+/// may be all that there is of it. Says in words where it is. In RAM nobody can afford that.
+///
+/// # Errors
+/// [`RootError`]; it is where it was then.
+pub(super) fn keep_written(
+    root: &Root,
+    header: &Header,
+    copies: &[Option<u64>],
+    contents: &[String],
+) -> Result<Vec<String>, RootError> {
+    let (disk, mut told) = (root.disk(), Vec::new());
+    for (number, (StateSlot { path, slot }, (copy, content))) in
+        header.states.iter().zip(copies.iter().zip(contents)).enumerate()
+    {
+        let aside = super::files::aside(slot).map_err(failed("put aside", path))?;
+        let mut copy_at = None;
+        for at in [slot, &aside] {
+            if copy.is_some() && root.inode(at)? == *copy {
+                copy_at = Some(at);
+            }
+        }
+        let Some(at) = copy_at else { continue };
+        // What cannot be looked at may have been written to.
+        if stamps(disk, at).is_ok_and(|(found, _)| at == slot && digest(&found) == *content) {
+            continue;
+        }
+        let what = format!("what was written to /{path} since it was migrated");
+        if header.root.volatile {
+            told.push(format!("{what} is gone with it"));
+            continue;
+        }
+        let top = slot.parent().unwrap_or_default().parent().unwrap_or_default();
+        let name = [LEFT, format!("{}-{number}", header.generation).as_bytes()].concat();
+        let left = staging::join(&top, &name)?;
+        if root.stat(&left)?.is_some() {
+            remove_tree(disk, &left)?;
+        }
+        disk.rename(at, &left, Rename::NoReplace).map_err(failed("put aside", path))?;
+        told.push(format!("{what} lies in /{left} until an upgrade succeeds"));
+    }
+    told.iter().for_each(|told| tracing::error!("{told}"));
+    Ok(told)
 }
 
 /// Puts all state back that was exchanged; gives what could not be.

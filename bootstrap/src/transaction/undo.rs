@@ -74,7 +74,7 @@ fn problem<E: std::error::Error + 'static>(result: Result<(), E>) -> Option<Stri
 /// Ends what was undone: everything must be on disk before the journal goes, or a power cut could bring a
 /// part of the swap back without anybody knowing. Then what was staged is removed.
 pub(super) fn clean_up(root: &Root, header: &Header, journal: &JournalPlace) -> Result<(), String> {
-    for top in header.staging.iter().filter_map(|directory| directory.parent()?.parent()) {
+    for top in header.staging.iter().filter_map(staging::top_of) {
         let synced = root.disk().sync_filesystem(&top).map_err(failed("sync", &top));
         synced.map_err(|error| flist::report(&error))?;
     }

@@ -4,6 +4,7 @@
 
 mod engine;
 mod filesystems;
+mod lasting;
 mod packages;
 mod place;
 mod state_disk;

@@ -13,11 +13,11 @@ use nix::mount::{MsFlags, mount, umount};
 
 use crate::place::{Place, put};
 
-const DESCRIPTION: &str = "usr/lib/molt/packages/app.yaml";
+pub(crate) const DESCRIPTION: &str = "usr/lib/molt/packages/app.yaml";
 
 impl Place {
     /// A root in which shell scripts run.
-    fn with_shell() -> Self {
+    pub(crate) fn with_shell() -> Self {
         let place = Self::new();
         let said = Command::new("ldd").arg("/bin/sh").output().unwrap();
         let said = String::from_utf8(said.stdout).unwrap();
@@ -217,14 +217,14 @@ async fn what_a_killed_engine_left_running_is_ended() {
 }
 
 /// Its state has one file; each layout writes its number into it. The real state must not be what it works on.
-const MIGRATE: &str = "#!/bin/sh
+pub(crate) const MIGRATE: &str = "#!/bin/sh
 read old < /srv/app/data || exit 1
 echo \"$1 from $old, migration $MOLT_MIGRATION\" >> /log
 echo \"$1\" > /srv/app/data
 echo \"of $1\" > /srv/app/deep/new
 ";
 
-fn layout(schema: u32, undo: &str) -> String {
+pub(crate) fn layout(schema: u32, undo: &str) -> String {
     let steps = (2..=schema).map(|to| {
         let undo = undo.replace('N', &(to - 1).to_string());
         format!("    - {{to: {to}, run: [/bin/migrate, '{to}']{undo}}}\n")
@@ -234,11 +234,11 @@ fn layout(schema: u32, undo: &str) -> String {
     format!("state:\n  schema: {schema}\n  limit_mib: 1\n  paths: [/srv/app]\n{steps}")
 }
 
-const UNDO: &str = ", undo: [/bin/migrate, 'N']";
+pub(crate) const UNDO: &str = ", undo: [/bin/migrate, 'N']";
 
 impl Place {
     /// A node with state of the first layout, and a release of this schema for it.
-    async fn with_state(&self, schema: u32, undo: &str) -> ReleaseTree {
+    pub(crate) async fn with_state(&self, schema: u32, undo: &str) -> ReleaseTree {
         let files = |version, schema| {
             let description = layout(schema, undo);
             self.release(

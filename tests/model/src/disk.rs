@@ -156,6 +156,10 @@ impl Disk for ModelDisk {
         self.change(Operation::Change, |files| files.remove_directory(path))
     }
 
+    fn remove_tree(&self, path: &FlistPath) -> io::Result<()> {
+        self.change(Operation::Change, |files| files.remove_tree(path))
+    }
+
     fn sync_file(&self, path: &FlistPath) -> io::Result<()> {
         self.change(Operation::Sync, |files| files.sync_file(path))
     }

@@ -284,6 +284,17 @@ impl Files {
         Ok(())
     }
 
+    pub(crate) fn remove_tree(&mut self, path: &FlistPath) -> Answer<()> {
+        let place = self.place(path)?;
+        let number = self.at(&place)?.ok_or(Errno::ENOENT)?;
+        if !matches!(self.inodes[&number].node, Node::Directory(_)) {
+            return Err(Errno::ENOTDIR);
+        }
+        self.names_mut(place.directory)?.remove(&place.name);
+        self.collect();
+        Ok(())
+    }
+
     pub(crate) fn sync_file(&mut self, path: &FlistPath) -> Answer<()> {
         let number = self.inode(path)?;
         match self.inodes.get_mut(&number) {
