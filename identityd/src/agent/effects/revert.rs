@@ -22,7 +22,8 @@ impl Effects {
     ///
     /// # Errors
     /// A [`Problem`] that names what is kept.
-    pub fn target(&self, number: Option<u64>) -> Result<Target, Problem> {
+    pub fn target(&mut self, number: Option<u64>) -> Result<Target, Problem> {
+        self.follow_state()?;
         let (generation, release) = self.engine.revert_target(number).map_err(|error| problem(&error))?;
         let release = Candidate {
             channel: release.channel.to_string(),

@@ -44,7 +44,14 @@ impl Effects {
         let settled = settled.map(drop).map_err(|error| local("the state cannot be used", &error));
         self.state_unusable = settled.as_ref().err().map(|problem| problem.message.clone());
         settled?;
-        // Whoever has moved it: doctor, an order, another engine.
+        self.follow_state()
+    }
+
+    /// Goes on where the state is now, whoever has moved it: doctor, an order, another engine.
+    ///
+    /// # Errors
+    /// A [`Problem`] when it cannot be opened.
+    pub(super) fn follow_state(&mut self) -> Result<(), Problem> {
         if self.engine.state().path() != self.place.directory() {
             let rolls_back = rolls_back(&self.place);
             self.engine = revert::open(&self.settings, rolls_back)?;
@@ -59,7 +66,7 @@ impl Effects {
     pub(super) fn look_after_state(&mut self) -> Result<(), Problem> {
         match lock::take(&self.settings.run_dir, "identityd", Duration::ZERO) {
             Ok(lock) => self.settle_state(&lock, 0),
-            Err(_) => Ok(()),
+            Err(_) => self.follow_state(),
         }
     }
 
