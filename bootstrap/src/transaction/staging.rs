@@ -3,29 +3,26 @@
 //! It lies in `.molt/<generation>/<number of the change>` at the top of the mount that its destination is
 //! in, because only there it can be exchanged with what is at the destination.
 
+mod stager;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use flist::block::BLOCK_SIZE;
 use flist::path::FlistPath;
-use flist::tree::{Content, Kind, Tree};
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 
-use super::journal::Swap;
+pub(super) use stager::Stager;
+pub(crate) use stager::reusable_block;
+
 use super::states::{self, StateSlot};
-use super::{TransactionError, ahead};
-use crate::disk::{self, OpenFile, Special, is_absent};
+use crate::disk::{self, is_absent};
 use crate::generation::{Generation, Kept};
 use crate::item::{Item, What};
 use crate::plan::FileChange;
 use crate::root::{Found, Root, RootError, Stamp, failed};
-use crate::source::{ContentSource, SourceError};
 
 /// Blocks that are fetched at the same time: more than cores, because the store may be far away.
 pub(crate) const FETCHED_AT_ONCE: usize = 8;
-
-/// Most blocks in memory: being fetched, or waiting to be written.
-const MOST_BLOCKS: usize = 16;
 
 /// The directory at the top of each mount.
 pub(crate) const STAGING: &str = ".molt";
@@ -187,149 +184,6 @@ pub(super) fn take_rights(root: &Root, slot: &FlistPath) -> Result<(), RootError
     root.disk().set_mode(slot, stat.mode & !0o6000).map_err(&failed)
 }
 
-/// What is staged, and where it comes from.
-pub(super) struct Stager<'s> {
-    pub(super) root: &'s Root,
-    pub(super) tree: &'s Tree,
-    pub(super) source: &'s dyn ContentSource,
-    /// Blocks that are fetched at the same time; 0 fetches each when it is needed.
-    pub(super) fetched_at_once: usize,
-}
-
-/// One block of a file to stage.
-struct Wanted<'w> {
-    /// Where the file goes.
-    destination: &'w FlistPath,
-    /// Where it is in the release.
-    from: &'w FlistPath,
-    content: &'w Content,
-    index: usize,
-}
-
-/// Gives out the next block, in the order of the changes.
-type NextBlock<'n> = dyn FnMut() -> Option<Result<Vec<u8>, SourceError>> + 'n;
-
-impl Stager<'_> {
-    /// Takes space for the new content of one change, before a byte of it is fetched.
-    ///
-    /// # Errors
-    /// [`TransactionError`].
-    pub(super) fn reserve(
-        &self,
-        change: &FileChange,
-        slot: Option<&FlistPath>,
-    ) -> Result<(), TransactionError> {
-        let (Some(slot), Some((_, item))) = (slot, change.staged()) else { return Ok(()) };
-        if !matches!(item.what, What::File { .. }) {
-            return Ok(());
-        }
-        let disk = self.root.disk();
-        disk.create(slot).map_err(failed("create", slot)).map_err(TransactionError::Root)?;
-        match disk.reserve(slot, item.size()) {
-            // The file system cannot; its free space was looked at before.
-            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) && item.size() == 0 => Ok(()),
-            Err(error) => Err(TransactionError::Root(failed("take space for", change.path())(error))),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Stages all changes in their order, while the next blocks are fetched, and says after each how many of
-    /// those that have something to stage are.
-    ///
-    /// # Errors
-    /// [`TransactionError`] about the first change that fails; what comes after it is not staged.
-    pub(super) fn stage_all(
-        &self,
-        changes: &[FileChange],
-        slots: &[Option<FlistPath>],
-        mut staged: impl FnMut(usize),
-    ) -> Result<Vec<Swap>, TransactionError> {
-        let with_slot = || changes.iter().zip(slots);
-        let wanted: Vec<_> =
-            with_slot().flat_map(|(change, slot)| self.blocks(change, slot.as_ref())).collect();
-        let fetch = |number: usize| self.block(&wanted[number]);
-        ahead::in_order(wanted.len(), self.fetched_at_once, MOST_BLOCKS, fetch, |next| {
-            let (mut swaps, mut done) = (Vec::with_capacity(changes.len()), 0);
-            for (change, slot) in with_slot() {
-                swaps.push(self.stage(change, slot.as_ref(), next)?);
-                done += usize::from(change.staged().is_some());
-                staged(done);
-            }
-            Ok(swaps)
-        })
-    }
-
-    /// The blocks that staging a change takes.
-    fn blocks<'w>(
-        &'w self,
-        change: &'w FileChange,
-        slot: Option<&FlistPath>,
-    ) -> impl Iterator<Item = Wanted<'w>> {
-        let file = slot.and(change.staged()).and_then(|(from, _)| match &self.tree.get(from)?.kind {
-            Kind::File(content) => Some((from, content)),
-            _ => None,
-        });
-        file.into_iter().flat_map(move |(from, content)| {
-            let wanted = move |index| Wanted { destination: change.path(), from, content, index };
-            (0..content.blocks.len()).map(wanted)
-        })
-    }
-
-    /// A block from the old file, if it has the same, or from the source.
-    fn block(&self, wanted: &Wanted<'_>) -> Result<Vec<u8>, SourceError> {
-        let Wanted { destination, from, content, index } = *wanted;
-        let old = self.root.disk().open(destination, false).ok();
-        match old.as_deref().and_then(|old| reusable_block(old, content, index)) {
-            Some(plain) => Ok(plain),
-            None => self.source.block(from, content, index),
-        }
-    }
-
-    /// Stages one change: content, owner, mode, time, in this order, because a change of owner clears
-    /// set-uid bits. The slot may hold a part of the content when it fails.
-    #[tracing::instrument(level = "debug", skip_all, fields(path = %change.path()))]
-    fn stage(
-        &self,
-        change: &FileChange,
-        slot: Option<&FlistPath>,
-        next: &mut NextBlock<'_>,
-    ) -> Result<Swap, TransactionError> {
-        let mut swap = Swap { change: change.clone(), slot: slot.cloned(), staged_inode: None };
-        let (Some(slot), Some((from, item))) = (slot, change.staged()) else { return Ok(swap) };
-        match self.tree.get(from).map(|entry| &entry.kind) {
-            Some(Kind::File(content)) => self.write_file(slot, change.path(), content, next)?,
-            Some(other) => make_special(self.root, slot, other).map_err(TransactionError::Root)?,
-            None => {
-                return Err(TransactionError::Root(failed("find in the release", from)(
-                    Errno::ENOENT.into(),
-                )));
-            }
-        }
-        set_meta(self.root, slot, item).map_err(TransactionError::Root)?;
-        swap.staged_inode = self.root.inode(slot).map_err(TransactionError::Root)?;
-        Ok(swap)
-    }
-
-    fn write_file(
-        &self,
-        slot: &FlistPath,
-        destination: &FlistPath,
-        content: &Content,
-        next: &mut NextBlock<'_>,
-    ) -> Result<(), TransactionError> {
-        for _ in &content.blocks {
-            let not_fetched = |source| TransactionError::Content { path: destination.clone(), source };
-            let not_staged = |source| TransactionError::Root(failed("stage", destination)(source));
-            // There is none left only when a thread that fetches has broken off.
-            let broken = || not_staged(std::io::ErrorKind::BrokenPipe.into());
-            let plain = next().ok_or_else(broken)?.map_err(not_fetched)?;
-            self.root.disk().append(slot, &plain).map_err(not_staged)?;
-        }
-        Ok(())
-    }
-}
-
 /// Where the file system copies up: has what the changes take away, and the directories that they change, copied
 /// now, so that the swap only renames. What is taken away must still be what the plan has `seen`; its stamps from
 /// now on come back.
@@ -378,26 +232,6 @@ pub(super) fn copy_up(
         disk.copy_up(&directory).map_err(failed("copy up", &directory))?;
     }
     Ok(stamps)
-}
-
-/// A block of the old file that is the same in the new one need not be fetched.
-pub(crate) fn reusable_block(old: &dyn OpenFile, content: &Content, index: usize) -> Option<Vec<u8>> {
-    let mut plain = vec![0; content.block_len(index)];
-    let read = old.read_at(&mut plain, index as u64 * BLOCK_SIZE as u64).ok()?;
-    (read == plain.len() && content.blocks[index].key.is_of(&plain)).then_some(plain)
-}
-
-fn make_special(root: &Root, slot: &FlistPath, kind: &Kind) -> Result<(), RootError> {
-    let special = match kind {
-        Kind::Symlink(target) => Special::Symlink(target),
-        Kind::CharDevice(rdev) => Special::CharDevice(*rdev),
-        Kind::BlockDevice(rdev) => Special::BlockDevice(*rdev),
-        Kind::Fifo => Special::Fifo,
-        Kind::Socket => Special::Socket,
-        // Directories are made in place and files are written by the stager.
-        Kind::Directory | Kind::File(_) => return Ok(()),
-    };
-    root.disk().make_special(slot, special).map_err(failed("stage", slot))
 }
 
 /// Sets owner, mode, extended attributes and time of something that was just made.

@@ -1,0 +1,121 @@
+//! Making a plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use flist::hub::{ReleaseId, ReleaseVersion};
+use flist::path::FlistPath;
+
+use super::look::{Look, View};
+use super::packages::{Migrations, check_stopped, migrated};
+use super::{Engine, EngineError, Prepared, ReleaseTree};
+use crate::generation::{Cause, Generation, Packages, Standing, generation};
+use crate::item::Items;
+use crate::plan::{FileChange, PackagePlan, Plan, PlanError, Purpose, Wanted, plan_files, plan_services};
+use crate::source::ContentSource;
+
+impl Engine {
+    /// Plans to install a release; touches nothing. With `only`, just these paths of the release are
+    /// installed and everything else stays as the current generation has it.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn prepare(
+        &self,
+        release: &ReleaseTree,
+        purpose: Purpose,
+        source: Arc<dyn ContentSource>,
+        only: Option<&BTreeSet<FlistPath>>,
+    ) -> Result<Prepared, EngineError> {
+        let source = self.with_kept(source)?;
+        let standing = self.standing()?;
+        let first_boot = standing == Standing::Nothing;
+        let installed = standing.generation();
+        let packages = match purpose {
+            Purpose::SelfUpdate => Packages::new(),
+            _ => self.read_packages(release, source.clone()).await?,
+        };
+        let migrations = match purpose {
+            Purpose::SelfUpdate => Migrations::new(),
+            _ => self.admitted(&packages)?,
+        };
+        let base = installed.as_ref().map_or_else(Items::new, |installed| installed.items.clone());
+        let look = Look { root: self.root.clone(), tree: release.tree.clone(), base, only: only.cloned() };
+        let view = tokio::task::spawn_blocking(move || look.take(source.as_ref()));
+        let View { wanted, found, units, base } = view.await.map_err(EngineError::Broken)??;
+
+        let files = plan_files(&base, &wanted, &found, first_boot).map_err(EngineError::Plan)?;
+        let items = installed_after(installed.as_ref(), &wanted, only.is_some());
+        let (after, before) = (units.after(&files.changes), units.before);
+        let nothing = Packages::new();
+        let packages_before = installed.as_ref().map_or(&nothing, |installed| &installed.packages);
+        let package_plan = match purpose {
+            Purpose::SelfUpdate => PackagePlan::default(),
+            _ => self.plan_packages((packages_before, &packages), &migrations, &files)?,
+        };
+        let services = match purpose {
+            Purpose::SelfUpdate => Default::default(),
+            Purpose::Boot | Purpose::Upgrade | Purpose::Revert => {
+                let mut view =
+                    self.service_view(&files.changes, &found, (&base, &items), (&before, &after)).await?;
+                view.starts_missing = purpose == Purpose::Boot;
+                view.migrated = migrated(&package_plan);
+                let services =
+                    plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Services(error)))?;
+                check_stopped(&view, &services)?;
+                services
+            }
+        };
+        let (version, id) = match (&installed, purpose) {
+            // After a self-update everything else is still of the release before.
+            (Some(installed), Purpose::SelfUpdate) => (installed.version.clone(), installed.release),
+            // Nobody knows which release that is, so it must not pass for the new one.
+            (None, Purpose::SelfUpdate) => (ReleaseVersion::Text("unknown".to_owned()), ReleaseId::of([])),
+            _ => (release.version.clone(), release.id),
+        };
+        let cause = match (purpose, &installed) {
+            (Purpose::SelfUpdate, _) => Cause::SelfUpdate,
+            (Purpose::Revert, _) => Cause::Revert,
+            (_, None) => Cause::FirstBoot,
+            (_, Some(_)) => Cause::Release,
+        };
+        let space = self.space((&files, &package_plan), &found, release, items.len())?;
+        let states = package_plan.states.iter().flat_map(|state| &state.paths);
+        let number = self.next_number(files.changes.iter().map(FileChange::path).chain(states))?;
+        let what = (release.channel.clone(), version, id, release.flists.as_slice());
+        let (identity, info) = (self.identity()?, release.info.clone());
+        let paths = files.changes.iter().map(FileChange::path);
+        let seen = paths.filter_map(|path| Some((path.clone(), found.get(path)?.clone()))).collect();
+        let (packages, schemas) = match (purpose, &installed) {
+            (Purpose::SelfUpdate, Some(installed)) => (installed.packages.clone(), self.schemas()?),
+            _ => (packages, self.schemas_after(&migrations)?),
+        };
+        let generation = generation(number, cause, what, identity, info, items);
+        Ok(Prepared {
+            plan: Plan::new(purpose, files, services, package_plan, space),
+            generation: Generation {
+                packages,
+                schemas: Some(schemas),
+                is_signed: release.is_signed,
+                ..generation
+            },
+            seen,
+            release: release.clone(),
+            before,
+            after,
+        })
+    }
+}
+
+/// What will be installed: the release, or the current generation with some paths of the release.
+fn installed_after(
+    installed: Option<&Generation>,
+    wanted: &BTreeMap<FlistPath, Wanted>,
+    partial: bool,
+) -> Items {
+    let new = wanted.iter().map(|(path, wanted)| (path.clone(), wanted.item.clone()));
+    match installed {
+        Some(installed) if partial => installed.items.clone().into_iter().chain(new).collect(),
+        _ => new.collect(),
+    }
+}
