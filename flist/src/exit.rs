@@ -202,6 +202,25 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "publish")]
+    fn what_keeps_from_signing_tells_whose_turn_it_is() {
+        let at = || std::path::PathBuf::from("trust");
+        let missing = SourceError::Missing { url: "http://hub/trust/timestamp.json".into() };
+        let wrong = SignerError::Key { id: "a".into(), source: KeyError::Passphrase { path: at() } };
+        let role = crate::trust::repository::RoleName::Root;
+        for (error, exit) in [
+            (Box::new(missing) as Box<dyn Error>, Exit::NotFound),
+            (Box::new(SourceError::Status { url: "http://hub".into(), status: 503 }), Exit::Unreachable),
+            (Box::new(RepositoryError::Sign { role, source: wrong }), Exit::Usage),
+            (Box::new(RepositoryError::None(at())), Exit::Usage),
+            (Box::new(RepositoryError::Staged(at())), Exit::Refused),
+            (Box::new(RepositoryError::Busy(at())), Exit::Unreachable),
+        ] {
+            assert_eq!(Exit::of(error.as_ref()), exit, "{error}");
+        }
+    }
+
+    #[test]
     fn the_help_has_every_code() {
         let last = Exit::Differs.code();
         let shown: Vec<_> = EXIT_CODES.lines().skip(1).map(|line| line.trim_start().as_bytes()[0]).collect();
