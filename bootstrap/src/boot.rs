@@ -116,13 +116,11 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
     let engine = open_engine(settings, &lock, 0)?;
     clear_stale_mounts(&settings.run_dir);
     engine.recover(&lock).await.map_err(BootError::State)?;
-    let current = engine.current().map_err(BootError::State)?;
     let reporter = Reporter::of_this_process();
     if let Some(newer) = reporter.as_ref().and_then(Reporter::newer) {
         tracing::info!(release = newer, version = env!("CARGO_PKG_VERSION"), "this is a newer bootstrap");
     }
-    if let Some(current) = current.filter(|current| settings.follows(&current.channel)) {
-        resume(&engine, &lock, settings, &current).await?;
+    if is_installed(&engine, &lock, settings).await? {
         committed(settings, reporter.as_ref());
         return Ok(());
     }
@@ -133,6 +131,11 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
         let lock = take_lock(settings).await?;
         let engine = open_engine(settings, &lock, 0)?;
         engine.recover(&lock).await.map_err(BootError::State)?;
+        // Somebody else may have been faster, and by now this would be an upgrade that nobody watches.
+        if is_installed(&engine, &lock, settings).await? {
+            committed(settings, reporter.as_ref());
+            return Ok(());
+        }
         let Choice::Offered(release) = choice else { break (lock, engine, choice) };
         // What was true without the lock may not be true with it.
         match choose(&engine, settings.switches.hold, release)? {
@@ -214,6 +217,15 @@ fn not_installed(settings: &Settings, source: EngineError) -> BootError {
 async fn take_lock(settings: &Settings) -> Result<EngineLock, BootError> {
     let run_dir = settings.run_dir.clone();
     blocking(move || lock::take(&run_dir, "bootstrap", LOCK_PATIENCE)).await?.map_err(BootError::Lock)
+}
+
+/// Whether the root has a generation of what is followed already; then it is gone on with.
+async fn is_installed(engine: &Engine, lock: &EngineLock, settings: &Settings) -> Result<bool, BootError> {
+    let current = engine.current().map_err(BootError::State)?;
+    match current.filter(|current| settings.follows(&current.channel)) {
+        Some(current) => resume(engine, lock, settings, &current).await.map(|()| true),
+        None => Ok(false),
+    }
 }
 
 /// Goes on with what is installed: the boot information, which may lie in RAM, is written again, and

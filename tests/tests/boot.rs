@@ -114,3 +114,30 @@ fn the_console_tells_how_far_a_slow_installation_is_without_flooding() {
         assert!(line.contains("of 0.6 MiB") && line.contains("/s, about "), "{line}");
     }
 }
+
+#[test]
+fn of_two_that_wait_for_the_hub_one_installs() {
+    let mut site = Site::without_hub().unwrap();
+    let node = site.node().boot().unwrap();
+    let bootstraps = |wanted: usize| {
+        node.wait_for("every bootstrap runs", Duration::from_secs(60), || {
+            let running = node.running("bootstrap").map_err(|error| error.to_string())?.len();
+            if running >= wanted { Ok(()) } else { Err(format!("{running} of {wanted}")) }
+        })
+    };
+    // The unit's, as a parent and a worker.
+    bootstraps(2).unwrap();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| node.exec(&["bootstrap"]).unwrap());
+        bootstraps(3).unwrap();
+        site.hub.restart().unwrap();
+        site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+        let other = other.join().unwrap();
+        assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
+    });
+    site.await_version(&node, "1.0.0").unwrap();
+    let records = std::fs::read_dir(node.path("/var/lib/molt/generations")).unwrap();
+    let names = records.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names: Vec<_> = names.filter(|name| name.ends_with(".json")).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
