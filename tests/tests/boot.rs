@@ -74,7 +74,7 @@ fn a_hub_that_comes_up_late_is_waited_for() {
     let node = site.node().boot().unwrap();
     node.wait_for("the console says what is waited for", Duration::from_secs(60), || {
         let url = site.hub.url();
-        if node.console().contains(&url) { Ok(()) } else { Err(format!("{url} is not on the console")) }
+        if node.printed().contains(&url) { Ok(()) } else { Err(format!("{url} is not on the console")) }
     })
     .unwrap();
     site.hub.restart().unwrap();
@@ -99,17 +99,16 @@ fn the_console_tells_how_far_a_slow_installation_is_without_flooding() {
     site.hub.publish_with("1.0.0", payload.directory(), Some("dev"), &["--route", &store]).unwrap();
     let node = site.node().boot().unwrap();
     node.wait_for("everything is staged", UPGRADE_LIMIT, || {
-        match node.console().contains("staged 10 files: ") {
+        match node.printed().contains("staged 10 files: ") {
             true => Ok(()),
             false => Err(node.console().tail(20)),
         }
     })
     .unwrap();
-    let lines = node.console().lines();
-    let on_the_way: Vec<_> =
-        lines.iter().map(|line| &line.text).filter(|line| line.contains("staging: ")).collect();
+    let printed = node.printed();
+    let on_the_way: Vec<_> = printed.lines().filter(|line| line.contains("staging: ")).collect();
     // At most one for each tenth, however slow this machine is.
-    assert!((1..10).contains(&on_the_way.len()), "{}", node.console().text());
+    assert!((1..10).contains(&on_the_way.len()), "{printed}");
     for line in on_the_way {
         assert!(line.contains("of 0.6 MiB") && line.contains("/s, about "), "{line}");
     }

@@ -71,7 +71,7 @@ fn a_bad_release_is_not_installed_where_a_good_one_is_recorded() {
     .unwrap();
     node.wait_for_services(&["web", "idle", "bootstrap"], UPGRADE_LIMIT).unwrap();
     assert_eq!(site.web_version().unwrap(), "1.0.0");
-    assert!(node.console().contains("NOT installing what the channel offers"), "{}", node.console().tail(50));
+    assert!(node.printed().contains("NOT installing what the channel offers"), "{}", node.console().tail(50));
     assert!(!node.path("/etc/zinit/broken.yaml").exists());
     let why = node.run(&["identityd", "why"]).unwrap();
     assert!(why.contains("CLOSED BadRelease") && why.contains("broken is not well"), "{why}");
@@ -105,7 +105,7 @@ fn what_was_gone_back_from_stays_away_after_a_reboot() {
     .unwrap();
     node.wait_for_services(&["web", "idle", "bootstrap"], UPGRADE_LIMIT).unwrap();
     assert_eq!(site.web_version().unwrap(), "1.0.0");
-    assert!(node.console().contains("rolled back from 2.0.0 to 1.0.0"), "{}", node.console().tail(50));
+    assert!(node.printed().contains("rolled back from 2.0.0 to 1.0.0"), "{}", node.console().tail(50));
 }
 
 #[test]
@@ -113,13 +113,13 @@ fn without_a_good_one_another_release_is_waited_for() {
     let (site, disk) = found_bad();
     let node = with_state(&site, &disk, &["releases.json"]).boot().unwrap();
     node.wait_for("the console says what is waited for", UPGRADE_LIMIT, || {
-        match node.console().contains("waiting for another release") {
+        match node.printed().contains("waiting for another release") {
             true => Ok(()),
             false => Err(node.console().tail(20)),
         }
     })
     .unwrap();
-    assert!(node.console().contains("broken is not well"), "{}", node.console().tail(20));
+    assert!(node.printed().contains("broken is not well"), "{}", node.console().tail(20));
     assert!(!node.path("/tmp/flist.name").exists() && !node.path("/usr/bin/demo-web").exists());
     site.publish("3.0.0", &site.payload("3.0.0").unwrap()).unwrap();
     site.await_version(&node, "3.0.0").unwrap();

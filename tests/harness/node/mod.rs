@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use zinit_client::{Client, ServiceStatus, ServiceUnit, State, UnitName, start_order};
+use zinit_client::{Client, Dialect, ServiceStatus, ServiceUnit, State, UnitName, start_order};
 
 use crate::error::{Doing, Error};
 use crate::{Log, NetNs, job, wait_for};
@@ -75,6 +75,17 @@ impl Node {
     /// What PID 1 and everything that writes to the console wrote.
     pub fn console(&self) -> &Log {
         &self.console
+    }
+
+    /// What units of `log: stdout` print: on the console, or, where there is nothing like it (zinit 0.3), in the
+    /// log of their supervisor.
+    pub fn printed(&self) -> String {
+        let mut text = self.console().text();
+        let dialect = asked("say what it speaks".to_owned(), async { self.zinit().dialect().await });
+        if let (Ok(Dialect::Service), Ok(log)) = (dialect, self.service_log()) {
+            text.push_str(&log);
+        }
+        text
     }
 
     /// When PID 1 was started.
