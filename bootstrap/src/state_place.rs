@@ -17,7 +17,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, SystemTime};
 
 use flist::path::FlistPath;
 use nix::errno::Errno;
@@ -54,9 +55,8 @@ const PROBE_BYTES: usize = 4096;
 /// Left free where state is written to, in bytes.
 const MARGIN: u64 = 1 << 20;
 
-/// How long somebody may keep others from writing, and how often they try again. Moving the state takes longest.
+/// How long somebody may keep others from writing. Moving the state takes longest.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
-const WRITE_RETRY: Duration = Duration::from_millis(5);
 
 /// Longest number in a file, in bytes.
 const LONGEST_NUMBER: u64 = 64;
@@ -177,24 +177,29 @@ impl StatePlace {
     fn write_lock_within(&self, patience: Duration) -> io::Result<WriteLock> {
         let Some(run_dir) = &self.run_dir else { return Ok(WriteLock { _file: None }) };
         durable::private_directory(run_dir)?;
-        let (path, started) = (run_dir.join(LOCK), Instant::now());
+        let path = run_dir.join(LOCK);
         let mut open = File::options();
         let open = open.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = open.open(&path)?;
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(locked) => return Ok(WriteLock { _file: Some(locked) }),
-                Err((back, Errno::EINTR | Errno::EWOULDBLOCK)) => file = back,
-                Err((_, errno)) => return Err(errno.into()),
-            }
-            if started.elapsed() >= patience {
+        let file = match Flock::lock(open.open(&path)?, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(WriteLock { _file: Some(locked) }),
+            Err((file, _)) => file,
+        };
+        // In the kernel's queue, so that nobody who takes it again and again is always first. Who gets it when nobody
+        // waits any more gives it back at once.
+        let (done, got) = sync_channel(0);
+        let wait = move || {
+            let _too_late = done.send(lock_at_last(file));
+        };
+        std::thread::Builder::new().name("state lock".to_owned()).spawn(wait)?;
+        match got.recv_timeout(patience) {
+            Ok(locked) => Ok(WriteLock { _file: Some(locked?) }),
+            Err(_) => {
                 let path = path.display();
                 let why = format!(
                     "another program has held {path} for more than {patience:?}; end it if it hangs, and try again"
                 );
-                return Err(io::Error::new(ErrorKind::TimedOut, why));
+                Err(io::Error::new(ErrorKind::TimedOut, why))
             }
-            std::thread::sleep(WRITE_RETRY);
         }
     }
 
@@ -267,6 +272,16 @@ impl StatePlace {
             Err(error) if is_ours(&error) => Err(error),
             Err(error) => Ok(Some(format!("{disk}: {error}"))),
             Ok(short) => Ok(short.map(|free| format!("{disk} has {free} bytes left, and {need} are needed"))),
+        }
+    }
+}
+
+fn lock_at_last(mut file: File) -> io::Result<Flock<File>> {
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusive) {
+            Ok(locked) => return Ok(locked),
+            Err((back, Errno::EINTR)) => file = back,
+            Err((_, errno)) => return Err(errno.into()),
         }
     }
 }
