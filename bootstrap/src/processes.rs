@@ -2,10 +2,10 @@
 //! says.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use flist::path::FlistPath;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 use zinit_client::UnitName;
 
@@ -17,6 +17,11 @@ const MAX_FILES_IN_ALL: usize = 2_000_000;
 
 /// Processes of nobody's service that are told of by name.
 const MAX_STRANGERS: usize = 100;
+
+/// Files of one process or service that are told of by name, and bytes that all of them may take: who reads the status
+/// has a limit, too.
+const MAX_SHOWN_FILES: usize = 20;
+pub(crate) const MAX_SHOWN_BYTES: usize = 64 << 10;
 
 /// Longest name of a process that is shown, in bytes; the kernel has 15.
 const MAX_NAME: usize = 64;
@@ -44,8 +49,11 @@ pub struct Stranger {
     pub name: String,
     /// Whether it is in another mount namespace.
     pub elsewhere: bool,
-    /// What it executes, has mapped or open, or has for its root.
+    /// What it executes, has mapped or open, or has for its root; empty when that is no longer kept.
     pub uses: BTreeSet<FlistPath>,
+    /// How many more files there are of that.
+    #[serde(default)]
+    pub more_uses: usize,
 }
 
 impl Stranger {
@@ -57,7 +65,7 @@ impl Stranger {
 
 impl std::fmt::Display for Stranger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { pid, name, elsewhere, uses, .. } = self;
+        let Self { pid, name, elsewhere, uses, more_uses, .. } = self;
         write!(f, "process {pid} ({})", name.escape_debug())?;
         if *elsewhere {
             f.write_str(" in another mount namespace")?;
@@ -66,7 +74,7 @@ impl std::fmt::Display for Stranger {
         if let Some(first) = paths.next() {
             write!(f, " uses /{first}")?;
         }
-        match paths.count() {
+        match paths.count() + more_uses {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
         }
@@ -77,30 +85,41 @@ impl std::fmt::Display for Stranger {
 /// processes of a service are its leader, the leader's process group and all descendants. Processes that end
 /// meanwhile use nothing.
 pub(crate) fn in_use(wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {
+    if wanted.is_empty() { Uses::default() } else { look(wanted, leaders, false) }
+}
+
+/// Who runs what upgrades have replaced: as [`in_use`] of what is still kept, and whoever has something mapped that was
+/// removed since, with the generation that it was kept for.
+pub(crate) fn runs_old(kept: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {
+    look(kept, leaders, true)
+}
+
+fn look(wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>, removed: bool) -> Uses {
     let mut uses = Uses::default();
-    if wanted.is_empty() {
-        return uses;
-    }
     let table = process_table();
     let mut left = MAX_FILES_IN_ALL;
     let mut known = HashSet::from([std::process::id()]);
+    let maps = |pid| std::fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_removed(&maps));
     for (name, leader) in leaders {
-        let mut files = BTreeSet::new();
+        let (mut files, mut gone) = (BTreeSet::new(), false);
         for pid in members(&table, *leader) {
             known.insert(pid);
             files.extend(used(pid, wanted, &mut left));
+            gone |= removed && maps(pid);
         }
-        if !files.is_empty() {
+        if gone || !files.is_empty() {
             uses.services.insert(name.clone(), files);
         }
     }
     let mut others: Vec<u32> = table.keys().copied().filter(|pid| !known.contains(pid)).collect();
     others.sort_unstable();
+    let mut room = MAX_SHOWN_BYTES;
     for pid in others {
         let Some(before) = stat_of(pid) else { continue };
         let files = used(pid, wanted, &mut left);
+        let concerned = !files.is_empty() || (removed && maps(pid));
         // Another process may have got the number meanwhile.
-        if files.is_empty() || stat_of(pid).is_none_or(|after| after.started != before.started) {
+        if !concerned || stat_of(pid).is_none_or(|after| after.started != before.started) {
             continue;
         }
         if uses.strangers.len() >= MAX_STRANGERS {
@@ -109,7 +128,8 @@ pub(crate) fn in_use(wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap
         }
         let elsewhere = namespace(&pid.to_string()) != namespace("self");
         let Stat { started, name, .. } = before;
-        uses.strangers.push(Stranger { pid, started, name, elsewhere, uses: files });
+        let (uses_these, more_uses) = shown(files, &mut room);
+        uses.strangers.push(Stranger { pid, started, name, elsewhere, uses: uses_these, more_uses });
     }
     if left == 0 {
         tracing::warn!(
@@ -120,15 +140,18 @@ pub(crate) fn in_use(wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap
     uses
 }
 
-/// Of these services, those with a process that has a file mapped that an upgrade replaced and that was removed since,
-/// with the generation that it was kept for.
-pub(crate) fn on_removed(leaders: &BTreeMap<UnitName, u32>) -> BTreeSet<UnitName> {
-    let table = process_table();
-    let maps = |pid| std::fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_removed(&maps));
-    let of = |(name, leader): (&UnitName, &u32)| {
-        members(&table, *leader).into_iter().any(maps).then(|| name.clone())
+/// The first of these paths that are shown where many may be, within `room` bytes for all of them, and how many more
+/// there are.
+pub(crate) fn shown(files: BTreeSet<FlistPath>, room: &mut usize) -> (BTreeSet<FlistPath>, usize) {
+    let all = files.len();
+    let fits = |path: &FlistPath| {
+        let left = room.checked_sub(path.as_bytes().len());
+        *room = left.unwrap_or(0);
+        left.is_some()
     };
-    leaders.iter().filter_map(of).collect()
+    let shown: BTreeSet<_> = files.into_iter().take(MAX_SHOWN_FILES).take_while(fits).collect();
+    let more = all - shown.len();
+    (shown, more)
 }
 
 /// From the bytes of `/proc/PID/maps` (proc(5)): the path comes last in a line, with a remark when it is gone. A file
@@ -248,9 +271,12 @@ fn mapping(line: &str) -> Option<(u64, u64)> {
     (inode != 0).then_some((device, inode))
 }
 
+/// What a link in /proc leads to. A file system whose server does not answer is not asked (statx(2)): what is on it was
+/// put there by no upgrade, and nobody has to wait for it.
 fn inode(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    let cached = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = statx(CWD, path, cached, StatxFlags::INO).ok()?;
+    Some((rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
 }
 
 #[cfg(test)]
@@ -315,6 +341,60 @@ mod tests {
         for other in ["/.molt/3/12", "/tmp/x (deleted)", "/memfd:jit (deleted)", ""] {
             assert!(!maps_removed(&line(other)), "{other}");
         }
+    }
+
+    #[test]
+    fn lists_that_are_shown_are_short_and_say_what_is_left_off() {
+        let files =
+            |count: usize| (0..count).map(|number| format!("f{number:03}").parse().unwrap()).collect();
+        let mut room = 90;
+        let (first, more) = shown(files(30), &mut room);
+        assert_eq!((first.len(), more, room), (20, 10, 10));
+        let (second, more) = shown(files(3), &mut room);
+        assert_eq!((second.len(), more, room), (2, 1, 0));
+        assert_eq!(shown(files(3), &mut room).1, 3);
+    }
+
+    /// A file system whose server never answers: whoever asks it waits until it is gone.
+    struct Hung {
+        at: tempfile::TempDir,
+        _server: std::fs::File,
+    }
+
+    impl Hung {
+        fn mount() -> Self {
+            use std::os::fd::AsRawFd;
+            let at = tempfile::tempdir().unwrap();
+            let server = std::fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+            let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("hung"), at.path(), Some("fuse"), flags, Some(options.as_str())).unwrap();
+            Self { at, _server: server }
+        }
+    }
+
+    impl Drop for Hung {
+        fn drop(&mut self) {
+            let _ = nix::mount::umount2(self.at.path(), nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_file_system_that_hangs() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let hung = Hung::mount();
+        // Opened without a question to the server, and only once it is mounted.
+        let flags = rustix::fs::OFlags::PATH;
+        let held = rustix::fs::open(hung.at.path(), flags, rustix::fs::Mode::empty()).unwrap();
+        // Without the flags this would not return before the file system is gone.
+        let (done, looked) = std::sync::mpsc::channel();
+        let link = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held)));
+        std::thread::spawn(move || done.send(inode(&link)));
+        let found = looked.recv_timeout(std::time::Duration::from_secs(60));
+        drop(hung);
+        assert!(found.unwrap().is_some());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Everything that the engine does to services and processes, behind one narrow trait.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::str::FromStr;
@@ -110,10 +110,10 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
     /// (given by their leaders) and of all other processes. Blocks the thread.
     fn in_use(&self, wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses;
 
-    /// Of these services, those that run something that an upgrade replaced and that is no longer kept. Blocks the
-    /// thread. A supervisor without real processes knows of none.
-    fn on_removed(&self, _: &BTreeMap<UnitName, u32>) -> BTreeSet<UnitName> {
-        BTreeSet::new()
+    /// Who runs what upgrades have replaced: what is still `kept`, by device and inode number, and what is not. Blocks the
+    /// thread. A supervisor without real processes knows only of the former.
+    fn runs_old(&self, kept: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {
+        self.in_use(kept, leaders)
     }
 }
 
@@ -188,8 +188,8 @@ impl Supervisor for Client {
         processes::in_use(wanted, leaders)
     }
 
-    fn on_removed(&self, leaders: &BTreeMap<UnitName, u32>) -> BTreeSet<UnitName> {
-        processes::on_removed(leaders)
+    fn runs_old(&self, kept: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {
+        processes::runs_old(kept, leaders)
     }
 }
 

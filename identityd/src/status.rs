@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use bootstrap::engine::Outdated;
+use bootstrap::engine::{Outdated, RunsOld};
 use bootstrap::processes::Stranger;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,9 +21,6 @@ pub const SCHEMA: u32 = 1;
 
 /// Name of the snapshot in the run directory.
 const FILE: &str = "status.json";
-
-/// Most processes that are remembered as left behind.
-const MAX_LEFT_BEHIND: usize = 200;
 
 /// Larger snapshots are not ours.
 const LARGEST_FILE: u64 = 1024 * 1024;
@@ -57,9 +54,12 @@ pub struct Status {
     pub counters: Counters,
     /// What upgrades did to services since the node booted, by name.
     pub services: BTreeMap<String, ServiceRecord>,
-    /// Processes of no service that still run with what upgrades have replaced.
+    /// Processes of no service that run what is no longer installed.
     #[serde(default)]
     pub left_behind: Vec<Stranger>,
+    /// How many more of them there are.
+    #[serde(default)]
+    pub more_left_behind: usize,
     /// Gates that are closed now.
     #[serde(default)]
     pub gates: Vec<GateReport>,
@@ -78,6 +78,9 @@ pub struct Status {
     /// Services that run what is no longer installed.
     #[serde(default)]
     pub outdated: Vec<Outdated>,
+    /// How many more of them there are.
+    #[serde(default)]
+    pub more_outdated: usize,
     /// The daemon itself.
     pub identityd: Daemon,
 }
@@ -153,12 +156,14 @@ impl Status {
             counters: Counters::default(),
             services: BTreeMap::new(),
             left_behind: Vec::new(),
+            more_left_behind: 0,
             gates: Vec::new(),
             holds: Vec::new(),
             pause: None,
             rollback: None,
             state_in_ram: None,
             outdated: Vec::new(),
+            more_outdated: 0,
             identityd,
         }
     }
@@ -170,7 +175,7 @@ impl Status {
         let mut counters = earlier.counters;
         let written = earlier.fetch.map_or(0, |fetch| fetch.bytes);
         counters.bytes_fetched += fetched.unwrap_or(0).saturating_sub(written);
-        Self { counters, services: earlier.services, left_behind: earlier.left_behind, ..self }
+        Self { counters, services: earlier.services, ..self }
     }
 
     /// Shows what the agent decided; `now` dates what is new.
@@ -202,19 +207,13 @@ impl Status {
         self.fetch = Some(Fetch { bytes, total });
     }
 
-    /// Notes who was not restarted by an upgrade, besides those of earlier ones.
-    pub fn left_behind(&mut self, processes: Vec<Stranger>) {
-        let same = |one: &Stranger, other: &Stranger| (one.pid, one.started) == (other.pid, other.started);
-        for process in processes {
-            if let Some(known) = self.left_behind.iter_mut().find(|known| same(known, &process)) {
-                known.uses.extend(process.uses);
-            } else if self.left_behind.len() < MAX_LEFT_BEHIND {
-                self.left_behind.push(process);
-            }
-        }
+    /// Shows who runs what is no longer installed.
+    pub fn runs_old(&mut self, RunsOld { services, more_services, strangers, more_strangers }: RunsOld) {
+        (self.outdated, self.more_outdated) = (services, more_services);
+        (self.left_behind, self.more_left_behind) = (strangers, more_strangers);
     }
 
-    /// Drops those that have ended meanwhile.
+    /// Drops processes that have ended meanwhile.
     pub fn drop_ended(&mut self) {
         self.left_behind.retain(Stranger::runs);
     }

@@ -96,6 +96,18 @@ impl Engine {
         }
     }
 
+    /// Why the generation that [`Engine::revert_target`] would choose cannot be gone back to; `None` when it can, or
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`EngineError::Generation`].
+    pub fn blocked_target(&self) -> Result<Option<String>, EngineError> {
+        let listed = self.generations()?;
+        let now = listed.iter().find(|listed| listed.current).map(|listed| listed.release);
+        let target = listed.into_iter().rev().find(|listed| listed.target && Some(listed.release) != now);
+        Ok(target.and_then(|target| Some(format!("to {}: {}", target.version, target.blocked?))))
+    }
+
     /// What is recorded and not damaged.
     fn recorded_generations(&self) -> Result<Vec<Generation>, EngineError> {
         let mut generations = Vec::new();

@@ -20,7 +20,7 @@ use zinit_client::{ServiceUnit, UnitName};
 
 pub use error::EngineError;
 pub use generations::{Collected, Listed};
-pub use outdated::Outdated;
+pub use outdated::{Outdated, RunsOld};
 pub use release::ReleaseTree;
 use services::leaders;
 pub use space::Cost;
@@ -64,12 +64,28 @@ pub struct Prepared {
     generation: Generation,
     before: BTreeMap<UnitName, ServiceUnit>,
     after: BTreeMap<UnitName, ServiceUnit>,
+    minds_downtime: bool,
 }
 
 impl Prepared {
     /// The number of the generation that it makes.
     pub fn generation(&self) -> u64 {
         self.generation.number
+    }
+
+    /// The same plan, which is undone when a service is away for longer than its unit allows, if it shall be.
+    #[must_use]
+    pub fn minding_downtime(mut self, minds: bool) -> Self {
+        self.minds_downtime = minds;
+        self
+    }
+
+    /// The longest that each service may be away.
+    fn budgets(&self) -> BTreeMap<UnitName, Duration> {
+        let of = |(name, unit): (&UnitName, &ServiceUnit)| {
+            Some((name.clone(), Duration::from_millis(unit.molt.downtime_budget?)))
+        };
+        self.after.iter().filter(|_| self.minds_downtime).filter_map(of).collect()
     }
 
     /// The unit that a service will have.
@@ -291,6 +307,7 @@ impl Engine {
             seen: &prepared.seen,
             before_swap,
             units: (&prepared.before, &prepared.after),
+            budgets: prepared.budgets(),
             observer,
         };
         let done = transaction::execute(&prepared.plan, &context).await.map_err(EngineError::Transaction);

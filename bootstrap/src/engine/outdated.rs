@@ -1,6 +1,6 @@
 //! Who runs what is no longer installed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,23 @@ use zinit_client::UnitName;
 use super::{Engine, EngineError, leaders};
 use crate::generation::Kept;
 use crate::plan::services::runs_until;
+use crate::processes::{MAX_SHOWN_BYTES, Stranger, Uses, shown};
+
+/// Most services that are told of by name.
+const MAX_SERVICES_SHOWN: usize = 100;
+
+/// Who runs what is no longer installed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunsOld {
+    /// Services.
+    pub services: Vec<Outdated>,
+    /// How many more of them there are.
+    pub more_services: usize,
+    /// Processes of no service.
+    pub strangers: Vec<Stranger>,
+    /// How many more of them there are.
+    pub more_strangers: usize,
+}
 
 /// A service with processes that execute, map or hold open a file that an upgrade has replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,16 +34,19 @@ pub struct Outdated {
     pub service: UnitName,
     /// The paths that have something else now, as far as what was there is still kept.
     pub files: BTreeSet<FlistPath>,
+    /// How many more there are of them.
+    #[serde(default)]
+    pub more_files: usize,
     /// Until when it runs the old ones, for people.
     pub until: String,
 }
 
 impl Engine {
-    /// The services that run old files, whether these are still kept for going back or not.
+    /// Who runs old files, whether these are still kept for going back or not.
     ///
     /// # Errors
     /// [`EngineError`].
-    pub async fn outdated(&self) -> Result<Vec<Outdated>, EngineError> {
+    pub async fn runs_old(&self) -> Result<RunsOld, EngineError> {
         let identity = self.identity()?;
         let mut replaced = HashMap::<(u64, u64), FlistPath>::new();
         for generation in self.readable_generations()? {
@@ -41,18 +61,15 @@ impl Engine {
         }
         let leaders = leaders(&self.services().await?);
         let zinit = self.zinit.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            let mut found = zinit.in_use(&replaced, &leaders).services;
-            for name in zinit.on_removed(&leaders) {
-                found.entry(name).or_default();
-            }
-            found
-        });
-        let in_use: BTreeMap<UnitName, BTreeSet<FlistPath>> = looked.await.map_err(EngineError::Broken)?;
+        let looked = tokio::task::spawn_blocking(move || zinit.runs_old(&replaced, &leaders));
+        let Uses { services, strangers, more_strangers } = looked.await.map_err(EngineError::Broken)?;
+        let (more_services, mut room) = (services.len().saturating_sub(MAX_SERVICES_SHOWN), MAX_SHOWN_BYTES);
         let outdated = |(service, files): (UnitName, _)| {
             let until = runs_until(&service).to_owned();
-            Outdated { service, files, until }
+            let (files, more_files) = shown(files, &mut room);
+            Outdated { service, files, more_files, until }
         };
-        Ok(in_use.into_iter().map(outdated).collect())
+        let services = services.into_iter().take(MAX_SERVICES_SHOWN).map(outdated).collect();
+        Ok(RunsOld { services, more_services, strangers, more_strangers })
     }
 }

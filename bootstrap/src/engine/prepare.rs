@@ -103,6 +103,7 @@ impl Engine {
             release: release.clone(),
             before,
             after,
+            minds_downtime: false,
         })
     }
 }

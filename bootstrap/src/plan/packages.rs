@@ -1,6 +1,7 @@
 //! What is run for packages, and which state is migrated. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use flist::package::{Command, Direction, Hook, HookName, Migrate, NodePath, Package, PackageName, When};
 use flist::path::FlistPath;
@@ -98,6 +99,12 @@ pub struct PackagePlan {
 }
 
 impl PackagePlan {
+    /// How long the programs that migrate state may take in all; services that are stopped wait for them.
+    pub fn longest_migration(&self) -> Duration {
+        let steps = self.states.iter().flat_map(|state| &state.steps);
+        steps.map(|step| Duration::from_secs(step.timeout)).sum()
+    }
+
     /// Whether the state of a package goes back to an earlier layout.
     pub fn goes_down(&self, package: &PackageName) -> bool {
         let down = |state: &&StateChange| state.direction == Direction::Down;

@@ -1,8 +1,11 @@
 //! Why a transaction did not go through.
 
+use std::time::Duration;
+
 use flist::path::FlistPath;
 use flist::rehearsal::Finding;
 use nix::errno::Errno;
+use zinit_client::UnitName;
 
 use super::journal::JournalError;
 use super::services::ServiceError;
@@ -85,6 +88,16 @@ pub enum TransactionError {
         /// Bytes that it may.
         limit: u64,
     },
+    /// A service was away for longer than its unit allows.
+    #[error("{unit} was away for {} ms, and its unit allows {} ms", .down.as_millis(), .budget.as_millis())]
+    OverBudget {
+        /// The service.
+        unit: UnitName,
+        /// How long it was away when that was found.
+        down: Duration,
+        /// The longest that it may be.
+        budget: Duration,
+    },
     /// It was undone, but for what hooks did whose inverses failed again and again.
     #[error("it was undone, but this stays: {}", .left.join("; "))]
     Left {
@@ -139,12 +152,13 @@ impl TransactionError {
         }
     }
 
-    /// Whether programs of the release were run and did not do: trying again would only cost another downtime.
+    /// Whether programs of the release were run and did not do, or services were away for too long: trying again would
+    /// only cost another downtime.
     pub fn is_judged(&self) -> bool {
         match self {
             Self::Undone(error) => error.is_judged(),
             Self::Left { source, .. } => source.is_judged(),
-            Self::Program { .. } | Self::StateTooLarge { .. } => true,
+            Self::Program { .. } | Self::StateTooLarge { .. } | Self::OverBudget { .. } => true,
             Self::Service(ServiceError::NotWell { .. }) => true,
             _ => false,
         }

@@ -99,7 +99,8 @@ impl Run<'_> {
             run_somehow(root, *programs, at, hook, &what).await;
             return Ok(());
         }
-        run_hook(root, *programs, at, hook, &what).await
+        let limit = self.time_for(Duration::from_secs(hook.timeout));
+        run_hook(root, *programs, at, (hook, limit), &what).await
     }
 
     /// Takes back, in reverse order, what hooks of this moment did; gives what could not be done, and what is
@@ -127,11 +128,12 @@ async fn run_hook(
     root: &Root,
     programs: &dyn Programs,
     at: (&Header, &[Swap]),
-    hook: &HookCall,
+    (hook, limit): (&HookCall, Duration),
     what: &str,
 ) -> Result<(), TransactionError> {
     let action = if hook.moment == Moment::Leave { "undo" } else { "run" };
     let call = call(root, at, hook, &hook.run, action).map_err(TransactionError::Root)?;
+    let call = Call { timeout: call.timeout.min(limit), ..call };
     tracing::info!(hook = %hook.name, package = %hook.package, moment = hook.moment.as_str(), "running");
     run(programs, &call, what).await
 }
@@ -146,7 +148,7 @@ async fn run_somehow(
 ) {
     let mut last = None;
     for _ in 0..ATTEMPTS {
-        match run_hook(root, programs, at, hook, what).await {
+        match run_hook(root, programs, at, (hook, Duration::MAX), what).await {
             Ok(()) => return,
             Err(error) => last = Some(error),
         }

@@ -5,6 +5,7 @@
 //! be undone is [`TransactionError::Degraded`], never hidden.
 
 mod ahead;
+mod downtime;
 mod error;
 mod files;
 mod hooks;
@@ -102,6 +103,8 @@ pub struct Context<'c> {
     pub before_swap: &'c BeforeSwap<'c>,
     /// Units before and after the swap.
     pub units: (&'c BTreeMap<UnitName, ServiceUnit>, &'c BTreeMap<UnitName, ServiceUnit>),
+    /// The longest that services may be away; who is away for longer makes the transaction fail.
+    pub budgets: BTreeMap<UnitName, Duration>,
     /// Where progress is reported to.
     pub observer: &'c Observer<'c>,
 }
@@ -115,7 +118,8 @@ pub struct Context<'c> {
 pub async fn execute(plan: &Plan, context: &Context<'_>) -> Result<(), TransactionError> {
     let mut run = Run::begin(plan, context)?;
     for step in &plan.steps {
-        if let Err(error) = run.step(step).await {
+        let done = run.step(step).await;
+        if let Err(error) = run.in_budget(done) {
             return Err(run.undo(error).await);
         }
     }

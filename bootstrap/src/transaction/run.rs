@@ -38,6 +38,8 @@ pub(super) struct Run<'r> {
     pub(super) stamps: BTreeMap<FlistPath, Stamp>,
     pub(super) stopped: BTreeMap<UnitName, Instant>,
     pub(super) started: Vec<UnitName>,
+    /// How long those were away that have been stopped and started.
+    pub(super) back: BTreeMap<UnitName, Duration>,
     /// Whether the supervisor has forgotten what is stopped and has another unit now.
     discarded: bool,
     /// Hooks that were announced, in their order.
@@ -112,6 +114,7 @@ impl<'r> Run<'r> {
             stamps: BTreeMap::new(),
             stopped: BTreeMap::new(),
             started: Vec::new(),
+            back: BTreeMap::new(),
             discarded: false,
             hooks: Vec::new(),
             left: Vec::new(),
@@ -289,6 +292,7 @@ impl<'r> Run<'r> {
             return Ok(());
         }
         let down = self.stopped.get(unit).map(Instant::elapsed);
+        self.back.extend(down.map(|down| (unit.clone(), down)));
         (self.context.observer)(Progress::Started { unit: unit.clone(), down });
         Ok(())
     }

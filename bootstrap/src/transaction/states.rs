@@ -298,7 +298,7 @@ impl Run<'_> {
             ],
             mark: hooks::mark(&self.header),
             instead: self.slots_of(number).iter().map(|at| (at.slot.clone(), at.path.clone())).collect(),
-            timeout: Duration::from_secs(migration.timeout),
+            timeout: self.time_for(Duration::from_secs(migration.timeout)),
         };
         let what = match side {
             Side::New => format!("migration {} of package {}", migration.number, state.package),

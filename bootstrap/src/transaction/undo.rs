@@ -2,7 +2,7 @@
 
 use super::journal::{Header, JournalPlace, Record};
 use super::run::Run;
-use super::{TransactionError, files, services, staging};
+use super::{Progress, TransactionError, files, services, staging};
 use crate::plan::Moment;
 use crate::root::{Root, failed};
 
@@ -48,7 +48,12 @@ impl Run<'_> {
         not_undone.extend(problem(services::discard(self.context.zinit, &stopped).await));
         self.take_back(&[Moment::Leave, Moment::BeforeSwap], &mut not_undone).await;
         for unit in self.header.stop.iter().rev().filter(|unit| self.stopped.contains_key(*unit)) {
-            not_undone.extend(problem(services::monitor(self.context.zinit, unit).await));
+            let monitored = services::monitor(self.context.zinit, unit).await;
+            if monitored.is_ok() && !self.started.contains(unit) {
+                let down = self.stopped.get(unit).map(std::time::Instant::elapsed);
+                (self.context.observer)(Progress::Started { unit: unit.clone(), down });
+            }
+            not_undone.extend(problem(monitored));
         }
         not_undone.extend(problem(self.header.boot_info.restore(&self.context.root)));
         if not_undone.is_empty() {

@@ -55,6 +55,11 @@ impl Attempts {
         attempts
     }
 
+    /// Whether what became of earlier attempts can be read.
+    pub(super) fn can_be_read(&self) -> bool {
+        self.history.read(1).is_ok()
+    }
+
     /// On whose behalf the attempt runs.
     pub(super) fn cause(&self) -> Option<&Cause> {
         self.running.as_ref().map(|running| &running.record.cause)

@@ -6,7 +6,7 @@ use super::model::{Applied, Candidate, Resolved};
 use super::stage::{Gate, Stage};
 use super::state::Event;
 use super::{Agent, attempts, now};
-use crate::gates::{self, GateReport, Inputs};
+use crate::gates::{self, GateReport, Inputs, OverBudget};
 use crate::maintenance::Standing;
 use crate::timestamp::Timestamp;
 
@@ -17,6 +17,8 @@ impl Agent {
         match event {
             Event::Resolved(Ok(Resolved::Candidate(candidate))) => {
                 self.load_orders();
+                // Then it is planned again.
+                self.over_budget.take_if(|over| over.unknown && self.attempts.can_be_read());
                 let now = now();
                 let closed = gates::closed_before_upgrade(&self.inputs(Some(&candidate), None), &now);
                 match closed {
@@ -30,7 +32,8 @@ impl Agent {
                 };
                 let now = now();
                 if gate == Gate::Downtime {
-                    self.over_budget = Some((candidate.release.clone(), why.clone()));
+                    let (release, unknown) = (candidate.release.clone(), !self.attempts.can_be_read());
+                    self.over_budget = Some(OverBudget { release, why: why.clone(), unknown });
                 }
                 let reports = gates::evaluate(&self.inputs(Some(&candidate), None), &now);
                 match reports.iter().find(|report| report.gate == gate) {
@@ -126,11 +129,12 @@ impl Agent {
             next_check: self.status.next_check.as_ref(),
             answered: self.answered.as_ref(),
             poll_interval: self.poll_interval,
-            over_budget: self.over_budget.as_ref().map(|(release, why)| (release.as_str(), why.as_str())),
+            over_budget: self.over_budget.as_ref(),
             state_in_ram: self.status.state_in_ram.as_ref(),
             state_unusable: self.state_unusable.as_deref(),
             withheld: self.withheld.as_ref(),
             mirrors: &self.mirrors,
+            rollback_blocked: self.rollback_blocked.as_deref(),
         }
     }
 }

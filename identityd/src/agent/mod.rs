@@ -13,6 +13,7 @@ mod answer;
 mod attempts;
 mod brake;
 pub mod effects;
+mod followers;
 mod gating;
 mod handle;
 mod log;
@@ -34,7 +35,6 @@ use std::time::{Duration, SystemTime};
 
 use bootstrap::mirrors::Mirrors;
 use bootstrap::state_place::StatePlace;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -51,13 +51,14 @@ pub use stage::{Gate, Stage};
 pub use state::{Action, Event, State, step};
 pub use worker::Doing;
 
-use crate::gates::Failures;
+use crate::gates::{Failures, OverBudget};
 use crate::history::{Cause, History};
 use crate::maintenance::Windows;
 use crate::orders::{Orders, OrdersFile};
 use crate::status::{Status, StatusFile};
 use crate::timestamp::Timestamp;
 use attempts::Attempts;
+use followers::Follower;
 use rollback::Wanted;
 use worker::{Job, Report, Worker};
 
@@ -72,13 +73,6 @@ pub enum AgentError {
         "the engine's task died while the agent was in stage {0}; what it left is recovered at the next start"
     )]
     WorkerDied(Stage),
-}
-
-/// Somebody waits for the end of a check or of an upgrade.
-#[derive(Debug)]
-struct Follower {
-    verb: Verb,
-    answers: UnboundedSender<Answer>,
 }
 
 /// What the agent is given to work with.
@@ -129,14 +123,16 @@ pub struct Agent {
     retried: Option<Cause>,
     /// What is remembered of the candidate.
     failures: Option<Failures>,
-    /// The release that would take services away for too long, and for how long.
-    over_budget: Option<(String, String)>,
+    /// The release that would take services away for too long.
+    over_budget: Option<OverBudget>,
     /// Why the state cannot be anywhere.
     state_unusable: Option<String>,
     /// What the director keeps from this node.
     withheld: Option<Withheld>,
     /// What the node's hubs say, compared.
     mirrors: Mirrors,
+    /// Why nobody can go back to the release before.
+    rollback_blocked: Option<String>,
     /// When the channel answered last.
     answered: Option<Timestamp>,
     /// When [`Event::PollDue`] is due.
@@ -188,6 +184,7 @@ impl Agent {
             state_unusable: None,
             withheld: None,
             mirrors: Mirrors::default(),
+            rollback_blocked: None,
             answered: None,
             due: None,
             shown: None,
@@ -275,20 +272,18 @@ impl Agent {
                 for process in processes {
                     warn!("{process}, and runs on with what was there before");
                 }
-                self.status.left_behind(processes.clone());
-                self.publish();
             }
         }
         self.tell_followers(&progress);
     }
 
     fn facts(&mut self, facts: Facts) {
-        let Facts { state_in_ram, state_unusable, outdated, withheld, mirrors } = facts;
+        let Facts { state_in_ram, state_unusable, rollback_blocked, runs_old, withheld, mirrors } = facts;
         (self.withheld, self.mirrors) = (withheld, mirrors);
         self.status.state_in_ram = state_in_ram;
-        self.state_unusable = state_unusable;
-        if let Some(outdated) = outdated {
-            self.status.outdated = outdated;
+        (self.state_unusable, self.rollback_blocked) = (state_unusable, rollback_blocked);
+        if let Some(runs_old) = runs_old {
+            self.status.runs_old(runs_old);
         }
     }
 
@@ -379,33 +374,6 @@ impl Agent {
     fn count_check(&mut self) {
         self.status.counters.checks += 1;
         self.status.last_check = Some(now());
-    }
-
-    fn settle_followers(&mut self, event: &Event) {
-        let state = &self.state;
-        let ordered = |message: &str| Outcome::Ordered(self.ordered(message.to_owned()));
-        let cancelled = match event {
-            Event::Blocked { why, .. } | Event::Applied(Ok(Applied::Stopped { why, .. })) => {
-                Some(Answer::Ok(ordered(why)))
-            }
-            Event::Applied(_) => Some(Answer::Error(answer::ended_by_itself(state))),
-            _ => None,
-        };
-        let answer =
-            |verb| if verb == Verb::Cancel { cancelled.clone() } else { answer::to(verb, event, state) };
-        self.followers.retain(|follower| match answer(follower.verb) {
-            Some(answer) => {
-                handle::send(&follower.answers, answer);
-                false
-            }
-            None => !follower.answers.is_closed(),
-        });
-    }
-
-    fn tell_followers(&self, progress: &Progress) {
-        for follower in self.followers.iter().filter(|follower| follower.verb.follows_upgrade()) {
-            handle::send(&follower.answers, Answer::Progress(progress.clone()));
-        }
     }
 
     fn publish(&mut self) {

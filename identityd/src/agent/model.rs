@@ -1,6 +1,6 @@
 //! What the agent is told by its effects: plain data.
 
-use bootstrap::engine::Outdated;
+use bootstrap::engine::RunsOld;
 use bootstrap::mirrors::Mirrors;
 use bootstrap::processes::Stranger;
 use flist::package::Unmet;
@@ -58,8 +58,10 @@ pub struct Facts {
     pub state_in_ram: Option<StateInRam>,
     /// Why it cannot be anywhere.
     pub state_unusable: Option<String>,
-    /// Services that run what is no longer installed; `None`: nobody could tell.
-    pub outdated: Option<Vec<Outdated>>,
+    /// Why nobody can go back to the release before; `None`: one can, or there is none.
+    pub rollback_blocked: Option<String>,
+    /// Who runs what is no longer installed; `None`: nobody could tell.
+    pub runs_old: Option<RunsOld>,
     /// What the director keeps from this node.
     pub withheld: Option<Withheld>,
     /// What the node's hubs say, compared.

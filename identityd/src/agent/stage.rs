@@ -96,11 +96,13 @@ pub enum Gate {
     Degraded,
     /// Nobody knows what the channel offers now.
     Freshness,
+    /// The release before could not read the state that there is now. Keeps nothing from being installed.
+    Rollback,
 }
 
 impl Gate {
     /// All of them, in the order in which they are asked.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Starting,
         Self::State,
         Self::FlistName,
@@ -117,6 +119,7 @@ impl Gate {
         Self::Lock,
         Self::Degraded,
         Self::Freshness,
+        Self::Rollback,
     ];
 
     /// The gate's one name.
@@ -138,6 +141,7 @@ impl Gate {
             Self::Lock => "Lock",
             Self::Degraded => "Degraded",
             Self::Freshness => "Freshness",
+            Self::Rollback => "Rollback",
         }
     }
 
@@ -169,6 +173,7 @@ impl Gate {
             Self::Lock => "another engine is at work",
             Self::Degraded => "an upgrade could not be undone completely",
             Self::Freshness => "nobody knows what the channel offers now",
+            Self::Rollback => "the release before could not read the state that there is now",
         }
     }
 }

@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use bootstrap::state_place::StatePlace;
-use identityd::downtime::Prediction;
 use identityd::history::{Cause, EndedBy, History, Record};
 
 use super::{CommandResult, bytes, other, print, print_json};
@@ -73,9 +72,7 @@ fn text(record: &Record) -> String {
             None => "was stopped".to_owned(),
         };
         let predicted = match service.predicted {
-            Some(Prediction { p50_ms, p95_ms, .. }) => {
-                format!(" (predicted: p50 {p50_ms} ms, p95 {p95_ms} ms)")
-            }
+            Some(prediction) => format!(" (predicted: {prediction})"),
             None => String::new(),
         };
         add("service", format!("{} {down}{predicted}", service.name));

@@ -88,7 +88,11 @@ fn text(status: &Status, now: u64) -> String {
     for old in &status.outdated {
         let files: Vec<_> = old.files.iter().map(|path| format!("/{path}")).collect();
         let files = if files.is_empty() { "files that are gone".to_owned() } else { files.join(", ") };
-        lines.add("runs old", format!("{}: {files}, until {}", old.service, old.until));
+        let more = more(old.more_files, "file");
+        lines.add("runs old", format!("{}: {files}{more}, until {}", old.service, old.until));
+    }
+    if status.more_outdated > 0 {
+        lines.add("runs old", format!("{} more services", status.more_outdated));
     }
     if let Some(in_ram) = &status.state_in_ram {
         let unread = match in_ram.unread.as_slice() {
@@ -100,6 +104,9 @@ fn text(status: &Status, now: u64) -> String {
     }
     for process in &status.left_behind {
         lines.add("left behind", format!("{process}, and runs on with what was there before"));
+    }
+    if status.more_left_behind > 0 {
+        lines.add("left behind", format!("{} more processes", status.more_left_behind));
     }
     let daemon = &status.identityd;
     let started = past(&daemon.started, now);
@@ -117,6 +124,15 @@ impl Lines {
     fn add(&mut self, name: &str, value: String) {
         // Writing to a String cannot fail.
         let _infallible = writeln!(self.0, "{name:<11} {value}");
+    }
+}
+
+/// What a list was too long for.
+fn more(number: usize, what: &str) -> String {
+    match number {
+        0 => String::new(),
+        1 => format!(" and 1 more {what}"),
+        _ => format!(" and {number} more {what}s"),
     }
 }
 

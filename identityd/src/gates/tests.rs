@@ -6,7 +6,7 @@ use bootstrap::settings::Maintenance;
 use flist::package::Unmet;
 
 use super::*;
-use crate::agent::{Installed, Problem};
+use crate::agent::{Installed, Problem, ProblemKind, Stage};
 use crate::orders::{Hold, Pause};
 
 fn candidate() -> Candidate {
@@ -45,11 +45,12 @@ struct World {
     holder: Option<&'static str>,
     next: Timestamp,
     answered: Option<Timestamp>,
-    over_budget: Option<(String, &'static str)>,
+    over_budget: Option<OverBudget>,
     in_ram: Option<StateInRam>,
     unusable: Option<&'static str>,
     withheld: Option<Withheld>,
     mirrors: Mirrors,
+    no_way_back: Option<&'static str>,
 }
 
 impl Default for World {
@@ -69,6 +70,7 @@ impl Default for World {
             unusable: None,
             withheld: None,
             mirrors: Mirrors::default(),
+            no_way_back: None,
         }
     }
 }
@@ -87,11 +89,12 @@ impl World {
             next_check: Some(&self.next),
             answered: self.answered.as_ref(),
             poll_interval: Duration::from_secs(600),
-            over_budget: self.over_budget.as_ref().map(|(release, why)| (release.as_str(), *why)),
+            over_budget: self.over_budget.as_ref(),
             state_in_ram: self.in_ram.as_ref(),
             state_unusable: self.unusable,
             withheld: self.withheld.as_ref(),
             mirrors: &self.mirrors,
+            rollback_blocked: self.no_way_back,
         }
     }
 
@@ -215,14 +218,24 @@ fn state() {
 }
 
 #[test]
+fn the_way_back_keeps_nothing_from_being_installed() {
+    let world = World { no_way_back: Some("to 1.0.0: schema-too-new"), ..World::default() };
+    world.closes(Gate::Rollback, &["`identityd rollback` would be refused: to 1.0.0: schema-too-new"]);
+    assert!(!BEFORE_UPGRADE.contains(&Gate::Rollback));
+}
+
+#[test]
 fn downtime() {
-    let over = |release: String, cause| World {
-        over_budget: Some((release, "web: p95 9 ms")),
+    let found = |release: String, unknown, cause| World {
+        over_budget: Some(OverBudget { release, why: "web: p95 9 ms".to_owned(), unknown }),
         cause,
         ..World::default()
     };
+    let over = |release, cause| found(release, false, cause);
     over(candidate().release, Cause::Poll).closes(Gate::Downtime, &["web: p95 9 ms"]);
     over(candidate().release, Cause::Check { by: 0 }).closes(Gate::Downtime, &["web"]);
+    let unknown = found(candidate().release, true, Cause::Poll).closes(Gate::Downtime, &["web"]);
+    assert!(unknown.may_change.on.contains("a history that can be read"), "{unknown:?}");
     for world in
         [over(candidate().release, Cause::Apply { by: 0, now: false }), over("other".into(), Cause::Poll)]
     {

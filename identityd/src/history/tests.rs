@@ -1,6 +1,8 @@
 //! Records on disk: order, size, torn lines, other versions.
 
+use super::record::LONGEST_REASON;
 use super::*;
+use crate::timestamp::Timestamp;
 
 fn record(number: u64) -> Record {
     let to = Named { version: format!("{number}.0.0"), release: "ab".repeat(32) };

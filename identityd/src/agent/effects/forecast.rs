@@ -26,13 +26,13 @@ impl Effects {
         drop_on_blocking_thread(source);
         let prepared = prepared.map_err(|error| problem(&error))?;
         let plan = &prepared.plan;
-        let (expected, cost) =
-            (self.expected(&prepared), self.engine.cost(&prepared).map_err(|error| problem(&error))?);
+        let Forecast { expected, unread } = self.expected(&prepared);
+        let cost = self.engine.cost(&prepared).map_err(|error| problem(&error))?;
         let installed = self.current()?.map(|current| {
             json!({ "version": current.version, "release": current.release, "generation": current.number })
         });
         Ok(PlanReport {
-            text: format!("{plan}{}", text(&expected, &cost)),
+            text: format!("{plan}{}", text((&expected, unread.as_deref()), &cost)),
             json: json!({
                 "channel": candidate.channel,
                 "version": candidate.version,
@@ -53,30 +53,36 @@ impl Effects {
                 "bytes_at_most": plan.staged_bytes(),
                 "space": plan.space,
                 "downtime": expected,
+                "history_problem": unread,
                 "cost": cost,
             }),
         })
     }
 
     /// What is to be expected of the services that a plan restarts.
-    pub(super) fn expected(&self, prepared: &Prepared) -> Vec<Expected> {
+    pub(super) fn expected(&self, prepared: &Prepared) -> Forecast {
         let restarts = prepared.plan.services.notes.iter().filter(|note| note.verdict == Verdict::Restart);
         let budget = |name| prepared.unit(name).and_then(|unit| unit.molt.downtime_budget);
         let services = restarts.map(|note| (note.name.to_string(), budget(&note.name)));
-        let past = History::at(self.place.clone()).read(usize::MAX);
-        // Without a history there is no record.
-        let past =
-            past.inspect_err(|error| tracing::warn!(error = report(error), "nothing can be predicted"));
-        downtime::expect(services, &past.unwrap_or_default().records)
+        let migrating = prepared.plan.packages.longest_migration().as_millis();
+        let migrating = u64::try_from(migrating).unwrap_or(u64::MAX);
+        let (past, unread) = match History::at(self.place.clone()).read(usize::MAX) {
+            Ok(past) => (past.records, None),
+            Err(error) => (Vec::new(), Some(report(&error))),
+        };
+        Forecast { expected: downtime::expect(services, &past, migrating), unread }
     }
 
-    /// As [`Effects::expected`], where no unit allows less, or somebody wants the upgrade all the same.
+    /// As [`Effects::expected`], where no unit allows less, or somebody wants the upgrade all the same. Without a
+    /// history nobody knows: then the upgrade waits, too.
     ///
     /// # Errors
     /// A [`Problem`]; the upgrade is stopped.
     pub(super) fn within_budget(&self, prepared: &Prepared) -> Result<Vec<Expected>, Problem> {
-        let expected = self.expected(prepared);
-        match downtime::why_over_budget(&expected).filter(|_| self.brake.minds_downtime()) {
+        let Forecast { expected, unread } = self.expected(prepared);
+        let unknown = unread.and_then(|problem| downtime::why_unknown(&expected, &problem));
+        let why = downtime::why_over_budget(&expected).or(unknown);
+        match why.filter(|_| self.brake.minds_downtime()) {
             None => Ok(expected),
             Some(why) => {
                 // Whoever was faster has stopped it too.
@@ -87,9 +93,19 @@ impl Effects {
     }
 }
 
+/// What is to be expected, and why nobody knows more.
+pub(super) struct Forecast {
+    expected: Vec<Expected>,
+    /// What keeps the history from being read.
+    unread: Option<String>,
+}
+
 /// For people, after the plan.
-pub(super) fn text(expected: &[Expected], cost: &Cost) -> String {
+pub(super) fn text((expected, unread): (&[Expected], Option<&str>), cost: &Cost) -> String {
     let mut text = String::new();
+    if let Some(problem) = unread {
+        let _infallible = writeln!(text, "downtime: nobody knows how long it was earlier: {problem}");
+    }
     for expected in expected {
         // Writing to a String cannot fail.
         let _infallible = writeln!(text, "downtime: {expected}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use bootstrap::engine::ReleaseTree;
+use bootstrap::engine::{EngineError, ReleaseTree};
 use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
@@ -50,10 +50,17 @@ impl Effects {
             return Ok(());
         }
         if self.brake.minds_downtime() {
-            // What waits for somebody's word waits as a whole. What else is wrong with the rest is its own matter, and
-            // maybe none for the new identityd.
-            if let Ok(whole) = self.engine.prepare(release, purpose, source.clone(), None).await {
-                self.within_budget(&whole)?;
+            // What waits for somebody's word waits as a whole.
+            match self.engine.prepare(release, purpose, source.clone(), None).await {
+                Ok(whole) => drop(self.within_budget(&whole)?),
+                Err(error) if another_may_understand(&error) => {
+                    tracing::info!(
+                        error = report(&error),
+                        "the new identityd plans the rest, and asks the gates"
+                    );
+                }
+                // Nobody knows what it would cost: it is not begun by half.
+                Err(error) => return Err(problem(&error)),
             }
         }
         tracing::info!(version = %release.version, "the release has another identityd: handing over to it first");
@@ -161,6 +168,11 @@ impl Effects {
         }
         Ok(found.then_some(paths))
     }
+}
+
+/// Whether it is about the words of a release, in which another version of this program may read something else.
+fn another_may_understand(error: &EngineError) -> bool {
+    error.is_about_molt() || matches!(error, EngineError::Unit { .. } | EngineError::UnitText(_))
 }
 
 /// Where this program is installed, also when that file has been replaced since it was started.

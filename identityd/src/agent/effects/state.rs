@@ -77,11 +77,21 @@ impl Effects {
             reason: notice.reason,
             unread: notice.unread,
         };
-        let outdated = self.engine.outdated().await;
-        let outdated = outdated.inspect_err(|error| tracing::debug!(error = report(error), "not shown"));
+        let runs_old = self.engine.runs_old().await;
+        let runs_old = runs_old.inspect_err(|error| tracing::debug!(error = report(error), "not shown"));
         let state_in_ram = self.place.notice().map(in_ram);
-        let state_unusable = self.state_unusable.clone();
+        let (state_unusable, rollback_blocked) = (self.state_unusable.clone(), self.rollback_blocked());
         let (withheld, mirrors) = (self.withheld(), self.offers.mirrors().clone());
-        Facts { state_in_ram, state_unusable, outdated: outdated.ok(), withheld, mirrors }
+        let runs_old = runs_old.ok();
+        Facts { state_in_ram, state_unusable, rollback_blocked, runs_old, withheld, mirrors }
+    }
+
+    /// Why the release before cannot be put back, as far as that is known without trying.
+    fn rollback_blocked(&self) -> Option<String> {
+        let blocked = self.engine.blocked_target();
+        blocked.unwrap_or_else(|error| {
+            tracing::debug!(error = report(&error), "not shown");
+            None
+        })
     }
 }

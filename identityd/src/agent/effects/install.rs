@@ -1,0 +1,146 @@
+//! Installing a release, and remembering what came of it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
+
+use bootstrap::engine::{EngineError, Prepared, ReleaseTree};
+use bootstrap::lock::EngineLock;
+use bootstrap::plan::Purpose;
+use bootstrap::releases::Releases;
+use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, settle_cache};
+use bootstrap::transaction::{Progress as Step, TransactionError};
+use flist::report;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::judgement::is_judged;
+use super::progress::observer;
+use super::stoppable::{StoppableSource, StoppableStore};
+use super::{Effects, drop_on_blocking_thread, local, problem};
+use crate::agent::brake::Stopped;
+use crate::agent::model::{Applied, Problem, ProblemKind, Progress};
+use crate::agent::stage::Stage;
+use crate::timestamp::Timestamp;
+
+impl Effects {
+    pub(super) async fn install(
+        &self,
+        lock: &EngineLock,
+        release: &ReleaseTree,
+        purpose: Purpose,
+        progress: UnboundedSender<Progress>,
+    ) -> Result<Applied, Problem> {
+        // Nobody listening is no reason not to upgrade.
+        let _ = progress.send(Progress::Stage(Stage::Fetching));
+        let fetched = Arc::new(AtomicU64::new(0));
+        let source = self.source(release, fetched.clone()).await?;
+        let observer = observer(progress.clone(), fetched.clone());
+        let applied = self
+            .apply_locked(lock, (release, purpose), (source.clone(), &fetched), (&observer, &progress))
+            .await;
+        drop_on_blocking_thread(source);
+        match (applied, self.brake.check()) {
+            // Whatever stopping led to, it is not what is wrong.
+            (Err(problem), Err(Stopped { gate, why })) if problem.kind != ProblemKind::Degraded => {
+                Ok(Applied::Stopped { gate, why })
+            }
+            (applied, _) => applied,
+        }
+    }
+
+    async fn apply_locked(
+        &self,
+        lock: &EngineLock,
+        (release, purpose): (&ReleaseTree, Purpose),
+        (source, fetched): (Arc<dyn ContentSource>, &AtomicU64),
+        (observer, progress): (&(dyn Fn(Step) + Send + Sync), &UnboundedSender<Progress>),
+    ) -> Result<Applied, Problem> {
+        self.engine.recover(lock).await.map_err(|error| problem(&error))?;
+        if purpose == Purpose::Revert {
+            // An older identityd must not come first and then be left alone with what it cannot read.
+            let packages = self.engine.packages_of(release, source.clone()).await;
+            packages.and_then(|packages| self.engine.admit(&packages)).map_err(|error| problem(&error))?;
+        }
+        self.update_self(lock, (release, purpose), (source.clone(), fetched), observer).await?;
+        let prepared = self.engine.prepare(release, purpose, source.clone(), None).await;
+        let prepared = prepared.map_err(|error| problem(&error))?;
+        let prepared = prepared.minding_downtime(self.brake.minds_downtime());
+        let current = self.current()?.map(|current| current.release);
+        if prepared.plan.is_empty() && current == Some(release.id) {
+            return Ok(Applied::Nothing);
+        }
+        let expected = self.within_budget(&prepared)?;
+        let _ = progress.send(Progress::Expected(expected));
+        tracing::info!(version = %release.version, plan = %prepared.plan, "installing");
+        let before_swap = || {
+            self.brake.enter_swap(Timestamp::from(SystemTime::now()).unix)?;
+            // Counted when the first service is about to stop: what fails before costs nothing.
+            Ok(self.attempt(release)?)
+        };
+        match self.engine.apply(lock, &prepared, source, observer, &before_swap).await {
+            Ok(()) => self.succeeded(release, &prepared),
+            Err(error) => self.failed(release, &error),
+        }
+    }
+
+    fn succeeded(&self, release: &ReleaseTree, prepared: &Prepared) -> Result<Applied, Problem> {
+        let mut releases = Releases::load(&self.place);
+        if let Err(error) = releases.succeeded(release.id) {
+            tracing::warn!(error = report(&error), "an old note about the release stays");
+        }
+        settle_cache(&self.settings.cache_dir);
+        Ok(Applied::Committed { generation: prepared.generation() })
+    }
+
+    /// A failure that is not the release's fault does not count against it.
+    pub(super) fn failed(&self, release: &ReleaseTree, error: &EngineError) -> Result<Applied, Problem> {
+        let mut releases = Releases::load(&self.place);
+        let problem = problem(error);
+        let undone = matches!(
+            error,
+            EngineError::Transaction(TransactionError::Undone(_) | TransactionError::Left { .. })
+        );
+        let blamed = matches!(error, EngineError::Transaction(error) if error.is_the_releases_fault());
+        let remembered = match blamed {
+            true if is_judged(error) => releases.judged_bad(release.id, &problem.message),
+            true => releases.failed(release.id, &problem.message),
+            // Only what was announced was counted.
+            false if undone => releases.excuse(release.id),
+            false => Ok(()),
+        };
+        if let Err(error) = remembered {
+            tracing::error!(error = report(&error), "the failure cannot be remembered");
+        }
+        if blamed { Ok(Applied::RolledBack { reason: problem.message }) } else { Err(problem) }
+    }
+
+    pub(super) fn attempt(&self, release: &ReleaseTree) -> Result<(), Problem> {
+        let mut releases = Releases::load(&self.place);
+        releases.attempt(release.id).map_err(|error| local("the attempt cannot be counted", &error))
+    }
+
+    pub(super) fn remember(&self, release: &ReleaseTree, reason: &str) {
+        let mut releases = Releases::load(&self.place);
+        if let Err(error) = releases.failed(release.id, reason) {
+            tracing::error!(error = report(&error), "the failure cannot be remembered");
+        }
+    }
+
+    /// The release's blocks, by way of the cache; what comes from outside is counted.
+    pub(super) async fn source(
+        &self,
+        release: &ReleaseTree,
+        fetched: Arc<AtomicU64>,
+    ) -> Result<Arc<dyn ContentSource>, Problem> {
+        let (release, cache) = (release.clone(), self.settings.cache_dir.clone());
+        let (hub, brake) = (self.settings.hub.clone(), self.brake.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let counted = Arc::new(CountingStore::new(release.open_stores(&hub)?, fetched));
+            let store = cached(Arc::new(StoppableStore { inner: counted, brake: brake.clone() }), &cache);
+            let source = StoppableSource { inner: Arc::new(BlockSource { store }), brake };
+            Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(source))
+        });
+        let opened = opened.await.map_err(|error| local("opening the stores broke off", &error))?;
+        opened.map_err(|error| Problem::new(ProblemKind::Refused, report(&error)))
+    }
+}

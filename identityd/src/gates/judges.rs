@@ -1,0 +1,309 @@
+//! How each gate is judged.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Failures, Inputs, OverBudget, count};
+use crate::agent::{Candidate, Gate, ProblemKind, Stage, StateInRam, Withheld};
+use crate::orders::Orders;
+use crate::timestamp::Timestamp;
+
+/// What is known of the channel is fresh for at least so long.
+const FRESH: Duration = Duration::from_secs(3600);
+
+/// Polls that may fail before what is known of the channel is no longer fresh.
+const FRESH_POLLS: u32 = 3;
+
+/// Why a gate is open (`Ok`) or closed.
+pub(super) struct Verdict {
+    pub(super) closed: Result<String, String>,
+    pub(super) inputs: Value,
+    pub(super) at: Option<Timestamp>,
+    pub(super) on: &'static str,
+}
+
+pub(super) fn waits(gate: Gate, Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
+    let closed = state.gate == Some(gate);
+    let (open, on) = match gate {
+        Gate::Starting => ("what interrupted runs left is recovered", "the end of recovery"),
+        _ => ("flist.name says what this node was booted from", "a boot that writes /tmp/flist.name"),
+    };
+    Verdict {
+        closed: if closed { Err(gate.explanation().to_owned()) } else { Ok(open.to_owned()) },
+        inputs: json!({ "recovered": state.recovered, "installed": state.installed }),
+        at: next_check.filter(|_| closed).cloned(),
+        on,
+    }
+}
+
+pub(super) fn orders(Inputs { orders, .. }: &Inputs<'_>) -> Verdict {
+    Verdict {
+        closed: match orders {
+            Ok(_) => Ok("the file with holds and pause is readable".to_owned()),
+            Err(problem) => Err((*problem).to_owned()),
+        },
+        inputs: json!({ "problem": orders.err() }),
+        at: None,
+        on: "`identityd doctor --fix`",
+    }
+}
+
+pub(super) fn pause(Inputs { orders, .. }: &Inputs<'_>) -> Verdict {
+    let pause = orders.ok().and_then(|orders| orders.pause.as_ref());
+    Verdict {
+        closed: match pause {
+            None => Ok("upgrades are not paused".to_owned()),
+            Some(pause) => Err(format!(
+                "upgrades are paused since {} by user {}{}; `identityd resume` goes on",
+                pause.since.at,
+                pause.by,
+                because(pause.reason.as_deref())
+            )),
+        },
+        inputs: json!({ "pause": pause }),
+        at: None,
+        on: "`identityd resume`",
+    }
+}
+
+pub(super) fn hold(Inputs { orders, candidate, held_by_kernel, .. }: &Inputs<'_>) -> Verdict {
+    if *held_by_kernel {
+        let why = "the kernel parameter molt.hold holds every release".to_owned();
+        let inputs = json!({ "molt.hold": true });
+        return Verdict { closed: Err(why), inputs, at: None, on: "a boot without the parameter" };
+    }
+    let holds = orders.map(|orders| orders.holds.as_slice()).unwrap_or_default();
+    let everything = orders.ok().and_then(Orders::all_held);
+    let holding = everything.or_else(|| orders.ok()?.held((*candidate)?));
+    Verdict {
+        closed: match holding {
+            Some(hold) => {
+                let what = hold.release.as_ref().map_or("every release is held".to_owned(), |release| {
+                    format!("release {release} is held")
+                });
+                let because = because(hold.reason.as_deref());
+                let (at, by) = (&hold.since.at, hold.by);
+                Err(format!("{what} since {at} by user {by}{because}; `identityd unhold` lets it go"))
+            }
+            None if holds.is_empty() => Ok("nothing is held".to_owned()),
+            None => Ok(format!(
+                "{} held, but not what the channel offers",
+                count(u32::try_from(holds.len()).unwrap_or(u32::MAX), "release")
+            )),
+        },
+        inputs: json!({ "holds": holds, "candidate": candidate }),
+        at: None,
+        on: "`identityd unhold`, or another release",
+    }
+}
+
+pub(super) fn maintenance(Inputs { windows, cause, .. }: &Inputs<'_>, now: &Timestamp) -> Verdict {
+    let Some(windows) = windows else {
+        let closed = Ok("there are no maintenance windows: upgrades may begin at any time".to_owned());
+        return Verdict { closed, inputs: json!({ "windows": null }), at: None, on: "another configuration" };
+    };
+    let standing = windows.at(i64::try_from(now.unix).unwrap_or(i64::MAX));
+    let changes = standing.changes.and_then(|at| u64::try_from(at).ok()).map(Timestamp::from_unix);
+    let (texts, zone) = (windows.texts().join("; "), windows.zone());
+    let closed = match (standing.open, &changes) {
+        (true, Some(at)) => Ok(format!("a maintenance window is open until {} ({texts}, {zone})", at.at)),
+        (true, None) => Ok(format!("a maintenance window is always open ({texts}, {zone})")),
+        (false, _) if cause.is_now() => {
+            Ok("no maintenance window is open; somebody asked for the upgrade now".to_owned())
+        }
+        (false, at) => {
+            let next =
+                at.as_ref().map_or("no one opens".to_owned(), |at| format!("the next one opens {}", at.at));
+            Err(format!(
+                "no maintenance window is open ({texts}, {zone}); {next}; `identityd apply --now` does not wait"
+            ))
+        }
+    };
+    let inputs = json!({ "windows": windows.texts(), "timezone": zone, "now": now, "cause": cause });
+    Verdict { closed, inputs, at: changes, on: "the clock, or `identityd apply --now`" }
+}
+
+pub(super) fn state_place(Inputs { state_in_ram, state_unusable, next_check, .. }: &Inputs<'_>) -> Verdict {
+    Verdict {
+        closed: match (state_unusable, state_in_ram) {
+            (Some(problem), _) => Err((*problem).to_owned()),
+            (None, Some(StateInRam { since, reason, .. })) => Ok(format!(
+                "the state directory cannot be used since {} ({reason}): upgrades work from RAM, and what is recorded there is lost at a reboot",
+                since.at
+            )),
+            (None, None) => Ok("the state directory can be used".to_owned()),
+        },
+        inputs: json!({ "state_in_ram": state_in_ram, "problem": state_unusable }),
+        at: next_check.filter(|_| state_unusable.is_some()).cloned(),
+        on: "a disk that works, or more free memory",
+    }
+}
+
+pub(super) fn downtime(Inputs { candidate, over_budget, cause, .. }: &Inputs<'_>) -> Verdict {
+    let over = over_budget.filter(|over| candidate.is_some_and(|offered| offered.release == over.release));
+    Verdict {
+        closed: match over {
+            Some(over) if cause.minds_downtime() => Err(over.why.clone()),
+            Some(over) => Ok(format!("somebody asked for the upgrade all the same: {}", over.why)),
+            None => Ok("no budget of downtime is known to be exceeded".to_owned()),
+        },
+        inputs: json!({ "candidate": candidate, "over_budget": over.map(|over| &over.why), "cause": cause }),
+        at: None,
+        on: match over {
+            Some(OverBudget { unknown: true, .. }) => {
+                "a history that can be read, `identityd apply`, or another release"
+            }
+            _ => "`identityd apply`, or another release",
+        },
+    }
+}
+
+pub(super) fn bad_release(Inputs { candidate, failures, .. }: &Inputs<'_>) -> Verdict {
+    let failures = failures.as_ref();
+    let closed = match (candidate, failures) {
+        (Some(Candidate { version, release, .. }), Some(Failures { attempts, bad: true, reason })) => {
+            let times = count(*attempts, "time");
+            Err(format!(
+                "release {version} ({release}) failed {times} and is not tried again; the last time: {reason}; `identityd retry` tries it again"
+            ))
+        }
+        (Some(_), Some(Failures { attempts, reason, .. })) => Ok(format!(
+            "what the channel offers failed {}; the last time: {reason}",
+            count(*attempts, "time")
+        )),
+        (Some(_), None) => Ok("what the channel offers has not failed here".to_owned()),
+        (None, _) => Ok("the channel offers no other release".to_owned()),
+    };
+    let noted = failures.map(|noted| json!({ "attempts": noted.attempts, "reason": noted.reason }));
+    let inputs = json!({ "candidate": candidate, "failures": noted });
+    Verdict { closed, inputs, at: None, on: "`identityd retry`, or another release" }
+}
+
+pub(super) fn trust(Inputs { state, next_check, mirrors, .. }: &Inputs<'_>, now: &Timestamp) -> Verdict {
+    let remarks = mirrors.remarks(now.unix).map(|remarks| format!("; {remarks}")).unwrap_or_default();
+    let problem = state.problem.as_ref().filter(|_| state.gate == Some(Gate::Trust));
+    Verdict {
+        closed: match problem {
+            None => Ok(format!("what the channel offers was not refused for its signatures{remarks}")),
+            Some(problem) => Err(format!("what is installed stays: {problem}{remarks}")),
+        },
+        inputs: json!({ "problem": problem, "mirrors": mirrors }),
+        at: next_check.filter(|_| problem.is_some()).cloned(),
+        on: "new signatures, another hub, or a clock that is right",
+    }
+}
+
+pub(super) fn director(Inputs { withheld, .. }: &Inputs<'_>) -> Verdict {
+    Verdict {
+        closed: match withheld {
+            None => Ok("no director keeps a newer release from this node".to_owned()),
+            Some(Withheld { version, release, why, .. }) => {
+                Err(format!("release {version} ({release}) is not for this node now: {why}"))
+            }
+        },
+        inputs: json!({ "withheld": withheld }),
+        at: withheld.and_then(|withheld| withheld.turn.clone()),
+        on: "what the director signs next",
+    }
+}
+
+pub(super) fn refused(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
+    let problem = state.problem.as_ref().filter(|_| state.gate == Some(Gate::Refused));
+    let open = || "nothing that the channel offers was refused".to_owned();
+    Verdict {
+        closed: problem.map_or_else(
+            || Ok(open()),
+            |problem| Err(format!("what the channel offers cannot be installed here: {problem}")),
+        ),
+        inputs: json!({ "problem": problem }),
+        at: next_check.filter(|_| problem.is_some()).cloned(),
+        on: match problem {
+            Some(problem) if !problem.unmet.is_empty() => {
+                "another release, or a change of this node, which is looked at again at each poll"
+            }
+            _ => "another release",
+        },
+    }
+}
+
+pub(super) fn back_off(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
+    let waits = state.gate == Some(Gate::BackOff) || state.stage == Stage::RolledBack;
+    let problem = state.problem.as_ref().filter(|_| waits);
+    let until = next_check.map(|at| format!("; tries again {}", at.at)).unwrap_or_default();
+    let attempts = state.attempts;
+    Verdict {
+        closed: problem.map_or_else(
+            || Ok("nothing failed".to_owned()),
+            |problem| Err(format!("failed {} in a row: {problem}{until}", count(attempts, "time"))),
+        ),
+        inputs: json!({ "problem": problem, "attempts": attempts, "until": next_check }),
+        at: next_check.filter(|_| waits).cloned(),
+        on: "the clock, or `identityd check`",
+    }
+}
+
+pub(super) fn lock(Inputs { lock_holder, .. }: &Inputs<'_>) -> Verdict {
+    Verdict {
+        closed: match lock_holder {
+            None => Ok("no other engine is at work".to_owned()),
+            Some(holder) => Err(format!("another engine is at work: {holder}")),
+        },
+        inputs: json!({ "holder": lock_holder }),
+        at: None,
+        on: "the end of the other engine's work",
+    }
+}
+
+pub(super) fn degraded(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
+    let degraded = |kind| kind == ProblemKind::Degraded;
+    let problem = state.problem.as_ref().filter(|problem| degraded(problem.kind) && !state.recovered);
+    Verdict {
+        closed: problem.map_or_else(
+            || Ok("nothing is half undone".to_owned()),
+            |problem| {
+                Err(format!("an upgrade could not be undone completely, which is tried again: {problem}"))
+            },
+        ),
+        inputs: json!({ "problem": problem, "recovered": state.recovered }),
+        at: next_check.filter(|_| problem.is_some()).cloned(),
+        on: "a recovery that succeeds",
+    }
+}
+
+pub(super) fn freshness(
+    Inputs { answered, next_check, poll_interval, .. }: &Inputs<'_>,
+    now: &Timestamp,
+) -> Verdict {
+    let fresh = poll_interval.saturating_mul(FRESH_POLLS).max(FRESH).as_secs();
+    let age = answered.map(|at| now.unix.saturating_sub(at.unix));
+    Verdict {
+        closed: match age {
+            Some(age) if age <= fresh => Ok(format!("the channel answered {age} s ago")),
+            Some(age) => {
+                Err(format!("the channel has not answered for {age} s, which is more than {fresh} s"))
+            }
+            None => Err("the channel has not answered since identityd started".to_owned()),
+        },
+        inputs: json!({ "answered": answered, "fresh_seconds": fresh }),
+        at: next_check.cloned(),
+        on: "an answer of the hub",
+    }
+}
+
+/// Nothing waits for this one but whoever wants to go back.
+pub(super) fn rollback(Inputs { rollback_blocked, .. }: &Inputs<'_>) -> Verdict {
+    Verdict {
+        closed: match rollback_blocked {
+            None => Ok("nothing is known that would keep this node from going back".to_owned()),
+            Some(reason) => Err(format!("`identityd rollback` would be refused: {reason}")),
+        },
+        inputs: json!({ "blocked": rollback_blocked }),
+        at: None,
+        on: "a release that can take its state back",
+    }
+}
+
+fn because(reason: Option<&str>) -> String {
+    reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
+}
