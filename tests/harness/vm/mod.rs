@@ -22,7 +22,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -42,6 +42,9 @@ pub const TESTS_TAKE: Duration = Duration::from_secs(15 * 60);
 
 /// How long a program run in a machine may take, and how long it may take until it can run any.
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// Time between two looks at a machine. A look starts processes in it, and an emulated processor is slow.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 /// Lines of the console that are shown when something fails.
 const SHOWN_LINES: usize = 80;
@@ -188,7 +191,10 @@ impl Vm {
         let found = wait_for(what, limit, || match look(self) {
             Ok(found) => Ok(Ok(found)),
             Err(last) => match self.qemu.try_wait() {
-                Ok(None) => Err(last),
+                Ok(None) => {
+                    thread::sleep(LOOK_AGAIN);
+                    Err(last)
+                }
                 ended => Ok(Err(format!("the machine ended ({ended:?}); before that: {last}"))),
             },
         });

@@ -158,9 +158,9 @@ pub fn reordered(extent: Extent, tell: &Tell<'_>) -> Result<Tally, Error> {
     let mut vm = builder.clone().logged_disk(&disk, &log)?.boot()?;
     bench.await_release(&mut vm, Found::New)?;
     bench.offer_next()?;
-    vm.run(moment::AWAIT_BEGIN)?;
+    moment::await_begin(&vm)?;
     let from = WriteLog::read(&log)?.len();
-    vm.run(moment::AWAIT_END)?;
+    moment::await_end(&vm)?;
     vm.cut_power()?;
     drop(vm);
     let log = WriteLog::read(&log)?;

@@ -10,22 +10,26 @@ use super::bench::{Bench, Found};
 use crate::error::Error;
 use crate::vm::Vm;
 
+/// Lets the commands below pause without starting a process, which takes longer than they want to pause.
+const CAN_PAUSE: &str = "[ -p /run/silence ] || mkfifo /run/silence; exec 9<>/run/silence";
+
 /// Waits until a transaction has begun: the first record of its journal.
-pub(super) const AWAIT_BEGIN: &str = "until [ -s /var/lib/molt/journal ]; do usleep 2000; done";
+const AWAIT_BEGIN: &str = "until [ -s /var/lib/molt/journal ]; do read -t 0.005 -u 9 x; done";
 
 /// Waits until all is staged: the second record, or no journal any more.
-const AWAIT_STAGED: &str =
-    "while [ -e /var/lib/molt/journal ] && [ $(wc -l </var/lib/molt/journal) -lt 2 ]; do usleep 2000; done";
+const AWAIT_STAGED: &str = "while [ -e /var/lib/molt/journal ]; do n=0
+while read -r x; do n=$((n+1)); done </var/lib/molt/journal; [ $n -lt 2 ] || break; read -t 0.005 -u 9 x; done";
 
 /// Waits until the transaction is over.
-pub(super) const AWAIT_END: &str = "while [ -e /var/lib/molt/journal ]; do usleep 2000; done";
+const AWAIT_END: &str = "while [ -e /var/lib/molt/journal ]; do read -t 0.005 -u 9 x; done";
 
 /// How long after the commit a cut can come.
 const AFTER: Duration = Duration::from_millis(500);
 
 /// Tells on the console which stage identityd is in, whenever it changes.
-const TELL_STAGES: &str = r#"[ -e /run/telling ] || { : >/run/telling; (while :; do s=$(grep -o '"stage": *"[A-Za-z]*"' /run/molt/status.json | head -n 1);
-[ "$s" = "$o" ] || echo "stage: $s" >/dev/console; o=$s; usleep 20000; done) >/dev/null 2>&1 & }"#;
+const TELL_STAGES: &str = r#"[ -e /run/telling ] || { : >/run/telling; (while :; do s=; while read -r x; do
+case $x in '"stage":'*) s=${x%,}; break;; esac; done </run/molt/status.json
+[ "$s" = "$o" ] || echo "stage: $s" >/dev/console; o=$s; read -t 0.05 -u 9 x; done) >/dev/null 2>&1 & }"#;
 
 /// Words before a stage in what that prints.
 const STAGE: &str = "stage: \"stage\":";
@@ -96,7 +100,7 @@ impl Spans {
         let start = Instant::now();
         let lap = |command: &str| {
             let before = start.elapsed();
-            vm.run(command).map(|_| start.elapsed().saturating_sub(before))
+            run(vm, command).map(|()| start.elapsed().saturating_sub(before))
         };
         let spans =
             Self { offered: lap(AWAIT_BEGIN)?, staging: lap(AWAIT_STAGED)?, swapping: lap(AWAIT_END)? };
@@ -113,7 +117,7 @@ impl Spans {
             Moment::Committed => (&[AWAIT_BEGIN, AWAIT_END], AFTER),
         };
         for command in waits {
-            vm.run(command)?;
+            run(vm, command)?;
         }
         // The moment is what is random here; nothing is waited for.
         thread::sleep(span.mul_f64(random.f64()));
@@ -123,7 +127,23 @@ impl Spans {
 
 /// Lets a machine tell its stages on the console, if it does not yet.
 pub(super) fn tell_stages(vm: &Vm) -> Result<(), Error> {
-    vm.run(TELL_STAGES).map(drop)
+    run(vm, TELL_STAGES)
+}
+
+/// Runs one of the commands above.
+fn run(vm: &Vm, command: &str) -> Result<(), Error> {
+    // A pause that is over is a failure of `read`.
+    vm.run(&format!("{CAN_PAUSE}; {command}; true")).map(drop)
+}
+
+/// Waits until a transaction has begun.
+pub(super) fn await_begin(vm: &Vm) -> Result<(), Error> {
+    run(vm, AWAIT_BEGIN)
+}
+
+/// Waits until the transaction is over.
+pub(super) fn await_end(vm: &Vm) -> Result<(), Error> {
+    run(vm, AWAIT_END)
 }
 
 /// The stage that the console told last.
