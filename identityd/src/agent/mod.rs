@@ -241,7 +241,7 @@ impl Agent {
             Report::Progress(progress) => self.progress(progress),
             Report::Forgotten(forgotten, answers) => self.forgotten(forgotten, answers),
             // Shown with the job's end.
-            Report::Facts(facts) => self.facts(facts),
+            Report::Facts(facts) => self.facts(*facts),
         }
     }
 

@@ -118,7 +118,7 @@ pub(super) enum Report {
     /// The upgrade moves; the job goes on.
     Progress(Progress),
     /// What the node is like; the job ends now.
-    Facts(Facts),
+    Facts(Box<Facts>),
     /// The job ended with this.
     Done(Event),
     /// A plan was made, or could not be.
@@ -202,8 +202,11 @@ async fn work(mut doing: impl Doing, mut jobs: UnboundedReceiver<Job>, reports: 
             }
             Job::Forget(id, answers) => Report::Forgotten(doing.forget(&id).await, answers),
         };
-        if matches!(report, Report::Done(_)) && reports.send(Report::Facts(doing.facts().await)).is_err() {
-            return;
+        if matches!(report, Report::Done(_)) {
+            let facts = Box::new(doing.facts().await);
+            if reports.send(Report::Facts(facts)).is_err() {
+                return;
+            }
         }
         if reports.send(report).is_err() {
             return;
