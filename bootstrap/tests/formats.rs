@@ -92,12 +92,18 @@ async fn content_is_the_same_in_both_formats() {
         // What was installed by the other format and is untouched is no user's work.
         assert_eq!(place.changes(&new).await, ["bin/app", "etc/conf"]);
 
-        // A user's work stays. Whether the release has changed it, too, cannot be known: so it is beside.
+        // A user's work stays. The release has what it had: nothing has to be told.
         std::fs::write(place.at("root/etc/mine"), "mine").unwrap();
-        assert_eq!(place.changes(&new).await, ["bin/app", "etc/conf", "etc/mine.new"]);
+        assert_eq!(place.changes(&new).await, ["bin/app", "etc/conf"]);
+        // What a release changes comes beside it.
+        let files: Vec<_> =
+            NEW.iter().map(|file| if file.0 == "etc/mine" { ("etc/mine", "2") } else { *file }).collect();
+        let other = place.release("3", second, &files);
+        assert_eq!(place.changes(&other).await, ["bin/app", "etc/conf", "etc/mine.new"]);
         place.install(&new, 2).await;
         let read = |path: &str| std::fs::read_to_string(place.at("root").join(path)).unwrap();
-        assert_eq!((read("etc/mine").as_str(), read("etc/mine.new").as_str()), ("mine", "1"));
+        assert_eq!(read("etc/mine"), "mine");
+        assert!(!place.at("root/etc/mine.new").exists());
         assert_eq!((read("bin/app").as_str(), read("etc/conf").as_str()), ("new", "2"));
         // From now on both are of one format.
         assert_eq!(place.changes(&place.release("4", second, NEW)).await, Vec::<String>::new());

@@ -248,6 +248,8 @@ impl Engine {
         if !waiting {
             return Ok(false);
         }
+        // The new daemon runs, but its file may be on no disk yet.
+        transaction::sync_swapped(&self.root, &records).map_err(EngineError::Transaction)?;
         self.state.commit(generation).map_err(EngineError::Generation)?;
         self.recover(lock).await?;
         Ok(true)

@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod hooks;
 pub mod journal;
+mod mounts;
 mod recover;
 mod run;
 pub mod services;
@@ -28,6 +29,7 @@ use flist::tree::Tree;
 use zinit_client::{ServiceUnit, UnitName};
 
 pub use error::TransactionError;
+pub(crate) use mounts::sync_swapped;
 pub use recover::{Recovery, recover};
 pub(crate) use staging::{FETCHED_AT_ONCE, STAGING};
 

@@ -148,14 +148,14 @@ fn not_mounted(root: &Root, header: &Header) -> Result<Vec<FlistPath>, RootError
     Ok(missing)
 }
 
-fn as_header(record: &Record) -> Option<&Header> {
+pub(super) fn as_header(record: &Record) -> Option<&Header> {
     match record {
         Record::Begin(header) => Some(header),
         _ => None,
     }
 }
 
-fn as_swaps(record: &Record) -> Option<&[Swap]> {
+pub(super) fn as_swaps(record: &Record) -> Option<&[Swap]> {
     match record {
         Record::Staged { swaps } => Some(swaps),
         _ => None,
@@ -270,7 +270,7 @@ async fn undo(
         }
     }
     if not_undone.is_empty() {
-        not_undone.extend(clean_up(root, header, journal).err());
+        not_undone.extend(clean_up(root, (header, swaps), journal).err());
     }
     if not_undone.is_empty() {
         return Ok(());

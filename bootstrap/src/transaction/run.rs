@@ -9,13 +9,13 @@ use zinit_client::{ServiceUnit, UnitName};
 
 use super::journal::{Header, Journal, JournalPlace, Record, Swap};
 use super::states::{self, StateSlot};
-use super::{Context, Progress, TransactionError, files, hooks, services, staging};
+use super::{Context, Progress, TransactionError, files, hooks, mounts, services, staging};
 use crate::boot_info::{self, BootInfo};
 use crate::generation::{Cause, Generation, Kept, KeptState, Packages};
 use crate::health::{HealthLimits, HealthWatch};
 use crate::plan::{FileChange, Plan, Purpose, Step};
 use crate::rehearsal;
-use crate::root::{Found, Root, RootError, Stamp, failed};
+use crate::root::{Found, RootError, Stamp};
 
 /// Longest health window that a unit can ask for.
 const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
@@ -65,7 +65,8 @@ impl<'r> Run<'r> {
             staging::slots(root, &plan.files.changes, generation.number).map_err(TransactionError::Root)?;
         let states = states::slots(root, &plan.packages.states, generation.number);
         let states = states.map_err(TransactionError::Root)?;
-        let mounts = mounts(root, &plan.files.changes, &slots, &states).map_err(TransactionError::Root)?;
+        let staged = staging::directories_of(&slots, &states);
+        let mounts = mounts::tops(root, &staged, &plan.files.changes).map_err(TransactionError::Root)?;
         let header = Header {
             generation: generation.number,
             purpose: plan.purpose,
@@ -336,11 +337,7 @@ impl<'r> Run<'r> {
     }
 
     pub(super) fn sync_mounts(&self) -> Result<(), TransactionError> {
-        for top in &self.mounts {
-            let synced = self.context.root.disk().sync_filesystem(top);
-            synced.map_err(failed("sync", top)).map_err(TransactionError::Root)?;
-        }
-        Ok(())
+        mounts::sync(&self.context.root, &self.mounts).map_err(TransactionError::Root)
     }
 
     pub(super) async fn finish(self) {
@@ -361,22 +358,6 @@ impl<'r> Run<'r> {
             tracing::warn!(error = %flist::report(&error), "what was staged is still there; the next start removes it");
         }
     }
-}
-
-/// The tops of the mounts that something changes in: directories are made and removed in place, maybe where nothing is
-/// staged.
-fn mounts(
-    root: &Root,
-    changes: &[FileChange],
-    slots: &[Option<FlistPath>],
-    states: &[StateSlot],
-) -> Result<BTreeSet<FlistPath>, RootError> {
-    let staged = staging::directories_of(slots, states);
-    let mut tops: BTreeSet<_> = staged.iter().filter_map(staging::top_of).collect();
-    for change in changes.iter().filter(|change| change.is_of_a_directory()) {
-        tops.insert(staging::top(root, change.path())?);
-    }
-    Ok(tops)
 }
 
 /// What is migrated, and where it lies afterwards as it was.

@@ -363,7 +363,8 @@ impl Run<'_> {
     }
 }
 
-/// What the name of a directory begins with that somebody has written to: `left-<generation>-<number>`.
+/// What the name of a directory begins with that somebody has written to: `left-<generation>-<number>`, and one more
+/// number where that was there already.
 const LEFT: &[u8] = b"left-";
 
 /// The generation that a directory beside the staging directories is left of; `None` for any other.
@@ -405,16 +406,30 @@ pub(super) fn keep_written(
             continue;
         }
         let top = slot.parent().unwrap_or_default().parent().unwrap_or_default();
-        let name = [LEFT, format!("{}-{number}", header.generation).as_bytes()].concat();
-        let left = staging::join(&top, &name)?;
-        if root.stat(&left)?.is_some() {
-            remove_tree(disk, &left)?;
-        }
+        let left = free_place(root, &top, (header.generation, number))?;
         disk.rename(at, &left, Rename::NoReplace).map_err(failed("put aside", path))?;
         told.push(format!("{what} lies in /{left} until an upgrade succeeds"));
     }
     told.iter().for_each(|told| tracing::error!("{told}"));
     Ok(told)
+}
+
+/// A name that nothing has: what an earlier failure has left of a generation with this number stays.
+fn free_place(
+    root: &Root,
+    top: &FlistPath,
+    (generation, number): (u64, usize),
+) -> Result<FlistPath, RootError> {
+    let mut of_before = 0;
+    loop {
+        let again = if of_before == 0 { String::new() } else { format!("-{of_before}") };
+        let name = [LEFT, format!("{generation}-{number}{again}").as_bytes()].concat();
+        let left = staging::join(top, &name)?;
+        if root.stat(&left)?.is_none() {
+            return Ok(left);
+        }
+        of_before += 1;
+    }
 }
 
 /// Puts all state back that was exchanged; gives what could not be.

@@ -1,10 +1,10 @@
 //! Going back when a step fails.
 
-use super::journal::{Header, JournalPlace, Record};
+use super::journal::{Header, JournalPlace, Record, Swap};
 use super::run::Run;
-use super::{Progress, TransactionError, files, services, staging};
+use super::{Progress, TransactionError, files, mounts, services, staging};
 use crate::plan::Moment;
-use crate::root::{Root, failed};
+use crate::root::Root;
 
 impl Run<'_> {
     /// Ends what runs of the new generation; tells what could not be ended.
@@ -57,7 +57,7 @@ impl Run<'_> {
         }
         not_undone.extend(problem(self.header.boot_info.restore(&self.context.root)));
         if not_undone.is_empty() {
-            let cleaned = clean_up(&self.context.root, &self.header, &self.place);
+            let cleaned = clean_up(&self.context.root, (&self.header, &self.swaps), &self.place);
             not_undone.extend(cleaned.err());
         }
         match (not_undone.is_empty(), self.begun) {
@@ -78,11 +78,13 @@ fn problem<E: std::error::Error + 'static>(result: Result<(), E>) -> Option<Stri
 
 /// Ends what was undone: everything must be on disk before the journal goes, or a power cut could bring a
 /// part of the swap back without anybody knowing. Then what was staged is removed.
-pub(super) fn clean_up(root: &Root, header: &Header, journal: &JournalPlace) -> Result<(), String> {
-    for top in header.staging.iter().filter_map(staging::top_of) {
-        let synced = root.disk().sync_filesystem(&top).map_err(failed("sync", &top));
-        synced.map_err(|error| flist::report(&error))?;
-    }
+pub(super) fn clean_up(
+    root: &Root,
+    (header, swaps): (&Header, &[Swap]),
+    journal: &JournalPlace,
+) -> Result<(), String> {
+    let tops = mounts::tops(root, &header.staging, swaps.iter().map(|swap| &swap.change));
+    tops.and_then(|tops| mounts::sync(root, &tops)).map_err(|error| flist::report(&error))?;
     staging::clear(root, &header.staging).map_err(|error| flist::report(&error))?;
     journal.remove().map_err(|error| flist::report(&error))
 }

@@ -61,6 +61,23 @@ async fn a_directory_on_another_disk_is_on_it_when_the_release_is_installed() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_identityd_is_on_its_disk_before_it_counts() {
+    let place = Place::with_shell();
+    let (_disk, image) = mount_disk(&place, "data");
+    let name = "the-new-identityd";
+    let release = place.release("1", &[(&format!("data/{name}"), "new")]);
+    let only = release.tree.iter().map(|(path, _)| path.clone()).collect();
+    let (engine, lock) = (place.engine(), place.lock());
+    let prepared = engine.prepare(&release, Purpose::SelfUpdate, place.source(), Some(&only)).await.unwrap();
+    engine.apply(&lock, &prepared, place.source(), &|_| {}, &|| Ok(())).await.unwrap();
+    let is_on_disk =
+        || std::fs::read(&image).unwrap().windows(name.len()).any(|part| part == name.as_bytes());
+    assert!(!is_on_disk(), "this test would prove nothing");
+    assert!(engine.commit_pending(&lock, prepared.generation()).await.unwrap());
+    assert!(is_on_disk(), "after a power cut the old one would be there, and nobody would know");
+}
+
 /// Stops before a program of this name, for good.
 #[derive(Debug)]
 struct StopsAt {
@@ -173,11 +190,17 @@ async fn what_was_written_to_migrated_state_is_put_aside_when_that_is_put_back()
         let order = if aside { "precious\n" } else { "entity not found" };
         assert_eq!(place.read(".molt/left-2-0/deep/order"), order);
         assert!(matches!(&failed, EngineError::Transaction(error) if error.is_judged()), "{said}");
+        // The next failure has the same number, and takes nothing of this one away.
+        place.apply(&place.release("2", &files), Purpose::Upgrade).await.unwrap_err();
+        for left in [".molt/left-2-0/deep/order", ".molt/left-2-0-1/deep/order"] {
+            assert_eq!(place.read(left), order);
+        }
         // Once there is something else to go on with, nobody waits for it any more.
         let files = [("bin/migrate", MIGRATE), ("bin/v", "3"), (DESCRIPTION, &layout(2, UNDO))];
         place.apply(&place.release("3", &files), Purpose::Upgrade).await.unwrap();
         assert_eq!(place.read("srv/app/data"), "2\n");
         assert!(!place.root().join(".molt/left-2-0").exists());
+        assert!(!place.root().join(".molt/left-2-0-1").exists());
     }
 }
 
