@@ -124,11 +124,11 @@ fn of_two_that_wait_for_the_hub_one_installs() {
             if running >= wanted { Ok(()) } else { Err(format!("{running} of {wanted}")) }
         })
     };
-    // The unit's, as a parent and a worker.
-    bootstraps(2).unwrap();
+    // The unit's.
+    bootstraps(1).unwrap();
     std::thread::scope(|scope| {
         let other = scope.spawn(|| node.exec(&["bootstrap"]).unwrap());
-        bootstraps(3).unwrap();
+        bootstraps(2).unwrap();
         site.hub.restart().unwrap();
         site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
         let other = other.join().unwrap();
