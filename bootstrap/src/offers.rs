@@ -265,7 +265,11 @@ impl Offers {
         let mut failure = None;
         for hub in self.hubs.in_order().await {
             match self.ask_hub(hub, root, director, &wanted).await {
-                Ok(answer) => return Ok(self.compared(hub, answer, root, director, &wanted).await),
+                Ok(answer) => match self.compared(hub, answer, root, director, &wanted).await {
+                    Ok(answer) => return Ok(answer),
+                    // Others may have what is newer too; those that lag are refused from now on.
+                    Err(error) => drop(failure.get_or_insert(error)),
+                },
                 Err(error) => {
                     if self.settings.hub.urls.len() > 1 {
                         tracing::warn!(hub = hub.url(), error = %flist::report(&error), "this hub is of no use");
@@ -281,6 +285,9 @@ impl Offers {
 
     /// Compares an answer with what the other hubs have. One that has newer signatures is asked instead: whoever keeps
     /// news from this node would have to own all of its hubs.
+    ///
+    /// # Errors
+    /// [`TrustError`]: there are newer signatures, and nothing can be installed by them. By older ones nothing is.
     async fn compared(
         &self,
         hub: &HubClient,
@@ -288,7 +295,7 @@ impl Offers {
         root: &[u8],
         director: Option<&[u8]>,
         wanted: &Wanted<'_>,
-    ) -> Answer {
+    ) -> Result<Answer, TrustError> {
         let state = StatePlace::of(&self.settings).directory().join(TRUST);
         let all = self.hubs.in_order().await;
         let others = |but: &str| all.iter().copied().filter(|hub| hub.url() != but).collect::<Vec<_>>();
@@ -297,21 +304,32 @@ impl Offers {
         let newer = all.iter().copied().find(|other| Some(other.url()) == furthest);
         let Some(newer) = newer else {
             self.hubs.worked(hub);
-            return Answer { looked, ..answer };
+            return Ok(Answer { looked, ..answer });
         };
+        let before = self.accepted();
         match self.ask_hub(newer, root, director, wanted).await {
             Ok(newest) => {
                 tracing::warn!(hub = hub.url(), newer = newer.url(), "this hub lags behind another one");
                 self.hubs.worked(newer);
                 looked = mirrors::look(&others(newer.url()), root, &state, TRUST).await;
-                Answer { looked, ..newest }
+                Ok(Answer { looked, ..newest })
+            }
+            Err(error) if is_overtaken(&error, &before, &self.accepted()) => {
+                tracing::warn!(hub = hub.url(), newer = newer.url(), error = %flist::report(&error), "what this hub offers is out of date by newer signatures of another one");
+                Err(error)
             }
             Err(error) => {
                 tracing::warn!(hub = newer.url(), error = %flist::report(&error), "this hub says that it has newer releases, and is of no use");
                 self.hubs.worked(hub);
-                Answer { looked, ..answer }
+                Ok(Answer { looked, ..answer })
             }
         }
+    }
+
+    /// The timestamps that were accepted last, of the releases and of the director's choices.
+    fn accepted(&self) -> Accepted {
+        let state = StatePlace::of(&self.settings).directory();
+        [TRUST, DIRECTOR].map(|repository| std::fs::read(state.join(repository).join("timestamp.json")).ok())
     }
 
     async fn ask_hub(
@@ -348,6 +366,17 @@ impl Offers {
             installed: installed.and_then(|version| version.semver().cloned()),
         }
     }
+}
+
+/// Timestamps that were accepted: of the releases, and of the director's choices.
+type Accepted = [Option<Vec<u8>>; 2];
+
+/// Whether a hub with newer signatures has failed in such a way that an answer by older ones counts no more: what it has
+/// signed was accepted, whatever else it lacks, or says that there is nothing for this node. Pure.
+fn is_overtaken(error: &TrustError, before: &Accepted, after: &Accepted) -> bool {
+    let [releases, _] = after;
+    // Where nothing can be read nobody knows, so it counts as accepted.
+    matches!(error, TrustError::Refusal(_)) || releases.is_none() || before != after
 }
 
 /// What was answered.
@@ -425,4 +454,28 @@ fn root(settings: &Settings) -> Result<Option<Vec<u8>>, OffersError> {
         Err(error) => return Err(failed(error)),
     };
     read(file).map(Some).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use flist::hub::RunMode;
+    use flist::trust::OfferRefusal;
+
+    use super::*;
+
+    #[test]
+    fn an_older_answer_counts_only_while_nothing_newer_was_accepted() {
+        let accepted = |releases: &str, choices: Option<&str>| -> Accepted {
+            [Some(releases.into()), choices.map(Into::into)]
+        };
+        let before = accepted("1", Some("1"));
+        let lacking = TrustError::Unsigned { target: "x".to_owned() };
+        assert!(!is_overtaken(&lacking, &before, &before));
+        for after in [accepted("2", Some("1")), accepted("1", Some("2")), [None, Some("1".into())]] {
+            assert!(is_overtaken(&lacking, &before, &after), "{after:?}");
+        }
+        let channel = "a/b:c.flist".to_owned();
+        let refusal = TrustError::Refusal(OfferRefusal::Nothing { channel, run_mode: RunMode::Prod });
+        assert!(is_overtaken(&refusal, &before, &before));
+    }
 }
