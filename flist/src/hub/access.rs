@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap};
+use reqwest::redirect::{Attempt, Policy};
 use rustls::client::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -19,6 +20,9 @@ use crate::tls;
 
 /// Longest file with a certificate and its key, in bytes.
 const MAX_CERTIFICATE: u64 = 256 * 1024;
+
+/// How often an answer may lead elsewhere.
+pub(super) const MAX_REDIRECTS: usize = 5;
 
 /// Why a node has nothing to show.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +107,15 @@ impl Access {
         token.into_iter().collect()
     }
 
+    /// How answers are followed that lead elsewhere: `usual`, unless there is a certificate. That belongs to the
+    /// connection, so it would be shown wherever an answer leads; then nobody is followed to another address.
+    pub(crate) fn redirects(&self, usual: Policy) -> Policy {
+        match self.tls {
+            Some(_) => Policy::custom(stay),
+            None => usual,
+        }
+    }
+
     /// How connections are made.
     pub(crate) fn tls(&self) -> Option<ClientConfig> {
         self.tls.clone().or_else(tls::config)
@@ -112,6 +125,17 @@ impl Access {
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Access(token: {}, certificate: {})", self.token.is_some(), self.tls.is_some())
+    }
+}
+
+fn stay(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let here = attempt.previous().last().map(Url::origin);
+    if attempt.previous().len() > MAX_REDIRECTS {
+        attempt.error("too many redirects")
+    } else if here != Some(attempt.url().origin()) {
+        attempt.error("redirect to another address, which must not see the client certificate")
+    } else {
+        attempt.follow()
     }
 }
 
@@ -148,6 +172,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::hub::{HubClient, Timeouts};
 
     const SECRET: &str = "0123456789abcdef0123";
 
@@ -176,6 +201,52 @@ mod tests {
         assert_eq!(access.in_the_clear().count(), 0);
         let open = Access::read(&["http://hub.example".to_owned()], Some(&token), None).unwrap();
         assert_eq!(open.in_the_clear().collect::<Vec<_>>(), ["http://hub.example/"]);
+    }
+
+    /// A server that answers each request with these bytes, and how many have come.
+    fn server(answer: String) -> (String, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+        use std::io::{BufRead, BufReader, Write};
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = std::sync::Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::SeqCst);
+                let head = BufReader::new(&stream).lines().map_while(Result::ok);
+                head.take_while(|line| !line.is_empty()).for_each(drop);
+                let _ = (&stream).write_all(answer.as_bytes());
+            }
+        });
+        (url, asked)
+    }
+
+    #[test]
+    fn with_a_certificate_nobody_is_followed_to_another_address() {
+        use std::sync::atomic::Ordering;
+
+        use crate::store::{HttpStore, Store};
+        let directory = tempfile::tempdir().unwrap();
+        let path = private(directory.path(), "good", include_str!("../../tests/fixtures/tls/client.pem"));
+        let nothing = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let (elsewhere, asked) = server(nothing.to_owned());
+        let (hub, _) = server(format!(
+            "HTTP/1.1 302 Found\r\nLocation: {elsewhere}/x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        ));
+        let hubs = [hub.clone()];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for (certificate, followed) in [(Some(path.as_path()), false), (None, true)] {
+            let access = Access::read(&hubs, None, certificate).unwrap();
+            let before = asked.load(Ordering::SeqCst);
+            let client = HubClient::with_access(&hub, "test", Timeouts::default(), &access).unwrap();
+            let hubs_answer = runtime.block_on(client.ping());
+            assert_eq!(hubs_answer.is_ok(), followed, "{hubs_answer:?}");
+            let store = HttpStore::with_access(&hub, std::time::Duration::from_secs(60), &access).unwrap();
+            let stores_answer = store.get(&crate::block::BlockId::of(b"x"));
+            assert_eq!(stores_answer.is_ok(), followed, "{stores_answer:?}");
+            assert_eq!(asked.load(Ordering::SeqCst) > before, followed);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Map, Value};
 
-use super::access::Access;
+use super::access::{Access, MAX_REDIRECTS};
 use super::answer::{AnswerHead, Ending, is_overridable, message_of};
 use super::channel::MAX_FLIST;
 use super::error::HubError;
@@ -36,8 +36,6 @@ const MAX_REFUSAL: u64 = 64 * 1024;
 
 /// How long an idle connection is kept for the next request; less than servers keep theirs.
 const POOL_IDLE: Duration = Duration::from_secs(15);
-
-const MAX_REDIRECTS: usize = 5;
 
 /// How long the client waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +119,7 @@ impl HubClient {
             .connect_timeout(timeouts.connect)
             .pool_idle_timeout(POOL_IDLE)
             .default_headers(access.headers())
-            .redirect(Policy::custom(follow));
+            .redirect(access.redirects(Policy::custom(follow)));
         let http = match access.tls() {
             Some(tls) => builder.tls_backend_preconfigured(tls).build(),
             None => builder.build(),

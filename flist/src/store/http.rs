@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::AUTHORIZATION;
+use reqwest::redirect::Policy;
 
 use super::{Store, StoreError, one_by_one};
 use crate::block::{self, BlockId, MAX_STORED};
@@ -56,7 +57,7 @@ impl HttpStore {
         let access = access.towards(url);
         let url = url.trim_end_matches('/').to_owned();
         let builder = Client::builder().connect_timeout(CONNECT.min(patience)).timeout(patience);
-        let builder = builder.default_headers(access.headers());
+        let builder = builder.default_headers(access.headers()).redirect(access.redirects(Policy::default()));
         let client = match access.tls() {
             Some(tls) => builder.tls_backend_preconfigured(tls).build(),
             None => builder.build(),
