@@ -78,7 +78,7 @@ pub struct LightAnswer {
 pub struct HubClient {
     base: Url,
     pub(crate) http: reqwest::Client,
-    pub(super) timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
     pub(super) token: Option<Token>,
     /// Most bytes that the flists of a release may have together.
     pub(super) most: u64,

@@ -108,11 +108,23 @@ async fn fetched(
         let (channel, run_mode) = (offer.channel.clone(), offer.run_mode);
         TrustError::Refusal(OfferRefusal::Nothing { channel, run_mode })
     })?;
+    let limit = hub.timeouts.release;
+    let contents = tokio::time::timeout(limit, contents(hub, offer)).await.map_err(|_| {
+        let target = offer.flists.last().map(|(target, _)| target.path.clone()).unwrap_or_default();
+        let (hub, channel) = (hub.url().to_owned(), channel.clone());
+        let source = HubError::TooLate { hub, channel, seconds: limit.as_secs() };
+        TrustError::Hub { target, source: source.into() }
+    })??;
+    offer.verified(channel, contents, fresh)
+}
+
+/// All flists of a release.
+async fn contents(hub: &HubClient, offer: &SignedOffer) -> Result<Vec<Vec<u8>>, TrustError> {
     let mut contents = Vec::new();
     for (target, claims) in &offer.flists {
         contents.push(content(hub, target, claims).await?);
     }
-    offer.verified(channel, contents, fresh)
+    Ok(contents)
 }
 
 /// A flist of the length that was signed; whether it is the right one is seen later.
