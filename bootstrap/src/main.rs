@@ -40,8 +40,11 @@ fn run_worker(Arguments { overrides, quiet, .. }: &Arguments) -> ExitCode {
     supervise::die_with_parent();
     let settings = match Settings::load(overrides) {
         Ok(settings) => settings,
-        // What could not be read may be readable the next time; what is wrong stays wrong.
-        Err(error @ SettingsError::Read { .. }) => return fail(&error, Exit::Failed),
+        // What could not be read may be readable the next time, and secrets may be put right while the node waits; what
+        // is wrong stays wrong.
+        Err(error @ (SettingsError::Read { .. } | SettingsError::Access(_))) => {
+            return fail(&error, Exit::Failed);
+        }
         Err(error) => return fail(&error, Exit::Usage),
     };
     start_log(*quiet, settings.switches.debug);

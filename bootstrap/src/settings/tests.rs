@@ -166,6 +166,14 @@ fn what_the_hub_is_shown_is_refused_where_others_can_read_it() {
                 assert!(!format!("{settings:?}").contains("0123456789abcdef0123"));
             }
             Err(error) => {
+                // Who asks no hub does not need it.
+                let dir = tempfile::tempdir().unwrap();
+                let (file, line) = (dir.path().join("config"), dir.path().join("line"));
+                std::fs::write(&file, &config).unwrap();
+                std::fs::write(&line, "").unwrap();
+                let words = ["x", "--config", file.to_str().unwrap(), "--cmdline", line.to_str().unwrap()];
+                let settings = Settings::load_without_secrets(&Arguments::parse_from(words).overrides);
+                assert!(settings.unwrap().hub.access.is_empty());
                 let text = flist::report(&error);
                 assert!(!fine && text.contains("chmod 600") && !text.contains("0123456789"), "{text}");
             }

@@ -34,7 +34,7 @@ struct Line {
 }
 
 pub(super) fn run(Arguments { fix, json, overrides }: &Arguments) -> CommandResult {
-    let settings = Settings::load(overrides).map_err(Failure::Settings)?;
+    let settings = Settings::load_without_secrets(overrides).map_err(Failure::Settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(other)?;
     let lines: Vec<Line> = runtime.block_on(async {
         if !fix {

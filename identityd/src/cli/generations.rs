@@ -66,7 +66,7 @@ struct Line {
 }
 
 pub(super) fn run(Arguments { json, overrides }: &Arguments) -> CommandResult {
-    let settings = Settings::load(overrides).map_err(Failure::Settings)?;
+    let settings = Settings::load_without_secrets(overrides).map_err(Failure::Settings)?;
     let lines = match StatePlace::of(&settings).directory().exists() {
         true => lines(&settings)?,
         false => Vec::new(),
@@ -127,7 +127,7 @@ fn text(lines: &[Line]) -> String {
 }
 
 pub(super) fn gc(GcArguments { keep, dry_run, json, overrides }: &GcArguments) -> CommandResult {
-    let settings = Settings::load(overrides).map_err(Failure::Settings)?;
+    let settings = Settings::load_without_secrets(overrides).map_err(Failure::Settings)?;
     let keep = keep.and_then(|keep| usize::try_from(keep).ok()).or(settings.keep_generations);
     let lock = lock::take(&settings.run_dir, "identityd gc", LOCK_PATIENCE).map_err(|error| match error {
         held @ LockError::Held { .. } => busy(flist::report(&held)),

@@ -164,8 +164,8 @@ impl Failure {
             })) => Exit::Unreachable,
             Self::Ask(AskError::Refused(Problem { unmet, .. })) if !unmet.is_empty() => Exit::Refused,
             Self::Ill(_) => Exit::Differs,
-            // What could not be read may be readable the next time.
-            Self::Settings(SettingsError::Read { .. }) => Exit::Failed,
+            // What could not be read may be readable the next time, and secrets may be put right.
+            Self::Settings(SettingsError::Read { .. } | SettingsError::Access(_)) => Exit::Failed,
             Self::Settings(_) | Self::Usage(_) => Exit::Usage,
             Self::Refused(_) => Exit::Refused,
             Self::Ask(_) | Self::Other(_) => Exit::Failed,
