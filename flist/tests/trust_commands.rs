@@ -137,11 +137,11 @@ fn what_cannot_be_signed_is_refused_before_anything_is_sent() {
     // Keys in what is published would be everybody's.
     fs::create_dir(rig.path("tree/trust")).unwrap();
     let key = fs::read_dir(rig.path("trust/keys")).unwrap().next().unwrap().unwrap().path();
-    fs::copy(&key, rig.path("tree/trust/a.key")).unwrap();
+    fs::copy(&key, rig.path("tree/trust/a.txt")).unwrap();
     let mut linted = rig.publish("1.0.0");
     linted.retain(|word| word != "--no-lint");
     let said = rig.refused(&strs(&linted));
-    assert!(said.contains("signing-key") && said.contains("/trust/a.key"), "{said}");
+    assert!(said.contains("signing-key") && said.contains("/trust/a.txt"), "{said}");
     fs::remove_dir_all(rig.path("tree/trust")).unwrap();
     // Nor are keys made where something else lies.
     let said = rig.refused(&["trust", "init", "--dir", "tree"]);

@@ -54,10 +54,9 @@ pub(super) fn findings(layered: &Layered<'_>) -> Result<Vec<Finding>, RootError>
     Ok(findings)
 }
 
-/// Whether it is a key, sealed or not; only files that are named as keys are read.
+/// Whether it is a key, sealed or not, whatever it is called.
 fn is_key(layered: &Layered<'_>, path: &FlistPath, size: u64) -> Result<bool, RootError> {
-    let named = path.name().ends_with(b".key");
-    Ok(named && size <= LONGEST_KEY && is_key_file(&layered.read(path, 0, LONGEST_KEY as usize)?))
+    Ok(size <= LONGEST_KEY && is_key_file(&layered.read(path, 0, LONGEST_KEY as usize)?))
 }
 
 fn is_in(path: &FlistPath, place: &str) -> bool {
