@@ -128,11 +128,26 @@ struct Named {
 impl Named {
     /// Whether a target of the director belongs to this release.
     fn is(&self, path: &str, choice: &Choice) -> bool {
-        let is_of = |of: &Of| {
-            let channel = self.channel.as_ref().is_none_or(|channel| of.channel == channel.to_string());
-            channel && of.version == self.version
-        };
-        path.starts_with(&format!("{}/", self.run_mode)) && choice.of.as_ref().is_some_and(is_of)
+        belongs((self.run_mode, self.channel.as_ref(), &self.version), path, choice.of.as_ref())
+    }
+}
+
+/// Whether a target belongs to a release. What was chosen before choices said so goes by the name of its flist, because
+/// an order to stop must not miss it. Pure.
+fn belongs(
+    (run_mode, channel, version): (RunMode, Option<&Channel>, &semver::Version),
+    path: &str,
+    of: Option<&Of>,
+) -> bool {
+    let channel = channel.map(Channel::to_string);
+    let Some(name) = path.strip_prefix(&format!("{run_mode}/")) else { return false };
+    match of {
+        Some(of) => channel.is_none_or(|channel| of.channel == channel) && of.version == *version,
+        None => {
+            let repo = |text: &str| text.split('/').next().map(str::to_owned);
+            let same = channel.is_none_or(|channel| repo(&channel) == repo(name));
+            same && name.ends_with(&format!(":v{version}.flist"))
+        }
     }
 }
 
@@ -302,4 +317,28 @@ fn shown(path: &str, choice: &Value) -> String {
 
 fn choice_of(target: &Value) -> Result<Choice, Failure> {
     Ok(serde_json::from_value(target["custom"].clone())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use flist::hub::ReleaseId;
+
+    use super::*;
+
+    #[test]
+    fn a_choice_that_does_not_say_of_what_it_is_goes_by_the_name_of_the_flist() {
+        let path = "prod/tf-zos/zos:v1.0.0.flist";
+        let [here, elsewhere] = ["tf-zos/zos:production:latest.flist", "other/zos:production:latest.flist"]
+            .map(|channel| channel.parse::<Channel>().unwrap());
+        let [old, new] = ["1.0.0", "2.0.0"].map(|version| version.parse::<semver::Version>().unwrap());
+        assert!(belongs((RunMode::Prod, None, &old), path, None));
+        assert!(belongs((RunMode::Prod, Some(&here), &old), path, None));
+        assert!(!belongs((RunMode::Prod, Some(&elsewhere), &old), path, None));
+        assert!(!belongs((RunMode::Dev, None, &old), path, None));
+        assert!(!belongs((RunMode::Prod, None, &new), path, None));
+        // Where a choice says it, that counts.
+        let of = Of { channel: here.to_string(), version: new.clone(), release: ReleaseId::of([]) };
+        assert!(belongs((RunMode::Prod, Some(&here), &new), path, Some(&of)));
+        assert!(!belongs((RunMode::Prod, Some(&here), &old), path, Some(&of)));
+    }
 }
