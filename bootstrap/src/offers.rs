@@ -284,7 +284,8 @@ impl Offers {
     }
 
     /// Compares an answer with what the other hubs have. One that has newer signatures is asked instead: whoever keeps
-    /// news from this node would have to own all of its hubs.
+    /// news from this node would have to own all of its hubs. That goes for releases: what the director of each hub has
+    /// chosen is not compared, so one hub can keep its choices back until they expire.
     ///
     /// # Errors
     /// [`TrustError`]: there are newer signatures, and nothing can be installed by them. By older ones nothing is.
