@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::RepositoryError;
 
-/// How often the lock is tried, and how long is waited in between. A change takes a second; one that asks a token for
-/// signatures may wait for a person.
-const TRIES: u32 = 100;
+/// How often the lock is tried, and how long is waited in between. A change takes a second; one that
+/// asks a token for signatures may wait for a person, so this is five minutes in all.
+const TRIES: u32 = 3000;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The lock of a repository, held until it is dropped or the process ends.
