@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::{CommandResult, Failure, other, print, print_json};
 
-/// Give this node its roots of trust and its configuration: root.json, director.json and config.yaml of a directory.
+/// Give this node its roots of trust, its secrets for the hub and its configuration: root.json, director.json,
+/// hub.token, hub.pem and config.yaml of a directory.
 ///
 /// Everything is checked first. It can be interrupted and done again; a file that is there with other content is only
 /// replaced with --replace, because it decides whom this node believes.
