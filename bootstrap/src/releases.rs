@@ -345,6 +345,7 @@ mod tests {
 
     #[test]
     fn what_others_have_noted_meanwhile_stays() {
+        const ROUNDS: u32 = 5;
         let dir = tempfile::tempdir().unwrap();
         let place = StatePlace::new(&dir.path().join("state"), &dir.path().join("run"));
         durable::private_directory(&dir.path().join("state")).unwrap();
@@ -354,11 +355,11 @@ mod tests {
         assert!(Releases::load(&place).note(&id(1)).is_some_and(Note::is_bad));
         assert_eq!(loaded_before.forget("0101").unwrap(), [id(1)], "which it had not read");
 
-        // All at once.
+        // All at once; not so often that a slow disk lets somebody wait for the lock in vain.
         let notes = |number: u8| {
             let place = place.clone();
             std::thread::spawn(move || {
-                for _ in 0..20 {
+                for _ in 0..ROUNDS {
                     Releases::load(&place).attempt(id(number)).unwrap();
                     Releases::load(&place).forget("ff").unwrap();
                 }
@@ -368,7 +369,7 @@ mod tests {
             thread.join().unwrap();
         }
         let attempts = [3, 4, 5].map(|number| Releases::load(&place).note(&id(number)).unwrap().attempts);
-        assert_eq!(attempts, [20; 3]);
+        assert_eq!(attempts, [ROUNDS; 3]);
     }
 
     #[test]
