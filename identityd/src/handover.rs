@@ -138,7 +138,7 @@ impl Handover {
         Self { fetched: bytes, ..self.clone() }.write()
     }
 
-    fn write(&self) -> Result<(), Problem> {
+    pub(crate) fn write(&self) -> Result<(), Problem> {
         let json = serde_json::to_vec(self).map_err(|error| local("cannot describe the handover", &error))?;
         durable::replace(&self.places.run_dir.join(FILE), &json, 0o600)
             .map_err(|error| local("cannot write down the handover", &error))

@@ -14,6 +14,7 @@ mod stoppable;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
 use bootstrap::generation::{Generation, Packages};
@@ -52,6 +53,8 @@ pub struct Effects {
     offered: Option<ReleaseTree>,
     /// What the packages of a release declare, so that it is read once.
     described: Option<(ReleaseId, Packages)>,
+    /// Whether this image has begun a handover: it is the old one, and acknowledges none.
+    hands_over: AtomicBool,
 }
 
 impl Effects {
@@ -75,6 +78,7 @@ impl Effects {
             brake,
             offered: None,
             described: None,
+            hands_over: AtomicBool::new(false),
         })
     }
 

@@ -1,5 +1,7 @@
 //! What is installed, after what a crash has left is recovered.
 
+use std::sync::atomic::Ordering;
+
 use bootstrap::boot_info;
 use bootstrap::generation::Generation;
 use bootstrap::plan::Purpose;
@@ -19,14 +21,19 @@ impl Effects {
     pub async fn recover(&mut self) -> Result<(), Problem> {
         let lock = self.lock().await?;
         self.settle_state(&lock, 0)?;
-        if let Some(handover) = Handover::read(&self.settings.run_dir) {
-            if handover.pid == std::process::id() {
-                return self.acknowledge(&lock, &handover).await;
-            }
-            // Its process is gone, or another one now: what it has left is recovered as anything else.
-            Handover::end(&self.settings.run_dir);
+        let handover = Handover::read(&self.settings.run_dir);
+        if let Some(handover) = &handover
+            && handover.pid == std::process::id()
+            && !self.hands_over.load(Ordering::Relaxed)
+        {
+            return self.acknowledge(&lock, handover).await;
         }
         let recovery = self.engine.recover(&lock).await.map_err(|error| problem(&error))?;
+        // Its process is gone, another one now, or could not be replaced: what it has left was recovered as anything
+        // else. Whoever does that may be no good either, so the guardians do not leave before.
+        if handover.is_some() {
+            Handover::end(&self.settings.run_dir);
+        }
         drop(lock);
         match recovery {
             Recovery::Undone { purpose: Purpose::SelfUpdate, .. } => {
@@ -91,5 +98,74 @@ impl Effects {
             release: String::new(),
             generation: 0,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bootstrap::settings::{Overrides, Settings};
+    use clap::Parser;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::agent::brake::Brake;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        overrides: Overrides,
+    }
+
+    /// A node without a supervisor, on which this process has written down that it is handing over.
+    fn handing_over() -> (TempDir, Effects, Handover) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        for name in ["root", "cache"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        std::fs::write(path("cmdline"), "").unwrap();
+        let mut words = vec!["x".to_owned()];
+        for (option, name) in [
+            ("--root", "root"),
+            ("--config", "config.yaml"),
+            ("--cmdline", "cmdline"),
+            ("--zinit-socket", "zinit.sock"),
+            ("--state-dir", "state"),
+            ("--run-dir", "run"),
+            ("--cache-dir", "cache"),
+        ] {
+            words.extend([option.to_owned(), path(name)]);
+        }
+        let settings = Settings::load(&Arguments::parse_from(words).overrides).unwrap();
+        bootstrap::durable::private_directory(&settings.run_dir).unwrap();
+        let release = flist::hub::ReleaseId::of([]);
+        let handover = Handover::new(&settings, "identityd".parse().unwrap(), 2, release).unwrap();
+        (directory, Effects::new(settings, Brake::default()).unwrap(), handover)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_handover_of_others_is_over_only_when_all_is_recovered() {
+        let (directory, mut effects, mut handover) = handing_over();
+        let journal = directory.path().join("state/journal");
+        std::fs::write(&journal, "{\n{\n").unwrap();
+        handover.pid = 1;
+        handover.write().unwrap();
+        effects.recover().await.unwrap_err();
+        assert!(Handover::read(&effects.settings.run_dir).is_some(), "the guardians would leave");
+        std::fs::remove_file(&journal).unwrap();
+        effects.recover().await.unwrap();
+        assert!(Handover::read(&effects.settings.run_dir).is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_began_a_handover_does_not_acknowledge_it() {
+        let (_directory, mut effects, handover) = handing_over();
+        handover.write().unwrap();
+        // The new daemon first asks for the supervisor, which is not there.
+        effects.recover().await.unwrap_err();
+        assert!(Handover::read(&effects.settings.run_dir).is_some());
+        effects.hands_over.store(true, Ordering::Relaxed);
+        effects.recover().await.unwrap();
+        assert!(Handover::read(&effects.settings.run_dir).is_none());
     }
 }

@@ -65,6 +65,7 @@ impl Effects {
         }
         tracing::info!(version = %release.version, "the release has another identityd: handing over to it first");
         let handover = Handover::new(&self.settings, unit.clone(), prepared.generation(), release.id)?;
+        self.hands_over.store(true, Ordering::Relaxed);
         // Its time begins when everything is staged: fetching may take long.
         let before_swap = || {
             self.brake.enter_swap(Timestamp::from(SystemTime::now()).unix)?;
@@ -87,8 +88,11 @@ impl Effects {
         }
         // The lock goes with this image: its file is closed by the exec.
         let failure = handover::exec(program, &arguments);
-        Handover::end(&self.settings.run_dir);
         let recovered = self.engine.recover(lock).await.map_err(|error| problem(&error));
+        // Not before the old file is back: until then somebody has to watch.
+        if recovered.is_ok() {
+            Handover::end(&self.settings.run_dir);
+        }
         self.remember(release, &failure.message);
         recovered.and(Err(failure))
     }
