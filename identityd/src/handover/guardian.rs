@@ -128,7 +128,7 @@ fn guard(run_dir: &Path, first: bool) -> Result<(), Problem> {
     tracing::error!(why, "the new identityd failed, putting the old one back");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| local("cannot start a runtime", &error))?;
-    runtime.block_on(put_back_at_last(&handover, &why))
+    runtime.block_on(put_back_at_last(&handover, &mut post, &why))
 }
 
 /// A pidfd becomes readable when its process ends, a pipe when something is in it or its end is closed.
@@ -200,10 +200,10 @@ impl Post {
 }
 
 /// As [`put_back`], again and again: nobody else does it.
-async fn put_back_at_last(handover: &Handover, why: &str) -> Result<(), Problem> {
+async fn put_back_at_last(handover: &Handover, post: &mut Post, why: &str) -> Result<(), Problem> {
     let (mut pause, longest) = PAUSES;
     loop {
-        match put_back(handover, why).await {
+        match put_back(handover, post, why).await {
             Err(problem) if handover.is_pending() => {
                 tracing::error!(%problem, ?pause, "the old identityd is not back yet; trying again");
             }
@@ -216,12 +216,12 @@ async fn put_back_at_last(handover: &Handover, why: &str) -> Result<(), Problem>
 
 /// Undoes the swap, ends the new daemon, and has the old one started.
 #[tracing::instrument(level = "debug", skip_all)]
-async fn put_back(handover: &Handover, why: &str) -> Result<(), Problem> {
+async fn put_back(handover: &Handover, post: &mut Post, why: &str) -> Result<(), Problem> {
     let not_back =
         |error: &(dyn std::error::Error + 'static)| local("cannot put the old identityd back", error);
     let Places { root, zinit_socket, .. } = &handover.places;
     let (zinit, unit) = (supervisor::at(root, zinit_socket), &handover.unit);
-    let Some(lock) = engine_lock(handover, &zinit).await.map_err(|error| not_back(&error))? else {
+    let Some(lock) = engine_lock(handover, post, &zinit).await.map_err(|error| not_back(&error))? else {
         // The new daemon was faster: it has committed, and is the one to run.
         return start(&zinit, unit).await.map(drop).map_err(|error| not_back(&error));
     };
@@ -243,9 +243,12 @@ async fn put_back(handover: &Handover, why: &str) -> Result<(), Problem> {
 /// daemon, which hangs: it is ended, and the lock taken before the supervisor starts it anew.
 async fn engine_lock(
     handover: &Handover,
+    post: &mut Post,
     zinit: &dyn Supervisor,
 ) -> Result<Option<EngineLock>, lock::LockError> {
     loop {
+        // However long this takes, whoever does it can be killed.
+        post.is_held();
         let taken = lock::take(&handover.places.run_dir, "identityd's guardian", SHORT);
         if !handover.is_pending() {
             return Ok(None);
