@@ -120,6 +120,7 @@ impl Handover {
     }
 
     /// It is over, unless another one is under way by now.
+    #[tracing::instrument(level = "debug", skip_all)]
     fn close(&self) {
         if self.is_noted() {
             Self::end(&self.places.run_dir);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use molt_tests::campaign::guardian;
+use molt_tests::campaign::guardian::{self, PUTS_BACK};
 use molt_tests::{Node, Site, UPGRADE_LIMIT, digest_of, wait_for};
 
 /// Three attempts, each of which may take the whole time that a new identityd has to come up and to end.
@@ -70,12 +70,76 @@ fn one_that_exits_at_once() {
     bad_identityd_is_replaced("#!/bin/sh\nexit 0\n");
 }
 
-/// Wherever the guardian is killed while it puts the old identityd back, there is another one that does it. Some points
-/// are tried always: after the supervisor was made to forget the service nobody else would know that it shall run.
+/// What a guardian does in turn when it puts the old identityd back.
+const STEPS: [&str; 4] = ["/undo/enter", "/end_process/enter", "/monitor:identityd/enter", "/close/enter"];
+
+/// Wherever the guardian is killed while it puts the old identityd back, there is another one that does it. At the
+/// beginning of each step it is always tried.
 #[test]
 fn a_guardian_that_is_killed_is_replaced() {
-    let kills =
-        guardian::run(&["/forget:", "/monitor:identityd/enter"], 4, 1, &|said| println!("{said}")).unwrap();
+    let steps = STEPS.map(|step| format!("{PUTS_BACK}{step}"));
+    let always: Vec<&str> = steps.iter().map(String::as_str).collect();
+    let kills = guardian::run(&always, 2, 1, &|said| println!("{said}")).unwrap();
     println!("{} points: {:?}", kills.listed, kills.points);
-    assert!(kills.points.len() >= 7 && kills.listed >= 90, "{kills:?}");
+    for step in &always {
+        assert!(kills.points.iter().any(|point| point.contains(step)), "{step} was not tried: {kills:?}");
+    }
+    assert!(kills.points.len() >= always.len() + 2 && kills.listed >= 90, "{kills:?}");
+}
+
+/// Ends as soon as somebody else has the engine's lock, which no guardian knows of, and hangs when it is started anew.
+const LOCKS_AND_ENDS: &str = "#!/bin/sh
+echo started >> /run/starts
+test $(wc -l < /run/starts) -gt 1 && exec sleep 4000000
+setsid flock /run/molt/lock sleep 4000001 &
+while flock -n /run/molt/lock true; do sleep 0.1; done
+";
+
+/// The processes of a node, by their pids in it, that have this word among their arguments.
+fn with_argument(node: &Node, word: &str) -> Vec<String> {
+    let processes = node.processes().unwrap().into_iter();
+    let has_word = |pid: u32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    };
+    processes.filter(|process| has_word(process.pid)).map(|process| process.pid_inside.to_string()).collect()
+}
+
+/// While somebody has the lock nothing can be put back, and whoever waits for it can be killed as well.
+#[test]
+fn a_second_guardian_is_replaced_also_while_the_first_one_cannot_go_on() {
+    let site = Site::new().unwrap();
+    let old = site.payload("1.0.0").unwrap();
+    site.publish("1.0.0", &old).unwrap();
+    // The time that it may take is not what this is about.
+    let config = "poll_interval: 1\nhandover_timeout: 60\nhealth_window: 1\n";
+    let node = site.node().config(config).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    node.wait_for_services(&["identityd", "web", "idle"], UPGRADE_LIMIT).unwrap();
+    let new = site.payload("2.0.0").unwrap();
+    new.file("/sbin/identityd", 0o755, LOCKS_AND_ENDS).unwrap();
+    site.publish("2.0.0", &new).unwrap();
+    // The second one would hang for ever: that there is a third tells that a guardian is waiting for the lock.
+    let starts = || std::fs::read_to_string(node.path("/run/starts")).unwrap_or_default().lines().count();
+    node.wait_for("a guardian waits for the lock", UPGRADE_LIMIT, || match starts() {
+        0..3 => Err(format!("{} starts", starts())),
+        _ => Ok(()),
+    })
+    .unwrap();
+    site.hub.withdraw().unwrap();
+
+    let second = with_argument(&node, "--second");
+    assert_eq!(second.len(), 1, "{second:?}");
+    node.run(&["kill", "-KILL", &second[0]]).unwrap();
+    node.wait_for("there is another second guardian", UPGRADE_LIMIT, || {
+        match with_argument(&node, "--second") {
+            now if now.len() == 1 && now != second => Ok(()),
+            now => Err(format!("{now:?}")),
+        }
+    })
+    .unwrap();
+    for holder in with_argument(&node, "4000001") {
+        node.run(&["kill", "-KILL", &holder]).unwrap();
+    }
+    wait_for("the old identityd runs", UPGRADE_LIMIT, || old_runs(&node, &old)).unwrap();
 }

@@ -89,6 +89,7 @@ pub async fn discard(zinit: &dyn Supervisor, stopped: &[UnitName]) -> Result<(),
 ///
 /// # Errors
 /// [`ServiceError`].
+#[tracing::instrument(level = "debug", skip_all)]
 pub async fn end_process(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
     let pid = || async { Ok::<_, ServiceError>(status(zinit, unit).await?.and_then(|status| status.pid)) };
     let Some(first) = pid().await? else { return Ok(()) };

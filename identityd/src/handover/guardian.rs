@@ -269,6 +269,7 @@ async fn engine_lock(
 ///
 /// # Errors
 /// The state cannot be opened; the inner one: not everything could be undone, which the daemon tries again.
+#[tracing::instrument(level = "debug", skip_all)]
 async fn undo(
     handover: &Handover,
     lock: &EngineLock,

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::{Binaries, Node, Payload, Site, digest_of};
 
 /// How the points begin.
-const PUTS_BACK: &str = "guardian/guard/put_back";
+pub const PUTS_BACK: &str = "guardian/guard/put_back";
 
 /// Identityds that do not do: one ends, one hangs, one hangs with the engine's lock.
 const BAD: [&str; 3] = [
