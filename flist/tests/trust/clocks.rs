@@ -75,7 +75,7 @@ async fn what_has_expired_here_does_not_keep_newer_metadata_away() {
     assert_eq!(node.version(later).await.unwrap(), "1.0.0");
 }
 
-/// Whoever has stolen the key of the timestamp signs that it is the year 9999.
+/// Whoever has stolen the key of the timestamp signs that it is the year 9998.
 #[tokio::test]
 async fn a_stolen_timestamp_key_does_not_stop_time_for_ever() {
     let repo = Repo::new();
@@ -83,8 +83,8 @@ async fn a_stolen_timestamp_key_does_not_stop_time_for_ever() {
     let node = Node::of(&repo);
     node.client.refresh(&boot(TODAY, 1)).await.unwrap();
     next(&repo.web, "timestamp", &repo.stolen("timestamp"), |timestamp| {
-        timestamp["expires"] = "9999-12-31T23:59:59Z".into();
-        timestamp["x-molt-signed"] = "9999-12-31T00:00:00Z".into();
+        timestamp["expires"] = "9998-12-31T23:59:59Z".into();
+        timestamp["x-molt-signed"] = "9998-01-01T00:00:00Z".into();
     });
     // The node believes it, and takes nothing more.
     let _ = node.client.refresh(&boot(TODAY, 2)).await;
@@ -103,7 +103,7 @@ async fn a_timestamp_that_was_signed_after_its_end_says_nothing_about_the_time()
     repo.release("1.0.0", TODAY);
     let node = Node::of(&repo);
     next(&repo.web, "timestamp", &repo.stolen("timestamp"), |timestamp| {
-        timestamp["x-molt-signed"] = "9999-12-31T00:00:00Z".into();
+        timestamp["x-molt-signed"] = "9998-01-01T00:00:00Z".into();
     });
     node.client.refresh(&boot(TODAY, 1)).await.unwrap();
     assert!(node.client.floor(&boot(TODAY, 1)) < TODAY);
