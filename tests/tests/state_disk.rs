@@ -189,6 +189,41 @@ fn a_disk_that_fails_while_the_node_runs_costs_neither_holds_nor_bad_releases() 
     assert_eq!(node.read("/var/lib/molt/current").unwrap(), "2");
 }
 
+#[test]
+fn a_disk_that_breaks_twice_costs_no_hold_of_before_or_meanwhile() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let disk = image();
+    let node = node_with(&site, &disk.path().join("image"), "rw").boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    node.run(&["identityd", "hold", "8.0.0"]).unwrap();
+    let mut numbers = Vec::new();
+    for (held, version) in [("8.1.0", "2.0.0"), ("8.2.0", "3.0.0")] {
+        break_disk(&node);
+        in_ram(&node);
+        node.run(&["identityd", "hold", held]).unwrap();
+        site.publish(version, &site.payload(version).unwrap()).unwrap();
+        site.await_version(&node, version).unwrap();
+        numbers.push(node.status().unwrap()["installed"]["generation"].as_u64().unwrap());
+        repair_disk(&node);
+        on_disk(&node);
+        let orders = node.read("/var/lib/molt/orders.json").unwrap();
+        assert!(orders.contains("8.0.0") && orders.contains(held), "{orders}");
+        let held_now = |status: &Value| status["holds"].to_string().contains("8.0.0");
+        until(&node, "what was held before is known again", held_now);
+    }
+    assert!(numbers[0] > 1 && numbers[1] > numbers[0], "no number comes twice: {numbers:?}");
+    // What nobody knew to be installed was compared once more, which is an attempt.
+    assert!(attempts(&node, "2.0.0") >= 1 && attempts(&node, "3.0.0") >= 1);
+    // And the node goes on from what its disk says.
+    site.publish("8.0.0", &site.payload("8.0.0").unwrap()).unwrap();
+    until(&node, "the release is held", |status| status["gate"] == "Hold");
+    site.publish("9.0.0", &site.payload("9.0.0").unwrap()).unwrap();
+    site.await_version(&node, "9.0.0").unwrap();
+    let current = node.read("/var/lib/molt/current").unwrap().parse::<u64>().unwrap();
+    assert_eq!(current, numbers[1] + 1);
+}
+
 /// A node that polls when it is told to, with a release that has failed.
 fn node_with_a_bad_release(site: &Site, image: &Path, options: &str) -> Node {
     site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();

@@ -14,9 +14,12 @@ impl Agent {
     /// What an event is once the gates have been asked: a candidate that may not be installed now, and an
     /// upgrade that was stopped, are blocked.
     pub(super) fn gated(&mut self, event: Event) -> Event {
+        if matches!(event, Event::Resolved(_)) {
+            // The state may have moved: what is shown is what its files say now.
+            self.load_orders();
+        }
         match event {
             Event::Resolved(Ok(Resolved::Candidate(candidate))) => {
-                self.load_orders();
                 // Then it is planned again.
                 self.over_budget.take_if(|over| over.unknown && self.attempts.can_be_read());
                 let now = now();
