@@ -12,6 +12,7 @@
 
 mod home;
 mod seed;
+mod signed;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};

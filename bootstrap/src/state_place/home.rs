@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::seed::UNKNOWN;
-use super::{GIVEN_OUT, IN_FORCE, Notice, StatePlaceError};
+use super::{GIVEN_OUT, IN_FORCE, Notice, StatePlaceError, signed};
 use crate::durable;
 use crate::generation::{CURRENT, FLOOR, GENERATIONS, RootIdentity, StateDir};
 use crate::transaction::journal;
@@ -20,7 +20,8 @@ pub(super) fn size(ram: &Path) -> u64 {
             fs::read_dir(directory).into_iter().flatten().filter_map(|entry| entry.ok()?.metadata().ok());
         files.filter(|metadata| metadata.is_file()).map(|metadata| metadata.len()).sum()
     };
-    of(ram).saturating_add(of(&ram.join(GENERATIONS)))
+    let directories = signed::directories().into_iter().chain([GENERATIONS.to_owned()]);
+    directories.fold(of(ram), |all, directory| all.saturating_add(of(&ram.join(directory))))
 }
 
 /// Brings the state back. What was copied from the disk before is what RAM has made of it; what could not be read
@@ -42,6 +43,18 @@ pub(super) fn bring(
     let mut names = files(ram).map_err(failed("list", ram))?;
     // The pointer and what it leads to follow at the end.
     names.retain(|name| ![IN_FORCE, CURRENT, FLOOR, journal::NAME].contains(&name.as_str()));
+    for directory in signed::directories() {
+        let there = match files(&ram.join(&directory)) {
+            // An earlier version has brought the state here.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            there => there.map_err(failed("list", ram))?,
+        };
+        if !there.is_empty() {
+            let on_disk = disk.join(&directory);
+            durable::private_directory(&on_disk).map_err(failed("create", &on_disk))?;
+        }
+        names.extend(there.iter().map(|name| format!("{directory}/{name}")));
+    }
     for name in &names {
         let (from, to) = (ram.join(name), disk.join(name));
         let new = fs::read(&from).map_err(failed("read", &from))?;
@@ -55,7 +68,7 @@ pub(super) fn bring(
     }
     // What was there, and is no more: an attempt that has ended.
     let gone = |name: &&String| {
-        !name.contains('/')
+        (!name.contains('/') || signed::is_signed(name))
             && !names.contains(name)
             && ![CURRENT, FLOOR, journal::NAME].contains(&name.as_str())
     };
@@ -158,6 +171,9 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// What the disk had and RAM did not know, with what came to be in RAM. Pure.
 fn joined(name: &str, old: &[u8], new: &[u8]) -> Vec<u8> {
+    if signed::is_signed(name) {
+        return signed::later(old, new).to_vec();
+    }
     if name.ends_with(".jsonl") {
         // One record a line, the older ones first; the last one may have been cut off.
         let end: &[u8] = if old.is_empty() || old.ends_with(b"\n") { b"" } else { b"\n" };

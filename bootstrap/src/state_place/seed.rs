@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::{IN_FORCE, MARGIN, Notice, SCHEMA, StatePlaceError, available, now, read_at_most};
+use super::{IN_FORCE, MARGIN, Notice, SCHEMA, StatePlaceError, available, now, read_at_most, signed};
 use crate::durable;
 use crate::generation::{CURRENT, FLOOR, GENERATIONS};
 use crate::held;
@@ -72,6 +72,9 @@ pub(super) fn fill(
     let generations = ram.join(GENERATIONS);
     durable::private_directory(ram).map_err(failed("create", ram))?;
     durable::private_directory(&generations).map_err(failed("create", &generations))?;
+    for directory in signed::directories().iter().map(|name| ram.join(name)) {
+        durable::private_directory(&directory).map_err(failed("create", &directory))?;
+    }
 
     let Survey { needed, earlier, highest, mut unread } = survey(disk);
     let have = available(ram).map_err(failed("look at the file system of", ram))?;
@@ -156,6 +159,23 @@ fn stand_in(ram: &Path, unread: &[String]) -> io::Result<()> {
     Ok(())
 }
 
+impl Survey {
+    /// Files of the state directory that are needed.
+    fn take(&mut self, disk: &Path, names: impl IntoIterator<Item = String>) {
+        let is_ours = |name: &String| {
+            let file = name.rsplit_once('/').map_or(name.as_str(), |(_, file)| file);
+            !file.starts_with('.') && !file.contains(".broken-")
+        };
+        for name in names.into_iter().filter(is_ours) {
+            match size(disk, &name) {
+                Ok(Some(bytes)) => self.needed.push(Found { name, bytes }),
+                Ok(None) => {}
+                Err(_) => self.unread.push(name),
+            }
+        }
+    }
+}
+
 fn survey(disk: &Path) -> Survey {
     let mut survey = Survey::default();
     let files = match list(disk) {
@@ -168,12 +188,12 @@ fn survey(disk: &Path) -> Survey {
             return survey;
         }
     };
-    let is_ours = |name: &String| !name.starts_with('.') && !name.contains(".broken-");
-    for name in files.into_iter().filter(is_ours) {
-        match size(disk, &name) {
-            Ok(Some(bytes)) => survey.needed.push(Found { name, bytes }),
-            Ok(None) => {}
-            Err(_) => survey.unread.push(name),
+    survey.take(disk, files);
+    for directory in signed::directories() {
+        match list(&disk.join(&directory)) {
+            Ok(names) => survey.take(disk, names.iter().map(|name| format!("{directory}/{name}"))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(_) => survey.unread.push(directory),
         }
     }
     let current = read_at_most(&disk.join(CURRENT), 64).ok();

@@ -10,6 +10,9 @@ use nix::mount::umount;
 use super::{Node, break_ext4, numbered};
 use crate::place::run;
 
+/// What was accepted of signatures: one that is replaced in RAM, one that is forgotten there, one that stays.
+const SIGNED: [&str; 3] = ["trust/timestamp.json", "trust/prod.json", "trust/root_history/1.root.json"];
+
 /// Boots from the disk, then the disk fails: an upgrade works from RAM with everything that was known, and comes back
 /// with the disk.
 fn survives(node: &Node, fail: impl FnOnce(), heal: impl FnOnce()) {
@@ -17,6 +20,10 @@ fn survives(node: &Node, fail: impl FnOnce(), heal: impl FnOnce()) {
     node.judge_bad("bad-before");
     fs::write(node.state.join("orders.json"), r#"{"schema":1,"holds":[{"release":"9"}]}"#).unwrap();
     fs::write(node.state.join("attempt.json"), "{}").unwrap();
+    fs::create_dir_all(node.state.join("trust/root_history")).unwrap();
+    for name in SIGNED {
+        fs::write(node.state.join(name), "accepted before").unwrap();
+    }
     assert_eq!((node.settle(0).unwrap(), node.state_place().directory()), (None, node.state.clone()));
 
     fail();
@@ -32,6 +39,12 @@ fn survives(node: &Node, fail: impl FnOnce(), heal: impl FnOnce()) {
     assert_eq!(node.install("2", Purpose::Upgrade), 2);
     node.judge_bad("bad-meanwhile");
     fs::remove_file(node.at("run/state/attempt.json")).unwrap();
+    for name in SIGNED {
+        assert_eq!(fs::read_to_string(node.at("run/state").join(name)).unwrap(), "accepted before");
+    }
+    let [newer, gone, _] = SIGNED;
+    fs::write(node.at("run/state").join(newer), "accepted meanwhile").unwrap();
+    fs::remove_file(node.at("run/state").join(gone)).unwrap();
     fs::write(node.at("run/state/history.jsonl"), "{}\n").unwrap();
     // It stays there as long as the disk fails, also for a program that has just started.
     assert!(node.settle(0).unwrap().is_some());
@@ -45,6 +58,8 @@ fn survives(node: &Node, fail: impl FnOnce(), heal: impl FnOnce()) {
     assert!(node.is_bad("bad-before") && node.is_bad("bad-meanwhile"));
     assert!(fs::read_to_string(node.state.join("orders.json")).unwrap().contains("\"9\""));
     assert!(!node.state.join("attempt.json").exists(), "the attempt has ended in RAM");
+    let accepted = SIGNED.map(|name| fs::read_to_string(node.state.join(name)).ok());
+    assert_eq!(accepted, [Some("accepted meanwhile".into()), None, Some("accepted before".into())]);
     assert_eq!(fs::read_to_string(node.state.join("history.jsonl")).unwrap(), "{}\n");
     assert_eq!(node.install("3", Purpose::Upgrade), 3);
     assert_eq!(node.state_place().directory(), node.state.clone());
