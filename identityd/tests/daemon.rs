@@ -290,8 +290,12 @@ fn the_history_is_shown_without_a_daemon() {
         let command = [&["history", "--state-dir", state.to_str().unwrap()], arguments].concat();
         Command::new(PROGRAM).args(command).output().unwrap()
     };
-    assert_eq!(String::from_utf8(history(&[]).stdout).unwrap(), "Nothing has been tried yet.\n");
+    let nowhere = history(&[]);
+    assert_eq!(nowhere.status.code(), Some(2));
+    let told = String::from_utf8(nowhere.stderr).unwrap();
+    assert!(told.contains("--state-dir"), "{told}");
     std::fs::create_dir(node.path("state")).unwrap();
+    assert_eq!(String::from_utf8(history(&[]).stdout).unwrap(), "Nothing has been tried yet.\n");
     let line = |version: &str| {
         format!(
             r#"{{"schema":1,"id":"{version}","boot":"b","cause":{{"kind":"apply","by":0,"now":false}},"from":null,"to":{{"version":"{version}","release":"ab"}},"started":{{"at":"1970-01-01T00:00:00Z","unix":0}},"ended":null,"outcome":"interrupted","ended_by":"killed"}}"#
