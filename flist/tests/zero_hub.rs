@@ -1,5 +1,5 @@
 //! The hub client against the recorded answers of a real 0-hub. The test at the end runs against one, if
-//! `MOLT_ZERO_HUB` has the address of a hub with the same content; see fixtures/0-hub/README.md.
+//! `MOLT_ZERO_HUB_URL` has the address of a hub with the same content; see fixtures/0-hub/README.md.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -220,8 +220,8 @@ async fn a_download_that_breaks_off_goes_on_with_a_range() {
 
 #[tokio::test]
 async fn a_real_one_answers_alike() {
-    let Ok(url) = std::env::var("MOLT_ZERO_HUB") else {
-        eprintln!("SKIPPED: MOLT_ZERO_HUB names no hub");
+    let Ok(url) = std::env::var("MOLT_ZERO_HUB_URL") else {
+        eprintln!("SKIPPED: MOLT_ZERO_HUB_URL names no hub");
         return;
     };
     both_layouts(&HubClient::new(&url, "molt-test").unwrap()).await;
