@@ -57,7 +57,10 @@ fn text(status: &Status, now: u64) -> String {
     if let Some(error) = &status.last_error {
         let times = if error.attempts == 1 { "once".to_owned() } else { format!("{} times", error.attempts) };
         let when = past(&error.at, now);
-        lines.add("last error", format!("{} ({}, {times}, {when})", error.message, error.kind.as_str()));
+        // It may be long, and stands above already.
+        let is_told = status.reason.as_ref() == Some(&error.message);
+        let message = if is_told { "the reason above" } else { &error.message };
+        lines.add("last error", format!("{message} ({}, {times}, {when})", error.kind.as_str()));
     }
     for gate in &status.gates {
         lines.add("closed", format!("{}: {}", gate.gate, gate.why));
@@ -159,8 +162,8 @@ fn span(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use identityd::agent::{Gate, Installed, ServiceEvent, Stage};
-    use identityd::status::Daemon;
+    use identityd::agent::{Gate, Installed, ProblemKind, ServiceEvent, Stage};
+    use identityd::status::{Daemon, LastError};
 
     use super::*;
 
@@ -187,6 +190,23 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("trust       INSECURE"), "{text}");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_not_told_twice() {
+        let message = "cannot ask the hub";
+        let error = LastError {
+            message: message.into(),
+            kind: ProblemKind::Network,
+            at: Timestamp::from_unix(1000),
+            attempts: 2,
+        };
+        let told = Status { reason: Some(message.into()), last_error: Some(error), ..status() };
+        let shown = text(&told, 1000);
+        assert_eq!(shown.matches(message).count(), 1, "{shown}");
+        assert!(shown.contains("last error  the reason above (Network, 2 times, "), "{shown}");
+        let other = text(&Status { reason: None, ..told }, 1000);
+        assert!(other.contains("last error  cannot ask the hub (Network"), "{other}");
     }
 
     #[test]
