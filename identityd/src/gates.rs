@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::agent::{Candidate, Gate, State, StateInRam, Withheld};
 use crate::history::Cause;
+use crate::kernel::KernelStatus;
 use crate::maintenance::Windows;
 use crate::orders::Orders;
 use crate::timestamp::Timestamp;
@@ -105,6 +106,8 @@ pub struct Inputs<'i> {
     pub mirrors: &'i Mirrors,
     /// Why nobody can go back to the release before.
     pub rollback_blocked: Option<&'i str>,
+    /// What is the matter with the kernel.
+    pub kernel: Option<&'i KernelStatus>,
 }
 
 /// All gates, the closed ones first.
@@ -137,6 +140,7 @@ fn judge(gate: Gate, inputs: &Inputs<'_>, now: &Timestamp) -> GateReport {
         Gate::Degraded => judges::degraded(inputs),
         Gate::Freshness => judges::freshness(inputs, now),
         Gate::Rollback => judges::rollback(inputs),
+        Gate::Kernel => judges::kernel(inputs),
     };
     let (open, why) = match closed {
         Ok(why) => (true, why),

@@ -12,6 +12,7 @@
 //! | [`control`]  | the unix socket through which people ask                         |
 //! | [`status`]   | the snapshot for people and programs                             |
 //! | [`handover`] | the daemon replaces itself                                       |
+//! | [`kernel`]   | a release that brings another kernel                             |
 //!
 //! The root file system and the supervisor are touched through `bootstrap` only.
 
@@ -23,6 +24,7 @@ pub mod downtime;
 pub mod gates;
 pub mod handover;
 pub mod history;
+pub mod kernel;
 pub mod maintenance;
 pub mod orders;
 pub mod status;
@@ -35,6 +37,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use agent::effects::Effects;
@@ -43,6 +46,7 @@ use bootstrap::settings::Settings;
 use bootstrap::state_place::StatePlace;
 use control::{Server, ServerError};
 use handover::Handover;
+use kernel::Keeper;
 use maintenance::{MaintenanceError, Windows};
 use status::{Daemon, Status, StatusError, StatusFile};
 
@@ -94,9 +98,11 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     let (place, run_dir) = (StatePlace::of(&settings), settings.run_dir.clone());
     let (poll_interval, brake) = (settings.poll_interval, Brake::default());
     let held_by_kernel = settings.switches.hold;
+    let of_keeper = settings.clone();
     // First of all: it finds out where the state is.
     let effects = Effects::new(settings, brake.clone()).map_err(RunError::Engine)?;
     let status = Status::new(daemon, effects.is_insecure()).continued_from(file.read(), fetched);
+    let (shown, kernel) = watch::channel(None);
     let ground = Ground {
         poll_interval,
         windows,
@@ -106,12 +112,15 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
         boot: boot_id(),
         handed_over: handed_over.is_some(),
         brake,
+        kernel,
     };
 
     let (handle, inbox) = agent::channel(status.clone());
     let agent = Agent::new(effects, ground, status, file, inbox);
+    let keeper = tokio::spawn(Keeper::new(of_keeper, handle.clone(), shown).run());
     let server = tokio::spawn(server.serve(handle));
     let result = agent.run(shutdown).await;
+    keeper.abort();
     server.abort();
     // Waits until the socket is removed; that it was aborted is no news.
     let _aborted = server.await;

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::agent::{Candidate, Gate, Installed, ProblemKind, ServiceEvent, Stage, State, StateInRam};
 use crate::gates::GateReport;
+use crate::kernel::KernelStatus;
 use crate::orders::{Hold, Pause, Rollback};
 use crate::timestamp::Timestamp;
 
@@ -81,6 +82,9 @@ pub struct Status {
     /// How many more of them there are.
     #[serde(default)]
     pub more_outdated: usize,
+    /// What is the matter with the kernel; `None`: the one that runs is the release's, or the release has none.
+    #[serde(default)]
+    pub kernel: Option<KernelStatus>,
     /// The daemon itself.
     pub identityd: Daemon,
 }
@@ -164,6 +168,7 @@ impl Status {
             state_in_ram: None,
             outdated: Vec::new(),
             more_outdated: 0,
+            kernel: None,
             identityd,
         }
     }
@@ -310,9 +315,17 @@ impl StatusFile {
         }
         // Where that one was does not outlive it.
         let fields = value.as_object_mut()?;
-        for name in
-            ["gate", "gates", "last_error", "rollback", "state_in_ram", "outdated", "candidate", "installed"]
-        {
+        for name in [
+            "gate",
+            "gates",
+            "last_error",
+            "rollback",
+            "state_in_ram",
+            "outdated",
+            "kernel",
+            "candidate",
+            "installed",
+        ] {
             fields.remove(name);
         }
         fields.insert("stage".to_owned(), Stage::Waiting.as_str().into());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::model::{Applied, Candidate, Resolved};
+use super::model::{Applied, Candidate, Facts, Resolved};
 use super::stage::{Gate, Stage};
 use super::state::Event;
 use super::{Agent, attempts, now};
@@ -65,8 +65,20 @@ impl Agent {
         gates::evaluate(&self.inputs(self.state.candidate.as_ref(), holder.as_deref()), &now())
     }
 
+    /// Notes what the node is like.
+    pub(super) fn facts(&mut self, facts: Facts) {
+        let Facts { state_in_ram, state_unusable, rollback_blocked, runs_old, withheld, mirrors } = facts;
+        (self.withheld, self.mirrors) = (withheld, mirrors);
+        self.status.state_in_ram = state_in_ram;
+        (self.state_unusable, self.rollback_blocked) = (state_unusable, rollback_blocked);
+        if let Some(runs_old) = runs_old {
+            self.status.runs_old(runs_old);
+        }
+    }
+
     /// Shows in the status which gates are closed, and what is ordered.
     pub(super) fn show_gates(&mut self) {
+        self.status.kernel.clone_from(&self.kernel.borrow_and_update());
         let mut closed = self.gates();
         closed.retain(|report| !report.open);
         let waits_for = |report: &&GateReport| {
@@ -138,6 +150,7 @@ impl Agent {
             withheld: self.withheld.as_ref(),
             mirrors: &self.mirrors,
             rollback_blocked: self.rollback_blocked.as_deref(),
+            kernel: self.status.kernel.as_ref(),
         }
     }
 }

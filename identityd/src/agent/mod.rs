@@ -35,6 +35,7 @@ use std::time::{Duration, SystemTime};
 
 use bootstrap::mirrors::Mirrors;
 use bootstrap::state_place::StatePlace;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -53,6 +54,7 @@ pub use worker::Doing;
 
 use crate::gates::{Failures, OverBudget};
 use crate::history::{Cause, History};
+use crate::kernel::KernelStatus;
 use crate::maintenance::Windows;
 use crate::orders::{Orders, OrdersFile};
 use crate::status::{Status, StatusFile};
@@ -94,6 +96,8 @@ pub struct Ground {
     pub handed_over: bool,
     /// Stops what the worker does, before the swap.
     pub brake: Brake,
+    /// What is to be shown of the kernel, from whoever looks after it.
+    pub kernel: watch::Receiver<Option<KernelStatus>>,
 }
 
 /// Drives decisions: events in, actions out.
@@ -111,6 +115,7 @@ pub struct Agent {
     place: StatePlace,
     run_dir: PathBuf,
     brake: Brake,
+    kernel: watch::Receiver<Option<KernelStatus>>,
     attempts: Attempts,
     orders_file: OrdersFile,
     /// What is ordered, or why nobody knows.
@@ -156,6 +161,7 @@ impl Agent {
             boot,
             handed_over,
             brake,
+            kernel,
         } = ground;
         let attempts = Attempts::open(History::at(place.clone()), boot, handed_over);
         let orders_file = OrdersFile::at(place.clone());
@@ -173,6 +179,7 @@ impl Agent {
             place,
             run_dir,
             brake,
+            kernel,
             cause: attempts.cause().cloned().unwrap_or_default(),
             retried: None,
             attempts,
@@ -209,6 +216,7 @@ impl Agent {
                     Some(report) => self.report(report, leaving),
                     None => return Err(AgentError::WorkerDied(self.state.stage)),
                 },
+                Ok(()) = self.kernel.changed() => self.publish(),
                 Some(request) = self.inbox.requests.recv() => self.request(request, leaving),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.due = None;
@@ -275,16 +283,6 @@ impl Agent {
             }
         }
         self.tell_followers(&progress);
-    }
-
-    fn facts(&mut self, facts: Facts) {
-        let Facts { state_in_ram, state_unusable, rollback_blocked, runs_old, withheld, mirrors } = facts;
-        (self.withheld, self.mirrors) = (withheld, mirrors);
-        self.status.state_in_ram = state_in_ram;
-        (self.state_unusable, self.rollback_blocked) = (state_unusable, rollback_blocked);
-        if let Some(runs_old) = runs_old {
-            self.status.runs_old(runs_old);
-        }
     }
 
     /// One event, with everything that follows from it.

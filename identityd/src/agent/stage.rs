@@ -98,11 +98,13 @@ pub enum Gate {
     Freshness,
     /// The release before could not read the state that there is now. Keeps nothing from being installed.
     Rollback,
+    /// The release brings another kernel than the one that runs. Keeps nothing from being installed.
+    Kernel,
 }
 
 impl Gate {
     /// All of them, in the order in which they are asked.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Starting,
         Self::State,
         Self::FlistName,
@@ -120,6 +122,7 @@ impl Gate {
         Self::Degraded,
         Self::Freshness,
         Self::Rollback,
+        Self::Kernel,
     ];
 
     /// The gate's one name.
@@ -142,6 +145,7 @@ impl Gate {
             Self::Degraded => "Degraded",
             Self::Freshness => "Freshness",
             Self::Rollback => "Rollback",
+            Self::Kernel => "Kernel",
         }
     }
 
@@ -174,6 +178,7 @@ impl Gate {
             Self::Degraded => "an upgrade could not be undone completely",
             Self::Freshness => "nobody knows what the channel offers now",
             Self::Rollback => "the release before could not read the state that there is now",
+            Self::Kernel => "the release brings another kernel than the one that runs",
         }
     }
 }

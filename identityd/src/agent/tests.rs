@@ -78,6 +78,7 @@ impl Running {
             boot: "boot".to_owned(),
             handed_over: false,
             brake: brake.clone(),
+            kernel: watch::channel(None).1,
         };
         let agent = Agent::new(engine, ground, status, file, inbox);
         let agent = tokio::spawn(agent.run(async move { stopped.await.unwrap() }));

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use identityd::agent::{Outcome, Verb};
+use identityd::kernel::{KernelState, KernelStatus};
 use identityd::status::Status;
 use identityd::timestamp::Timestamp;
 
@@ -96,6 +97,14 @@ fn text(status: &Status, now: u64) -> String {
     }
     if status.more_outdated > 0 {
         lines.add("runs old", format!("{} more services", status.more_outdated));
+    }
+    if let Some(KernelStatus { state, installed, running, .. }) = &status.kernel {
+        let installed = installed.as_ref().map_or("another one", |installed| &installed.release);
+        let what = match state {
+            KernelState::RebootRequired => format!("REBOOT REQUIRED: {installed} is installed"),
+            KernelState::Unknown => "UNKNOWN whether it is the release's".to_owned(),
+        };
+        lines.add("kernel", format!("{} runs; {what}", running.release));
     }
     if let Some(in_ram) = &status.state_in_ram {
         let unread = match in_ram.unread.as_slice() {

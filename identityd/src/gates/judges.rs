@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Failures, Inputs, OverBudget, count};
 use crate::agent::{Candidate, Gate, ProblemKind, Stage, StateInRam, Withheld};
+use crate::kernel::KernelState;
 use crate::orders::Orders;
 use crate::timestamp::Timestamp;
 
@@ -301,6 +302,22 @@ pub(super) fn rollback(Inputs { rollback_blocked, .. }: &Inputs<'_>) -> Verdict 
         inputs: json!({ "blocked": rollback_blocked }),
         at: None,
         on: "a release that can take its state back",
+    }
+}
+
+/// Nothing waits for this one but the new kernel.
+pub(super) fn kernel(Inputs { kernel, .. }: &Inputs<'_>) -> Verdict {
+    Verdict {
+        closed: match kernel {
+            None => Ok("the release brings no other kernel than the one that runs".to_owned()),
+            Some(kernel) => Err(kernel.reason.clone()),
+        },
+        inputs: json!({ "kernel": kernel }),
+        at: None,
+        on: match kernel.map(|kernel| kernel.state) {
+            Some(KernelState::Unknown) => "another release",
+            _ => "a reboot with the kernel of the release",
+        },
     }
 }
 

@@ -7,6 +7,7 @@ use flist::package::Unmet;
 
 use super::*;
 use crate::agent::{Installed, Problem, ProblemKind, Stage};
+use crate::kernel::{KernelId, KernelState};
 use crate::orders::{Hold, Pause};
 
 fn candidate() -> Candidate {
@@ -51,6 +52,7 @@ struct World {
     withheld: Option<Withheld>,
     mirrors: Mirrors,
     no_way_back: Option<&'static str>,
+    kernel: Option<KernelStatus>,
 }
 
 impl Default for World {
@@ -71,6 +73,7 @@ impl Default for World {
             withheld: None,
             mirrors: Mirrors::default(),
             no_way_back: None,
+            kernel: None,
         }
     }
 }
@@ -95,6 +98,7 @@ impl World {
             withheld: self.withheld.as_ref(),
             mirrors: &self.mirrors,
             rollback_blocked: self.no_way_back,
+            kernel: self.kernel.as_ref(),
         }
     }
 
@@ -222,6 +226,21 @@ fn the_way_back_keeps_nothing_from_being_installed() {
     let world = World { no_way_back: Some("to 1.0.0: schema-too-new"), ..World::default() };
     world.closes(Gate::Rollback, &["`identityd rollback` would be refused: to 1.0.0: schema-too-new"]);
     assert!(!BEFORE_UPGRADE.contains(&Gate::Rollback));
+}
+
+#[test]
+fn another_kernel_keeps_nothing_from_being_installed() {
+    let kernel = |state| {
+        let running = KernelId { release: "6.1".into(), build: "#1".into() };
+        Some(KernelStatus { state, installed: None, running, reason: "another one runs".into() })
+    };
+    let world = World { kernel: kernel(KernelState::RebootRequired), ..World::default() };
+    let report = world.closes(Gate::Kernel, &["another one runs"]);
+    assert_eq!(report.inputs["kernel"]["state"], "reboot-required", "{report:?}");
+    assert!(report.may_change.on.contains("reboot"), "{report:?}");
+    let world = World { kernel: kernel(KernelState::Unknown), ..World::default() };
+    assert_eq!(world.closes(Gate::Kernel, &[]).may_change.on, "another release");
+    assert!(!BEFORE_UPGRADE.contains(&Gate::Kernel));
 }
 
 #[test]
