@@ -10,6 +10,7 @@ use std::time::Duration;
 use bootstrap::lock::{self, EngineLock};
 
 use crate::fault::{FAULTS, Fault, Operation, Planned};
+use crate::files::Kept;
 use crate::machine::Machine;
 use crate::scenario::{Act, Scenario, SetUpError, Stage};
 use crate::verdict::{Ending, Observed, judge};
@@ -18,9 +19,15 @@ use crate::verdict::{Ending, Observed, judge};
 const LASTING: [Fault; 3] = [Fault::Eio, Fault::Enospc, Fault::Erofs];
 
 /// First faults of pairs, and what can then hit the recovery.
-const KILLS: [Fault; 5] =
-    [Fault::KillBefore, Fault::KillAfter, Fault::PowerCut(0), Fault::PowerCut(16), Fault::PowerCut(u8::MAX)];
-const IN_RECOVERY: [Fault; 7] = [
+const KILLS: [Fault; 6] = [
+    Fault::KillBefore,
+    Fault::KillAfter,
+    Fault::PowerCut(0),
+    Fault::PowerCut(16),
+    Fault::PowerCut(u8::MAX),
+    Fault::Disorder(Kept::Nothing, Kept::Nothing),
+];
+const IN_RECOVERY: [Fault; 10] = [
     Fault::Eio,
     Fault::Enospc,
     Fault::KillBefore,
@@ -28,6 +35,9 @@ const IN_RECOVERY: [Fault; 7] = [
     Fault::PowerCut(0),
     Fault::PowerCut(16),
     Fault::PowerCut(u8::MAX),
+    Fault::Disorder(Kept::Nothing, Kept::Nothing),
+    Fault::Disorder(Kept::Nothing, Kept::All),
+    Fault::Disorder(Kept::All, Kept::Nothing),
 ];
 
 /// Problems that are told in full.
@@ -79,12 +89,28 @@ impl fmt::Display for Case {
     }
 }
 
+/// An operation, and how many changes of names of root and state were not synced before it.
+type Seen = (Operation, (usize, usize));
+
+/// The operations of a machine, in their order.
+fn seen(machine: &Machine) -> Vec<Seen> {
+    machine.operations().into_iter().zip(machine.unsynced()).collect()
+}
+
+/// Those of some faults that can happen there and are not the same.
+fn distinct(faults: &[Fault], (operation, unsynced): Seen) -> BTreeSet<Fault> {
+    let apply = faults.iter().filter(|fault| fault.applies_to(operation));
+    apply.map(|fault| fault.of(unsynced)).collect()
+}
+
 /// Everything that the cases of one scenario need.
 struct Trial<'t> {
     stage: Stage,
     old: Observed,
     new: Observed,
-    operations: Vec<Operation>,
+    /// Where it leads when nothing happens.
+    done: Ending,
+    operations: Vec<Seen>,
     lock: &'t EngineLock,
 }
 
@@ -101,6 +127,7 @@ pub fn run(scenario: Scenario, extent: Extent, directory: &Path) -> Result<Tally
         for at in (0..trial.operations.len()).step_by(extent.stride.max(1)) {
             trial.at(at, extent, &mut tally).await;
         }
+        trial.when_done(&mut tally).await;
         Ok(tally)
     })
 }
@@ -145,7 +172,7 @@ impl<'t> Trial<'t> {
         let whole = Arc::new(stage.machine.copy());
         whole.plan(None);
         let done = stage.act(&whole, lock).await;
-        let operations = whole.operations();
+        let operations = seen(&whole);
         match done {
             Err(error) if !may_fail => return Err(flist::report(&error).into()),
             _ => {}
@@ -160,31 +187,41 @@ impl<'t> Trial<'t> {
             }
             false => (Observed::of(&stage.machine), after),
         };
-        Ok(Self { stage, old, new, operations, lock })
+        let done = if recovers || old == new { Ending::Old } else { Ending::New };
+        Ok(Self { stage, old, new, done, operations, lock })
     }
 
     async fn at(&self, at: usize, extent: Extent, tally: &mut Tally) {
-        let operation = self.operations[at];
-        for fault in FAULTS.into_iter().filter(|fault| fault.applies_to(operation)) {
+        let here = self.operations[at];
+        for fault in distinct(&FAULTS, here) {
             let first = Planned { at, fault, lasting: false };
             let recovery = self.count(Case { first, second: None }, tally).await;
             if extent.second_stride > 0 && KILLS.contains(&fault) {
-                for (second_at, operation) in recovery.into_iter().enumerate().step_by(extent.second_stride) {
-                    for fault in IN_RECOVERY.into_iter().filter(|fault| fault.applies_to(operation)) {
+                for (second_at, there) in recovery.into_iter().enumerate().step_by(extent.second_stride) {
+                    for fault in distinct(&IN_RECOVERY, there) {
                         let second = Some(Planned { at: second_at, fault, lasting: false });
                         self.count(Case { first, second }, tally).await;
                     }
                 }
             }
         }
-        for fault in LASTING.into_iter().filter(|fault| fault.applies_to(operation)) {
+        for fault in LASTING.into_iter().filter(|fault| fault.applies_to(here.0)) {
             let first = Planned { at, fault, lasting: true };
             self.count(Case { first, second: None }, tally).await;
         }
     }
 
+    /// The power goes when all is done: that has to last.
+    async fn when_done(&self, tally: &mut Tally) {
+        let at = self.operations.len();
+        for fault in FAULTS.into_iter().filter(|fault| matches!(fault, Fault::Disorder(..))) {
+            let first = Planned { at, fault, lasting: false };
+            self.count(Case { first, second: None }, tally).await;
+        }
+    }
+
     /// Runs one case and returns the operations of its recovery.
-    async fn count(&self, case: Case, tally: &mut Tally) -> Vec<Operation> {
+    async fn count(&self, case: Case, tally: &mut Tally) -> Vec<Seen> {
         tally.cases += 1;
         let machine = Arc::new(self.stage.machine.copy());
         let (ended, recovery) = self.run(&machine, case).await;
@@ -200,7 +237,15 @@ impl<'t> Trial<'t> {
         recovery
     }
 
-    async fn run(&self, machine: &Arc<Machine>, case: Case) -> (Result<Ending, String>, Vec<Operation>) {
+    /// What is wrong with what is recorded.
+    fn trouble(&self, machine: &Arc<Machine>, ending: Ending) -> Option<String> {
+        match self.stage.trouble_with_record(machine, ending) {
+            Ok(trouble) => trouble.map(|trouble| format!("{ending:?}, but {trouble}")),
+            Err(error) => Some(flist::report(&error)),
+        }
+    }
+
+    async fn run(&self, machine: &Arc<Machine>, case: Case) -> (Result<Ending, String>, Vec<Seen>) {
         let ignored = self.stage.ignored();
         let verdict = || judge(machine, (&self.old, &self.new), &ignored);
         machine.plan(Some(case.first));
@@ -220,14 +265,14 @@ impl<'t> Trial<'t> {
             // One fault that passes is dealt with at once, without any recovery.
             return (Err(format!("right after it: {problem}")), Vec::new());
         }
-        if let Fault::PowerCut(_) = case.first.fault {
+        if case.first.fault.cuts_power() {
             machine.power_on();
             restarted = true;
         }
         machine.plan(case.second);
         let _first_recovery = self.stage.recover(machine, self.lock, restarted).await;
-        let recovery = machine.operations();
-        if let Some(Planned { fault: Fault::PowerCut(_), .. }) = case.second {
+        let recovery = seen(machine);
+        if case.second.is_some_and(|second| second.fault.cuts_power()) {
             machine.power_on();
             restarted = true;
         }
@@ -235,7 +280,13 @@ impl<'t> Trial<'t> {
         if let Err(error) = self.stage.recover(machine, self.lock, restarted).await {
             return (Err(format!("it does not recover: {}", flist::report(&error))), recovery);
         }
-        let ended = verdict();
+        let ended = match verdict() {
+            Ok(ending) if let Some(trouble) = self.trouble(machine, ending) => Err(trouble),
+            Ok(ending) if case.first.at == self.operations.len() && ending != self.done => {
+                Err(format!("it was done, and is {ending:?} now"))
+            }
+            ended => ended,
+        };
         (ended, recovery)
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use nix::errno::Errno;
 
+use crate::files::Kept;
+
 /// What an operation does, as far as faults care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -40,12 +42,16 @@ pub enum Fault {
     KillBefore,
     /// The engine is killed right after it.
     KillAfter,
-    /// The power goes right before it, and the last so many changes that were not synced are lost.
+    /// The power goes right before it, and the last so many changes that were not synced are lost: a file system with a
+    /// journal.
     PowerCut(u8),
+    /// The power goes right before it, and the root and the disk with the state keep these names that were not synced:
+    /// file systems that promise no order.
+    Disorder(Kept, Kept),
 }
 
 /// All of them.
-pub const FAULTS: [Fault; 14] = [
+pub const FAULTS: [Fault; 19] = [
     Fault::Eio,
     Fault::Enospc,
     Fault::Erofs,
@@ -60,6 +66,11 @@ pub const FAULTS: [Fault; 14] = [
     Fault::PowerCut(16),
     Fault::PowerCut(64),
     Fault::PowerCut(u8::MAX),
+    Fault::Disorder(Kept::Nothing, Kept::Nothing),
+    Fault::Disorder(Kept::Nothing, Kept::All),
+    Fault::Disorder(Kept::All, Kept::Nothing),
+    Fault::Disorder(Kept::Last, Kept::Last),
+    Fault::Disorder(Kept::ButFirst, Kept::ButFirst),
 ];
 
 impl Fault {
@@ -71,13 +82,29 @@ impl Fault {
             Self::Eintr => !matches!(operation, O::Ask | O::Order),
             Self::Enospc | Self::ShortWrite => operation == O::Allocate,
             Self::Erofs => matches!(operation, O::Allocate | O::Change),
+            // Right before one that changes nothing, it is as right before the next one that does.
+            Self::Disorder(..) => !matches!(operation, O::Read | O::Ask),
             Self::AnswerLost => operation == O::Order,
         }
     }
 
     /// Whether the engine does not live on.
     pub fn kills(self) -> bool {
-        matches!(self, Self::KillBefore | Self::KillAfter | Self::PowerCut(_))
+        self.cuts_power() || matches!(self, Self::KillBefore | Self::KillAfter)
+    }
+
+    /// Whether the whole machine starts again.
+    pub fn cuts_power(self) -> bool {
+        matches!(self, Self::PowerCut(_) | Self::Disorder(..))
+    }
+
+    /// The simplest fault that does the same where so many changes of names of the root and of the state are not synced.
+    #[must_use]
+    pub fn of(self, (root, state): (usize, usize)) -> Self {
+        match self {
+            Self::Disorder(of_root, of_state) => Self::Disorder(of_root.of(root), of_state.of(state)),
+            other => other,
+        }
     }
 
     pub(crate) fn errno(self) -> Errno {
@@ -96,6 +123,9 @@ impl fmt::Display for Fault {
             Self::PowerCut(0) => f.write_str("power cut"),
             Self::PowerCut(u8::MAX) => f.write_str("power cut, all unsynced lost"),
             Self::PowerCut(lost) => write!(f, "power cut, {lost} unsynced lost"),
+            Self::Disorder(root, state) => {
+                write!(f, "power cut, of what was not synced kept: root {root:?}, state {state:?}")
+            }
             Self::Eio => f.write_str("EIO"),
             Self::Enospc => f.write_str("ENOSPC"),
             Self::Erofs => f.write_str("EROFS"),
@@ -138,6 +168,8 @@ pub(crate) struct Injector {
     planned: Option<Planned>,
     /// Every operation since the last [`Injector::plan`].
     pub(crate) seen: Vec<Operation>,
+    /// Before each of them, how many changes of names of root and state were not synced.
+    pub(crate) unsynced: Vec<(usize, usize)>,
     /// The engine is dead: nothing that it does happens any more.
     pub(crate) dead: bool,
 }
@@ -146,6 +178,7 @@ impl Injector {
     pub(crate) fn plan(&mut self, planned: Option<Planned>) {
         self.planned = planned;
         self.seen.clear();
+        self.unsynced.clear();
         self.dead = false;
     }
 
@@ -162,19 +195,28 @@ impl Injector {
         self.seen.len()
     }
 
-    pub(crate) fn fate(&mut self, operation: Operation) -> Fate {
+    /// What names a power cut leaves that promises no order.
+    pub(crate) fn keeps(&self) -> Option<(Kept, Kept)> {
+        match self.planned?.fault {
+            Fault::Disorder(root, state) => Some((root, state)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn fate(&mut self, operation: Operation, unsynced: (usize, usize)) -> Fate {
         if self.dead {
             return Fate::Fail(Errno::EIO);
         }
         let number = self.seen.len();
         self.seen.push(operation);
+        self.unsynced.push(unsynced);
         let Some(Planned { at, fault, lasting }) = self.planned else { return Fate::Happen };
         let due = number == at || (lasting && number > at);
         if !due || !fault.applies_to(operation) {
             return Fate::Happen;
         }
         match fault {
-            Fault::KillBefore | Fault::PowerCut(_) => {
+            Fault::KillBefore | Fault::PowerCut(_) | Fault::Disorder(..) => {
                 self.dead = true;
                 Fate::Fail(Errno::EIO)
             }

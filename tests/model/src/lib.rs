@@ -20,6 +20,6 @@ mod services;
 mod verdict;
 
 pub use disk::ModelDisk;
-pub use files::Files;
+pub use files::{Files, Kept};
 pub use machine::{Machine, Volume};
 pub use verdict::{Ending, Observed};

@@ -1,13 +1,13 @@
 //! The whole machine: two file systems, services, and what goes wrong.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use flist::path::FlistPath;
 use nix::errno::Errno;
 
 use crate::fault::{Fate, Injector, Operation, Planned};
-use crate::files::Files;
+use crate::files::{Files, Kept};
 use crate::services::Services;
 
 /// One of the machine's file systems.
@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) state: Files,
     pub(crate) services: Services,
     pub(crate) injector: Injector,
+    /// What a root in RAM is at every start.
+    image: Arc<Files>,
     /// Root and state as their media have them, once a power cut is near.
     media: Option<(Files, Files)>,
 }
@@ -42,8 +44,8 @@ impl Machine {
             // The top is always there.
             let _ = files.sync_filesystem(&FlistPath::root());
         }
-        let (services, injector) = (Services::default(), Injector::default());
-        Self { inner: Mutex::new(Inner { root, state, services, injector, media: None }) }
+        let (services, injector, image) = (Services::default(), Injector::default(), Arc::new(root.clone()));
+        Self { inner: Mutex::new(Inner { root, state, services, injector, image, media: None }) }
     }
 
     /// A machine in the same state, without faults.
@@ -51,9 +53,8 @@ impl Machine {
     pub fn copy(&self) -> Self {
         let inner = self.lock();
         let (root, state, services) = (inner.root.clone(), inner.state.clone(), inner.services.clone());
-        Self {
-            inner: Mutex::new(Inner { root, state, services, injector: Injector::default(), media: None }),
-        }
+        let (injector, image) = (Injector::default(), inner.image.clone());
+        Self { inner: Mutex::new(Inner { root, state, services, injector, image, media: None }) }
     }
 
     /// What goes wrong from here on; operations are counted from 0 again.
@@ -68,19 +69,25 @@ impl Machine {
         self.lock().injector.seen.clone()
     }
 
+    /// Before each of these operations, how many changes of names of root and state were not synced.
+    pub fn unsynced(&self) -> Vec<(usize, usize)> {
+        self.lock().injector.unsynced.clone()
+    }
+
     /// Whether the engine was killed, or the power went.
     pub fn is_dead(&self) -> bool {
         self.lock().injector.dead
     }
 
-    /// The machine starts again after a power cut: what was not on the media is lost, and the supervisor
-    /// starts every unit that it finds.
+    /// The machine starts again after a power cut: what was not on the media is lost, a root in RAM is what the machine
+    /// was booted from, and the supervisor starts every unit that it finds.
     pub fn power_on(&self) {
         let mut inner = self.lock();
-        if let Some((root, state)) = inner.media.take() {
-            inner.root = root.after_power_cut();
-            inner.state = state.after_power_cut();
-        }
+        let (media, keeps) = (inner.media.take(), inner.injector.keeps());
+        let (root, state) = media.unwrap_or_else(|| (inner.root.clone(), inner.state.clone()));
+        let (of_root, of_state) = keeps.unwrap_or((Kept::All, Kept::All));
+        inner.root = if root.in_ram { (*inner.image).clone() } else { root.after_power_cut(of_root) };
+        inner.state = state.after_power_cut(of_state);
         let Inner { root, services, .. } = &mut *inner;
         *services = Services::default();
         services.boot(root);
@@ -106,8 +113,7 @@ impl Machine {
         half: impl FnOnce(&mut Files),
     ) -> io::Result<T> {
         let mut inner = self.lock();
-        inner.remember();
-        let fate = inner.injector.fate(operation);
+        let fate = inner.fate(operation);
         let files = match volume {
             Volume::Root => &mut inner.root,
             Volume::State => &mut inner.state,
@@ -135,8 +141,7 @@ impl Machine {
         failed: impl FnOnce() -> T,
     ) -> T {
         let mut inner = self.lock();
-        inner.remember();
-        let fate = inner.injector.fate(operation);
+        let fate = inner.fate(operation);
         let Inner { root, services, .. } = &mut *inner;
         match fate {
             Fate::Happen | Fate::Half => whole(services, root),
@@ -150,6 +155,11 @@ impl Machine {
 }
 
 impl Inner {
+    fn fate(&mut self, operation: Operation) -> Fate {
+        self.remember();
+        self.injector.fate(operation, (self.root.unsynced(), self.state.unsynced()))
+    }
+
     fn remember(&mut self) {
         let near = self.injector.remembers_from().is_some_and(|from| self.injector.next() >= from);
         if near && self.media.is_none() && !self.injector.dead {

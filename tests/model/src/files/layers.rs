@@ -42,7 +42,8 @@ impl Files {
         let new = self.next;
         self.next += 1;
         self.inodes.insert(new, copy);
-        self.names_mut(place.directory)?.insert(place.name, new);
+        self.keep_on_medium(number, new);
+        self.enter([(place, Some(new))])?;
         self.collect();
         Ok(copied)
     }

@@ -1,6 +1,7 @@
 //! One file system: inodes, names, and what of them is on the medium.
 
 mod layers;
+mod medium;
 mod operations;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use flist::path::FlistPath;
 use flist::xattr::Xattrs;
 use nix::errno::Errno;
+
+pub use medium::Kept;
 
 type Answer<T> = Result<T, Errno>;
 
@@ -33,6 +36,10 @@ pub struct Files {
     lower: Option<BTreeSet<u64>>,
     /// What a rename had to copy up, because nobody had before.
     pub copied_late: usize,
+    /// What is on the medium; every name on it leads to something on it.
+    medium: BTreeMap<u64, Inode>,
+    /// Changes of names that are not, oldest first.
+    unsynced: Vec<medium::Change>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,8 +51,6 @@ struct Inode {
     mtime: i64,
     changed: i64,
     xattrs: Xattrs,
-    /// The content of a file that is on the medium.
-    synced: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +76,8 @@ impl Files {
         let root = Inode::new(Node::Directory(BTreeMap::new()), 0o755, 0);
         let inodes = BTreeMap::from([(ROOT, root)]);
         Self {
+            medium: inodes.clone(),
+            unsynced: Vec::new(),
             inodes,
             next: ROOT + 1,
             clock: 1,
@@ -81,17 +88,6 @@ impl Files {
             lower: None,
             copied_late: 0,
         }
-    }
-
-    /// What the medium holds when the power goes: names as they are here, content as far as it was synced.
-    #[must_use]
-    pub fn after_power_cut(mut self) -> Self {
-        for inode in self.inodes.values_mut() {
-            if let Node::File(content) = &mut inode.node {
-                content.clone_from(&inode.synced);
-            }
-        }
-        self
     }
 
     /// Everything, in words, by path: what a comparison byte for byte needs.
@@ -229,11 +225,11 @@ impl Files {
             inode.mode |= if matches!(inode.node, Node::Directory(_)) { 0o2000 } else { 0 };
         }
         self.inodes.insert(number, inode);
-        self.names_mut(place.directory)?.insert(place.name, number);
-        Ok(())
+        self.enter([(place, Some(number))])
     }
 
-    /// Inodes without a name are gone. Nobody keeps one open across operations here.
+    /// Inodes without a name are gone, unless the medium can still get them. Nobody keeps one open across operations
+    /// here.
     fn collect(&mut self) {
         let mut named = BTreeSet::from([ROOT]);
         for inode in self.inodes.values() {
@@ -241,6 +237,7 @@ impl Files {
                 named.extend(names.values());
             }
         }
+        named.extend(self.unsynced.iter().flat_map(medium::Change::named));
         self.inodes.retain(|number, _| named.contains(number));
         if let Some(lower) = &mut self.lower {
             lower.retain(|number| named.contains(number));
@@ -250,7 +247,6 @@ impl Files {
 
 impl Inode {
     fn new(node: Node, mode: u32, clock: i64) -> Self {
-        let (xattrs, synced) = (Xattrs::new(), Vec::new());
-        Self { node, mode, uid: 0, gid: 0, mtime: clock, changed: clock, xattrs, synced }
+        Self { node, mode, uid: 0, gid: 0, mtime: clock, changed: clock, xattrs: Xattrs::new() }
     }
 }

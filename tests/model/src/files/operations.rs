@@ -7,7 +7,7 @@ use flist::path::FlistPath;
 use flist::xattr::Xattrs;
 use nix::errno::Errno;
 
-use super::{Answer, Files, Inode, Node};
+use super::{Answer, Files, Inode, Node, Place};
 
 impl Files {
     pub(crate) fn stat(&self, path: &FlistPath) -> Answer<Option<Stat>> {
@@ -175,8 +175,7 @@ impl Files {
         if matches!(self.inodes[&number].node, Node::Directory(_)) {
             return Err(Errno::EPERM);
         }
-        self.names_mut(place.directory)?.insert(place.name, number);
-        Ok(())
+        self.enter([(place, Some(number))])
     }
 
     pub(crate) fn rename(&mut self, from: &FlistPath, to: &FlistPath, how: Rename) -> Answer<()> {
@@ -199,16 +198,14 @@ impl Files {
         }
         match (how, there) {
             (Rename::Exchange, Some(there)) => {
-                self.names_mut(old.directory)?.insert(old.name, there);
-                self.names_mut(new.directory)?.insert(new.name, moved);
+                self.enter([(old, Some(there)), (new, Some(moved))])?;
             }
             (_, Some(there)) if there == moved => {}
             (_, there) => {
                 if let Some(there) = there {
                     self.may_vanish(there, moved)?;
                 }
-                self.names_mut(old.directory)?.remove(&old.name);
-                self.names_mut(new.directory)?.insert(new.name, moved);
+                self.enter([(old, None), (new, Some(moved))])?;
                 self.collect();
             }
         }
@@ -266,7 +263,7 @@ impl Files {
         if matches!(self.inodes[&number].node, Node::Directory(_)) {
             return Err(Errno::EISDIR);
         }
-        self.names_mut(place.directory)?.remove(&place.name);
+        self.enter([(place, None)])?;
         self.collect();
         Ok(())
     }
@@ -279,7 +276,7 @@ impl Files {
             Node::Directory(_) => return Err(Errno::ENOTEMPTY),
             _ => return Err(Errno::ENOTDIR),
         }
-        self.names_mut(place.directory)?.remove(&place.name);
+        self.enter([(place, None)])?;
         self.collect();
         Ok(())
     }
@@ -290,32 +287,24 @@ impl Files {
         if !matches!(self.inodes[&number].node, Node::Directory(_)) {
             return Err(Errno::ENOTDIR);
         }
-        self.names_mut(place.directory)?.remove(&place.name);
+        for place in self.beneath(number) {
+            self.enter([(place, None)])?;
+        }
+        self.enter([(place, None)])?;
         self.collect();
         Ok(())
     }
 
-    pub(crate) fn sync_file(&mut self, path: &FlistPath) -> Answer<()> {
-        let number = self.inode(path)?;
-        match self.inodes.get_mut(&number) {
-            Some(Inode { node: Node::File(content), synced, .. }) => synced.clone_from(content),
-            Some(Inode { node: Node::Symlink(_), .. }) => return Err(Errno::ELOOP),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    pub(crate) fn sync_directory(&mut self, path: &FlistPath) -> Answer<()> {
-        self.directory(path).map(drop)
-    }
-
-    pub(crate) fn sync_filesystem(&mut self, path: &FlistPath) -> Answer<()> {
-        self.directory(path)?;
-        for inode in self.inodes.values_mut() {
-            if let Node::File(content) = &inode.node {
-                inode.synced.clone_from(content);
-            }
-        }
-        Ok(())
+    /// All names beneath a directory, those of directories after what is in them.
+    fn beneath(&self, directory: u64) -> Vec<Place> {
+        let Some(Node::Directory(names)) = self.inodes.get(&directory).map(|inode| &inode.node) else {
+            return Vec::new();
+        };
+        let with_own = |(name, number): (&Vec<u8>, &u64)| {
+            let mut all = self.beneath(*number);
+            all.push(Place { directory, name: name.clone() });
+            all
+        };
+        names.iter().flat_map(with_own).collect()
     }
 }

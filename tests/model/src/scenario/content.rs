@@ -133,6 +133,7 @@ pub fn upgrade_with(changes: &[FileSpec]) -> Scenario {
         release: small_but(changes),
         no_exchange: false,
         overlay: false,
+        in_ram: false,
     }
 }
 
@@ -149,6 +150,7 @@ pub fn all() -> Vec<Scenario> {
         release,
         no_exchange: false,
         overlay: false,
+        in_ram: false,
     };
     let upgrade = |name, release| scenario(name, Act::Upgrade, Some(small()), release);
     let changed = || {
@@ -207,6 +209,7 @@ pub fn all() -> Vec<Scenario> {
             overlay: true,
             ..upgrade("upgrade on an overlay", changed())
         },
+        Scenario { in_ram: true, ..upgrade("upgrade in RAM", changed()) },
         scenario("rollback", Act::Revert, Some(small()), changed()),
         scenario("gc", Act::Collect, Some(small()), changed()),
         scenario("recovery", Act::Recover, Some(small()), changed()),

@@ -30,6 +30,7 @@ use crate::files::Files;
 use crate::machine::{Machine, Volume};
 use crate::programs::ModelPrograms;
 use crate::services::{DIES, EXITS, ModelSupervisor};
+use crate::verdict::Ending;
 
 /// A file of a release: path, permission bits, content; `-> x` as content is a symlink.
 pub type FileSpec = (&'static str, u32, &'static str);
@@ -70,6 +71,8 @@ pub struct Scenario {
     pub no_exchange: bool,
     /// The root file system is an overlay over the base image.
     pub overlay: bool,
+    /// The root file system lies in RAM: after a power cut it is the base image.
+    pub in_ram: bool,
 }
 
 /// A scenario that is about to begin.
@@ -117,6 +120,7 @@ impl Scenario {
         if self.overlay {
             root.lay_down();
         }
+        root.in_ram = self.in_ram;
         let machine = Arc::new(Machine::new(root, Files::new(2)));
         machine.with(|root, _, _| root.can_exchange = !self.no_exchange);
         machine.with(|root, _, services| services.boot(root));
@@ -181,7 +185,7 @@ impl Stage {
     }
 
     /// What whoever starts next does first. After a power cut, or for bootstrap, services that the
-    /// supervisor does not know are monitored.
+    /// supervisor does not know are monitored; a root that has lost everything gets the release that is offered.
     ///
     /// # Errors
     /// The engine's.
@@ -193,12 +197,33 @@ impl Stage {
     ) -> Result<(), EngineError> {
         let engine = engine(machine)?;
         engine.recover(lock).await?;
-        if let Standing::Installed(current) = engine.standing()?
-            && (restarted || self.scenario.act == Act::Boot)
-        {
-            engine.start_missing(lock, &current).await?;
+        match engine.standing()? {
+            Standing::Installed(current) if restarted || self.scenario.act == Act::Boot => {
+                engine.start_missing(lock, &current).await.map(drop)
+            }
+            Standing::Nothing if restarted && self.scenario.in_ram => {
+                carry_out(machine, &self.release, Act::Boot, lock).await
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What is wrong with the record of what is installed, in words.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn trouble_with_record(
+        &self,
+        machine: &Arc<Machine>,
+        ending: Ending,
+    ) -> Result<Option<&'static str>, EngineError> {
+        Ok(match engine(machine)?.standing()? {
+            Standing::Damaged => Some("the record of what is installed is damaged"),
+            Standing::Nothing if ending == Ending::New || self.scenario.installed.is_some() => {
+                Some("nothing is recorded as installed")
+            }
+            _ => None,
+        })
     }
 
     /// Services that are not judged: identityd goes on as the process that it is.
