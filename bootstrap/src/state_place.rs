@@ -110,6 +110,19 @@ pub struct Notice {
     /// Files that were copied from it.
     #[serde(default)]
     seeded: Vec<String>,
+    /// RAM and the disk have different generations of this number, and nobody knows which one the root is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    undecided: Option<u64>,
+}
+
+impl Notice {
+    /// Puts it where it makes RAM count.
+    fn write(&self, ram: &Path) -> Result<(), StatePlaceError> {
+        let path = ram.join(IN_FORCE);
+        let json = serde_json::to_vec(self).map_err(io::Error::from);
+        let written = json.and_then(|json| durable::replace(&path, &json, 0o600));
+        written.map_err(|source| StatePlaceError::File { action: "write", path, source })
+    }
 }
 
 /// Where the state is.
@@ -162,6 +175,7 @@ impl StatePlace {
             reason: "nobody knows why".to_owned(),
             unread: Vec::new(),
             seeded: Vec::new(),
+            undecided: None,
         };
         Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown()))
     }

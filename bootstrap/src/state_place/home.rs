@@ -10,8 +10,11 @@ use serde_json::{Map, Value};
 use super::seed::UNKNOWN;
 use super::{GIVEN_OUT, IN_FORCE, Notice, StatePlaceError, signed};
 use crate::durable;
-use crate::generation::{CURRENT, FLOOR, GENERATIONS, RootIdentity, StateDir};
+use crate::generation::{CURRENT, FLOOR, GENERATIONS, Generation, GenerationError, RootIdentity, StateDir};
 use crate::transaction::journal;
+
+/// The pointer and what it leads to: they come home at the end.
+const LAST: [&str; 3] = [CURRENT, FLOOR, journal::NAME];
 
 /// Bytes of what is in RAM.
 pub(super) fn size(ram: &Path) -> u64 {
@@ -36,41 +39,21 @@ pub(super) fn bring(
     notice: &Notice,
     identity: &RootIdentity,
 ) -> Result<(), StatePlaceError> {
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| StatePlaceError::File { action, path, source }
-    };
-    let mut names = files(ram).map_err(failed("list", ram))?;
-    // The pointer and what it leads to follow at the end.
-    names.retain(|name| ![IN_FORCE, CURRENT, FLOOR, journal::NAME].contains(&name.as_str()));
+    let names = to_bring(ram)?;
     for directory in signed::directories() {
-        let there = match files(&ram.join(&directory)) {
-            // An earlier version has brought the state here.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            there => there.map_err(failed("list", ram))?,
-        };
-        if !there.is_empty() {
-            let on_disk = disk.join(&directory);
+        let (from, on_disk) = (format!("{directory}/"), disk.join(&directory));
+        if names.iter().any(|name| name.starts_with(&from)) {
             durable::private_directory(&on_disk).map_err(failed("create", &on_disk))?;
         }
-        names.extend(there.iter().map(|name| format!("{directory}/{name}")));
     }
     for name in &names {
-        let (from, to) = (ram.join(name), disk.join(name));
-        let new = fs::read(&from).map_err(failed("read", &from))?;
-        let unread = notice.unread.contains(name) || !notice.seeded.contains(name);
-        let old = match unread.then(|| fs::read(&to)).transpose() {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("read", &to)(error)),
-            old => old.ok().flatten(),
-        };
-        let content = old.map_or_else(|| new.clone(), |old| joined(name, &old, &new));
-        durable::replace(&to, &content, 0o600).map_err(failed("write", &to))?;
+        bring_file((ram, disk), name, notice)?;
     }
     // What was there, and is no more: an attempt that has ended.
     let gone = |name: &&String| {
         (!name.contains('/') || signed::is_signed(name))
             && !names.contains(name)
-            && ![CURRENT, FLOOR, journal::NAME].contains(&name.as_str())
+            && !LAST.contains(&name.as_str())
     };
     for name in notice.seeded.iter().filter(gone) {
         remove(&disk.join(name)).map_err(failed("remove", &disk.join(name)))?;
@@ -84,6 +67,60 @@ pub(super) fn bring(
     Ok(())
 }
 
+/// The files in RAM that come home first, by their names in the state directory.
+fn to_bring(ram: &Path) -> Result<Vec<String>, StatePlaceError> {
+    let mut names = files(ram).map_err(failed("list", ram))?;
+    names.retain(|name| name != IN_FORCE && !LAST.contains(&name.as_str()));
+    for directory in signed::directories() {
+        let there = match files(&ram.join(&directory)) {
+            // An earlier version has brought the state here.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            there => there.map_err(failed("list", ram))?,
+        };
+        names.extend(there.iter().map(|name| format!("{directory}/{name}")));
+    }
+    Ok(names)
+}
+
+/// Brings one file, joined with what the disk has of it where nobody could read that before.
+fn bring_file((ram, disk): (&Path, &Path), name: &String, notice: &Notice) -> Result<(), StatePlaceError> {
+    let (from, to) = (ram.join(name), disk.join(name));
+    let new = fs::read(&from).map_err(failed("read", &from))?;
+    let unread = notice.unread.contains(name) || !notice.seeded.contains(name);
+    let old = match unread.then(|| fs::read(&to)).transpose() {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("read", &to)(error)),
+        old => old.ok().flatten(),
+    };
+    let content = old.map_or_else(|| new.clone(), |old| joined(name, &old, &new));
+    durable::replace(&to, &content, 0o600).map_err(failed("write", &to))
+}
+
+/// Whose current generation the root is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    Ram,
+    Disk,
+    /// Somebody has gone on with each of them, and nobody can tell.
+    Nobody,
+}
+
+/// Decides it. Pure. `here` is what RAM has under the number of its current generation, `there` what the disk says is
+/// installed in this root, and `undecided` what an attempt to come home has found before it broke off: the disk's
+/// pointer may be damaged since then.
+fn which_counts(
+    number: u64,
+    here: Option<&Generation>,
+    there: Option<&Generation>,
+    undecided: Option<u64>,
+) -> Counts {
+    match there {
+        Some(there) if there.number > number => Counts::Disk,
+        _ if undecided == Some(number) => Counts::Nobody,
+        Some(there) if there.number == number && here != Some(there) => Counts::Nobody,
+        _ => Counts::Ram,
+    }
+}
+
 /// The newer generation of this root counts. A journal on the disk is about something that RAM has finished or undone
 /// since, if it knew of it.
 fn bring_generations(
@@ -92,18 +129,6 @@ fn bring_generations(
     notice: &Notice,
     identity: &RootIdentity,
 ) -> Result<(), StatePlaceError> {
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| StatePlaceError::File { action, path, source }
-    };
-    let unusable = |path: &Path| {
-        let path = path.to_owned();
-        move |error: crate::generation::GenerationError| StatePlaceError::File {
-            action: "use",
-            path,
-            source: io::Error::other(error),
-        }
-    };
     let (here, there) =
         (StateDir::open(ram).map_err(unusable(ram))?, StateDir::open(disk).map_err(unusable(disk))?);
     let next = here.next_number().map_err(unusable(ram))?;
@@ -111,24 +136,37 @@ fn bring_generations(
     durable::replace(&given_out, next.saturating_sub(1).to_string().as_bytes(), 0o600)
         .map_err(failed("write", &given_out))?;
     let Some(number) = here.current_number().map_err(unusable(ram))? else { return Ok(()) };
+    let recorded = here.recorded(number).map_err(unusable(ram))?;
     let newest = there.standing(identity).map_err(unusable(disk))?.generation();
-    if newest.as_ref().is_some_and(|newest| newest.number > number) {
+    let counts = which_counts(number, recorded.as_ref(), newest.as_ref(), notice.undecided);
+    if counts == Counts::Disk {
         return Ok(());
     }
-    // First: what it says must never be done to what RAM has made of the root.
-    let journal = disk.join(journal::NAME);
-    remove(&journal).map_err(failed("remove", &journal))?;
-    if newest.is_some_and(|newest| newest.number == number)
-        && here.recorded(number).map_err(unusable(ram))? != there.recorded(number).map_err(unusable(disk))?
-    {
-        // Somebody has gone on with each of them, and nobody can tell which one the root is of.
+    if counts == Counts::Nobody {
         tracing::error!(
             generation = number,
             "RAM and the disk have different generations of this number: the next upgrade compares the whole root"
         );
+        // Before the pointer is damaged: after that nobody could see it again.
+        Notice { undecided: Some(number), ..notice.clone() }.write(ram)?;
+    }
+    // First: what it says must never be done to what RAM has made of the root.
+    let journal = disk.join(journal::NAME);
+    remove(&journal).map_err(failed("remove", &journal))?;
+    if counts == Counts::Nobody {
         let pointer = disk.join(CURRENT);
         return durable::replace(&pointer, UNKNOWN, 0o600).map_err(failed("write", &pointer));
     }
+    bring_records((ram, &here), (disk, &there), number, notice)
+}
+
+/// Brings the records of RAM's generations, makes this one current, and forgets what RAM has forgotten.
+fn bring_records(
+    (ram, here): (&Path, &StateDir),
+    (disk, there): (&Path, &StateDir),
+    number: u64,
+    notice: &Notice,
+) -> Result<(), StatePlaceError> {
     let records = files(&ram.join(GENERATIONS)).map_err(failed("list", ram))?;
     for name in records.iter().map(|name| format!("{GENERATIONS}/{name}")) {
         let (from, to) = (ram.join(&name), disk.join(&name));
@@ -147,6 +185,16 @@ fn bring_generations(
         there.forget(forgotten).map_err(unusable(disk))?;
     }
     Ok(())
+}
+
+fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StatePlaceError + use<> {
+    let path = path.to_owned();
+    move |source| StatePlaceError::File { action, path: path.clone(), source }
+}
+
+fn unusable(path: &Path) -> impl Fn(GenerationError) -> StatePlaceError + use<> {
+    let path = path.to_owned();
+    move |error| failed("use", &path)(io::Error::other(error))
 }
 
 fn files(directory: &Path) -> io::Result<Vec<String>> {
@@ -215,6 +263,66 @@ fn united(old: Map<String, Value>, new: Map<String, Value>) -> Map<String, Value
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generation::{Cause, generation};
+    use crate::item::Items;
+    use crate::state_place::StatePlace;
+
+    /// A generation 1 of the root `here`, in a state directory, where it is current.
+    fn install(directory: &Path, version: &str) -> Generation {
+        let release = format!("{:02x}", version.len()).repeat(32).parse().unwrap();
+        let channel = "r/c.flist".parse().unwrap();
+        let version = flist::hub::ReleaseVersion::Text(version.to_owned());
+        let of = (channel, version, release, &[][..]);
+        let made = generation(1, Cause::Release, of, here(), String::new(), Items::new());
+        let state = StateDir::open(directory).unwrap();
+        state.prepare(&made, &[], b"").unwrap();
+        state.commit(1).unwrap();
+        made
+    }
+
+    fn here() -> RootIdentity {
+        RootIdentity { marker: Some("here".to_owned()), volatile: false }
+    }
+
+    #[test]
+    fn what_nobody_can_decide_stays_undecided_when_coming_home_breaks_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, disk) = (dir.path().join("run"), dir.path().join("disk"));
+        let (ram, place) = (run.join(super::super::DIRECTORY), StatePlace::new(&disk, &run));
+        let (in_ram, on_disk) = (install(&ram, "in RAM"), install(&disk, "on disk"));
+        let notice = r#"{"schema":1,"since":0,"reason":"it failed"}"#;
+        fs::write(ram.join(IN_FORCE), notice).unwrap();
+
+        // Killed when the pointer is damaged, and before the notice is gone; twice.
+        for _ in 0..2 {
+            bring_generations(&ram, &disk, &place.notice().unwrap(), &here()).unwrap();
+            assert_eq!(fs::read(disk.join(CURRENT)).unwrap(), UNKNOWN);
+            assert_eq!(place.directory(), ram);
+        }
+        // Killed before the pointer was damaged.
+        StateDir::open(&disk).unwrap().commit(1).unwrap();
+        bring(&ram, &disk, &place.notice().unwrap(), &here()).unwrap();
+        assert_eq!((fs::read(disk.join(CURRENT)).unwrap().as_slice(), place.directory()), (UNKNOWN, disk));
+        assert_ne!(in_ram, on_disk);
+        let left = StateDir::open(&place.directory()).unwrap().recorded(1).unwrap();
+        assert_eq!(left, Some(on_disk), "neither has taken the other one's place");
+    }
+
+    #[test]
+    fn the_newer_generation_counts_unless_there_are_two_of_one_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (install(&dir.path().join("1"), "x"), install(&dir.path().join("2"), "another"));
+        let newer = Generation { number: 2, ..other.clone() };
+        let counts = |here, there, undecided| which_counts(1, here, there, undecided);
+        assert_eq!(counts(Some(&one), Some(&newer), None), Counts::Disk);
+        assert_eq!(counts(Some(&one), Some(&one), None), Counts::Ram);
+        assert_eq!(counts(Some(&one), None, None), Counts::Ram);
+        assert_eq!(counts(Some(&one), Some(&other), None), Counts::Nobody);
+        assert_eq!(counts(None, Some(&other), None), Counts::Nobody);
+        assert_eq!(counts(Some(&one), None, Some(1)), Counts::Nobody, "found before it broke off");
+        // RAM has gone on with a later one since.
+        assert_eq!(which_counts(2, Some(&newer), None, Some(1)), Counts::Ram);
+    }
 
     #[test]
     fn what_nobody_could_read_is_joined_with_what_came_after() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::{IN_FORCE, MARGIN, Notice, SCHEMA, StatePlaceError, available, now, read_at_most, signed};
+use super::{MARGIN, Notice, SCHEMA, StatePlaceError, available, now, read_at_most, signed};
 use crate::durable;
 use crate::generation::{CURRENT, FLOOR, GENERATIONS};
 use crate::held;
@@ -125,10 +125,9 @@ pub(super) fn fill(
         let at = ram.join(FLOOR);
         durable::replace(&at, floor.to_string().as_bytes(), 0o600).map_err(failed("write", &at))?;
     }
-    let notice = Notice { schema: SCHEMA, since: now(), reason: reason.to_owned(), unread, seeded };
-    let marker = ram.join(IN_FORCE);
-    let json = serde_json::to_vec(&notice).map_err(io::Error::from);
-    json.and_then(|json| durable::replace(&marker, &json, 0o600)).map_err(failed("write", &marker))?;
+    let reason = reason.to_owned();
+    let notice = Notice { schema: SCHEMA, since: now(), reason, unread, seeded, undecided: None };
+    notice.write(ram)?;
     Ok(notice)
 }
 
