@@ -20,7 +20,7 @@ const TOLD_OUTPUT: usize = 500;
 /// Runs programs with the node's root as theirs. Each run is one effect.
 #[async_trait]
 pub trait Programs: Send + Sync + fmt::Debug {
-    /// Runs a program to its end, or ends it; nothing of it is left when this returns.
+    /// Runs a program to its end, or ends it; nothing of it is left when this returns, unless it is [`How::Stuck`].
     ///
     /// # Errors
     /// It could not be started, or nobody knows how it ended.
@@ -66,6 +66,9 @@ pub enum How {
     Killed(i32),
     /// It was ended because it took longer.
     TimedOut(Duration),
+    /// Not at all: it was killed, and is still there after this time. It hangs in the kernel, and does nothing any more
+    /// but end the one call that it is in.
+    Stuck(Duration),
 }
 
 /// How a program ended, and the end of what it wrote to its standard output and error.
@@ -90,6 +93,10 @@ impl fmt::Display for Ended {
             How::Exited(code) => write!(f, "it ended with code {code}")?,
             How::Killed(signal) => write!(f, "it was killed by signal {signal}")?,
             How::TimedOut(limit) => write!(f, "it did not end within {limit:?} and was killed")?,
+            How::Stuck(after) => write!(
+                f,
+                "it was killed and is still there after {after:?}: it hangs in the kernel, maybe on a file system that does not answer"
+            )?,
         }
         let text = String::from_utf8_lossy(&self.output);
         let text: Vec<char> = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

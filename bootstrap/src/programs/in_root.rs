@@ -6,7 +6,7 @@ use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -32,8 +32,12 @@ const MARK: &str = "MOLT_MARK";
 /// Longest environment of a process that is looked at, in bytes.
 const MAX_ENVIRONMENT: u64 = 1 << 20;
 
-/// How long a killed process may take to be gone: it is in the kernel's hands then.
-const KILLED: Duration = Duration::from_secs(10);
+/// How long a killed process may take to be gone: it is in the kernel's hands then. Less in the unit tests, which wait
+/// for it.
+const KILLED: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
+/// How often it is looked whether a killed process is gone, where there is nothing to wait for.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Runs programs in a root file system.
 #[derive(Debug)]
@@ -61,8 +65,11 @@ impl Programs for InRoot {
         })?;
         let ended = ended.await.map_err(io::Error::other)?;
         // What has left the process group is ended too; seen from here, because a root may have no /proc.
-        self.end_leftovers(&call.mark).await?;
-        ended
+        match (self.end_leftovers(&call.mark).await, &ended) {
+            // That one of them cannot be ended is what is told.
+            (_, Ok(Ended { how: How::Stuck(_), .. })) | (Ok(()), _) => ended,
+            (Err(error), _) => Err(error),
+        }
     }
 
     async fn end_leftovers(&self, mark: &str) -> io::Result<()> {
@@ -146,10 +153,12 @@ impl Running {
     /// Waits for its end, enforces it, and leaves nobody of its process group behind.
     fn end(mut self, limit: Duration) -> io::Result<Ended> {
         let pid = self.child.id().cast_signed();
+        let mut killed = None;
         let waited = pidfd(pid).and_then(|process| {
             let in_time = self.wait(&process, Some(limit))?;
             // While the leader is not reaped, its number cannot come to mean another group.
             let _gone = killpg(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+            killed = Some(Instant::now());
             if !in_time {
                 self.wait(&process, Some(KILLED))?;
             }
@@ -158,14 +167,31 @@ impl Running {
         if waited.is_err() {
             let _gone = killpg(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
         }
-        let status = self.child.wait()?;
+        let status = self.reap(killed.unwrap_or_else(Instant::now) + KILLED)?;
         self.read()?;
+        let Some(status) = status else {
+            let Self { mut child, kept, .. } = self;
+            // Whenever it ends, nobody has to keep its number.
+            let wait = move || drop(child.wait());
+            let _unreaped = std::thread::Builder::new().name("stuck program".to_owned()).spawn(wait);
+            return Ok(Ended { how: How::Stuck(KILLED), output: kept });
+        };
         let how = match (waited?, status.code()) {
             (false, _) => How::TimedOut(limit),
             (true, Some(code)) => How::Exited(code),
             (true, None) => How::Killed(status.signal().unwrap_or(0)),
         };
         Ok(Ended { how, output: self.kept })
+    }
+
+    /// How a process ended that has been killed; `None` when it is still there at this time.
+    fn reap(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+        loop {
+            match self.child.try_wait()? {
+                None if Instant::now() < deadline => std::thread::sleep(LOOK),
+                status => return Ok(status),
+            }
+        }
     }
 
     /// Takes what it says until its process ends; `false` when that takes too long.
@@ -237,17 +263,15 @@ fn end_marked(mark: &str) -> io::Result<()> {
             // Held before it is looked at, so that what is killed is what was seen.
             let Ok(process) = pidfd(pid) else { continue };
             if has_in_environment(pid, &wanted) {
-                found.push(process);
+                found.push((pid, process));
             }
         }
-        if found.is_empty() {
-            return Ok(());
-        }
-        for process in &found {
+        let Some((first, _)) = found.first() else { return Ok(()) };
+        for (_, process) in &found {
             // Whoever is gone needs no signal.
             let _gone = pidfd_send_signal(process, rustix::process::Signal::KILL);
         }
-        for process in &found {
+        for (_, process) in &found {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], left) {
@@ -257,7 +281,10 @@ fn end_marked(mark: &str) -> io::Result<()> {
             }
         }
         if Instant::now() >= deadline {
-            return Err(Errno::ETIMEDOUT.into());
+            let why = format!(
+                "process {first} was killed and is still there after {KILLED:?}: it hangs in the kernel"
+            );
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
         }
     }
 }
@@ -268,4 +295,82 @@ fn has_in_environment(pid: i32, wanted: &[u8]) -> bool {
     let mut environment = Vec::new();
     let read = file.take(MAX_ENVIRONMENT).read_to_end(&mut environment);
     read.is_ok() && environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A file system whose server takes a question and never answers it: whoever asks cannot be killed.
+    struct Silent {
+        at: tempfile::TempDir,
+        server: File,
+    }
+
+    impl Silent {
+        fn mount() -> Self {
+            let at = tempfile::tempdir().unwrap();
+            let server = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+            let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+            mount(Some("silent"), at.path(), Some("fuse"), MsFlags::empty(), Some(options.as_str())).unwrap();
+            Self { at, server }
+        }
+
+        /// Takes the kernel's first words and answers them, and takes the question after that.
+        fn listen(mut self) -> Self {
+            let mut request = vec![0; 1 << 16];
+            let read = self.server.read(&mut request).unwrap();
+            // FUSE_INIT (include/uapi/linux/fuse.h): the answer is a header with its number, and version 7.31.
+            assert!(read > 40 && request[4..8] == 26_u32.to_ne_bytes());
+            let mut answer = [80_u32.to_ne_bytes(), 0_u32.to_ne_bytes()].concat();
+            answer.extend_from_slice(&request[8..16]);
+            answer.extend([7_u32, 31, 0, 0, 0, 4096].map(u32::to_ne_bytes).concat());
+            answer.resize(80, 0);
+            self.server.write_all(&answer).unwrap();
+            assert!(self.server.read(&mut request).unwrap() >= 40);
+            self
+        }
+    }
+
+    impl Drop for Silent {
+        fn drop(&mut self) {
+            // Who waits is told that nobody will answer once the server's end is closed, which comes after this.
+            let _ = nix::mount::umount2(self.at.path(), nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+
+    #[test]
+    fn who_hangs_in_the_kernel_is_not_waited_for_for_ever() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let silent = Silent::mount();
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        let asks = silent.at.path().join("x");
+        std::fs::write(&program, format!("#!/bin/sh\necho begun\n: < {}\n", asks.display())).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let server = std::thread::spawn(move || silent.listen());
+        let call = Call {
+            program: program.strip_prefix("/").unwrap().to_str().unwrap().parse().unwrap(),
+            words: vec!["program".to_owned()],
+            environment: Vec::new(),
+            mark: format!("stuck-{}", std::process::id()),
+            instead: Vec::new(),
+            timeout: Duration::from_secs(2),
+        };
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(run(Path::new("/"), &call).map_err(|error| error.to_string())));
+        let silent = server.join().unwrap();
+        let ended = ended.recv_timeout(Duration::from_secs(60));
+        // Also when that failed: otherwise nobody could end this process.
+        drop(silent);
+        let ended = ended.unwrap().unwrap();
+        assert_eq!((ended.how, ended.output.as_slice()), (How::Stuck(KILLED), &b"begun\n"[..]));
+        assert!(!ended.is_good() && ended.to_string().contains("hangs in the kernel"), "{ended}");
+    }
 }
