@@ -127,8 +127,13 @@ impl Handover {
         }
     }
 
+    /// Whether it is the one that is noted. A note that cannot be read just now says nothing, so that nobody leaves
+    /// because of it.
     fn is_noted(&self) -> bool {
-        Self::read(&self.places.run_dir).is_some_and(|now| now.token == self.token)
+        match std::fs::read(self.places.run_dir.join(FILE)) {
+            Err(error) => error.kind() != ErrorKind::NotFound,
+            Ok(note) => serde_json::from_slice::<Self>(&note).is_ok_and(|now| now.token == self.token),
+        }
     }
 
     /// Tells the new daemon how much was fetched before it.
@@ -206,6 +211,15 @@ mod tests {
         assert!(Handover::read(dir.path()).is_none());
         Handover::end(dir.path());
         Handover::end(dir.path());
+        // A note that cannot be read is no end of the handover.
+        let noted = Handover {
+            places: Places { run_dir: dir.path().to_owned(), ..handover.places.clone() },
+            ..handover
+        };
+        assert!(!noted.is_noted());
+        std::fs::create_dir(dir.path().join(FILE)).unwrap();
+        assert!(noted.is_noted());
+        std::fs::remove_dir(dir.path().join(FILE)).unwrap();
         assert!(!dir.path().join(FILE).exists());
     }
 }

@@ -143,3 +143,44 @@ fn a_second_guardian_is_replaced_also_while_the_first_one_cannot_go_on() {
     }
     wait_for("the old identityd runs", UPGRADE_LIMIT, || old_runs(&node, &old)).unwrap();
 }
+
+/// Hides the journal, so that nothing can be undone, and hangs.
+const HIDES_THE_JOURNAL: &str = "#!/bin/sh
+mv /var/lib/molt/journal /run/hidden && mkdir /var/lib/molt/journal && echo hidden > /run/done
+exec sleep 4000000
+";
+
+/// What cannot be undone at first is tried again, and somebody watches until it is.
+#[test]
+fn a_guardian_that_cannot_undo_at_first_does_not_leave() {
+    let site = Site::new().unwrap();
+    let old = site.payload("1.0.0").unwrap();
+    site.publish("1.0.0", &old).unwrap();
+    let config = "poll_interval: 1\nhandover_timeout: 3\nhealth_window: 1\n";
+    let node = site.node().config(config).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    node.wait_for_services(&["identityd", "web", "idle"], UPGRADE_LIMIT).unwrap();
+    let new = site.payload("2.0.0").unwrap();
+    new.file("/sbin/identityd", 0o755, HIDES_THE_JOURNAL).unwrap();
+    site.publish("2.0.0", &new).unwrap();
+    node.wait_for("the new one has hidden the journal", UPGRADE_LIMIT, || {
+        node.read("/run/done").map_err(|error| format!("{error:?}"))
+    })
+    .unwrap();
+    site.hub.withdraw().unwrap();
+    let first = node.pid_of("identityd").unwrap();
+    node.wait_for("the guardian has ended the new one", UPGRADE_LIMIT, || match node.pid_of("identityd") {
+        Ok(pid) if pid == first => Err(format!("{pid} runs")),
+        now => now.map(drop).map_err(|error| format!("{error:?}")),
+    })
+    .unwrap();
+    assert_eq!(with_argument(&node, "--second").len(), 1, "somebody watches");
+    node.run(&["sh", "-c", "rmdir /var/lib/molt/journal && mv /run/hidden /var/lib/molt/journal"]).unwrap();
+    wait_for("the old identityd runs", UPGRADE_LIMIT, || old_runs(&node, &old)).unwrap();
+    node.wait_for("the guardians have left", UPGRADE_LIMIT, || match with_argument(&node, "guardian") {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .unwrap();
+    assert_eq!(site.web_version().unwrap(), "1.0.0");
+}

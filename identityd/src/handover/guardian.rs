@@ -11,6 +11,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use zinit_client::{Target, UnitName};
+use zinit_client::{ServiceStatus, Target, UnitName};
 
 use super::{Handover, Places, local};
 use crate::agent::{Problem, ProblemKind};
@@ -225,16 +226,19 @@ async fn put_back(handover: &Handover, post: &mut Post, why: &str) -> Result<(),
         // The new daemon was faster: it has committed, and is the one to run.
         return start(&zinit, unit).await.map(drop).map_err(|error| not_back(&error));
     };
-    let recovered = undo(handover, &lock, why).await.map_err(|error| not_back(&error))?;
-    // Not before the files are back: what is started now is what is on disk.
-    if let Err(error) = end_process(&zinit, unit).await {
+    let undone = undo(handover, &lock, why).await;
+    // What is started now is what is on disk, which is the old one where that much could be undone.
+    if (undone.is_ok() || !runs_this_image(&zinit, unit).await)
+        && let Err(error) = end_process(&zinit, unit).await
+    {
         tracing::error!(error = report(&error), "the new identityd cannot be ended");
     }
     drop(lock);
     let started = start(&zinit, unit).await;
+    // The note stays until nothing is left to do: without it nobody watches.
+    undone.map_err(|error| not_back(&error))?;
     let wanted_up = started.map_err(|error| local("identityd cannot be started again", &error))?;
     handover.close();
-    recovered.map_err(|error| local("the old identityd is not back", &error))?;
     tracing::warn!(%unit, wanted_up, "the old identityd is back");
     Ok(())
 }
@@ -268,22 +272,29 @@ async fn engine_lock(
 /// Undoes the swap, and remembers why. What is in the state is read only now that nobody else changes it.
 ///
 /// # Errors
-/// The state cannot be opened; the inner one: not everything could be undone, which the daemon tries again.
+/// Not everything could be undone; nothing is remembered then.
 #[tracing::instrument(level = "debug", skip_all)]
-async fn undo(
-    handover: &Handover,
-    lock: &EngineLock,
-    why: &str,
-) -> Result<Result<(), EngineError>, EngineError> {
+async fn undo(handover: &Handover, lock: &EngineLock, why: &str) -> Result<(), EngineError> {
     let Places { root, zinit_socket, .. } = &handover.places;
     let engine =
         Engine::open_at(root, &handover.places.state().directory(), zinit_socket)?.keeping(handover.keep);
-    let recovered = engine.recover(lock).await;
+    engine.recover(lock).await?;
     let mut releases = Releases::load(&handover.places.state());
     if let Err(error) = releases.failed(handover.release, &format!("its identityd failed: {why}")) {
         tracing::error!(error = report(&error), "the failure cannot be remembered");
     }
-    Ok(recovered.map(drop))
+    Ok(())
+}
+
+/// Whether the service runs the file that this guardian runs, which is the old one.
+async fn runs_this_image(zinit: &dyn Supervisor, unit: &UnitName) -> bool {
+    let image = |process: &str| {
+        let file = std::fs::metadata(format!("/proc/{process}/exe")).ok()?;
+        Some((file.dev(), file.ino()))
+    };
+    let Ok(Some(ServiceStatus { pid: Some(pid), .. })) = status(zinit, unit).await else { return false };
+    let own = image("self");
+    own.is_some() && own == image(&pid.to_string())
 }
 
 /// Has the service started, unless somebody has stopped it; tells whether it is wanted up.
