@@ -77,7 +77,7 @@ pub(super) struct Database {
     connection: Connection,
     /// Instructions that all statements together may take.
     steps: u64,
-    /// Bytes that single rows can still have.
+    /// Bytes that values can still have: those of an honest file all together are not longer than it.
     unread: Cell<usize>,
 }
 
@@ -135,7 +135,7 @@ impl Database {
         let mut statement = self.connection.prepare(&sql).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
-            each(Field { table, row, ino: None })?;
+            each(Field { table, row, ino: None, unread: &self.unread })?;
         }
         Ok(())
     }
@@ -157,12 +157,8 @@ impl Database {
         let mut rows = statement.query([rowid]).map_err(failed)?;
         let missing = || failed(rusqlite::Error::QueryReturnedNoRows);
         let row = rows.next().map_err(failed)?.ok_or_else(missing)?;
-        let field = Field { table, row, ino: None };
-        let bytes = field.bytes(0, column, usize::MAX)?.to_vec();
-        // Rows of a forged file can lie on the same pages; those of an honest one cannot be longer than the file.
-        let left = self.unread.get().checked_sub(bytes.len());
-        self.unread.set(left.ok_or_else(|| field.refuse(column, "lies where another row lies".to_owned()))?);
-        Ok(bytes)
+        let field = Field { table, row, ino: None, unread: &self.unread };
+        Ok(field.bytes(0, column, usize::MAX)?.to_vec())
     }
 
     /// Whether there is anything of this name.
@@ -213,6 +209,7 @@ pub(super) struct Field<'r, 's> {
     table: &'static str,
     row: &'r Row<'s>,
     ino: Option<i64>,
+    unread: &'r Cell<usize>,
 }
 
 impl<'r> Field<'r, '_> {
@@ -245,6 +242,7 @@ impl<'r> Field<'r, '_> {
         }
     }
 
+    /// Text or bytes, of which each is asked for once.
     pub(super) fn bytes(
         &self,
         index: usize,
@@ -255,7 +253,13 @@ impl<'r> Field<'r, '_> {
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > limit => {
                 Err(self.refuse(column, format!("has {} bytes, the limit is {limit}", bytes.len())))
             }
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+                // Rows of a forged file can lie on the same pages, and be many times as long as it.
+                let left = self.unread.get().checked_sub(bytes.len());
+                let is_shared = || self.refuse(column, "lies where another row lies".to_owned());
+                self.unread.set(left.ok_or_else(is_shared)?);
+                Ok(bytes)
+            }
             other => Err(self.wrong_type(column, other.data_type())),
         }
     }
@@ -302,5 +306,70 @@ mod tests {
         header[16..18].fill(0);
         assert_eq!(length_by_header(&header), 0);
         assert_eq!(length_by_header(b"short"), HEADER as u64);
+    }
+
+    /// A page of the files below, in bytes.
+    const PAGE: usize = 512;
+
+    /// Length of the one long text: 39 bytes of its row are in the cell, the others on further pages.
+    const LONG: usize = 2000;
+
+    /// A table of one row with a long text, and of others whose cells have the same length as its cell.
+    fn table(rows: u32) -> Vec<u8> {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let tables =
+            format!("PRAGMA page_size = {PAGE}; CREATE TABLE extra (ino INTEGER PRIMARY KEY, data TEXT);");
+        connection.execute_batch(&tables).unwrap();
+        let (long, short) = ("x".repeat(LONG), "y".repeat(41));
+        for ino in 1..=rows {
+            let text = if ino == 1 { &long } else { &short };
+            connection.execute("INSERT INTO extra VALUES (?1, ?2)", (ino, text)).unwrap();
+        }
+        connection.serialize("main").unwrap().to_vec()
+    }
+
+    /// Lets all rows of the table have the text of the first one, which is there once.
+    /// Source: <https://www.sqlite.org/fileformat2.html#b_tree_pages>.
+    fn shared(mut file: Vec<u8>) -> Vec<u8> {
+        let number = |file: &[u8], at: usize| usize::from(u16::from_be_bytes([file[at], file[at + 1]]));
+        let mut long = None;
+        for page in (PAGE..file.len()).step_by(PAGE) {
+            let cells = if file[page] == 0x0d { number(&file, page + 3) } else { 0 };
+            for cell in 0..cells {
+                let start = page + number(&file, page + 8 + 2 * cell);
+                // Two bytes of length, one of the row's number, 39 of the row, 4 with the number of the next page.
+                match long {
+                    None => long = Some(<[u8; 46]>::try_from(&file[start..start + 46]).unwrap()),
+                    Some(mut long) => {
+                        long[2] = file[start + 1];
+                        file[start..start + 46].copy_from_slice(&long);
+                    }
+                }
+            }
+        }
+        file
+    }
+
+    #[test]
+    fn rows_that_lie_on_the_same_pages_are_refused_before_they_fill_the_memory() {
+        let read = |file: &[u8]| {
+            let (mut rows, mut bytes) = (0, 0);
+            let database = Database::open(file).unwrap();
+            let read = database.for_each_row("extra", "ino, data", |field| {
+                rows += 1;
+                bytes += field.bytes(1, "data", 4096)?.len();
+                Ok::<_, RowsError>(())
+            });
+            (read, rows, bytes)
+        };
+        let honest = table(100);
+        let (all, rows, bytes) = read(&honest);
+        assert_eq!((all.is_ok(), rows, bytes), (true, 100, LONG + 99 * 41));
+
+        let forged = shared(honest);
+        let (refused, rows, bytes) = read(&forged);
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("lies where another row lies"), "{said}");
+        assert!(rows > 2 && bytes <= forged.len(), "{bytes} of {} bytes in {rows} rows", forged.len());
     }
 }
