@@ -199,3 +199,33 @@ fn secrets_are_neither_taken_from_open_files_nor_shown() {
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(help.contains("Examples:") && !help.contains(SECRET), "{help}");
 }
+
+const PASSWORD: &str = "topsecret-0123456789";
+
+#[test]
+fn passwords_of_stores_are_neither_published_nor_shown() {
+    let rig = Rig::start();
+    let with_password = format!("zdb://:{PASSWORD}@127.0.0.1:9/ns");
+    let published = rig.publish("zos", "zos", "1.0.0", &["--route", &with_password]);
+    rig.says(&words(&published));
+    let flist = rig.directory.path().join("hub/public/users/zos/zos:v1.0.0.flist");
+    let has = |what: &str| {
+        let bytes = fs::read(&flist).unwrap();
+        bytes.windows(what.len()).any(|part| part == what.as_bytes())
+    };
+    assert!(has("zdb://127.0.0.1:9/ns") || has("zdb://@127.0.0.1:9/ns"));
+    assert!(!has(PASSWORD), "everybody who reads the flist knows it");
+    let on_purpose = rig.publish("zos", "zos", "1.0.0", &["--route", &with_password, "--keep-passwords"]);
+    let on_purpose: Vec<&str> = words(&on_purpose).into_iter().chain(["--replace"]).collect();
+    rig.says(&on_purpose);
+    assert!(has(PASSWORD));
+
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let store = format!("http://me:{PASSWORD}@{nobody}/store");
+    let mut verify = Command::new(FLIST);
+    verify.env("RUST_LOG", "trace").args(["verify", "-s", &store, "-m"]).arg(&flist);
+    let output = verify.output().unwrap();
+    assert!(!output.status.success());
+    let said = errors(&output) + &String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(&format!("{nobody}/store")) && !said.contains(PASSWORD), "{said}");
+}

@@ -9,12 +9,14 @@ use flist::format::Format;
 use flist::hub::RunMode;
 use flist::pack::PackSummary;
 use flist::publish::{Publication, Published, PublishedTag, ask, publish, publish_tag};
+use flist::tree::Route;
 use serde_json::json;
 
 use super::failure::Failure;
 use super::hub_access::{HubAccess, version};
 use super::lint::Gate;
 use super::output::{Output, counted, counted_entries};
+use super::pack::published;
 use super::trust::{ConditionOptions, TrustAccess, outcome_json, outcome_text};
 use signing::{Signed, Signing};
 
@@ -46,6 +48,9 @@ pub(super) struct Arguments {
     /// Address of the block store, as nodes reach it; by default /store of the hub
     #[arg(long, value_name = "URL")]
     route: Option<String>,
+    /// Write the password of the block store into the flist, so that all its readers know it
+    #[arg(long, requires = "route")]
+    keep_passwords: bool,
     /// Sign it as the release of its run mode, before the link moves
     #[arg(long, requires = "run_mode")]
     sign: bool,
@@ -75,6 +80,9 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     let what = What::of(arguments.name, arguments.directories)?;
     // Found out before anything is sent: keys that are not there, a passphrase that is wrong.
     let signing = if sign { run_mode.map(|mode| Signing::open(&trust, mode)).transpose()? } else { None };
+    let keep_passwords = arguments.keep_passwords;
+    let route = arguments.route.map(|url| published(&Route::everything(url), keep_passwords)).transpose()?;
+    let route = route.map(|route| route.url);
     let publication = Publication {
         token: access.token.token()?,
         hub: access.hub.clone(),
@@ -82,7 +90,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
         version: arguments.version,
         // A link to what nobody has signed would lead nowhere.
         run_mode: run_mode.filter(|_| !sign),
-        route: arguments.route,
+        route,
         format: arguments.format,
         replace: arguments.replace,
     };

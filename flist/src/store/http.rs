@@ -1,14 +1,16 @@
 //! Blocks over HTTP: `GET <url>/<first two hex digits>/<id>`, then `<url>/<id>`, as
 //! rfs lays them out. Our hub also takes `PUT`.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::time::{Duration, Instant};
 
-use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::AUTHORIZATION;
 use reqwest::redirect::Policy;
+use reqwest::{StatusCode, Url};
 
+use super::redis::without_password;
 use super::{Store, StoreError, one_by_one};
 use crate::block::{self, BlockId, MAX_STORED};
 use crate::hub::{Access, Token, message_of, printable};
@@ -22,14 +24,22 @@ pub(super) const WHOLE_REQUEST: Duration = Duration::from_secs(60);
 ///
 /// The client is the blocking one on purpose: it brings a thread of its own, so a mount that reads from
 /// this store never depends on the runtime of those who read from the mount.
-#[derive(Debug)]
 pub struct HttpStore {
+    /// With the password, if it has one.
     url: String,
+    /// As it may be shown.
+    shown: String,
     client: Client,
     /// Longest time from a request to the end of its answer.
     patience: Duration,
     /// For writing.
     token: Option<Token>,
+}
+
+impl fmt::Debug for HttpStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpStore({}, {:?})", self.shown, self.patience)
+    }
 }
 
 impl HttpStore {
@@ -62,8 +72,11 @@ impl HttpStore {
             Some(tls) => builder.tls_backend_preconfigured(tls).build(),
             None => builder.build(),
         };
-        let client = client.map_err(|source| StoreError::Client { url: url.clone(), source })?;
-        Ok(Self { url, client, patience, token: None })
+        // What is no address is refused when it is asked, and has no password then.
+        let parsed = Url::parse(&url).map(|url| without_password(&url).trim_end_matches('/').to_owned());
+        let shown = parsed.unwrap_or_else(|_| url.clone());
+        let client = client.map_err(|source| StoreError::Client { url: shown.clone(), source })?;
+        Ok(Self { url, shown, client, patience, token: None })
     }
 
     /// Writes with this token, as a hub may ask for. It is not sent with reads.
@@ -73,9 +86,10 @@ impl HttpStore {
         self
     }
 
-    fn addresses(&self, id: &BlockId) -> [String; 2] {
+    /// Where a block may be.
+    fn places(id: &BlockId) -> [String; 2] {
         let name = id.to_string();
-        [format!("{}/{}/{name}", self.url, &name[..2]), format!("{}/{name}", self.url)]
+        [format!("/{}/{name}", &name[..2]), format!("/{name}")]
     }
 
     /// The first of the two addresses that does not answer "not found".
@@ -84,8 +98,10 @@ impl HttpStore {
         id: &BlockId,
         ask: impl Fn(&str) -> reqwest::Result<Response>,
     ) -> Result<Option<(Response, String)>, StoreError> {
-        for url in self.addresses(id) {
-            let response = ask(&url).map_err(|source| request_failed(&url, source))?;
+        for place in Self::places(id) {
+            let url = format!("{}{place}", self.shown);
+            let response =
+                ask(&format!("{}{place}", self.url)).map_err(|source| request_failed(&url, source))?;
             match response.status() {
                 StatusCode::OK => return Ok(Some((response, url))),
                 StatusCode::NOT_FOUND | StatusCode::GONE => {}
@@ -124,8 +140,9 @@ impl Store for HttpStore {
     }
 
     fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError> {
-        let [url, _] = self.addresses(id);
-        let request = self.client.put(&url).body(stored.to_vec());
+        let [place, _] = Self::places(id);
+        let url = format!("{}{place}", self.shown);
+        let request = self.client.put(format!("{}{place}", self.url)).body(stored.to_vec());
         let request = match &self.token {
             Some(token) => request.header(AUTHORIZATION, token.authorization()),
             None => request,
@@ -135,7 +152,7 @@ impl Store for HttpStore {
             status if status.is_success() => Ok(()),
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::NOT_FOUND => {
                 Err(StoreError::ReadOnly {
-                    url: self.url.clone(),
+                    url: self.shown.clone(),
                     remedy: "pack into a dir:// store and copy its files to the web server",
                 })
             }
@@ -147,7 +164,7 @@ impl Store for HttpStore {
     }
 
     fn url(&self) -> String {
-        self.url.clone()
+        self.shown.clone()
     }
 }
 
