@@ -11,6 +11,7 @@
 //! moves when its disk cannot be written or has no room for the next upgrade, and back when it can and has.
 
 mod home;
+mod notice;
 mod seed;
 mod signed;
 
@@ -25,7 +26,8 @@ use flist::path::FlistPath;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
-use serde::{Deserialize, Serialize};
+
+pub use notice::Notice;
 
 use crate::disk::{Beneath, Disk};
 use crate::durable;
@@ -46,9 +48,6 @@ const LOCK: &str = "state.lock";
 /// before the next boot, no generation may get one of those again.
 const GIVEN_OUT: &str = "state.floor";
 
-/// The layout of the notice. Additions do not change it.
-const SCHEMA: u32 = 1;
-
 /// The file that is tried on the disk, and its length in bytes.
 const PROBE: &str = ".probe";
 const PROBE_BYTES: usize = 4096;
@@ -56,8 +55,9 @@ const PROBE_BYTES: usize = 4096;
 /// Left free where state is written to, in bytes.
 const MARGIN: u64 = 1 << 20;
 
-/// How long somebody may keep others from writing. Moving the state takes longest.
-const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long somebody may keep others from writing. Moving the state takes longest. Less in the unit tests, which wait
+/// for it.
+const WRITE_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 10_000 });
 
 /// Longest number in a file, in bytes.
 const LONGEST_NUMBER: u64 = 64;
@@ -94,35 +94,6 @@ pub enum StatePlaceError {
         #[source]
         source: io::Error,
     },
-}
-
-/// Why the state is in RAM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
-    schema: u32,
-    /// Since when, in seconds since 1970.
-    pub since: u64,
-    /// What is wrong with its disk.
-    pub reason: String,
-    /// Files of it that could not be read, so that nobody knows what they say; they count again once the disk works.
-    #[serde(default)]
-    pub unread: Vec<String>,
-    /// Files that were copied from it.
-    #[serde(default)]
-    seeded: Vec<String>,
-    /// RAM and the disk have different generations of this number, and nobody knows which one the root is of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    undecided: Option<u64>,
-}
-
-impl Notice {
-    /// Puts it where it makes RAM count.
-    fn write(&self, ram: &Path) -> Result<(), StatePlaceError> {
-        let path = ram.join(IN_FORCE);
-        let json = serde_json::to_vec(self).map_err(io::Error::from);
-        let written = json.and_then(|json| durable::replace(&path, &json, 0o600));
-        written.map_err(|source| StatePlaceError::File { action: "write", path, source })
-    }
 }
 
 /// Where the state is.
@@ -169,15 +140,7 @@ impl StatePlace {
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
             read => read.unwrap_or_default(),
         };
-        let unknown = || Notice {
-            schema: SCHEMA,
-            since: 0,
-            reason: "nobody knows why".to_owned(),
-            unread: Vec::new(),
-            seeded: Vec::new(),
-            undecided: None,
-        };
-        Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown()))
+        Some(Notice::parse(&bytes))
     }
 
     /// Keeps everybody else from writing small files of the state, and from moving it. Waits for whoever does, which
@@ -189,7 +152,11 @@ impl StatePlace {
         self.write_lock_within(WRITE_PATIENCE)
     }
 
-    fn write_lock_within(&self, patience: Duration) -> io::Result<WriteLock> {
+    /// As [`StatePlace::write_lock`], for who has more or less patience.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_lock_within(&self, patience: Duration) -> io::Result<WriteLock> {
         let Some(run_dir) = &self.run_dir else { return Ok(WriteLock { _file: None }) };
         durable::private_directory(run_dir)?;
         let path = run_dir.join(LOCK);
@@ -289,6 +256,11 @@ impl StatePlace {
             Ok(short) => Ok(short.map(|free| format!("{disk} has {free} bytes left, and {need} are needed"))),
         }
     }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StatePlaceError + use<> {
+    let path = path.to_owned();
+    move |source| StatePlaceError::File { action, path: path.clone(), source }
 }
 
 fn lock_at_last(mut file: File) -> io::Result<Flock<File>> {

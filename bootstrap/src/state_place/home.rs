@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::seed::UNKNOWN;
-use super::{GIVEN_OUT, IN_FORCE, Notice, StatePlaceError, signed};
+use super::{GIVEN_OUT, IN_FORCE, Notice, StatePlaceError, failed, signed};
 use crate::durable;
 use crate::generation::{CURRENT, FLOOR, GENERATIONS, Generation, GenerationError, RootIdentity, StateDir};
 use crate::transaction::journal;
@@ -185,11 +185,6 @@ fn bring_records(
         there.forget(forgotten).map_err(unusable(disk))?;
     }
     Ok(())
-}
-
-fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StatePlaceError + use<> {
-    let path = path.to_owned();
-    move |source| StatePlaceError::File { action, path: path.clone(), source }
 }
 
 fn unusable(path: &Path) -> impl Fn(GenerationError) -> StatePlaceError + use<> {

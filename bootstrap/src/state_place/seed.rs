@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::{MARGIN, Notice, SCHEMA, StatePlaceError, available, now, read_at_most, signed};
+use super::{MARGIN, Notice, StatePlaceError, available, failed, now, read_at_most, signed};
 use crate::durable;
 use crate::generation::{CURRENT, FLOOR, GENERATIONS};
 use crate::held;
@@ -60,49 +60,52 @@ pub(super) fn fill(
     reason: &str,
     (need, given_out): (u64, u64),
 ) -> Result<Notice, StatePlaceError> {
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| StatePlaceError::File { action, path, source }
-    };
-    // What is there without a notice is of a move that broke off.
-    match fs::remove_dir_all(ram) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("remove", ram)(error)),
-        _ => {}
-    }
-    let generations = ram.join(GENERATIONS);
-    durable::private_directory(ram).map_err(failed("create", ram))?;
-    durable::private_directory(&generations).map_err(failed("create", &generations))?;
-    for directory in signed::directories().iter().map(|name| ram.join(name)) {
-        durable::private_directory(&directory).map_err(failed("create", &directory))?;
-    }
-
-    let Survey { needed, earlier, highest, mut unread } = survey(disk);
+    begin(ram)?;
+    let survey = survey(disk);
+    let highest = survey.highest;
     let have = available(ram).map_err(failed("look at the file system of", ram))?;
-    let bytes: u64 = needed.iter().map(|found| found.bytes).sum();
-    let needs = bytes.saturating_add(need).saturating_add(MARGIN);
+    let needs = survey.bytes_needed().saturating_add(need).saturating_add(MARGIN);
     if needs > have {
         // An empty directory is in nobody's way.
         let _ = fs::remove_dir_all(ram);
         let (at, why) = (ram.to_owned(), reason.to_owned());
         return Err(StatePlaceError::NoMemory { at, need: needs, have, why });
     }
-    // Earlier generations are for going back: memory for the node's own work comes first. Each as a whole, or not.
-    let (mut wanted, mut left, mut left_out) = (needed, (have - needs) / 2, false);
-    for (Reverse(number), files) in earlier {
-        match left.checked_sub(files.iter().map(|found| found.bytes).sum()) {
-            Some(rest) => {
-                left = rest;
-                wanted.extend(files);
-            }
-            None => {
-                tracing::warn!(
-                    generation = number,
-                    "there is no memory for its record: it cannot be gone back to until the disk works again"
-                );
-                left_out = true;
-            }
-        }
+    // Earlier generations are for going back: memory for the node's own work comes first.
+    let Chosen { files, left_out, mut unread } = survey.choose((have - needs) / 2);
+    let seeded = copy((disk, ram), files, &mut unread)?;
+    stand_in(ram, &unread).map_err(failed("write", ram))?;
+    // What is kept for generations that are not here is needed when they are.
+    let floor = floor(&unread, now().max(given_out), if left_out { highest } else { 0 });
+    if floor > 0 {
+        let at = ram.join(FLOOR);
+        durable::replace(&at, floor.to_string().as_bytes(), 0o600).map_err(failed("write", &at))?;
     }
+    let notice = Notice::new(reason, unread, seeded);
+    notice.write(ram)?;
+    Ok(notice)
+}
+
+/// Makes the directories in RAM, empty.
+fn begin(ram: &Path) -> Result<(), StatePlaceError> {
+    // What is there without a notice is of a move that broke off.
+    match fs::remove_dir_all(ram) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("remove", ram)(error)),
+        _ => {}
+    }
+    let inside = [GENERATIONS.to_owned()].into_iter().chain(signed::directories()).map(|name| ram.join(name));
+    for directory in [ram.to_owned()].into_iter().chain(inside) {
+        durable::private_directory(&directory).map_err(failed("create", &directory))?;
+    }
+    Ok(())
+}
+
+/// Copies files as far as they can be read, and tells which; the others are added to `unread`.
+fn copy(
+    (disk, ram): (&Path, &Path),
+    wanted: Vec<Found>,
+    unread: &mut Vec<String>,
+) -> Result<Vec<String>, StatePlaceError> {
     let mut seeded = Vec::new();
     for Found { name, .. } in wanted {
         match read_at_most(&disk.join(&name), LARGEST) {
@@ -118,17 +121,7 @@ pub(super) fn fill(
             }
         }
     }
-    stand_in(ram, &unread).map_err(failed("write", ram))?;
-    // What is kept for generations that are not here is needed when they are.
-    let floor = floor(&unread, now().max(given_out), if left_out { highest } else { 0 });
-    if floor > 0 {
-        let at = ram.join(FLOOR);
-        durable::replace(&at, floor.to_string().as_bytes(), 0o600).map_err(failed("write", &at))?;
-    }
-    let reason = reason.to_owned();
-    let notice = Notice { schema: SCHEMA, since: now(), reason, unread, seeded, undecided: None };
-    notice.write(ram)?;
-    Ok(notice)
+    Ok(seeded)
 }
 
 /// The number up to which generations may exist that are not in RAM, and up to which files are kept on the root for
@@ -158,7 +151,42 @@ fn stand_in(ram: &Path, unread: &[String]) -> io::Result<()> {
     Ok(())
 }
 
+/// What is copied.
+struct Chosen {
+    files: Vec<Found>,
+    /// Not every generation is among them.
+    left_out: bool,
+    unread: Vec<String>,
+}
+
 impl Survey {
+    /// Length of what no upgrade can do without.
+    fn bytes_needed(&self) -> u64 {
+        self.needed.iter().map(|found| found.bytes).sum()
+    }
+
+    /// What is needed, and of earlier generations what has room in so many bytes: each as a whole, or not.
+    fn choose(self, mut left: u64) -> Chosen {
+        let Self { needed: mut files, earlier, unread, .. } = self;
+        let mut left_out = false;
+        for (Reverse(number), of_one) in earlier {
+            match left.checked_sub(of_one.iter().map(|found| found.bytes).sum()) {
+                Some(rest) => {
+                    left = rest;
+                    files.extend(of_one);
+                }
+                None => {
+                    tracing::warn!(
+                        generation = number,
+                        "there is no memory for its record: it cannot be gone back to until the disk works again"
+                    );
+                    left_out = true;
+                }
+            }
+        }
+        Chosen { files, left_out, unread }
+    }
+
     /// Files of the state directory that are needed.
     fn take(&mut self, disk: &Path, names: impl IntoIterator<Item = String>) {
         let is_ours = |name: &String| {
