@@ -54,8 +54,10 @@ pub struct Failures {
     pub attempts: u32,
     /// Whether it is not tried again.
     pub bad: bool,
-    /// Why it failed the last time.
+    /// Why it failed the last time, or why nobody knows.
     pub reason: String,
+    /// Nobody knows: what is remembered cannot be read now.
+    pub unknown: bool,
 }
 
 /// A release that was stopped because it takes services away for longer than they allow, or may do so.

@@ -230,8 +230,16 @@ impl Running {
 pub(super) fn failures(place: &StatePlace, release: &str) -> Option<Failures> {
     let id: ReleaseId = release.parse().ok()?;
     let releases = Releases::load(place);
+    if let Some(why) = releases.unreadable() {
+        return Some(Failures { attempts: 0, bad: true, reason: why.to_owned(), unknown: true });
+    }
     let note = releases.note(&id).filter(|note| note.attempts > 0)?;
-    Some(Failures { attempts: note.attempts, bad: note.is_bad(), reason: note.reason.clone() })
+    Some(Failures {
+        attempts: note.attempts,
+        bad: note.is_bad(),
+        reason: note.reason.clone(),
+        unknown: false,
+    })
 }
 
 /// An upgrade is not held up because nobody will know of it.
@@ -279,8 +287,9 @@ mod tests {
 
     #[test]
     fn an_attempt_that_was_cut_off_says_what_cut_it_off() {
-        let noted =
-            |attempts, reason: &str| Some(Failures { attempts, bad: false, reason: reason.to_owned() });
+        let noted = |attempts, reason: &str| {
+            Some(Failures { attempts, bad: false, reason: reason.to_owned(), unknown: false })
+        };
         let killed = cut_off("this boot", "1", None);
         assert_eq!((killed.outcome, killed.ended_by), (Outcome::Interrupted, Some(EndedBy::Killed)));
         assert_eq!(killed.stages[0].stage, Stage::Fetching);

@@ -163,7 +163,10 @@ pub(super) fn downtime(Inputs { candidate, over_budget, cause, .. }: &Inputs<'_>
 pub(super) fn bad_release(Inputs { candidate, failures, .. }: &Inputs<'_>) -> Verdict {
     let failures = failures.as_ref();
     let closed = match (candidate, failures) {
-        (Some(Candidate { version, release, .. }), Some(Failures { attempts, bad: true, reason })) => {
+        (Some(Candidate { version, release, .. }), Some(Failures { unknown: true, reason, .. })) => {
+            Err(format!("nobody knows whether release {version} ({release}) has failed here: {reason}"))
+        }
+        (Some(Candidate { version, release, .. }), Some(Failures { attempts, bad: true, reason, .. })) => {
             let times = count(*attempts, "time");
             Err(format!(
                 "release {version} ({release}) failed {times} and is not tried again; the last time: {reason}; `identityd retry` tries it again"
@@ -178,7 +181,11 @@ pub(super) fn bad_release(Inputs { candidate, failures, .. }: &Inputs<'_>) -> Ve
     };
     let noted = failures.map(|noted| json!({ "attempts": noted.attempts, "reason": noted.reason }));
     let inputs = json!({ "candidate": candidate, "failures": noted });
-    Verdict { closed, inputs, at: None, on: "`identityd retry`, or another release" }
+    let on = match failures {
+        Some(Failures { unknown: true, .. }) => "notes about releases that can be read",
+        _ => "`identityd retry`, or another release",
+    };
+    Verdict { closed, inputs, at: None, on }
 }
 
 pub(super) fn trust(Inputs { state, next_check, mirrors, .. }: &Inputs<'_>, now: &Timestamp) -> Verdict {

@@ -264,12 +264,18 @@ fn downtime() {
 
 #[test]
 fn bad_release() {
-    let failures = |bad| Some(Failures { attempts: 3, bad, reason: "web did not start".into() });
+    let failures =
+        |bad| Some(Failures { attempts: 3, bad, reason: "web did not start".into(), unknown: false });
     let world = |bad| World { failures: failures(bad), ..World::default() };
     let id = candidate().release;
     let says = ["2.0.0", &id, "failed 3 times", "web did not start", "identityd retry"];
     world(true).closes(Gate::BadRelease, &says);
     assert!(world(false).reports().iter().all(|report| report.open));
+    let unknown =
+        Failures { attempts: 0, bad: true, reason: "releases.json cannot be read".into(), unknown: true };
+    let world = World { failures: Some(unknown), ..World::default() };
+    let report = world.closes(Gate::BadRelease, &["nobody knows", "2.0.0", "releases.json cannot be read"]);
+    assert_eq!(report.may_change.on, "notes about releases that can be read");
 }
 
 #[test]

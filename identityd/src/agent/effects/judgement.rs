@@ -6,7 +6,7 @@ use bootstrap::engine::{EngineError, ReleaseTree};
 use bootstrap::generation::Generation;
 use bootstrap::releases::{Note, Releases};
 use bootstrap::transaction::services::ServiceError;
-use flist::hub::ReleaseVersion;
+use flist::hub::{ReleaseId, ReleaseVersion};
 use flist::report;
 
 use super::Effects;
@@ -31,7 +31,7 @@ impl Effects {
         let downgrade = before.and_then(|current| downgrade(&current.version, &offered.version));
         downgrade.or_else(|| {
             let releases = Releases::load(&self.place);
-            releases.note(&offered.id).filter(|note| note.is_bad()).map(|note| bad_release(offered, note))
+            speaks_against(&releases, &offered.version, offered.id)
         })
     }
 }
@@ -44,13 +44,18 @@ fn downgrade(current: &ReleaseVersion, offered: &ReleaseVersion) -> Option<Probl
     (offered < current).then(|| Problem::new(ProblemKind::Refused, message))
 }
 
-/// A release that is not tried again.
-fn bad_release(offered: &ReleaseTree, Note { attempts, reason, .. }: &Note) -> Problem {
-    let (version, id) = (&offered.version, offered.id);
+/// What is noted of a release, where that keeps it from being installed: it is not tried again, or nobody knows.
+fn speaks_against(releases: &Releases, version: &ReleaseVersion, id: ReleaseId) -> Option<Problem> {
+    let refused = |message| Problem::new(ProblemKind::Refused, message);
+    if let Some(why) = releases.unreadable() {
+        let message = format!("nobody knows whether release {version} ({id}) has failed here: {why}");
+        return Some(refused(message));
+    }
+    let Note { attempts, reason, .. } = releases.note(&id).filter(|note| note.is_bad())?;
     let times = count(*attempts, "time");
     let message =
         format!("release {version} ({id}) failed {times} and is not tried again; the last time: {reason}");
-    Problem::new(ProblemKind::Refused, message)
+    Some(refused(message))
 }
 
 /// Whether services of the release were started and did not do: trying again would only cost another
@@ -73,7 +78,29 @@ pub(super) fn is_judged(error: &EngineError) -> bool {
 mod tests {
     use bootstrap::transaction::TransactionError;
 
+    use bootstrap::state_place::StatePlace;
+
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_speaks_against_every_release_and_what_is_damaged_against_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (notes, id) = (dir.path().join(bootstrap::releases::FILE), ReleaseId::of([]));
+        let version = ReleaseVersion::Text("2.0.0".to_owned());
+        let said = || {
+            let releases = Releases::load(&StatePlace::fixed(dir.path()));
+            speaks_against(&releases, &version, id).map(|problem| problem.message)
+        };
+        assert_eq!(said(), None);
+        std::fs::write(&notes, "{").unwrap();
+        assert_eq!(said(), None);
+        Releases::load(&StatePlace::fixed(dir.path())).judged_bad(id, "web is not well").unwrap();
+        assert!(said().unwrap().contains("web is not well"));
+        // Reading a directory fails (EISDIR), as a broken disk does.
+        std::fs::remove_file(&notes).unwrap();
+        std::fs::create_dir(&notes).unwrap();
+        assert!(said().unwrap().contains("nobody knows whether release 2.0.0"));
+    }
 
     #[test]
     fn only_services_that_did_not_do_judge_a_release() {
