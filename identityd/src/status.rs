@@ -23,6 +23,9 @@ pub const SCHEMA: u32 = 1;
 /// Name of the snapshot in the run directory.
 const FILE: &str = "status.json";
 
+/// Services that are shown with what upgrades did to them.
+const MOST_SERVICES: usize = 256;
+
 /// Larger snapshots are not ours.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
@@ -55,6 +58,9 @@ pub struct Status {
     pub counters: Counters,
     /// What upgrades did to services since the node booted, by name.
     pub services: BTreeMap<String, ServiceRecord>,
+    /// How often something was done to others, for which there was no room.
+    #[serde(default)]
+    pub more_services: u64,
     /// Processes of no service that run what is no longer installed.
     #[serde(default)]
     pub left_behind: Vec<Stranger>,
@@ -159,6 +165,7 @@ impl Status {
             fetch: None,
             counters: Counters::default(),
             services: BTreeMap::new(),
+            more_services: 0,
             left_behind: Vec::new(),
             more_left_behind: 0,
             gates: Vec::new(),
@@ -180,7 +187,12 @@ impl Status {
         let mut counters = earlier.counters;
         let written = earlier.fetch.map_or(0, |fetch| fetch.bytes);
         counters.bytes_fetched += fetched.unwrap_or(0).saturating_sub(written);
-        Self { counters, services: earlier.services, ..self }
+        let mut services = earlier.services;
+        // Whoever wrote it may have had another limit.
+        let more = services.len().saturating_sub(MOST_SERVICES);
+        (0..more).for_each(|_| drop(services.pop_last()));
+        let more_services = earlier.more_services.saturating_add(more as u64);
+        Self { counters, services, more_services, ..self }
     }
 
     /// Shows what the agent decided; `now` dates what is new.
@@ -229,6 +241,10 @@ impl Status {
             ServiceEvent::Stopped => ("stopped", None),
             ServiceEvent::Started { down_ms } => ("started", Some(down_ms)),
         };
+        if self.services.len() >= MOST_SERVICES && !self.services.contains_key(&name) {
+            self.more_services = self.more_services.saturating_add(1);
+            return;
+        }
         self.services.insert(name, ServiceRecord { last_event: last_event.to_owned(), down_ms });
     }
 }

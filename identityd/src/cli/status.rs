@@ -89,6 +89,9 @@ fn text(status: &Status, now: u64) -> String {
         let down = service.down_ms.map(|down| format!(", was down for {down} ms")).unwrap_or_default();
         lines.add("service", format!("{name} {}{down}", service.last_event));
     }
+    if status.more_services > 0 {
+        lines.add("service", format!("others were stopped or started {} times", status.more_services));
+    }
     for old in &status.outdated {
         let files: Vec<_> = old.files.iter().map(|path| format!("/{path}")).collect();
         let files = if files.is_empty() { "files that are gone".to_owned() } else { files.join(", ") };

@@ -100,3 +100,23 @@ fn the_layout_has_the_documented_names() {
     assert_eq!(json["counters"], serde_json::json!({"bytes_fetched": 0, "checks": 0, "upgrades": 0}));
     assert_eq!(json["identityd"]["started"]["at"], "1970-01-01T00:00:00Z");
 }
+
+#[test]
+fn services_are_limited_also_those_of_an_earlier_daemon() {
+    let noted = |most: usize| {
+        let mut noted = status();
+        for number in 0..most {
+            noted.service(format!("s{number:04}"), ServiceEvent::Stopped);
+        }
+        noted
+    };
+    let mut full = noted(MOST_SERVICES + 2);
+    assert_eq!((full.services.len(), full.more_services), (MOST_SERVICES, 2));
+    // One that is shown stays up to date.
+    full.service("s0000".to_owned(), ServiceEvent::Started { down_ms: 7 });
+    assert_eq!((full.services["s0000"].down_ms, full.more_services), (Some(7), 2));
+    let record = full.services["s0000"].clone();
+    full.services.insert("t".to_owned(), record);
+    let next = status().continued_from(Some(full), None);
+    assert_eq!((next.services.len(), next.more_services), (MOST_SERVICES, 3));
+}
