@@ -51,6 +51,9 @@ pub struct Handover {
     /// Bytes of the release that have been fetched so far.
     #[serde(default)]
     pub fetched: u64,
+    /// The old daemon runs on, and its files are not all back: guardians act when it ends, however long that takes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    given_up: bool,
     /// Generations before the current one that are kept; `None`: what suits the root.
     #[serde(default)]
     keep: Option<usize>,
@@ -98,7 +101,8 @@ impl Handover {
         };
         let seconds = settings.handover_timeout.as_secs();
         let (pid, keep) = (std::process::id(), settings.keep_generations);
-        Ok(Self { pid, unit, generation, release, seconds, fetched: 0, keep, token, places })
+        let (fetched, given_up) = (0, false);
+        Ok(Self { pid, unit, generation, release, seconds, fetched, given_up, keep, token, places })
     }
 
     /// The handover that is under way, if any.
@@ -142,6 +146,22 @@ impl Handover {
     /// A [`Problem`]; the note is as before.
     pub fn note_fetched(&self, bytes: u64) -> Result<(), Problem> {
         Self { fetched: bytes, ..self.clone() }.write()
+    }
+
+    /// Ends it for a daemon that is not replaced. Unless all of its files are back, the guardians stay: should it end now,
+    /// what the supervisor starts may be neither the old nor the new one, and who recovers first ends the handover.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub fn give_up(&self, is_undone: bool) {
+        if is_undone {
+            return Self::end(&self.places.run_dir);
+        }
+        if let Err(problem) = (Self { given_up: true, ..self.clone() }).write() {
+            tracing::warn!(%problem, "the guardians will not wait for the end of this process");
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        Self::read(&self.places.run_dir).is_some_and(|now| now.token == self.token && now.given_up)
     }
 
     pub(crate) fn write(&self) -> Result<(), Problem> {

@@ -116,8 +116,10 @@ fn guard(run_dir: &Path, first: bool) -> Result<(), Problem> {
         }
         let acts = post.is_held();
         let why = match &process {
-            Some(process) if !is_readable_within(process, LOOK) => (Instant::now() >= deadline)
-                .then(|| format!("it did not say within {} s that it runs", handover.seconds)),
+            // Whoever has given up runs on as the old one.
+            Some(process) if !is_readable_within(process, LOOK) => (Instant::now() >= deadline
+                && !handover.is_given_up())
+            .then(|| format!("it did not say within {} s that it runs", handover.seconds)),
             _ => Some("it ended before it had said that it runs".to_owned()),
         };
         match why {

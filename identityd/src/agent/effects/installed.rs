@@ -168,4 +168,20 @@ mod tests {
         effects.recover().await.unwrap();
         assert!(Handover::read(&effects.settings.run_dir).is_none());
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn while_the_old_files_are_not_back_somebody_watches_and_it_is_no_matter_of_time() {
+        let (_directory, mut effects, handover) = handing_over();
+        handover.write().unwrap();
+        effects.hands_over.store(true, Ordering::Relaxed);
+        handover.give_up(false);
+        let note = std::fs::read_to_string(effects.settings.run_dir.join("handover.json")).unwrap();
+        assert!(note.contains(r#""given_up":true"#), "{note}");
+        // Whoever has recovered ends it.
+        effects.recover().await.unwrap();
+        assert!(Handover::read(&effects.settings.run_dir).is_none());
+        handover.write().unwrap();
+        handover.give_up(true);
+        assert!(Handover::read(&effects.settings.run_dir).is_none());
+    }
 }

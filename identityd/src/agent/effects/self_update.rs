@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use bootstrap::engine::{EngineError, ReleaseTree};
+use bootstrap::engine::{EngineError, Prepared, ReleaseTree};
 use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
@@ -17,7 +17,7 @@ use flist::report;
 use zinit_client::{Target, UnitName};
 
 use super::{Effects, local, problem};
-use crate::agent::model::Problem;
+use crate::agent::model::{Problem, ProblemKind};
 use crate::handover::{self, Handover};
 use crate::timestamp::Timestamp;
 
@@ -36,35 +36,12 @@ impl Effects {
             );
             return Ok(());
         };
-        let program = &self.program;
-        let Some(paths) = self.own_files(release, program, &unit)? else { return Ok(()) };
-        let prepared = self.engine.prepare(release, Purpose::SelfUpdate, source.clone(), Some(&paths)).await;
-        let prepared = prepared.map_err(|error| problem(&error))?;
-        if !prepared
-            .plan
-            .files
-            .changes
-            .iter()
-            .any(|change| self.engine.root().outer(change.path()) == *program)
-        {
-            return Ok(());
-        }
+        let Some(prepared) = self.own_part(release, &unit, source.clone()).await? else { return Ok(()) };
         if self.brake.minds_downtime() {
-            // What waits for somebody's word waits as a whole.
-            match self.engine.prepare(release, purpose, source.clone(), None).await {
-                Ok(whole) => drop(self.within_budget(&whole)?),
-                Err(error) if another_may_understand(&error) => {
-                    tracing::info!(
-                        error = report(&error),
-                        "the new identityd plans the rest, and asks the gates"
-                    );
-                }
-                // Nobody knows what it would cost: it is not begun by half.
-                Err(error) => return Err(problem(&error)),
-            }
+            self.minds_the_whole(release, purpose, source.clone()).await?;
         }
         tracing::info!(version = %release.version, "the release has another identityd: handing over to it first");
-        let handover = Handover::new(&self.settings, unit.clone(), prepared.generation(), release.id)?;
+        let handover = Handover::new(&self.settings, unit, prepared.generation(), release.id)?;
         self.hands_over.store(true, Ordering::Relaxed);
         // Its time begins when everything is staged: fetching may take long.
         let before_swap = || {
@@ -74,27 +51,65 @@ impl Effects {
             Ok(self.attempt(release)?)
         };
         if let Err(error) = self.engine.apply(lock, &prepared, source, observer, &before_swap).await {
-            Handover::end(&self.settings.run_dir);
-            return self.failed(release, &error).and(Err(problem(&error)));
+            let problem = problem(&error);
+            handover.give_up(problem.kind != ProblemKind::Degraded);
+            return self.failed(release, &error).and(Err(problem));
         }
-        let command = prepared.unit(&unit).and_then(|unit| unit.command().ok());
-        // A unit may start the daemon by way of another program; then the arguments stay as they are.
-        let command =
-            command.filter(|command| command.first().is_some_and(|first| self.is_this_program(first)));
-        let arguments = command.unwrap_or_else(|| std::env::args().collect());
         // What was fetched so far counts for the release; nobody else can tell the new daemon.
         if let Err(problem) = handover.note_fetched(fetched.load(Ordering::Relaxed)) {
             tracing::warn!(%problem, "the new daemon will not know what was fetched");
         }
         // The lock goes with this image: its file is closed by the exec.
-        let failure = handover::exec(program, &arguments);
+        let failure = handover::exec(&self.program, &self.arguments(&prepared, &handover.unit));
         let recovered = self.engine.recover(lock).await.map_err(|error| problem(&error));
-        // Not before the old file is back: until then somebody has to watch.
-        if recovered.is_ok() {
-            Handover::end(&self.settings.run_dir);
-        }
+        handover.give_up(recovered.is_ok());
         self.remember(release, &failure.message);
         recovered.and(Err(failure))
+    }
+
+    /// The plan for the release's own identityd; `None` where it is the one that is installed, or there is none.
+    async fn own_part(
+        &self,
+        release: &ReleaseTree,
+        unit: &UnitName,
+        source: Arc<dyn ContentSource>,
+    ) -> Result<Option<Prepared>, Problem> {
+        let Some(paths) = self.own_files(release, &self.program, unit)? else { return Ok(None) };
+        let prepared = self.engine.prepare(release, Purpose::SelfUpdate, source, Some(&paths)).await;
+        let prepared = prepared.map_err(|error| problem(&error))?;
+        let is_own = |path: &FlistPath| self.engine.root().outer(path) == self.program;
+        let replaces = prepared.plan.files.changes.iter().any(|change| is_own(change.path()));
+        Ok(replaces.then_some(prepared))
+    }
+
+    /// What waits for somebody's word waits as a whole: whether the rest of the release would.
+    async fn minds_the_whole(
+        &self,
+        release: &ReleaseTree,
+        purpose: Purpose,
+        source: Arc<dyn ContentSource>,
+    ) -> Result<(), Problem> {
+        match self.engine.prepare(release, purpose, source, None).await {
+            Ok(whole) => self.within_budget(&whole).map(drop),
+            Err(error) if another_may_understand(&error) => {
+                tracing::info!(
+                    error = report(&error),
+                    "the new identityd plans the rest, and asks the gates"
+                );
+                Ok(())
+            }
+            // Nobody knows what it would cost: it is not begun by half.
+            Err(error) => Err(problem(&error)),
+        }
+    }
+
+    /// What the new daemon is started with.
+    fn arguments(&self, prepared: &Prepared, unit: &UnitName) -> Vec<String> {
+        let command = prepared.unit(unit).and_then(|unit| unit.command().ok());
+        // A unit may start the daemon by way of another program; then the arguments stay as they are.
+        let command =
+            command.filter(|command| command.first().is_some_and(|first| self.is_this_program(first)));
+        command.unwrap_or_else(|| std::env::args().collect())
     }
 
     /// Commits the self-update that this process came from.
