@@ -198,17 +198,25 @@ pub fn is_in_ram(directory: &Path) -> bool {
     filesystem.is_ok_and(|filesystem| filesystem.in_ram)
 }
 
-/// What becomes of the fetched blocks of a release that is installed: in RAM they would only take memory; on a disk they
-/// are made durable, because after a power cut without a hub there is nothing else to boot from.
-pub fn settle_cache(cache_dir: &Path) {
-    if is_in_ram(cache_dir) {
-        if let Err(error) = DirStore::new(cache_dir).clear() {
-            tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
-        }
-    } else if cache_dir.is_dir()
-        && let Err(error) = Beneath::open(cache_dir).and_then(|disk| disk.sync_filesystem(&FlistPath::root()))
-    {
+/// Makes the fetched blocks durable, before anything says that their release is installed: a node whose root is lost with
+/// the power boots from them where no hub answers. In RAM nothing lasts. A failure is told only, because nothing needs
+/// them while there is a hub. Blocks the thread.
+#[tracing::instrument(level = "debug", skip_all)]
+pub fn keep_cache(cache_dir: &Path) {
+    if is_in_ram(cache_dir) || !cache_dir.is_dir() {
+        return;
+    }
+    if let Err(error) = Beneath::open(cache_dir).and_then(|disk| disk.sync_filesystem(&FlistPath::root())) {
         tracing::warn!(%error, "the block cache may not survive a power cut");
+    }
+}
+
+/// Removes the fetched blocks of a release that is installed where they only take memory: in RAM. Blocks the thread.
+pub fn clear_cache_in_ram(cache_dir: &Path) {
+    if is_in_ram(cache_dir)
+        && let Err(error) = DirStore::new(cache_dir).clear()
+    {
+        tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
     }
 }
 

@@ -21,6 +21,13 @@ fn so_does_one_that_is_killed_at_a_named_point() {
     assert!(reached.tally.problems.is_empty(), "{}", reached.tally.problems.join("\n"));
     assert!(reached.listed >= 300, "{} points were listed", reached.listed);
     assert_eq!(reached.points.len(), 8);
+    // What the node could boot from without a hub is durable before a service stops, and before the commit.
+    let at = |what: &str| {
+        let is_it = |point: &&String| point.contains("apply:Upgrade/") && point.contains(what);
+        let found = reached.in_order.iter().position(|point| is_it(&point));
+        found.unwrap_or_else(|| panic!("{what}: {:#?}", reached.in_order))
+    };
+    assert!(at("keep_cache/leave") < at("/step:stop") && at("keep_cache/leave") < at("/step:commit/enter"));
 }
 
 /// Each of these upgrades is complete, but its attempt was counted before, and nobody lived to take that back.

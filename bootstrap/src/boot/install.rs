@@ -1,6 +1,6 @@
 //! Installing a release at boot: mounted where there is FUSE, and told of on the console.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::lock::EngineLock;
 use crate::plan::Purpose;
 use crate::releases::Releases;
 use crate::settings::Settings;
-use crate::source::{BlockSource, ContentSource, MountSource, cached, settle_cache};
+use crate::source::{BlockSource, ContentSource, MountSource, cached, clear_cache_in_ram, keep_cache};
 use crate::state_place::StatePlace;
 use crate::transaction::Progress;
 
@@ -38,7 +38,7 @@ pub(super) async fn install(
     let content = Content::open(settings, release).await?;
     let prepared = engine.prepare(release, Purpose::Boot, content.source.clone(), None).await;
     let installed = match prepared {
-        Ok(prepared) => apply(engine, lock, &prepared, &content).await,
+        Ok(prepared) => apply(engine, lock, &prepared, (&content, &settings.cache_dir)).await,
         Err(error) => Err(error),
     };
     content.close().await?;
@@ -53,7 +53,7 @@ pub(super) async fn install(
     }
     installed.map_err(|error| not_installed(settings, error))?;
     let cache = settings.cache_dir.clone();
-    blocking(move || settle_cache(&cache)).await
+    blocking(move || clear_cache_in_ram(&cache)).await
 }
 
 /// Carries out the plan; meanwhile the console hears how far it is.
@@ -61,14 +61,18 @@ async fn apply(
     engine: &Engine,
     lock: &EngineLock,
     prepared: &Prepared,
-    content: &Content,
+    (content, cache_dir): (&Content, &Path),
 ) -> Result<(), EngineError> {
     let (counted, total) = (Arc::new(Counted::new(content.source.clone())), to_stage(&prepared.plan));
     let files = prepared.plan.files.changes.iter().filter(|change| change.staged().is_some()).count();
     tracing::info!("staging {files} files with {:.1} MiB", total as f64 / f64::from(1 << 20));
     let (start, reporter) = (Instant::now(), Reporter::of_this_process());
     let observer = |progress| report_progress(&progress, (start, counted.bytes()), reporter.as_ref());
-    let mut applied = pin!(engine.apply(lock, prepared, counted.clone(), &observer, &|| Ok(())));
+    let before_swap = || {
+        keep_cache(cache_dir);
+        Ok(())
+    };
+    let mut applied = pin!(engine.apply(lock, prepared, counted.clone(), &observer, &before_swap));
     let (mut meter, mut looks) = (Meter::new(total), tokio::time::interval(LOOK));
     loop {
         tokio::select! {

@@ -62,6 +62,8 @@ pub struct Reached {
     pub tally: Tally,
     /// What became of each point.
     pub points: BTreeMap<String, Ending>,
+    /// The points of an upgrade that nothing happens to, in the order in which it comes by them.
+    pub in_order: Vec<String>,
 }
 
 /// Points that are to be tried, for each direction between the releases.
@@ -101,7 +103,7 @@ impl Queue {
 pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Reached, Error> {
     let program = Binaries::ensure()?.halting();
     let releases = Releases { program: &program, replaces_itself: true, files: FILES };
-    let (listed, mut random) = (list(releases)?, Rng::with_seed(extent.seed));
+    let ((listed, in_order), mut random) = (list(releases)?, Rng::with_seed(extent.seed));
     let queue = Queue::of(&listed, extent.runs, &mut random);
     let number = listed[0].union(&listed[1]).count();
     tell(&format!("{number} points, {} of them are tried", queue.len()));
@@ -133,7 +135,7 @@ pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Reached, Error> {
         }
         Ok(reached)
     })?;
-    let mut total = Reached { listed: number, ..Reached::default() };
+    let mut total = Reached { listed: number, in_order, ..Reached::default() };
     for reached in of_nodes {
         total.tally.add(reached.tally);
         total.points.extend(reached.points);
@@ -166,9 +168,9 @@ fn queue_of(queue: &Mutex<Queue>) -> std::sync::MutexGuard<'_, Queue> {
 }
 
 /// The points of an upgrade to either release, and of two recoveries on the way there.
-fn list(releases: Releases<'_>) -> Result<[BTreeSet<Aim>; 2], Error> {
+fn list(releases: Releases<'_>) -> Result<([BTreeSet<Aim>; 2], Vec<String>), Error> {
     let mut trap = Trap { range: Range::set_up(releases)? };
-    let mut listed = [BTreeSet::new(), BTreeSet::new()];
+    let (mut listed, mut in_order) = ([BTreeSet::new(), BTreeSet::new()], Vec::new());
     for after in [None, Some(FIRST_KILLS[0]), Some(FIRST_KILLS[1])] {
         for to in [1, 0] {
             match after {
@@ -176,6 +178,9 @@ fn list(releases: Releases<'_>) -> Result<[BTreeSet<Aim>; 2], Error> {
                 Some(point) => trap.list_recovery(point)?,
             }
             let names = trap.points().end_list()?;
+            if in_order.is_empty() {
+                in_order.clone_from(&names);
+            }
             let is_meant = |name: &String| match after {
                 None => !(name.starts_with(GUARD) && name.contains('#')),
                 Some(_) => name.starts_with(RECOVERY),
@@ -183,7 +188,7 @@ fn list(releases: Releases<'_>) -> Result<[BTreeSet<Aim>; 2], Error> {
             listed[to].extend(names.into_iter().filter(is_meant).map(|name| Aim { after, name }));
         }
     }
-    Ok(listed)
+    Ok((listed, in_order))
 }
 
 /// A node whose identityd halts.

@@ -8,7 +8,7 @@ use bootstrap::engine::{EngineError, Prepared, ReleaseTree};
 use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
-use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, settle_cache};
+use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, clear_cache_in_ram, keep_cache};
 use bootstrap::transaction::{Progress as Step, TransactionError};
 use flist::report;
 use tokio::sync::mpsc::UnboundedSender;
@@ -73,6 +73,8 @@ impl Effects {
         let _ = progress.send(Progress::Expected(expected));
         tracing::info!(version = %release.version, plan = %prepared.plan, "installing");
         let before_swap = || {
+            // While all services run: it may take long.
+            keep_cache(&self.settings.cache_dir);
             self.brake.enter_swap(Timestamp::from(SystemTime::now()).unix)?;
             // Counted when the first service is about to stop: what fails before costs nothing.
             Ok(self.attempt(release)?)
@@ -88,7 +90,7 @@ impl Effects {
         if let Err(error) = releases.succeeded(release.id) {
             tracing::warn!(error = report(&error), "an old note about the release stays");
         }
-        settle_cache(&self.settings.cache_dir);
+        clear_cache_in_ram(&self.settings.cache_dir);
         Ok(Applied::Committed { generation: prepared.generation() })
     }
 
