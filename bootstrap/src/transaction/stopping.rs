@@ -31,7 +31,7 @@ const KILLED: Duration = Duration::from_secs(10);
 /// How long the supervisor may take to notice that a process has ended.
 const NOTICED: Duration = Duration::from_secs(10);
 
-/// How long members of the process group may outlive their leader.
+/// How long members of the process group may outlive a leader that has used up the unit's time.
 const GROUP: Duration = Duration::from_secs(1);
 
 /// How often a service is stopped that was started again just then.
@@ -152,11 +152,8 @@ async fn stop_once(
             tell().await?;
         }
     }
-    // zinit 0.3 may run a shell in front of the program, which ends before it.
-    let group = match order {
-        StopOrder::AskAndKeep => patience.saturating_sub(asked.elapsed()).max(GROUP),
-        StopOrder::AskFirst | StopOrder::SignalFirst => GROUP,
-    };
+    // A shell in front of the program ends before it; the unit's time is for both.
+    let group = patience.saturating_sub(asked.elapsed()).max(GROUP);
     end_group(process.as_ref(), (unit, pid), group).await;
     until_noticed(zinit, unit, pid).await
 }

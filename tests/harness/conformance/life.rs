@@ -20,6 +20,7 @@ table! {
     "a service that does not end is killed" => stubborn,
     "its own stop signal" => own_signal,
     "what outlives its leader is killed" => orphan,
+    "what outlives its leader has the unit's time to end" => heir,
     "a changed unit takes effect" => changed,
     "a unit that is gone is forgotten" => gone,
     "dependants come back" => dependants,
@@ -143,6 +144,19 @@ async fn orphan(stage: &mut Stage) -> Result<String, Fault> {
     let child: u32 = stage.read("child").trim().parse()?;
     stage.stop("parent").await?;
     stage.until("its child has ended", async || !is_alive(child)).await?;
+    Ok(String::new())
+}
+
+/// As a program has it that is started by a script, which ends first.
+async fn heir(stage: &mut Stage) -> Result<String, Fault> {
+    let ends = "trap \"sleep 2; echo > @/flushed; exit\" TERM";
+    let script = format!("({ends}; echo > @/ready; while :; do sleep 0.1; done) & echo $! > @/child; wait");
+    let text = format!("exec: sh -c '{script}'\ntest: test -e @/ready -a -s @/child\n");
+    stage.run("parent", &text).await?;
+    let child: u32 = stage.read("child").trim().parse()?;
+    stage.stop("parent").await?;
+    ensure(!is_alive(child), || format!("{child} is still alive"))?;
+    ensure(!stage.read("flushed").is_empty(), || "it was killed before it had ended".to_owned())?;
     Ok(String::new())
 }
 
