@@ -26,44 +26,66 @@ pub struct Mirror {
     pub since: u64,
 }
 
-/// All hubs but the one that was asked, by address.
+/// Hubs by address, without the one whose metadata was taken.
+type Seen = BTreeMap<String, Mirror>;
+
+/// How the hubs stand, in what they have of the releases and of the director's choices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
 pub struct Mirrors {
-    seen: BTreeMap<String, Mirror>,
+    releases: Seen,
+    director: Seen,
 }
 
 /// What came of looking at one hub.
 pub(crate) type Looked = (String, Result<Option<Standing>, String>);
 
+/// What came of looking at hubs.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    pub(crate) releases: Vec<Looked>,
+    pub(crate) director: Vec<Looked>,
+}
+
 impl Mirrors {
     /// Notes what was seen `now`, in seconds since 1970. What contradicts itself is said at once, and loudly.
-    pub(crate) fn note(&mut self, looked: Vec<Looked>, now: u64) {
-        let mut seen = BTreeMap::new();
-        for (hub, standing) in looked {
-            let Some((standing, what)) = words(standing) else { continue };
-            let before = self.seen.get(&hub).filter(|before| before.standing == standing);
-            if standing == "fork" && before.is_none_or(|before| before.what != what) {
-                tracing::error!(hub, "this hub tells another story, signed by the same keys: {what}");
-            }
-            let since = before.map_or(now, |before| before.since);
-            seen.insert(hub, Mirror { standing, what, since });
-        }
-        self.seen = seen;
+    pub(crate) fn note(&mut self, Look { releases, director }: Look, now: u64) {
+        self.releases = noted(&self.releases, releases, "", now);
+        self.director = noted(&self.director, director, DIRECTORS, now);
     }
 
     /// What people should know of the hubs `now`; `None` where there is nothing to be said.
     pub fn remarks(&self, now: u64) -> Option<String> {
-        let remark = |(hub, mirror): (&String, &Mirror)| {
-            let age = now.saturating_sub(mirror.since);
-            match mirror.standing {
-                "fork" => Some(format!("hub {hub} tells another story: {}", mirror.what)),
-                "behind" if age >= LAG => Some(format!("hub {hub} is {} for {} h", mirror.what, age / 3600)),
-                _ => None,
-            }
+        let of = |seen: &Seen, whose: &str| -> Vec<String> {
+            seen.iter().filter_map(|(hub, mirror)| remark(hub, whose, mirror, now)).collect()
         };
-        let remarks: Vec<String> = self.seen.iter().filter_map(remark).collect();
+        let remarks = [of(&self.releases, ""), of(&self.director, DIRECTORS)].concat();
         (!remarks.is_empty()).then(|| remarks.join("; "))
+    }
+}
+
+/// What is said of the director's metadata where nothing is said of that of the releases.
+const DIRECTORS: &str = " in what its director has chosen";
+
+fn noted(before: &Seen, looked: Vec<Looked>, whose: &str, now: u64) -> Seen {
+    let mut seen = Seen::new();
+    for (hub, standing) in looked {
+        let Some((standing, what)) = words(standing) else { continue };
+        let before = before.get(&hub).filter(|before| before.standing == standing);
+        if standing == "fork" && before.is_none_or(|before| before.what != what) {
+            tracing::error!(hub, "this hub tells another story{whose}, signed by the same keys: {what}");
+        }
+        let since = before.map_or(now, |before| before.since);
+        seen.insert(hub, Mirror { standing, what, since });
+    }
+    seen
+}
+
+fn remark(hub: &str, whose: &str, mirror: &Mirror, now: u64) -> Option<String> {
+    let age = now.saturating_sub(mirror.since);
+    match mirror.standing {
+        "fork" => Some(format!("hub {hub} tells another story{whose}: {}", mirror.what)),
+        "behind" if age >= LAG => Some(format!("hub {hub} is {}{whose} for {} h", mirror.what, age / 3600)),
+        _ => None,
     }
 }
 
@@ -121,16 +143,20 @@ mod tests {
         (hub.to_owned(), Ok(Some(standing)))
     }
 
+    fn releases(releases: Vec<Looked>) -> Look {
+        Look { releases, ..Look::default() }
+    }
+
     #[test]
     fn how_long_a_hub_lags_is_remembered_and_said_after_a_while() {
         let mut mirrors = Mirrors::default();
-        mirrors.note(vec![of("b", Standing::Behind(1)), of("c", Standing::Same)], 1000);
+        mirrors.note(releases(vec![of("b", Standing::Behind(1)), of("c", Standing::Same)]), 1000);
         assert_eq!(mirrors.remarks(1000 + LAG - 1), None);
-        mirrors.note(vec![of("b", Standing::Behind(3)), of("c", Standing::Same)], 20_000);
+        mirrors.note(releases(vec![of("b", Standing::Behind(3)), of("c", Standing::Same)]), 20_000);
         assert_eq!(mirrors.remarks(1000 + 6 * LAG).unwrap(), "hub b is 3 versions behind for 6 h");
         // It has caught up, and lags anew.
-        mirrors.note(vec![of("b", Standing::Same)], 30_000);
-        mirrors.note(vec![of("b", Standing::Behind(1))], 40_000);
+        mirrors.note(releases(vec![of("b", Standing::Same)]), 30_000);
+        mirrors.note(releases(vec![of("b", Standing::Behind(1))]), 40_000);
         assert_eq!(mirrors.remarks(40_000), None);
     }
 
@@ -138,12 +164,23 @@ mod tests {
     fn another_story_is_said_at_once() {
         let mut mirrors = Mirrors::default();
         let fork = Standing::Fork { why: "two worlds".to_owned(), evidence: vec!["/e/1.json".into()] };
-        mirrors.note(vec![of("b", fork), ("c".to_owned(), Err("silent".to_owned()))], 5);
+        mirrors.note(releases(vec![of("b", fork), ("c".to_owned(), Err("silent".to_owned()))]), 5);
         let said = mirrors.remarks(5).unwrap();
         assert!(
             said.contains("hub b tells another story: two worlds") && said.contains("/e/1.json"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn what_is_said_of_the_director_says_so() {
+        let mut mirrors = Mirrors::default();
+        let look =
+            || Look { releases: vec![of("b", Standing::Same)], director: vec![of("b", Standing::Behind(2))] };
+        mirrors.note(look(), 1000);
+        mirrors.note(look(), 9000);
+        let said = mirrors.remarks(9000).unwrap();
+        assert_eq!(said, "hub b is 2 versions behind in what its director has chosen for 2 h");
     }
 
     #[test]

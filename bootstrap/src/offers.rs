@@ -8,12 +8,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flist::hub::{Channel, HubError, Hubs, Packages, Release, ReleaseId, ReleaseVersion, Resolution, Seen};
+use flist::hub::{
+    Access, Channel, HubError, Hubs, Packages, Release, ReleaseId, ReleaseVersion, Resolution, Seen,
+};
 use flist::trust::director::{Who, Withheld};
 use flist::trust::{TrustError, Trusted, Verdict, learn_time};
 
 use crate::hubs;
-use crate::mirrors::{Looked, Mirrors};
+use crate::mirrors::{Look, Mirrors};
 use crate::settings::Settings;
 use crate::state_place::StatePlace;
 use given::{director, node_id, root};
@@ -96,6 +98,7 @@ pub enum Asked {
 /// The hubs of a node, and what it believes of what they say.
 pub struct Offers {
     settings: Settings,
+    user_agent: String,
     hubs: Hubs,
     /// The root of trust; `None` for a node that checks nothing.
     root: Option<Vec<u8>>,
@@ -130,6 +133,7 @@ impl Offers {
         let settings = settings.clone();
         Ok(Self {
             settings,
+            user_agent: user_agent.to_owned(),
             hubs,
             root,
             director,
@@ -139,6 +143,22 @@ impl Offers {
             seen: None,
             known: None,
         })
+    }
+
+    /// Shows hubs something else from now on.
+    ///
+    /// # Errors
+    /// [`OffersError`]: nothing can be asked with that, so the hubs are shown what they were before.
+    pub fn show(&mut self, access: &Access) -> Result<(), OffersError> {
+        let before = std::mem::replace(&mut self.settings.hub.access, access.clone());
+        match hubs::open(&self.settings, &self.user_agent) {
+            Ok(hubs) => self.hubs = hubs,
+            Err(error) => {
+                self.settings.hub.access = before;
+                return Err(OffersError::Hub(error));
+            }
+        }
+        Ok(())
     }
 
     /// Whether nothing is checked.
@@ -239,12 +259,12 @@ struct Answer {
     seen: Option<Seen>,
     withheld: Option<Withheld>,
     /// What the other hubs have.
-    looked: Vec<Looked>,
+    looked: Look,
 }
 
 impl Answer {
     /// Of a hub that nobody checks.
     fn anybodys(asked: Asked, seen: Seen) -> Self {
-        Self { asked, seen: Some(seen), withheld: None, looked: Vec::new() }
+        Self { asked, seen: Some(seen), withheld: None, looked: Look::default() }
     }
 }

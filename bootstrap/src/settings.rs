@@ -18,8 +18,7 @@ pub use self::channel::BootstrapUpdate;
 pub use self::error::SettingsError;
 use self::file::{ConfigFile, kept, read_config, seconds_within};
 pub use self::file::{MAX_KEPT_GENERATIONS, Maintenance, check_config};
-use self::hub::AccessNames;
-pub use self::hub::HubSettings;
+pub use self::hub::{AccessFiles, HubSettings};
 pub use self::trust::TrustSettings;
 use crate::health::HealthLimits;
 use crate::kernel_params::{self, KernelParams, Switches};
@@ -118,27 +117,22 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`]. A configuration file that is not there is no error.
     pub fn load(overrides: &Overrides) -> Result<Self, SettingsError> {
-        let (mut settings, shown) = Self::read(overrides)?;
-        settings.hub.access = shown.read(&settings.hub.urls)?;
+        let mut settings = Self::load_without_secrets(overrides)?;
+        settings.hub.access = settings.hub.shown.read(&settings.hub.urls)?;
         Ok(settings)
     }
 
-    /// As [`Settings::load`], without what hubs are shown: for those who ask none, and have to work on a node whose
-    /// secrets cannot be read.
+    /// As [`Settings::load`], without what hubs are shown: for those who ask none, or read it themselves, and have to
+    /// work on a node whose secrets cannot be read.
     ///
     /// # Errors
     /// As [`Settings::load`].
     pub fn load_without_secrets(overrides: &Overrides) -> Result<Self, SettingsError> {
-        Self::read(overrides).map(|(settings, _)| settings)
-    }
-
-    fn read(overrides: &Overrides) -> Result<(Self, AccessNames), SettingsError> {
         let cmdline = std::fs::read_to_string(&overrides.cmdline)
             .map_err(|source| SettingsError::Read { path: overrides.cmdline.clone(), source })?;
         let params = kernel_params::parse(&cmdline).map_err(SettingsError::KernelParams)?;
         let file = read_config(&overrides.config)?;
-        let shown = file.hub_access.clone();
-        Ok((Self::weigh(file, params, overrides)?, shown))
+        Self::weigh(file, params, overrides)
     }
 
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {

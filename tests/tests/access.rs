@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use molt_tests::{BaseFile, Content, Node, Signing, Site, TlsProxy, UPGRADE_LIMIT, certificate};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
 
 const TOKEN: &str = "4f6e6c79-the-hub-may-see-this-token";
 
@@ -68,6 +72,100 @@ fn a_hub_that_knows_its_nodes_is_used_and_its_secrets_are_seen_nowhere() {
     let line = pem[pem.find("BEGIN PRIVATE").unwrap()..].lines().nth(1).unwrap().to_owned();
     let seen = sightings(&node, &[TOKEN, &line]);
     assert!(seen.is_empty(), "{seen:?}");
+}
+
+/// What a command prints, whether it succeeds or not.
+fn printed(node: &Node, command: &[&str]) -> String {
+    let output = node.exec(command).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn until(node: &Node, what: &str, reached: impl Fn(&Value) -> bool) {
+    node.wait_for(what, UPGRADE_LIMIT, || {
+        let status = node.status().map_err(|error| format!("{error:?}"))?;
+        if reached(&status) { Ok(()) } else { Err(status.to_string()) }
+    })
+    .unwrap();
+}
+
+/// Whoever breaks a secret takes the hub from the node, and nothing else: it answers, says what is wrong, and goes back.
+#[test]
+fn a_secret_that_goes_bad_is_told_of_and_read_again_while_the_node_answers() {
+    let site = Site::new().unwrap();
+    let proxy = proxy(&site);
+    let signing = Signing::new(&site.hub).unwrap();
+    let publish = |version: &str| {
+        let store = format!("{}/store", proxy.url());
+        let payload = site.payload(version).unwrap();
+        signing.publish_with(&site.hub, version, payload.directory(), ("dev", &["--route", &store])).unwrap();
+    };
+    publish("1.0.0");
+    let pem = certificate("client").unwrap();
+    let node = node(&site, &proxy, &signing)
+        .file(secret("/etc/molt/hub.token", 0o600, TOKEN))
+        .file(secret("/etc/molt/hub.pem", 0o600, &pem))
+        .boot()
+        .unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    publish("2.0.0");
+    site.await_version(&node, "2.0.0").unwrap();
+
+    let mode = |file: &str, mode: u32| {
+        fs::set_permissions(node.path(file), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let told = |word: &str, remedy: &str| {
+        // By itself the node would wait a little longer each time.
+        node.exec(&["identityd", "check"]).unwrap();
+        let shown = node.wait_for("the status says what is wrong", UPGRADE_LIMIT, || {
+            let shown = printed(&node, &["identityd", "status"]);
+            let words = ["BackOff", word, remedy];
+            if words.iter().all(|word| shown.contains(word)) { Ok(shown) } else { Err(shown) }
+        });
+        let shown = shown.unwrap();
+        let why = printed(&node, &["identityd", "why"]);
+        assert!(why.contains("CLOSED BackOff") && why.contains(word), "{why}");
+        let findings: Value =
+            serde_json::from_str(&printed(&node, &["identityd", "doctor", "--json"])).unwrap();
+        let secret = |finding: &&Value| finding["code"] == "secret";
+        let finding = findings.as_array().unwrap().iter().find(secret).unwrap();
+        assert!(finding["what"].as_str().unwrap().contains(word), "{finding}");
+        assert!(!format!("{why}{shown}{findings}").contains(TOKEN));
+    };
+    let well = || {
+        node.exec(&["identityd", "check"]).unwrap();
+        until(&node, "the hub is asked again", |status| status["stage"] == "Idle");
+        let findings = printed(&node, &["identityd", "doctor", "--json"]);
+        assert!(!findings.contains("\"secret\""), "{findings}");
+    };
+    mode("/etc/molt/hub.token", 0o644);
+    told("hub.token", "chmod 600");
+    mode("/etc/molt/hub.token", 0o600);
+    well();
+    fs::write(node.path("/etc/molt/hub.pem"), "not a certificate\n").unwrap();
+    told("hub.pem", "expected the certificate");
+
+    // A new process finds it so, and does not end; nor is the hub needed to go back.
+    let before = node.pid_of("identityd").unwrap();
+    kill(Pid::from_raw(before.try_into().unwrap()), Signal::SIGTERM).unwrap();
+    node.wait_for("a new identityd", UPGRADE_LIMIT, || match node.pid_of("identityd") {
+        Ok(pid) if pid != before => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+    told("hub.pem", "expected the certificate");
+    let restarted = node.pid_of("identityd").unwrap();
+    node.run(&["identityd", "rollback"]).unwrap();
+    until(&node, "the node has gone back", |status| status["installed"]["version"] == "1.0.0");
+    assert_eq!(site.web_version().unwrap(), "1.0.0");
+    told("hub.pem", "expected the certificate");
+
+    // Put right, it is found by itself.
+    fs::write(node.path("/etc/molt/hub.pem"), &pem).unwrap();
+    well();
+    publish("3.0.0");
+    site.await_version(&node, "3.0.0").unwrap();
+    assert_eq!(node.pid_of("identityd").unwrap(), restarted, "{}", node.console().tail(20));
+    assert_eq!(proxy.turned_away(), 0, "{}", node.console().tail(20));
 }
 
 /// Where one of these texts can be seen: in what the node prints, shows, logs and keeps, and in /proc.

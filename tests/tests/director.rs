@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
-use molt_tests::{BaseFile, Node, Signing, Site, UPGRADE_LIMIT};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use molt_tests::{BaseFile, Hub, Node, Signing, Site, UPGRADE_LIMIT};
 use serde_json::Value;
 
 const CHANNEL: &str = "tf-zos/zos:development:latest.flist";
@@ -42,9 +45,15 @@ impl Fleet {
     }
 
     fn boot(&self, config: &str) -> Node {
+        self.boot_from(&self.site.hub.url(), config)
+    }
+
+    /// Boots a node that is told these addresses of hubs.
+    fn boot_from(&self, hubs: &str, config: &str) -> Node {
         let mut text = "poll_interval: 1\nhandover_timeout: 5\nhealth_window: 1\n".to_owned();
         text.push_str(config);
-        let node = self.site.node().file(self.signing.root().unwrap()).file(self.director.root().unwrap());
+        let node = self.site.node().command_line(format!("console=ttyS0 runmode=dev hub={hubs}"));
+        let node = node.file(self.signing.root().unwrap()).file(self.director.root().unwrap());
         node.file(BaseFile::text("/etc/molt/config.yaml", text)).boot().unwrap()
     }
 }
@@ -59,9 +68,31 @@ fn until(node: &Node, what: &str, reached: impl Fn(&Value) -> bool) {
 
 /// What `why` says of the director's gate.
 fn gate(node: &Node) -> Value {
+    gate_of(node, "Director")
+}
+
+fn gate_of(node: &Node, name: &str) -> Value {
     let gates: Value = serde_json::from_str(&node.run(&["identityd", "why", "--json"]).unwrap()).unwrap();
     let gates = gates.as_array().or_else(|| gates["gates"].as_array()).unwrap();
-    gates.iter().find(|gate| gate["gate"] == "Director").unwrap().clone()
+    gates.iter().find(|gate| gate["gate"] == name).unwrap().clone()
+}
+
+/// How a hub stands to what the node has accepted, of the releases or of the director.
+fn standing(node: &Node, whose: &str, hub: &Hub) -> Value {
+    gate_of(node, "Trust")["inputs"]["mirrors"][whose][format!("{}/", hub.url())]["standing"].clone()
+}
+
+/// What a hub has, on disk: its names, blocks, and the metadata in `trust` and `director`.
+fn place(hub: &Hub) -> PathBuf {
+    hub.block_directory().parent().unwrap().to_owned()
+}
+
+/// Makes one directory what another one is.
+fn copy(from: &Path, to: &Path) {
+    let text = r#"mkdir -p "$2" && cp -a "$1/." "$2""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", text, "sh"]).arg(from).arg(to);
+    molt_tests::run(&mut command, UPGRADE_LIMIT).unwrap();
 }
 
 #[test]
@@ -112,4 +143,42 @@ fn a_release_that_is_called_off_is_not_installed_by_a_node_that_waits_with_it() 
     // Called on again it is installed, although it was known before.
     fleet.direct("assign", "2.0.0", &["--group", "canary"]);
     fleet.site.await_version(&node, "2.0.0").unwrap();
+}
+
+/// Both hubs are up to date in one thing and keep the other one back; a node takes the newer of each.
+#[test]
+fn a_hub_that_keeps_the_directors_choices_back_is_seen_by_what_another_one_has() {
+    let fleet = Fleet::with(&["1.0.0", "2.0.0"]);
+    fleet.direct("wave", "1.0.0", &["--percent", "100", "--hours", "0"]);
+    let mut frozen = Hub::prepare(&fleet.site.netns).unwrap();
+    copy(&place(&fleet.site.hub), &place(&frozen));
+    frozen.restart().unwrap();
+    let node = fleet.boot_from(&format!("{},{}", frozen.url(), fleet.site.hub.url()), "node_id: n1\n");
+    fleet.site.await_version(&node, "1.0.0").unwrap();
+    fleet.direct("assign", "2.0.0", &["--node", "n1"]);
+    fleet.site.await_version(&node, "2.0.0").unwrap();
+    until(&node, "the node knows which hub lags", |_| standing(&node, "director", &frozen) == "behind");
+    assert_ne!(standing(&node, "releases", &frozen), "behind");
+    drop(node);
+
+    // What is newest is now partly here, partly there; a node that knows nothing yet finds both.
+    let (old, here) = (place(&frozen).with_file_name("old"), place(&fleet.site.hub));
+    copy(&here.join("trust"), &old);
+    fleet.publish("3.0.0");
+    fleet.direct("assign", "3.0.0", &["--node", "n1"]);
+    let kept_back = place(&frozen).with_file_name("kept-back");
+    copy(&place(&frozen).join("director"), &kept_back);
+    copy(&here, &place(&frozen));
+    copy(&kept_back, &place(&frozen).join("director"));
+    copy(&old, &here.join("trust"));
+    for (first, second) in [(&fleet.site.hub, &frozen), (&frozen, &fleet.site.hub)] {
+        let node = fleet.boot_from(&format!("{},{}", first.url(), second.url()), "node_id: n1\n");
+        fleet.site.await_version(&node, "3.0.0").unwrap();
+        // And goes on so.
+        until(&node, "the node has looked again", |status| {
+            status["stage"] == "Idle" && status["counters"]["checks"].as_u64() > Some(2)
+        });
+        assert_eq!(standing(&node, "releases", &fleet.site.hub), "behind");
+        assert_eq!(standing(&node, "director", &frozen), "behind");
+    }
 }

@@ -6,7 +6,7 @@ use flist::trust::clock::Clocks;
 use flist::trust::{Pick, Source, TrustClient, TrustError, Wanted, What, offered};
 
 use super::{Answer, Asked, DIRECTOR, Offers, OffersError, Question, TRUST};
-use crate::mirrors;
+use crate::mirrors::{self, Look};
 use crate::state_place::StatePlace;
 
 /// The file in the state directory that tells the schema of the node's data; releases write it.
@@ -30,10 +30,12 @@ impl Offers {
             known,
             who: &self.who,
         };
+        let roots = Roots { releases: root, director };
+        let all = self.hubs.in_order().await;
         let mut failure = None;
-        for hub in self.hubs.in_order().await {
-            match self.ask_hub(hub, root, director, &wanted).await {
-                Ok(answer) => match self.compared(hub, answer, root, director, &wanted).await {
+        for hub in all.iter().copied() {
+            match self.ask_hub(hub, (hub, &all), roots, &wanted).await {
+                Ok(taken) => match self.compared(taken, &all, roots, &wanted).await {
                     Ok(answer) => return Ok(answer),
                     // Others may have what is newer too; those that lag are refused from now on.
                     Err(error) => drop(failure.get_or_insert(error)),
@@ -51,37 +53,39 @@ impl Offers {
         Err(failure.map_or_else(|| OffersError::Hub(none()), OffersError::Untrusted))
     }
 
-    /// Compares an answer with what the other hubs have. One that has newer signatures is asked instead: whoever keeps
-    /// news from this node would have to own all of its hubs. That goes for releases: what the director of each hub has
-    /// chosen is not compared, so one hub can keep its choices back until they expire.
+    /// Compares an answer with what the other hubs have. Those that have newer signatures, of releases or of the
+    /// director's choices, are asked instead: whoever keeps news from this node would have to own all of its hubs.
     ///
     /// # Errors
     /// [`TrustError`]: there are newer signatures, and nothing can be installed by them. By older ones nothing is.
-    async fn compared(
+    async fn compared<'h>(
         &self,
-        hub: &HubClient,
-        answer: Answer,
-        root: &[u8],
-        director: Option<&[u8]>,
+        taken: Taken<'h>,
+        all: &[&'h HubClient],
+        roots: Roots<'_>,
         wanted: &Wanted<'_>,
     ) -> Result<Answer, TrustError> {
-        let state = StatePlace::of(&self.settings).directory().join(TRUST);
-        let all = self.hubs.in_order().await;
-        let others = |but: &str| all.iter().copied().filter(|hub| hub.url() != but).collect::<Vec<_>>();
-        let mut looked = mirrors::look(&others(hub.url()), root, &state, TRUST).await;
-        let furthest = mirrors::furthest(&looked);
-        let newer = all.iter().copied().find(|other| Some(other.url()) == furthest);
-        let Some(newer) = newer else {
+        let Taken { answer, releases: hub, director } = taken;
+        let looked = self.look((hub, director), all, roots).await;
+        let newer = mirrors::furthest(&looked.releases).and_then(|url| named(url, all));
+        let chooses = mirrors::furthest(&looked.director).and_then(|url| named(url, all));
+        if newer.is_none() && chooses.is_none() {
             self.hubs.worked(hub);
             return Ok(Answer { looked, ..answer });
-        };
+        }
+        let (newer, chooses) = (newer.unwrap_or(hub), chooses.unwrap_or(director));
         let before = self.accepted();
-        match self.ask_hub(newer, root, director, wanted).await {
-            Ok(newest) => {
-                tracing::warn!(hub = hub.url(), newer = newer.url(), "this hub lags behind another one");
-                self.hubs.worked(newer);
-                looked = mirrors::look(&others(newer.url()), root, &state, TRUST).await;
-                Ok(Answer { looked, ..newest })
+        match self.ask_hub(newer, (chooses, all), roots, wanted).await {
+            Ok(Taken { answer, releases, director }) => {
+                tracing::warn!(
+                    hub = hub.url(),
+                    newer = releases.url(),
+                    director = roots.director.map(|_| director.url()),
+                    "this hub lags behind another one"
+                );
+                self.hubs.worked(releases);
+                let looked = self.look((releases, director), all, roots).await;
+                Ok(Answer { looked, ..answer })
             }
             Err(error) if is_overtaken(&error, &before, &self.accepted()) => {
                 tracing::warn!(hub = hub.url(), newer = newer.url(), error = %flist::report(&error), "what this hub offers is out of date by newer signatures of another one");
@@ -95,34 +99,83 @@ impl Offers {
         }
     }
 
+    /// What the hubs have, but for those that metadata was taken from: of the releases, and of the director.
+    async fn look(
+        &self,
+        (releases, director): (&HubClient, &HubClient),
+        all: &[&HubClient],
+        roots: Roots<'_>,
+    ) -> Look {
+        let state = StatePlace::of(&self.settings).directory();
+        let others =
+            |but: &HubClient| all.iter().copied().filter(|hub| hub.url() != but.url()).collect::<Vec<_>>();
+        let releases = mirrors::look(&others(releases), roots.releases, &state.join(TRUST), TRUST).await;
+        let director = match roots.director {
+            Some(root) => mirrors::look(&others(director), root, &state.join(DIRECTOR), DIRECTOR).await,
+            None => Vec::new(),
+        };
+        Look { releases, director }
+    }
+
     /// The timestamps that were accepted last, of the releases and of the director's choices.
     fn accepted(&self) -> Accepted {
         let state = StatePlace::of(&self.settings).directory();
         [TRUST, DIRECTOR].map(|repository| std::fs::read(state.join(repository).join("timestamp.json")).ok())
     }
 
-    async fn ask_hub(
+    /// Asks one hub for releases, and for what the director has chosen the first of `directors`, or another of them where
+    /// that has nothing that can be accepted: a hub that keeps the director's news back is good for releases all the same.
+    async fn ask_hub<'h>(
         &self,
-        hub: &HubClient,
-        root: &[u8],
-        director: Option<&[u8]>,
+        hub: &'h HubClient,
+        directors: (&'h HubClient, &[&'h HubClient]),
+        roots: Roots<'_>,
         wanted: &Wanted<'_>,
-    ) -> Result<Answer, TrustError> {
-        let client = |root: &[u8], repository: &str| {
-            let url = hub.url().to_owned();
-            let source =
-                Source::of_hub(hub, repository).map_err(|source| TrustError::Fetch { url, source })?;
-            TrustClient::open(root, &StatePlace::of(&self.settings).directory().join(repository), source)
+    ) -> Result<Taken<'h>, TrustError> {
+        let (releases, clocks) = (self.client(hub, roots.releases, TRUST)?, Clocks::read());
+        let (chooses, director) = match roots.director {
+            Some(root) => {
+                let (client, director) = self.directing(root, directors, &clocks).await?;
+                (Some(client), director)
+            }
+            None => (None, hub),
         };
-        let releases = client(root, TRUST)?;
-        let director = director.map(|root| client(root, DIRECTOR)).transpose()?;
-        let offered = offered(&releases, director.as_ref(), hub, wanted, &Clocks::read()).await?;
+        let offered = offered(&releases, chooses.as_ref(), hub, wanted, &clocks).await?;
         let asked = match offered.what {
             What::Known { .. } => Asked::Same,
             What::Release(release) => Asked::Release(*release),
             What::Nothing => Asked::Nothing,
         };
-        Ok(Answer { asked, seen: None, withheld: offered.withheld, looked: Vec::new() })
+        let answer = Answer { asked, seen: None, withheld: offered.withheld, looked: Look::default() };
+        Ok(Taken { answer, releases: hub, director })
+    }
+
+    async fn directing<'h>(
+        &self,
+        root: &[u8],
+        (first, all): (&'h HubClient, &[&'h HubClient]),
+        clocks: &Clocks,
+    ) -> Result<(TrustClient, &'h HubClient), TrustError> {
+        let client = self.client(first, root, DIRECTOR)?;
+        // Where there is no other hub, what this one has is seen soon enough.
+        if all.len() == 1 {
+            return Ok((client, first));
+        }
+        let Err(refused) = client.refresh(clocks).await else { return Ok((client, first)) };
+        for hub in all.iter().copied().filter(|hub| hub.url() != first.url()) {
+            let client = self.client(hub, root, DIRECTOR)?;
+            if client.refresh(clocks).await.is_ok() {
+                tracing::warn!(hub = first.url(), director = hub.url(), error = %flist::report(&refused), "what this hub has of the director is of no use");
+                return Ok((client, hub));
+            }
+        }
+        Err(refused)
+    }
+
+    fn client(&self, hub: &HubClient, root: &[u8], repository: &str) -> Result<TrustClient, TrustError> {
+        let url = hub.url().to_owned();
+        let source = Source::of_hub(hub, repository).map_err(|source| TrustError::Fetch { url, source })?;
+        TrustClient::open(root, &StatePlace::of(&self.settings).directory().join(repository), source)
     }
 
     fn facts(&self, installed: Option<&ReleaseVersion>) -> NodeFacts {
@@ -135,6 +188,24 @@ impl Offers {
             installed: installed.and_then(|version| version.semver().cloned()),
         }
     }
+}
+
+/// The roots that this node was given.
+#[derive(Clone, Copy)]
+struct Roots<'r> {
+    releases: &'r [u8],
+    director: Option<&'r [u8]>,
+}
+
+/// An answer, and the hubs whose metadata it goes by.
+struct Taken<'h> {
+    answer: Answer,
+    releases: &'h HubClient,
+    director: &'h HubClient,
+}
+
+fn named<'h>(url: &str, all: &[&'h HubClient]) -> Option<&'h HubClient> {
+    all.iter().copied().find(|hub| hub.url() == url)
 }
 
 /// Timestamps that were accepted: of the releases, and of the director's choices.

@@ -10,7 +10,7 @@ use zinit_client::UnitName;
 
 use super::channel::{BootstrapNames, ChannelNames};
 use super::error::SettingsError;
-use super::hub::AccessNames;
+use super::hub::AccessFiles;
 use super::trust::TrustNames;
 
 /// Most generations before the current one that can be kept.
@@ -26,7 +26,7 @@ const MAX_FILE: u64 = 64 * 1024;
 pub(super) struct ConfigFile {
     #[serde(deserialize_with = "one_or_several")]
     pub(super) hub: Vec<String>,
-    pub(super) hub_access: AccessNames,
+    pub(super) hub_access: AccessFiles,
     pub(super) store: Option<String>,
     pub(super) run_mode: Option<RunMode>,
     pub(super) flist: Option<Channel>,

@@ -25,12 +25,14 @@ pub struct HubSettings {
     pub store: Route,
     /// What hubs are shown that ask who this node is.
     pub access: Access,
+    /// Where that is kept.
+    pub shown: AccessFiles,
 }
 
-/// What hubs are shown, as the configuration file says it.
+/// The files with what hubs are shown, as the configuration file names them.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct AccessNames {
+pub struct AccessFiles {
     token: Option<PathBuf>,
     certificate: Option<PathBuf>,
 }
@@ -41,9 +43,12 @@ const DEFAULT_TOKEN: &str = "/etc/molt/hub.token";
 /// Where it has the client certificate, with its key.
 const DEFAULT_CERTIFICATE: &str = "/etc/molt/hub.pem";
 
-impl AccessNames {
-    /// Reads what they name, for these hubs.
-    pub(super) fn read(&self, hubs: &[String]) -> Result<Access, SettingsError> {
+impl AccessFiles {
+    /// Reads what these `hubs` are shown.
+    ///
+    /// # Errors
+    /// [`SettingsError::Access`] names the file, what is wrong with it, and the remedy.
+    pub fn read(&self, hubs: &[String]) -> Result<Access, SettingsError> {
         // What was named has to be there.
         let chosen = |named: &Option<PathBuf>, usual: &str| {
             named.clone().or_else(|| Some(PathBuf::from(usual)).filter(|usual| usual.exists()))
@@ -76,6 +81,11 @@ impl HubSettings {
         let store = overrides.store.as_ref().or(file.store.as_ref()).cloned();
         let store = store.unwrap_or_else(|| DEFAULT_STORE.to_owned());
         store.parse::<StoreUrl>().map_err(SettingsError::Store)?;
-        Ok(Self { urls, store: Route::everything(store), access: Access::default() })
+        Ok(Self {
+            urls,
+            store: Route::everything(store),
+            access: Access::default(),
+            shown: file.hub_access.clone(),
+        })
     }
 }

@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::token::{Token, TokenError};
+use crate::block::BlockId;
 use crate::private_file::{self, NotPrivate};
 use crate::tls;
 
@@ -61,9 +62,25 @@ pub enum AccessError {
 #[derive(Clone, Default)]
 pub struct Access {
     token: Option<Token>,
-    tls: Option<ClientConfig>,
+    certificate: Option<Certificate>,
     /// The addresses that may see it.
     hubs: Vec<Url>,
+}
+
+/// A client certificate and its key, ready for use.
+#[derive(Clone)]
+struct Certificate {
+    tls: ClientConfig,
+    /// Tells it from another one.
+    digest: BlockId,
+}
+
+/// Whether the same is shown to the same hubs.
+impl PartialEq for Access {
+    fn eq(&self, other: &Self) -> bool {
+        let digest = |access: &Self| access.certificate.as_ref().map(|certificate| certificate.digest);
+        self.token == other.token && digest(self) == digest(other) && self.hubs == other.hubs
+    }
 }
 
 impl Access {
@@ -77,13 +94,13 @@ impl Access {
         certificate: Option<&Path>,
     ) -> Result<Self, AccessError> {
         let token = token.map(Token::read).transpose().map_err(AccessError::Token)?;
-        let tls = certificate.map(client).transpose()?;
-        Ok(Self { token, tls, hubs: hubs.iter().filter_map(|hub| hub.parse().ok()).collect() })
+        let certificate = certificate.map(client).transpose()?;
+        Ok(Self { token, certificate, hubs: hubs.iter().filter_map(|hub| hub.parse().ok()).collect() })
     }
 
     /// Whether there is nothing to show.
     pub fn is_empty(&self) -> bool {
-        self.token.is_none() && self.tls.is_none()
+        self.token.is_none() && self.certificate.is_none()
     }
 
     /// The hubs that a token goes to without being sealed on the way.
@@ -110,7 +127,7 @@ impl Access {
     /// How answers are followed that lead elsewhere: `usual`, unless there is a certificate. That belongs to the
     /// connection, so it would be shown wherever an answer leads; then nobody is followed to another address.
     pub(crate) fn redirects(&self, usual: Policy) -> Policy {
-        match self.tls {
+        match self.certificate {
             Some(_) => Policy::custom(stay),
             None => usual,
         }
@@ -118,13 +135,13 @@ impl Access {
 
     /// How connections are made.
     pub(crate) fn tls(&self) -> Option<ClientConfig> {
-        self.tls.clone().or_else(tls::config)
+        self.certificate.as_ref().map(|certificate| certificate.tls.clone()).or_else(tls::config)
     }
 }
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Access(token: {}, certificate: {})", self.token.is_some(), self.tls.is_some())
+        write!(f, "Access(token: {}, certificate: {})", self.token.is_some(), self.certificate.is_some())
     }
 }
 
@@ -147,7 +164,7 @@ fn is_own(hub: &Url) -> bool {
     })
 }
 
-fn client(path: &Path) -> Result<ClientConfig, AccessError> {
+fn client(path: &Path) -> Result<Certificate, AccessError> {
     let (file, _) = private_file::open(path, MAX_CERTIFICATE).map_err(|error| match error {
         NotPrivate::Open(source) => AccessError::Read { path: path.to_owned(), source },
         NotPrivate::Unsafe(problem) => AccessError::Unsafe { path: path.to_owned(), problem },
@@ -163,7 +180,9 @@ fn client(path: &Path) -> Result<ClientConfig, AccessError> {
         return Err(bad("has no certificate"));
     }
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| bad("has no private key"))?;
-    tls::config_of(chain, key).map_err(|_| bad("has a key that does not belong to the certificate"))
+    let tls = tls::config_of(chain, key);
+    let tls = tls.map_err(|_| bad("has a key that does not belong to the certificate"))?;
+    Ok(Certificate { tls, digest: BlockId::of(&pem) })
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub enum TokenError {
 }
 
 /// A secret that lets its holder publish. It is never printed.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     secret: String,
     header: HeaderValue,

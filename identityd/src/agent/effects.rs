@@ -8,6 +8,7 @@ mod judgement;
 mod poll;
 mod progress;
 mod revert;
+mod secrets;
 mod self_update;
 mod state;
 mod stoppable;
@@ -58,7 +59,7 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// For these settings.
+    /// For these settings, which need not have what hubs are shown: that is read here, and again at each poll.
     ///
     /// # Errors
     /// A [`Problem`] when the node's root, its state or the hub's address is not usable.
@@ -68,7 +69,7 @@ impl Effects {
         let engine = revert::open(&settings, state::rolls_back(&place))?;
         let offers = Offers::open(&settings, USER_AGENT).map_err(|error| local("cannot start", &error))?;
         let program = own_path()?;
-        Ok(Self {
+        let mut effects = Self {
             settings,
             place,
             state_unusable: None,
@@ -79,7 +80,11 @@ impl Effects {
             offered: None,
             described: None,
             hands_over: AtomicBool::new(false),
-        })
+        };
+        if let Err(problem) = effects.look_after_secrets() {
+            tracing::error!("{problem}");
+        }
+        Ok(effects)
     }
 
     /// Whether nothing that a hub says is checked.
@@ -94,6 +99,7 @@ impl Effects {
     pub async fn resolve(&mut self) -> Result<Resolved, Problem> {
         self.look_after_state()?;
         let current = self.current()?;
+        self.look_after_secrets()?;
         self.poll(current.as_ref()).await?;
         let Some(offered) = &self.offered else { return Ok(Resolved::Unchanged) };
         if current.as_ref().is_some_and(|current| current.release == offered.id) {

@@ -39,7 +39,8 @@ pub(super) enum LogFormat {
 }
 
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
-    let settings = Settings::load(&arguments.overrides).map_err(Failure::Settings)?;
+    // Secrets that cannot be used keep the node from asking its hub, not this program from answering.
+    let settings = Settings::load_without_secrets(&arguments.overrides).map_err(Failure::Settings)?;
     let level = match (arguments.quiet, settings.switches.debug) {
         (true, _) => "error",
         (false, true) => "debug",

@@ -180,6 +180,17 @@ pub(super) fn roots_of_trust(settings: &Settings) -> Vec<Finding> {
     wrong.collect()
 }
 
+/// Files with what hubs are shown that cannot be used. Their mode is not changed: who could read them may have done so,
+/// and only a person knows.
+pub(super) fn secrets(settings: &Settings) -> Option<Finding> {
+    let error = settings.hub.shown.read(&settings.hub.urls).err()?;
+    let what = format!(
+        "no hub is asked: {}; put it right, with `identityd provision --replace` for example, and replace the secret if others may have read it; it is read again at each poll",
+        report(&error)
+    );
+    Some(Finding::unfixable("secret", what))
+}
+
 /// Whether the clock can be right: this program was built before now.
 pub(super) fn clock(now: SystemTime) -> Option<Finding> {
     let built = fs::metadata("/proc/self/exe").and_then(|metadata| metadata.modified()).ok()?;

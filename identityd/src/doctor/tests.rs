@@ -17,6 +17,23 @@ struct Arguments {
     overrides: bootstrap::settings::Overrides,
 }
 
+/// The settings of the node in this directory.
+fn load(directory: &Path) -> Settings {
+    let mut words = vec!["x".to_owned()];
+    for (option, name) in [
+        ("--root", "root"),
+        ("--config", "config.yaml"),
+        ("--cmdline", "cmdline"),
+        ("--zinit-socket", "zinit.sock"),
+        ("--state-dir", "state"),
+        ("--run-dir", "run"),
+        ("--cache-dir", "cache"),
+    ] {
+        words.extend([option.to_owned(), directory.join(name).to_str().unwrap().to_owned()]);
+    }
+    Settings::load_without_secrets(&Arguments::parse_from(words).overrides).unwrap()
+}
+
 struct Node {
     directory: TempDir,
     settings: Settings,
@@ -26,23 +43,11 @@ impl Node {
     /// A node that was installed from a channel; only its supervisor does not answer.
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let path = |name: &str| directory.path().join(name);
         std::fs::create_dir_all(path("root/tmp")).unwrap();
         std::fs::create_dir_all(path("cache")).unwrap();
         std::fs::write(path("cmdline"), "").unwrap();
-        let mut words = vec!["x".to_owned()];
-        for (option, name) in [
-            ("--root", "root"),
-            ("--config", "config.yaml"),
-            ("--cmdline", "cmdline"),
-            ("--zinit-socket", "zinit.sock"),
-            ("--state-dir", "state"),
-            ("--run-dir", "run"),
-            ("--cache-dir", "cache"),
-        ] {
-            words.extend([option.to_owned(), path(name)]);
-        }
-        let settings = Settings::load(&Arguments::parse_from(words).overrides).unwrap();
+        let settings = load(directory.path());
         let channel: FlistName = "a/b:v1.0.0.flist".parse().unwrap();
         let version = ReleaseVersion::in_name(&channel);
         let channel = Channel::Flist(channel);
@@ -85,6 +90,25 @@ impl Node {
 #[tokio::test]
 async fn a_healthy_node_has_nothing() {
     assert_eq!(Node::new().codes().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_secret_that_others_can_read_is_named_and_left_alone() {
+    let mut node = Node::new();
+    let token = node.path("hub.token");
+    std::fs::write(&token, "0123456789abcdef0123").unwrap();
+    std::fs::set_permissions(&token, Permissions::from_mode(0o644)).unwrap();
+    let config = format!("hub_access: {{token: {}}}", token.display());
+    std::fs::write(node.path("config.yaml"), config).unwrap();
+    node.settings = load(node.directory.path());
+    assert_eq!(node.codes().await, ["secret"]);
+    let repaired = repair(&node.settings).await.unwrap();
+    let (finding, _) = repaired.iter().find(|(finding, _)| finding.code == "secret").unwrap();
+    assert!(finding.fix.is_none() && finding.what.contains("chmod 600"), "{finding:?}");
+    assert!(!finding.what.contains("0123456789"), "{finding:?}");
+    assert_eq!(node.codes().await, ["secret"]);
+    std::fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(node.codes().await, [""; 0]);
 }
 
 #[tokio::test]
