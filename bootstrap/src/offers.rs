@@ -8,11 +8,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flist::hub::{
-    Access, Channel, HubError, Hubs, Packages, Release, ReleaseId, ReleaseVersion, Resolution, Seen,
-};
+use flist::hub::{Access, Channel, HubError, Hubs, Packages, Release, ReleaseId, ReleaseVersion, Seen};
 use flist::trust::director::{Who, Withheld};
-use flist::trust::{TrustError, Trusted, Verdict, learn_time};
+use flist::trust::{Believed, TrustError, Trusted, Verdict, believed, learn_time};
 
 use crate::hubs;
 use crate::mirrors::{Look, Mirrors};
@@ -243,12 +241,10 @@ impl Offers {
     }
 
     async fn ask_anybody(&self, question: Question<'_>, seen: Option<&Seen>) -> Result<Answer, OffersError> {
-        let found = self.hubs.resolve(question.channels, seen).await;
+        let found = believed(&self.hubs, question.channels, seen).await;
         Ok(match found.map_err(OffersError::Hub)? {
-            Resolution::Unchanged(seen) => Answer::anybodys(Asked::Same, seen),
-            Resolution::Release(release, seen) => {
-                Answer::anybodys(Asked::Release(Trusted::unchecked(*release)), seen)
-            }
+            Believed::Same(seen) => Answer::anybodys(Asked::Same, seen),
+            Believed::Release(release, seen) => Answer::anybodys(Asked::Release(*release), seen),
         })
     }
 }

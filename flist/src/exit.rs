@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::ErrorReport;
-use crate::hub::{HubError, TokenError};
+use crate::hub::{AccessError, HubError, TokenError};
 use crate::report::causes;
 use crate::store::{FetchError, StoreError};
 use crate::trust::SourceError;
@@ -52,7 +52,8 @@ impl Exit {
                 let store = || error.downcast_ref().map(of_store);
                 let fetch = || error.downcast_ref().map(of_fetch);
                 let source = || error.downcast_ref().map(of_source);
-                let token = || error.is::<TokenError>().then_some(Some(Self::Usage));
+                let secret = error.is::<TokenError>() || error.is::<AccessError>();
+                let token = || secret.then_some(Some(Self::Usage));
                 let found = hub.or_else(store).or_else(fetch).or_else(source).or_else(token);
                 #[cfg(feature = "publish")]
                 let found = found.or_else(|| error.downcast_ref().map(of_repository));

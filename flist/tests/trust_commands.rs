@@ -2,6 +2,8 @@
 #![cfg(all(feature = "server", feature = "publish"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "trust_commands/directed.rs"]
+mod directed;
 mod serving;
 
 use std::fs;
@@ -211,83 +213,45 @@ fn a_release_is_promoted_with_its_signature() {
 }
 
 #[test]
-fn a_director_is_run_from_the_command_line() {
+fn who_signs_for_what_is_shown_without_any_key() {
     let rig = Rig::start();
-    rig.says(&["trust", "init"]);
-    rig.says(&strs(&rig.publish("1.0.0")));
-    rig.says(&["director", "init", "--dir", "director"]);
-    let release = [
-        "--dir",
-        "director",
-        "--run-mode",
-        "prod",
-        "--channel",
-        "tf-zos/zos:production:latest.flist",
-        "--token-file",
-        "token",
-    ];
-    let order = |verb: &str, version: &str, more: &[&str]| {
-        let words: Vec<&str> =
-            ["director", verb].into_iter().chain(release).chain(["--version", version]).collect();
-        [&words[..], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    rig.says(&["trust", "init", "--role", "prod=2/3"]);
+    let shown = |dir: &str| -> Value {
+        serde_json::from_str(&rig.says(&["trust", "show", "--dir", dir, "--json"])).unwrap()
     };
-    let unsigned = rig.refused(&strs(&order("assign", "2.0.0", &["--group", "canary"])));
-    assert!(unsigned.contains("nobody has signed version 2.0.0"), "{unsigned}");
-    assert!(rig.refused(&strs(&order("assign", "1.0.0", &[]))).contains("for whom"));
-    rig.says(&strs(&order("assign", "1.0.0", &["--group", "canary", "--node", "n1"])));
-    rig.says(&strs(&order("wave", "1.0.0", &["--percent", "10", "--hours", "6"])));
-    let named = ["--dir", "director", "--run-mode", "prod", "--version", "1.0.0", "--token-file", "token"];
-    let again = |verb: &str| rig.says(&[&["director", verb][..], &named[..]].concat());
-    assert!(again("pause").contains("paused"));
-    again("resume");
-    assert!(again("abort").contains("called off"));
-    let status: Value =
-        serde_json::from_str(&rig.says(&["director", "status", "--dir", "director", "--json"])).unwrap();
-    let choice = &status["chosen"]["prod/tf-zos/zos:v1.0.0.flist"];
-    assert_eq!(choice["for"].as_array().unwrap().len(), 3, "{status}");
-    assert!(rig.path("hub/director/timestamp.json").exists());
-    // A node that gets it all the same does not start the wave again for all others.
-    let said = rig.says(&strs(&order("assign", "1.0.0", &["--node", "lab"])));
-    assert!(said.contains("node lab\n"), "{said}");
-    // Each repository is for what it is made for.
-    let mut wrong = order("assign", "1.0.0", &["--node", "n2"]);
-    wrong[3] = "trust".to_owned();
-    let said = rig.refused(&strs(&wrong));
-    assert!(said.contains("trust is the repository of the releases"), "{said}");
-    let mut wrong = rig.publish("1.1.0");
-    wrong.extend(["--dir", "director"].map(str::to_owned));
-    let said = rig.refused(&strs(&wrong));
-    assert!(said.contains("director is a director's repository"), "{said}");
-    assert!(rig.refused(&strs(&order("assign", "1.0.0", &["--group", ""]))).contains("--group"));
-}
+    let role = |shown: &Value, name: &str| {
+        let roles = shown["roles"].as_array().unwrap();
+        roles.iter().find(|role| role["role"] == name).unwrap_or_else(|| panic!("{shown}")).clone()
+    };
+    let before = shown("trust");
+    assert_eq!((&before["kind"], before["roles"].as_array().unwrap().len()), (&"releases".into(), 8));
+    let prod = role(&before, "prod");
+    assert_eq!((&prod["threshold"], prod["keys"].as_array().unwrap().len()), (&2.into(), 3), "{prod}");
+    assert_eq!(
+        (&prod["version"], &prod["expired"], &prod["waiting"]),
+        (&1.into(), &false.into(), &Value::Null)
+    );
+    let root = role(&before, "root");
+    assert_eq!((&root["threshold"], root["keys"].as_array().unwrap().len()), (&2.into(), 3), "{root}");
+    rig.says(&["director", "init", "--dir", "director"]);
+    assert_eq!(shown("director")["kind"], "director");
 
-/// The names of flists say nothing about the release that they are in.
-#[test]
-fn a_director_finds_a_release_by_what_it_chose_and_not_by_names_of_flists() {
-    let rig = Rig::start();
-    rig.says(&["trust", "init"]);
-    for (name, version) in [("net", "7.0.0"), ("zos", "1.5.0")] {
-        let words = ["publish", "--repo", "tf-zos", "--name", name, "--version", version, "--no-lint"];
-        rig.says(&[&words[..], &["--token-file", "token", "tree"]].concat());
+    // With two of its three keys elsewhere, a change of prod waits.
+    fs::create_dir(rig.path("elsewhere")).unwrap();
+    let keys = fs::read_dir(rig.path("trust/keys")).unwrap().map(|entry| entry.unwrap().path());
+    let of_prod: Vec<PathBuf> = keys.filter(|path| path.display().to_string().contains("/prod-")).collect();
+    for key in &of_prod[1..] {
+        fs::rename(key, rig.path("elsewhere").join(key.file_name().unwrap())).unwrap();
     }
-    let channel = "tf-zos/zos:production:latest.flist";
-    let named = ["--run-mode", "prod", "--version", "1.5.0", "--token-file", "token"];
-    let flists = ["net=tf-zos/net:v7.0.0.flist", "zos=tf-zos/zos:v1.5.0.flist"];
-    rig.says(&[&["trust", "release", "--channel", channel][..], &named, &flists].concat());
-    rig.says(&["director", "init", "--dir", "director"]);
-    let director = |verb: &str, more: &[&str]| {
-        rig.says(&[&["director", verb, "--dir", "director"][..], &named, more].concat())
-    };
-    director("assign", &["--channel", channel, "--group", "canary"]);
-    let aborted = director("abort", &[]);
-    assert_eq!(aborted.matches("called off").count(), 2, "{aborted}");
-    // Of another version, or on another channel, it has chosen nothing.
-    let of = |version: &str, channel: &str| {
-        let words = ["director", "pause", "--dir", "director", "--run-mode", "prod", "--version", version];
-        rig.refused(&[&words[..], &["--channel", channel, "--token-file", "token"]].concat())
-    };
-    assert!(of("7.0.0", channel).contains("has chosen no version 7.0.0"));
-    assert!(of("1.5.0", "tf-zos/zos:qa:latest.flist").contains("has chosen no version 1.5.0"));
+    rig.says(&["trust", "refresh", "prod", "--token-file", "token"]);
+    assert_eq!(role(&shown("trust"), "prod")["waiting"], 2);
+    fs::remove_dir_all(rig.path("trust/keys")).unwrap();
+    let said = rig.says(&["trust", "show"]);
+    let line = said.lines().find(|line| line.starts_with("prod ")).unwrap();
+    assert!(line.contains("2 of 3") && line.contains("version 2 waits for signatures"), "{said}");
+    assert!(
+        rig.refused(&["trust", "show", "--dir", "none"]).contains("there is no trust repository in none")
+    );
 }
 
 #[test]

@@ -123,6 +123,11 @@ impl Hub {
         self.netns.run(|| job::run(&mut command, LIMIT))?
     }
 
+    /// `flist`, for commands that are told everything.
+    pub fn program(&self) -> PathBuf {
+        self.binaries.flist()
+    }
+
     /// The directory that holds the repos.
     pub fn users(&self) -> PathBuf {
         self.root.path().join("public/users")

@@ -1,11 +1,11 @@
 //! `flist director`
 
-use std::collections::BTreeSet;
+mod named;
+
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use flist::exit::Exit;
-use flist::hub::{Channel, RunMode};
 use flist::trust::SignedOffer;
 use flist::trust::clock::Clocks;
 use flist::trust::director::{Choice, Of, Rule, Wave};
@@ -13,8 +13,9 @@ use flist::trust::repository::{Outcome, RoleName, TrustDirectory};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use named::{Named, Unassignment};
+
 use super::failure::Failure;
-use super::hub_access::version;
 use super::output::Output;
 use super::trust::{
     Destination, Followers, Initial, NamedRelease, TrustAccess, new_node, outcome_json, outcome_text,
@@ -35,7 +36,10 @@ const EXAMPLES: &str = "Examples:
   flist director init --dir director --passphrase-file secret
   flist director assign --dir director --hub http://127.0.0.1:8080 --root trust/root.json --run-mode prod --channel tf-zos/production --version 1.1.0 --group canary
   flist director wave --dir director --hub http://127.0.0.1:8080 --root trust/root.json --run-mode prod --channel tf-zos/production --version 1.1.0 --percent 10 --hours 6
+  flist director unassign --dir director --hub http://127.0.0.1:8080 --run-mode prod --version 1.1.0 --group canary
   flist director pause --dir director --hub http://127.0.0.1:8080 --run-mode prod --version 1.1.0
+  flist director resume --dir director --hub http://127.0.0.1:8080 --run-mode prod --version 1.1.0
+  flist director abort --dir director --hub http://127.0.0.1:8080 --run-mode prod --version 1.1.0
   flist director status --dir director";
 
 #[derive(clap::Subcommand)]
@@ -46,6 +50,9 @@ enum Command {
     /// Choose a release for nodes or groups of nodes, beside those it is for; of one that was called off, for these only
     #[command(after_help = EXAMPLES)]
     Assign(Assignment),
+    /// Take back for whom a release was chosen: who has it keeps it
+    #[command(after_help = EXAMPLES)]
+    Unassign(Unassignment),
     /// Choose a release for a part of all nodes, one after the other
     #[command(after_help = EXAMPLES)]
     Wave(WaveOrder),
@@ -107,50 +114,6 @@ struct WaveOrder {
     start: Option<Timestamp>,
 }
 
-/// A release that the director has chosen already.
-#[derive(clap::Args)]
-struct Named {
-    #[command(flatten)]
-    access: TrustAccess,
-    #[command(flatten)]
-    destination: Destination,
-    /// The run mode (dev, test, prod, qa)
-    #[arg(long, value_name = "MODE")]
-    run_mode: RunMode,
-    /// The channel that the nodes follow; only needed where several have this version
-    #[arg(long)]
-    channel: Option<Channel>,
-    /// The version
-    #[arg(long, value_parser = version)]
-    version: semver::Version,
-}
-
-impl Named {
-    /// Whether a target of the director belongs to this release.
-    fn is(&self, path: &str, choice: &Choice) -> bool {
-        belongs((self.run_mode, self.channel.as_ref(), &self.version), path, choice.of.as_ref())
-    }
-}
-
-/// Whether a target belongs to a release. What was chosen before choices said so goes by the name of its flist, because
-/// an order to stop must not miss it. Pure.
-fn belongs(
-    (run_mode, channel, version): (RunMode, Option<&Channel>, &semver::Version),
-    path: &str,
-    of: Option<&Of>,
-) -> bool {
-    let channel = channel.map(Channel::to_string);
-    let Some(name) = path.strip_prefix(&format!("{run_mode}/")) else { return false };
-    match of {
-        Some(of) => channel.is_none_or(|channel| of.channel == channel) && of.version == *version,
-        None => {
-            let repo = |text: &str| text.split('/').next().map(str::to_owned);
-            let same = channel.is_none_or(|channel| repo(&channel) == repo(name));
-            same && name.ends_with(&format!(":v{version}.flist"))
-        }
-    }
-}
-
 fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| "expected a time with its zone, such as 2026-12-24T02:00:00Z".to_owned())
 }
@@ -171,9 +134,10 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
             let wave = Wave { start, seconds: hours * 3600, percent };
             choose(&release, &[Rule::Wave(wave)], output)
         }
-        Command::Pause(named) => change(&named, |choice, now| choice.pause(now), output),
-        Command::Resume(named) => change(&named, Choice::resume, output),
-        Command::Abort(named) => change(&named, |choice, _| choice.aborted = true, output),
+        Command::Unassign(arguments) => named::unassign(&arguments, output),
+        Command::Pause(named) => named::change(&named, |choice, now| choice.pause(now), output),
+        Command::Resume(named) => named::change(&named, Choice::resume, output),
+        Command::Abort(named) => named::change(&named, |choice, _| choice.aborted = true, output),
         Command::Status { access } => status(&access, output),
     }
 }
@@ -210,7 +174,7 @@ fn find(release: &Signed) -> Result<SignedOffer, Failure> {
     let Some(hub) = &release.destination.hub else {
         return Err(Failure::usage("which hub has the signed releases? Say it with --hub"));
     };
-    let (client, _state) = new_node(&release.root, hub)?;
+    let (client, _state) = new_node(&release.root, &release.destination.shown.client(hub)?, "trust")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let offers = runtime.block_on(async {
         let mut fresh = client.refresh(&Clocks::read()).await?;
@@ -221,37 +185,6 @@ fn find(release: &Signed) -> Result<SignedOffer, Failure> {
         let message = format!("nobody has signed version {version} of {channel} for run mode {run_mode}; a director can only choose what is signed");
         Failure::new(Exit::NotFound, message)
     })
-}
-
-/// Changes what is chosen of a release.
-fn change(named: &Named, change: impl Fn(&mut Choice, i64), output: &Output) -> super::Outcome {
-    let directory = open(&named.access)?;
-    let now = Timestamp::now().as_second();
-    let (mut targets, mut channels) = (Vec::new(), BTreeSet::new());
-    for (path, target) in directory.targets(RoleName::Targets)? {
-        let mut choice = choice_of(&target)?;
-        if named.is(&path, &choice) {
-            change(&mut choice, now);
-            channels.extend(choice.of.iter().map(|of| of.channel.clone()));
-            let length = target["length"].as_u64().unwrap_or_default();
-            let sha256 = target["hashes"]["sha256"].as_str().unwrap_or_default().to_owned();
-            targets.push((path, length, sha256, serde_json::to_value(&choice)?));
-        }
-    }
-    if targets.is_empty() {
-        let message =
-            format!("the director has chosen no version {} in run mode {}", named.version, named.run_mode);
-        return Err(Failure::new(Exit::NotFound, message));
-    }
-    if channels.len() > 1 {
-        let channels: Vec<String> = channels.into_iter().collect();
-        return Err(Failure::usage(format!(
-            "version {} was chosen on several channels; say which with --channel: {}",
-            named.version,
-            channels.join(", ")
-        )));
-    }
-    sign(&named.access, &named.destination, &directory, &targets, output)
 }
 
 fn sign(
@@ -268,6 +201,23 @@ fn sign(
     output.done(&outcome_json(&outcome), || {
         let chosen: Vec<String> = targets.iter().map(|(path, .., choice)| shown(path, choice)).collect();
         format!("{}{}", chosen.concat(), outcome_text(directory, &outcome, sent))
+    })
+}
+
+/// Says nothing of these targets any more.
+fn remove(
+    access: &TrustAccess,
+    destination: &Destination,
+    directory: &TrustDirectory,
+    paths: &[String],
+    output: &Output,
+) -> super::Outcome {
+    let mut signers = access.signers(directory)?;
+    let outcome = directory.remove_targets(RoleName::Targets, paths, &mut signers, Timestamp::now())?;
+    let sent = if outcome.waiting.is_empty() { destination.send_as("director", directory)? } else { None };
+    output.done(&outcome_json(&outcome), || {
+        let gone: String = paths.iter().map(|path| format!("{path}: for nobody any more\n")).collect();
+        format!("{gone}{}", outcome_text(directory, &outcome, sent))
     })
 }
 
@@ -297,48 +247,38 @@ fn open(access: &TrustAccess) -> Result<TrustDirectory, Failure> {
 
 /// A line for people.
 fn shown(path: &str, choice: &Value) -> String {
-    let Ok(Choice { rules, paused, aborted, .. }) = serde_json::from_value(choice.clone()) else {
-        return format!("{path}: {choice}\n");
-    };
-    let time = |second| Timestamp::from_second(second).map_or(second.to_string(), |time| time.to_string());
-    let rule = |rule: &Rule| match rule {
+    match serde_json::from_value(choice.clone()) {
+        Ok(choice) => format!("{path}: {}\n", for_whom(&choice)),
+        Err(_) => format!("{path}: {choice}\n"),
+    }
+}
+
+/// For whom a release is, for people.
+pub(super) fn for_whom(Choice { rules, paused, aborted, .. }: &Choice) -> String {
+    let mut parts: Vec<String> = rules.iter().map(rule_text).collect();
+    parts.extend(paused.map(|paused| format!("paused: waves stand still since {}", time_text(paused))));
+    parts.extend(aborted.then(|| "called off: nobody else gets it, until it is chosen anew".to_owned()));
+    match parts.is_empty() {
+        true => "nobody".to_owned(),
+        false => parts.join("; "),
+    }
+}
+
+fn rule_text(rule: &Rule) -> String {
+    match rule {
         Rule::Node(node) => format!("node {node}"),
         Rule::Group(group) => format!("group {group}"),
         Rule::Wave(Wave { start, seconds, percent }) => {
             let end = start.saturating_add(i64::from(*seconds));
-            format!("{percent} of 100 nodes, from {} to {}", time(*start), time(end))
+            format!("{percent} of 100 nodes, from {} to {}", time_text(*start), time_text(end))
         }
-    };
-    let mut parts: Vec<String> = rules.iter().map(rule).collect();
-    parts.extend(paused.map(|paused| format!("paused: waves stand still since {}", time(paused))));
-    parts.extend(aborted.then(|| "called off: nobody else gets it, until it is chosen anew".to_owned()));
-    format!("{path}: {}\n", parts.join("; "))
+    }
+}
+
+fn time_text(second: i64) -> String {
+    Timestamp::from_second(second).map_or(second.to_string(), |time| time.to_string())
 }
 
 fn choice_of(target: &Value) -> Result<Choice, Failure> {
     Ok(serde_json::from_value(target["custom"].clone())?)
-}
-
-#[cfg(test)]
-mod tests {
-    use flist::hub::ReleaseId;
-
-    use super::*;
-
-    #[test]
-    fn a_choice_that_does_not_say_of_what_it_is_goes_by_the_name_of_the_flist() {
-        let path = "prod/tf-zos/zos:v1.0.0.flist";
-        let [here, elsewhere] = ["tf-zos/zos:production:latest.flist", "other/zos:production:latest.flist"]
-            .map(|channel| channel.parse::<Channel>().unwrap());
-        let [old, new] = ["1.0.0", "2.0.0"].map(|version| version.parse::<semver::Version>().unwrap());
-        assert!(belongs((RunMode::Prod, None, &old), path, None));
-        assert!(belongs((RunMode::Prod, Some(&here), &old), path, None));
-        assert!(!belongs((RunMode::Prod, Some(&elsewhere), &old), path, None));
-        assert!(!belongs((RunMode::Dev, None, &old), path, None));
-        assert!(!belongs((RunMode::Prod, None, &new), path, None));
-        // Where a choice says it, that counts.
-        let of = Of { channel: here.to_string(), version: new.clone(), release: ReleaseId::of([]) };
-        assert!(belongs((RunMode::Prod, Some(&here), &new), path, Some(&of)));
-        assert!(!belongs((RunMode::Prod, Some(&here), &old), path, Some(&of)));
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flist::hub::{FlistName, HubClient, TagName, TaglinkName, Token};
+use flist::hub::{Access, FlistName, HubClient, TagName, TaglinkName, Timeouts, Token};
 
 use super::failure::Failure;
 
@@ -33,6 +33,29 @@ impl TokenAccess {
     }
 }
 
+/// What hubs are shown that answer only those whom they know.
+#[derive(clap::Args)]
+pub(super) struct ShownToHub {
+    /// File with the token that the hub asks readers for, as nodes have it in hub.token; readable by its owner only
+    #[arg(long, value_name = "FILE", env = "FLIST_READ_TOKEN_FILE")]
+    read_token_file: Option<PathBuf>,
+    /// File with the client certificate that the hub asks for, those that signed it, and its key, as nodes have it in
+    /// hub.pem; readable by its owner only
+    #[arg(long, value_name = "FILE", env = "FLIST_CLIENT_CERTIFICATE")]
+    client_certificate: Option<PathBuf>,
+}
+
+impl ShownToHub {
+    /// A client of the hub at this address, and of no other, that shows it.
+    pub(super) fn client(&self, hub: &str) -> Result<HubClient, Failure> {
+        let Self { read_token_file, client_certificate } = self;
+        let access =
+            Access::read(&[hub.to_owned()], read_token_file.as_deref(), client_certificate.as_deref())?;
+        let user_agent = concat!("flist/", env!("CARGO_PKG_VERSION"));
+        Ok(HubClient::with_access(hub, user_agent, Timeouts::default(), &access)?)
+    }
+}
+
 /// A version on the command line.
 pub(super) fn version(text: &str) -> Result<semver::Version, String> {
     text.parse().map_err(|_| "a version has three numbers, such as 1.0.0 or 1.2.0-rc.1".to_owned())
@@ -46,6 +69,8 @@ pub(super) struct HubAccess {
     pub(super) hub: String,
     #[command(flatten)]
     pub(super) token: TokenAccess,
+    #[command(flatten)]
+    shown: ShownToHub,
 }
 
 impl HubAccess {
@@ -54,8 +79,7 @@ impl HubAccess {
         &self,
         work: impl AsyncFnOnce(HubClient) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let client = HubClient::new(&self.hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
-        let client = client.with_token(self.token.token()?);
+        let client = self.shown.client(&self.hub)?.with_token(self.token.token()?);
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(client))
     }
 }

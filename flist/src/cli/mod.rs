@@ -164,14 +164,24 @@ mod tests {
 
     #[test]
     fn every_example_in_the_help_is_a_good_command_line() {
-        let command = command();
-        for help in command.get_subcommands().chain([&command]) {
-            let name = help.get_name();
-            let examples = examples(&help.get_after_help().unwrap_or_default().to_string());
-            assert!(examples.len() >= 2, "{name} has too few examples: {examples:?}");
-            assert!(name == "flist" || examples.iter().any(|example| example[1] == name), "{name}");
-            examples.iter().for_each(|example| assert_parses(example));
+        has_examples(&command(), &[]);
+    }
+
+    /// A command has examples, with its own name in one of them where it is none of the others' parent, and so have its
+    /// subcommands.
+    fn has_examples(command: &clap::Command, parents: &[&str]) {
+        let examples = examples(&command.get_after_help().unwrap_or_default().to_string());
+        let path: Vec<&str> = parents.iter().copied().chain([command.get_name()]).collect();
+        // Those that only have others in them may leave it to them.
+        if command.get_subcommands().next().is_none() || path.len() < 3 {
+            assert!(examples.len() >= 2, "{path:?} has too few examples: {examples:?}");
+            assert!(
+                examples.iter().any(|example| example.iter().zip(&path).all(|(a, b)| a == b)),
+                "{path:?}"
+            );
         }
+        examples.iter().for_each(|example| assert_parses(example));
+        command.get_subcommands().for_each(|command| has_examples(command, &path));
     }
 
     #[test]

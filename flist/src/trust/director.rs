@@ -252,17 +252,23 @@ pub fn chosen(
     (kept, others)
 }
 
-/// Every flist of the release has to be chosen.
-fn is_chosen(offer: &SignedOffer, choices: &Choices, who: &Who, now: i64) -> Result<(), NotChosen> {
-    offer.flists.iter().try_for_each(|(target, _)| {
+/// What is chosen of each flist of a release, which all have to be there with the content that the release keys mean.
+/// Pure.
+///
+/// # Errors
+/// [`NotChosen::Unnamed`] or [`NotChosen::Disagree`].
+pub fn choices_of<'c>(offer: &SignedOffer, choices: &'c Choices) -> Result<Vec<&'c Choice>, NotChosen> {
+    let choice = |(target, _): &(SignedTarget, _)| {
         let (chosen, choice) = choices.get(&target.path).ok_or(NotChosen::Unnamed)?;
         let same = chosen.length == target.length
             && chosen.sha256().is_some_and(|sha256| target.sha256() == Some(sha256));
-        match same {
-            true => choice.is_for(who, now),
-            false => Err(NotChosen::Disagree(target.path.clone())),
-        }
-    })
+        same.then_some(choice).ok_or_else(|| NotChosen::Disagree(target.path.clone()))
+    };
+    offer.flists.iter().map(choice).collect()
+}
+
+fn is_chosen(offer: &SignedOffer, choices: &Choices, who: &Who, now: i64) -> Result<(), NotChosen> {
+    choices_of(offer, choices)?.into_iter().try_for_each(|choice| choice.is_for(who, now))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //!
 //! Source: The Update Framework Specification 1.0.33, <https://theupdateframework.github.io/specification/>.
 
+mod believed;
 pub mod claims;
 mod client;
 pub mod clock;
@@ -30,6 +31,7 @@ mod source;
 mod state;
 mod trusted;
 
+pub use believed::{Believed, believed};
 pub use client::{Fresh, SignedTarget, TrustClient, check_root, learn_time};
 pub use error::{TrustError, Verdict};
 pub use mirrors::Standing;

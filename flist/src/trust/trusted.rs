@@ -16,8 +16,8 @@ pub enum Assurance {
     Unchecked,
 }
 
-/// A value that may be installed. Only this module makes one: by checking, or, where a node has no root of trust, by
-/// saying so.
+/// A value that may be installed. Only `trust` makes one: by checking, or, where a node has no root of trust, of what
+/// a hub says ([`believed`](super::believed)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trusted<T> {
     value: T,
@@ -29,9 +29,8 @@ impl<T> Trusted<T> {
         Self { value, assurance: Assurance::Signed { until } }
     }
 
-    /// Takes a value that nobody has checked. For nodes without a root of trust, which say so at every start, and for
-    /// tests.
-    pub fn unchecked(value: T) -> Self {
+    /// Takes a value that nobody has checked.
+    pub(super) fn unchecked(value: T) -> Self {
         Self { value, assurance: Assurance::Unchecked }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cli::failure::Failure;
-use crate::cli::hub_access::{TokenAccess, version};
+use crate::cli::hub_access::{ShownToHub, TokenAccess, version};
 use crate::cli::passphrase::PassphraseAccess;
 
 #[derive(clap::Args)]
@@ -54,6 +54,8 @@ pub(in crate::cli) struct Destination {
     pub(in crate::cli) hub: Option<String>,
     #[command(flatten)]
     pub(super) token: TokenAccess,
+    #[command(flatten)]
+    pub(in crate::cli) shown: ShownToHub,
 }
 
 impl TrustAccess {
@@ -91,8 +93,7 @@ impl Destination {
         directory: &TrustDirectory,
     ) -> Result<Option<usize>, Failure> {
         let Some(hub) = &self.hub else { return Ok(None) };
-        let client = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
-        let client = client.with_token(self.token.token()?);
+        let client = self.shown.client(hub)?.with_token(self.token.token()?);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(send(&client, repository, directory)).map(Some)
     }
@@ -120,14 +121,18 @@ pub(in crate::cli) async fn send(
     Ok(sent)
 }
 
-/// A client as new nodes with this root file have it, with nothing remembered but for as long as the directory is there.
-pub(in crate::cli) fn new_node(root: &Path, hub: &str) -> Result<(TrustClient, TempDir), Failure> {
+/// A client as new nodes with this root file have it, of one of the two repositories of a hub, with nothing remembered but
+/// for as long as the directory is there.
+pub(in crate::cli) fn new_node(
+    root: &Path,
+    hub: &HubClient,
+    repository: &str,
+) -> Result<(TrustClient, TempDir), Failure> {
     let shown = root.display();
     let unreadable = |error| Failure::new(Exit::Usage, format!("cannot read {shown}: {error}"));
     let content = std::fs::read(root).map_err(unreadable)?;
-    let hub = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
     let state = tempfile::tempdir()?;
-    let client = TrustClient::open(&content, state.path(), Source::of_hub(&hub, "trust")?);
+    let client = TrustClient::open(&content, state.path(), Source::of_hub(hub, repository)?);
     let client = client.map_err(|error| match error {
         TrustError::BadRoot(why) => Failure::new(
             Exit::Usage,

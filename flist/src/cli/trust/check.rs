@@ -1,14 +1,19 @@
 //! `flist trust check`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use flist::exit::Exit;
-use flist::hub::RunMode;
+use flist::hub::{HubClient, RunMode};
 use flist::trust::clock::Clocks;
-use serde_json::json;
+use flist::trust::director::{Choices, choices_of};
+use flist::trust::{SignedOffer, Source};
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::access::new_node;
+use crate::cli::director::for_whom;
 use crate::cli::failure::Failure;
+use crate::cli::hub_access::ShownToHub;
 use crate::cli::output::Output;
 
 /// Tell whether a node would accept what a hub serves, and for how long.
@@ -20,9 +25,14 @@ pub(super) struct Arguments {
     /// Address of the hub
     #[arg(long, value_name = "URL", env = "FLIST_HUB")]
     hub: String,
+    #[command(flatten)]
+    shown: ShownToHub,
     /// The root file of the nodes
     #[arg(long, value_name = "FILE", default_value = "trust/root.json")]
     root: PathBuf,
+    /// The director's root file of the nodes, where they have one
+    #[arg(long, value_name = "FILE")]
+    director: Option<PathBuf>,
     /// Show the releases of this run mode (dev, test, prod, qa) only
     #[arg(long, value_name = "MODE")]
     run_mode: Option<RunMode>,
@@ -30,10 +40,25 @@ pub(super) struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   flist trust check --hub http://127.0.0.1:8080 --root trust/root.json
+  flist trust check --hub http://127.0.0.1:8080 --root trust/root.json --director director/root.json
   flist trust check --hub https://hub.example --root /etc/molt/root.json --run-mode prod --json";
 
+/// Longest timestamp that is looked for, in bytes.
+const MAX_TIMESTAMP: u64 = 16_384;
+
+/// What a hub has of a director.
+enum Directed {
+    /// Nothing.
+    No,
+    /// Something that nobody asked for.
+    Unseen,
+    /// What it has chosen, and until when that holds.
+    Chosen { until: Timestamp, choices: Choices },
+}
+
 pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome {
-    let (client, _state) = new_node(&arguments.root, &arguments.hub)?;
+    let hub = arguments.shown.client(&arguments.hub)?;
+    let (client, _state) = new_node(&arguments.root, &hub, "trust")?;
     let modes = arguments
         .run_mode
         .map_or(vec![RunMode::Dev, RunMode::Test, RunMode::Prod, RunMode::Qa], |mode| vec![mode]);
@@ -46,38 +71,93 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome
         }
         Ok::<_, Failure>((fresh.expires(), releases))
     });
-    let (expires, releases) = checked.map_err(|mut failure| {
-        if failure.exit == Exit::NotFound {
-            failure.remedy = Some("send the metadata to this hub: flist trust refresh --hub".to_owned());
-        }
-        failure
-    })?;
-    let shown: Vec<_> = releases
-        .iter()
-        .map(|release| {
-            json!({
-                "run_mode": release.run_mode.as_str(),
-                "channel": release.channel,
-                "version": release.version.to_string(),
-                "release": release.release,
-                "flists": release.flists.iter().map(|(target, _)| target.path.clone()).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    output.data(&json!({"accepted": true, "until": expires.to_string(), "releases": shown}), || {
-        let mut text =
-            format!("a node with this root accepts what {} serves, until {expires}\n", arguments.hub);
-        for release in &releases {
-            text.push_str(&format!(
-                "{:<5} {} {} ({})\n",
-                release.run_mode, release.channel, release.version, release.release
-            ));
-        }
-        if releases.is_empty() {
-            text.push_str(
-                "there is no release yet; sign one with: flist publish --sign, or flist trust release\n",
-            );
-        }
-        text
+    let (expires, releases) = checked.map_err(|failure| or_send(failure, "flist trust refresh --hub"))?;
+    let directed = runtime.block_on(directed(arguments.director.as_deref(), &hub));
+    let directed =
+        directed.map_err(|failure| or_send(failure, "flist trust refresh --dir director --hub"))?;
+    let until = match &directed {
+        Directed::Chosen { until, .. } => expires.min(*until),
+        Directed::No | Directed::Unseen => expires,
+    };
+    let shown: Vec<Value> = releases.iter().map(|release| as_json(release, &directed)).collect();
+    let director = match &directed {
+        Directed::No => Value::Null,
+        Directed::Unseen => json!({"checked": false}),
+        Directed::Chosen { until, .. } => json!({"checked": true, "until": until.to_string()}),
+    };
+    let json = json!({"accepted": true, "until": until.to_string(), "releases": shown, "director": director});
+    output.data(&json, || {
+        let head = format!("a node with this root accepts what {} serves, until {until}\n", arguments.hub);
+        text(head, &releases, &directed)
     })
+}
+
+/// Says how what the hub lacks gets there.
+fn or_send(mut failure: Failure, command: &str) -> Failure {
+    if failure.exit == Exit::NotFound {
+        failure.remedy = Some(format!("send the metadata to this hub: {command}"));
+    }
+    failure
+}
+
+async fn directed(root: Option<&Path>, hub: &HubClient) -> Result<Directed, Failure> {
+    let Some(root) = root else {
+        let there = Source::of_hub(hub, "director")?.open("timestamp.json", MAX_TIMESTAMP).await?;
+        return Ok(if there.is_some() { Directed::Unseen } else { Directed::No });
+    };
+    let (client, _state) = new_node(root, hub, "director")?;
+    let mut fresh = client.refresh(&Clocks::read()).await?;
+    Ok(Directed::Chosen { until: fresh.expires(), choices: fresh.choices().await? })
+}
+
+fn as_json(release: &SignedOffer, directed: &Directed) -> Value {
+    let mut json = json!({
+        "run_mode": release.run_mode.as_str(),
+        "channel": release.channel,
+        "version": release.version.to_string(),
+        "release": release.release,
+        "flists": release.flists.iter().map(|(target, _)| target.path.clone()).collect::<Vec<_>>(),
+    });
+    if let Directed::Chosen { choices, .. } = directed {
+        json["director"] = match choices_of(release, choices) {
+            Ok(chosen) => json!({"chosen": chosen}),
+            Err(why) => json!({"chosen": null, "why": why.to_string()}),
+        };
+    }
+    json
+}
+
+fn text(mut text: String, releases: &[SignedOffer], directed: &Directed) -> String {
+    for release in releases {
+        let SignedOffer { run_mode, channel, version, release: id, .. } = release;
+        text.push_str(&format!(
+            "{:<5} {channel} {version} ({id}){}\n",
+            run_mode.as_str(),
+            chosen(release, directed)
+        ));
+    }
+    if releases.is_empty() {
+        text.push_str(
+            "there is no release yet; sign one with: flist publish --sign, or flist trust release\n",
+        );
+    }
+    if matches!(directed, Directed::Unseen) {
+        text.push_str(
+            "the hub has a director, which was not looked at; nodes that have its root file install only what it has chosen: name that file with --director\n",
+        );
+    }
+    text
+}
+
+/// For whom the director has chosen a release.
+fn chosen(release: &SignedOffer, directed: &Directed) -> String {
+    let Directed::Chosen { choices, .. } = directed else { return String::new() };
+    match choices_of(release, choices) {
+        Ok(chosen) => {
+            let mut whom: Vec<String> = chosen.into_iter().map(for_whom).collect();
+            whom.dedup();
+            format!(", chosen for {}", whom.join(" and "))
+        }
+        Err(why) => format!(", for nobody: {why}"),
+    }
 }

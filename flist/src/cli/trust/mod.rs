@@ -5,6 +5,7 @@ mod check;
 mod init;
 mod key;
 mod release;
+mod show;
 mod sign;
 
 use super::Outcome;
@@ -31,6 +32,7 @@ const EXAMPLES: &str = "Examples:
   flist trust init --dir trust --passphrase-file secret --role prod=2/3
   flist trust release --dir trust --hub http://127.0.0.1:8080 --run-mode prod --channel tf-zos/zos:production:latest.flist --version 1.0.0 tf-zos/zos:v1.0.0.flist
   flist trust refresh --dir trust --hub http://127.0.0.1:8080
+  flist trust show --dir trust
   flist trust check --hub http://127.0.0.1:8080 --root trust/root.json";
 
 #[derive(clap::Subcommand)]
@@ -42,6 +44,7 @@ enum Command {
     Withdraw(release::Withdrawal),
     Sign(sign::Arguments),
     Refresh(sign::Refreshment),
+    Show(show::Arguments),
     Check(check::Arguments),
 }
 
@@ -53,6 +56,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> Outcome {
         Command::Withdraw(arguments) => release::withdraw(arguments, output),
         Command::Sign(arguments) => sign::run(&arguments, output),
         Command::Refresh(arguments) => sign::refresh(&arguments, output),
+        Command::Show(arguments) => show::run(&arguments, output),
         Command::Check(arguments) => check::run(&arguments, output),
     }
 }

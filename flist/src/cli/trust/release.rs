@@ -73,7 +73,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> crate::cli::Outcome 
             "WARNING: {channel} is what nodes of run mode {other} follow; those of {run_mode} get this only where they are told to follow it"
         ));
     }
-    let client = HubClient::new(hub, concat!("flist/", env!("CARGO_PKG_VERSION")))?;
+    let client = arguments.destination.shown.client(hub)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut flists = Vec::new();
     for text in &arguments.flists {

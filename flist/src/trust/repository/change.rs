@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::change_lock::ChangeLock;
 use super::directory::{Settings, TrustDirectory};
-use super::envelope::{Envelope, Signatories};
+use super::envelope::Envelope;
 use super::key::{Passphrase, PublicKey, SecretKey};
 use super::roles::{Plan, RoleName, RolePlan};
 use super::signer::Signers;
@@ -109,21 +109,6 @@ impl TrustDirectory {
         let path = keys.join(format!("{role}-{}.key", secret.public().short()));
         secret.seal(&path, passphrase).map_err(failed)?;
         Ok((key::public_of(&path).map_err(failed)?, path))
-    }
-
-    /// The ids of a role's keys.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn key_ids(&self, role: RoleName) -> Result<Vec<String>, RepositoryError> {
-        let roles = self.load()?;
-        let holder = if matches!(role, RoleName::Mode(_)) { RoleName::Targets } else { RoleName::Root };
-        let signed = roles.get(&holder).map(|envelope| &envelope.signed).unwrap_or(&Value::Null);
-        let keys = match role {
-            RoleName::Mode(_) => Signatories::of_delegation(signed, role.as_str()),
-            _ => Some(Signatories::of_root(signed, role.as_str())),
-        };
-        Ok(keys.map(|keys| keys.keys.into_keys().collect()).unwrap_or_default())
     }
 
     /// Opens the key files that are needed to change a role, so that a wrong passphrase is found before anything is done.

@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::RepositoryError;
@@ -65,17 +64,6 @@ pub struct TrustDirectory {
     path: PathBuf,
     /// What `settings.json` says.
     pub settings: Settings,
-}
-
-/// Where one role stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleState {
-    /// The role.
-    pub role: RoleName,
-    /// Its version.
-    pub version: u64,
-    /// When it expires.
-    pub expires: Option<Timestamp>,
 }
 
 impl TrustDirectory {
@@ -154,19 +142,6 @@ impl TrustDirectory {
     /// The newest root, for base images.
     pub fn root(&self) -> PathBuf {
         self.path.join("root.json")
-    }
-
-    /// Where every role stands.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn states(&self) -> Result<Vec<RoleState>, RepositoryError> {
-        let state = |(role, envelope): (RoleName, Envelope)| RoleState {
-            role,
-            version: envelope.version(),
-            expires: envelope.expires(),
-        };
-        Ok(self.load()?.into_iter().map(state).collect())
     }
 
     /// The files of `metadata` that nodes need now, in the order in which a server should get them.

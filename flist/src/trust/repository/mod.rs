@@ -20,16 +20,18 @@ mod release;
 mod roles;
 mod settle;
 mod signer;
+mod states;
 
 use std::io;
 use std::path::PathBuf;
 
 pub use change::{Outcome, Waiting};
-pub use directory::{Lifetimes, RoleState, Settings, TrustDirectory};
+pub use directory::{Lifetimes, Settings, TrustDirectory};
 pub use key::{KeyError, Passphrase, PublicKey, ROUNDS, SecretKey, is_key_file, public_of};
 pub use release::{Conditions, SignedFlist, SignedRelease};
 pub use roles::{Plan, RoleName, RoleNameError, RolePlan};
 pub use signer::{SignerError, Signers};
+pub use states::RoleState;
 
 /// Why the repository was not changed.
 #[derive(Debug, thiserror::Error)]
