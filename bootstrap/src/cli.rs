@@ -18,6 +18,9 @@ pub struct Arguments {
     /// Run the worker again, with growing pauses, until it has committed; for the boot unit
     #[arg(long)]
     pub supervise: bool,
+    /// Reboot unless identityd says within so many seconds that all is well with this kernel
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    pub kernel_guard: Option<u32>,
     /// What wins over all other settings
     #[command(flatten)]
     pub overrides: Overrides,

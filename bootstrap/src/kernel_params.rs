@@ -1,6 +1,7 @@
 //! The kernel command line. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use flist::hub::{Channel, ChannelNameError, RunMode, RunModeError};
 
@@ -8,6 +9,8 @@ use flist::hub::{Channel, ChannelNameError, RunMode, RunModeError};
 const MAX_LENGTH: usize = 16 * 1024;
 
 const GROUP: &str = "molt.group";
+
+const KERNEL_TRIAL: &str = "molt.kernel_trial";
 
 /// What the command line asks for. What it does not mention is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct KernelParams {
     pub version: Option<String>,
     /// `molt.group=` or `farmer_id=`: the group of nodes that this one belongs to.
     pub group: Option<String>,
+    /// `molt.kernel_trial=SECONDS`: how long the kernel has until all has to be well with it.
+    pub kernel_trial: Option<Duration>,
     /// The parameters that are on or off.
     pub switches: Switches,
     /// Parameters in our own name space that are not known, to be reported.
@@ -73,6 +78,9 @@ pub enum KernelParamsError {
     /// `farmer_id=` is no number.
     #[error("kernel parameter 'farmer_id' is '{0}', expected a number")]
     Group(String),
+    /// `molt.kernel_trial=` is no time.
+    #[error("kernel parameter 'molt.kernel_trial' is '{0}', expected a number of seconds from 1 on")]
+    KernelTrial(String),
     /// A switch is neither on nor off.
     #[error("kernel parameter '{name}' is '{value}', expected 1 or 0")]
     Switch {
@@ -122,14 +130,20 @@ pub fn parse(line: &str) -> Result<KernelParams, KernelParamsError> {
         Err(_) => Err(KernelParamsError::Group(id.to_owned())),
     });
     let group = value(GROUP, "canary")?.map(str::to_owned).or(farmer.transpose()?);
+    let trial = value(KERNEL_TRIAL, "900")?.map(|text| match text.parse::<u32>() {
+        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
+        _ => Err(KernelParamsError::KernelTrial(text.to_owned())),
+    });
     let [hold, insecure, debug, downgrade] = SWITCHES.map(|name| switch(name, last.get(name)));
-    let known = |name: &&String| SWITCHES.contains(&name.as_str()) || *name == GROUP;
+    let known =
+        |name: &&String| SWITCHES.contains(&name.as_str()) || [GROUP, KERNEL_TRIAL].contains(&name.as_str());
     Ok(KernelParams {
         run_mode: run_mode.map(str::parse).transpose().map_err(KernelParamsError::RunMode)?,
         flist: flist.map(str::parse).transpose().map_err(KernelParamsError::Flist)?,
         hubs,
         version,
         group,
+        kernel_trial: trial.transpose()?,
         switches: Switches { hold: hold?, insecure: insecure?, debug: debug?, downgrade: downgrade? },
         unknown: last.keys().filter(|name| name.starts_with("molt.") && !known(name)).cloned().collect(),
     })
@@ -242,6 +256,11 @@ mod tests {
         assert!(matches!(parse("farmer_id=me"), Err(KernelParamsError::Group(_))));
         let error = parse("molt.hold=maybe").unwrap_err();
         assert!(error.to_string().contains("'molt.hold' is 'maybe', expected 1 or 0"), "{error}");
+        assert_eq!(parse("molt.kernel_trial=60").unwrap().kernel_trial, Some(Duration::from_secs(60)));
+        for text in ["0", "-1", "soon", "99999999999"] {
+            let parsed = parse(&format!("molt.kernel_trial={text}"));
+            assert_eq!(parsed, Err(KernelParamsError::KernelTrial(text.to_owned())));
+        }
         assert!(matches!(parse("flist=../x"), Err(KernelParamsError::Flist(_))));
         assert!(matches!(parse("hub=ftp://x"), Err(KernelParamsError::Hub(_))));
         assert!(matches!(parse(&"x".repeat(20_000)), Err(KernelParamsError::TooLong(20_000))));

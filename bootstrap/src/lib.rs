@@ -19,6 +19,7 @@ pub mod health;
 pub mod held;
 pub mod hubs;
 pub mod item;
+pub mod kernel_guard;
 pub mod kernel_params;
 pub mod lock;
 pub mod mirrors;

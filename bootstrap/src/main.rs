@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bootstrap::cli::Arguments;
+use bootstrap::kernel_guard;
 use bootstrap::settings::{Settings, SettingsError};
 use bootstrap::supervise::{self, EXIT_USAGE, Outcome};
 use clap::Parser;
@@ -15,6 +17,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
     match Arguments::try_parse_from(&words) {
+        Ok(Arguments { kernel_guard: Some(seconds), overrides, .. }) => {
+            match kernel_guard::guard(&overrides.run_dir, Duration::from_secs(seconds.into())) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error, Exit::Failed),
+            }
+        }
         Ok(arguments) if arguments.supervise => run_supervised(&arguments),
         Ok(arguments) => run_worker(&arguments),
         Err(error) => flist::exit::end_of_parsing(&error, &words),
@@ -27,6 +35,9 @@ fn run_supervised(Arguments { overrides, .. }: &Arguments) -> ExitCode {
             "bootstrap: no newer one is tried, because {} is not usable: {error}",
             overrides.run_dir.display()
         );
+    }
+    if let Err(error) = kernel_guard::start("/proc/self/exe", &overrides.run_dir, &overrides.cmdline) {
+        eprintln!("bootstrap: a kernel on trial would not be left, because nobody can watch: {error}");
     }
     let report = overrides.run_dir.join("bootstrap.json");
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--supervise").collect();

@@ -5,6 +5,7 @@ mod channel;
 mod error;
 mod file;
 mod hub;
+mod kernel;
 mod trust;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ pub use self::error::SettingsError;
 use self::file::{ConfigFile, kept, read_config, seconds_within};
 pub use self::file::{MAX_KEPT_GENERATIONS, Maintenance, check_config};
 pub use self::hub::{AccessFiles, HubSettings};
+pub use self::kernel::{KernelPolicy, KernelSettings};
 pub use self::trust::TrustSettings;
 use crate::health::HealthLimits;
 use crate::kernel_params::{self, KernelParams, Switches};
@@ -91,6 +93,8 @@ pub struct Settings {
     pub health: HealthLimits,
     /// What is trusted, and who this node is to those who sign.
     pub trust: TrustSettings,
+    /// What is done about another kernel in a release.
+    pub kernel: KernelSettings,
     /// When upgrades may begin by themselves; `None`: at any time.
     pub maintenance: Option<Maintenance>,
     /// Generations before the current one that are kept; `None`: what suits the root.
@@ -165,6 +169,7 @@ impl Settings {
             handover_timeout,
             health,
             trust,
+            kernel: file.kernel.weigh(&overrides.config)?,
             maintenance: file.maintenance,
             keep_generations: kept(&overrides.config, file.keep_generations)?,
             protected: file.protected,

@@ -98,7 +98,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     let (place, run_dir) = (StatePlace::of(&settings), settings.run_dir.clone());
     let (poll_interval, brake) = (settings.poll_interval, Brake::default());
     let held_by_kernel = settings.switches.hold;
-    let of_keeper = settings.clone();
+    let (of_keeper, of_node) = (settings.clone(), (windows.clone(), boot_id()));
     // First of all: it finds out where the state is.
     let effects = Effects::new(settings, brake.clone()).map_err(RunError::Engine)?;
     let status = Status::new(daemon, effects.is_insecure()).continued_from(file.read(), fetched);
@@ -117,7 +117,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
 
     let (handle, inbox) = agent::channel(status.clone());
     let agent = Agent::new(effects, ground, status, file, inbox);
-    let keeper = tokio::spawn(Keeper::new(of_keeper, handle.clone(), shown).run());
+    let keeper = tokio::spawn(Keeper::new(of_keeper, of_node, handle.clone(), shown).run());
     let server = tokio::spawn(server.serve(handle));
     let result = agent.run(shutdown).await;
     keeper.abort();

@@ -32,6 +32,21 @@ fn install(site: &Site, node: &Node, version: &str, kernel: impl AsRef<[u8]>) {
 }
 
 #[test]
+fn a_node_that_shares_its_kernel_with_others_starts_none_and_says_so() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let config = "poll_interval: 1\nhealth_window: 1\nkernel: {policy: kexec}\n";
+    let node = site.node().config(config).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    install(&site, &node, "2.0.0", bzimage("99.1.0-molt", "#7 SMP 2099"));
+    let status =
+        until(&node, "a reboot is required", |status| status["kernel"]["state"] == "reboot-required");
+    let reason = status["kernel"]["reason"].as_str().unwrap();
+    assert!(reason.contains("not started now: this node is in a container"), "{reason}");
+    assert!(!node.path("/var/lib/molt/kernel.json").exists(), "nothing was tried");
+}
+
+#[test]
 fn another_kernel_is_installed_and_a_reboot_is_required() {
     let site = Site::new().unwrap();
     site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
@@ -47,6 +62,7 @@ fn another_kernel_is_installed_and_a_reboot_is_required() {
     assert_eq!(status["kernel"]["installed"]["release"], "99.1.0-molt", "{status}");
     assert_eq!(status["kernel"]["running"]["release"], release, "{status}");
     let reason = status["kernel"]["reason"].as_str().unwrap();
+    assert!(reason.contains("kernel.policy is never"), "{reason}");
     assert!(reason.contains("99.1.0-molt (#7 SMP 2099)") && reason.contains(build), "{reason}");
     assert_eq!(std::fs::read(node.path("/boot/vmlinuz")).unwrap(), another, "it is installed as any file");
     let shown = node.run(&["identityd", "status"]).unwrap();

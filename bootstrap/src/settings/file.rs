@@ -11,6 +11,7 @@ use zinit_client::UnitName;
 use super::channel::{BootstrapNames, ChannelNames};
 use super::error::SettingsError;
 use super::hub::AccessFiles;
+use super::kernel::KernelNames;
 use super::trust::TrustNames;
 
 /// Most generations before the current one that can be kept.
@@ -38,6 +39,7 @@ pub(super) struct ConfigFile {
     pub(super) protected: BTreeSet<UnitName>,
     pub(super) channel: ChannelNames,
     pub(super) bootstrap: BootstrapNames,
+    pub(super) kernel: KernelNames,
     pub(super) maintenance: Option<Maintenance>,
     pub(super) trust: TrustNames,
     pub(super) allow_downgrade: bool,

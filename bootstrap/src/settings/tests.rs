@@ -48,6 +48,29 @@ fn later_sources_win() {
 }
 
 #[test]
+fn what_is_done_about_another_kernel_is_said_in_full() {
+    let kernel = load("", "", &[]).unwrap().kernel;
+    assert_eq!((kernel.policy, kernel.deadline), (KernelPolicy::Never, Duration::from_secs(900)));
+    assert_eq!(
+        load("kernel: {policy: kexec, deadline: 60}\n", "", &[]).unwrap().kernel.deadline.as_secs(),
+        60
+    );
+    let reboot = load("kernel: {policy: reboot, boot_loader: /sbin/next}\n", "", &[]).unwrap().kernel;
+    assert_eq!(reboot.boot_loader.unwrap().to_string(), "sbin/next");
+    for (text, said) in [
+        ("policy: reboot", "kernel.policy is reboot, expected kernel.boot_loader beside it"),
+        ("policy: always", "unknown variant `always`, expected one of `never`, `kexec`, `reboot`"),
+        ("boot_loader: next", "kernel.boot_loader is next, expected the absolute path of a program"),
+        ("boot_loader: /", "kernel.boot_loader is /, expected"),
+        ("deadline: 0", "kernel.deadline is 0, expected 1 to 86400 seconds"),
+        ("polici: kexec", "unknown field `polici`"),
+    ] {
+        let error = flist::report(&load(&format!("kernel: {{{text}}}\n"), "", &[]).unwrap_err());
+        assert!(error.contains(said), "{text}: {error}");
+    }
+}
+
+#[test]
 fn several_hubs_are_a_list() {
     let settings = load("hub: [http://a, http://b]\n", "", &[]).unwrap();
     assert_eq!(settings.hub.urls, ["http://a", "http://b"]);

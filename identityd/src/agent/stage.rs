@@ -98,7 +98,7 @@ pub enum Gate {
     Freshness,
     /// The release before could not read the state that there is now. Keeps nothing from being installed.
     Rollback,
-    /// The release brings another kernel than the one that runs. Keeps nothing from being installed.
+    /// The release brings another kernel than the one that runs, or that one is on trial. Keeps nothing from being installed.
     Kernel,
 }
 

@@ -105,6 +105,7 @@ fn text(status: &Status, now: u64) -> String {
         let installed = installed.as_ref().map_or("another one", |installed| &installed.release);
         let what = match state {
             KernelState::RebootRequired => format!("REBOOT REQUIRED: {installed} is installed"),
+            KernelState::OnTrial => "ON TRIAL".to_owned(),
             KernelState::Unknown => "UNKNOWN whether it is the release's".to_owned(),
         };
         lines.add("kernel", format!("{} runs; {what}", running.release));

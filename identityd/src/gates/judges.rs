@@ -323,6 +323,7 @@ pub(super) fn kernel(Inputs { kernel, .. }: &Inputs<'_>) -> Verdict {
         at: None,
         on: match kernel.map(|kernel| kernel.state) {
             Some(KernelState::Unknown) => "another release",
+            Some(KernelState::OnTrial) => "the end of the trial",
             _ => "a reboot with the kernel of the release",
         },
     }
