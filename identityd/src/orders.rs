@@ -263,7 +263,7 @@ impl OrdersFile {
     /// `keep` is given the file first, and must leave it where it is.
     ///
     /// # Errors
-    /// As [`OrdersFile::load`] and [`OrdersFile::save`]; the file is as before then.
+    /// As [`OrdersFile::load`], and [`OrdersError::Write`]; the file is as before then.
     pub fn restore(&self, keep: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), OrdersError> {
         let failed = |source| OrdersError::Write { path: self.path(), source };
         let _lock = self.state.write_lock().map_err(failed)?;
@@ -275,14 +275,24 @@ impl OrdersFile {
         self.write(&orders)
     }
 
-    /// Replaces the file, and its copy.
+    /// Changes what is ordered, in the file and its copy; nobody else changes it, and the state does not move, between
+    /// reading and writing. Tells what is ordered now.
     ///
     /// # Errors
-    /// [`OrdersError::Write`].
-    pub fn save(&self, orders: &Orders) -> Result<(), OrdersError> {
+    /// As [`OrdersFile::load`], [`OrdersError::Write`], and those of `change`; nothing has changed then.
+    pub fn change(
+        &self,
+        change: impl FnOnce(&mut Orders) -> Result<(), OrdersError>,
+    ) -> Result<Orders, OrdersError> {
         let failed = |source| OrdersError::Write { path: self.path(), source };
         let _lock = self.state.write_lock().map_err(failed)?;
-        self.write(orders)
+        let before = self.load()?;
+        let mut orders = before.clone();
+        change(&mut orders)?;
+        if orders != before {
+            self.write(&orders)?;
+        }
+        Ok(orders)
     }
 
     fn write(&self, orders: &Orders) -> Result<(), OrdersError> {

@@ -117,7 +117,11 @@ fn orders() {
     all.hold(Hold::new(Some("2.0.0".to_owned()), now(), 0, None)).unwrap();
     all.pause = Some(Pause::new(now(), 0, None));
     all.begin_rollback(Rollback::new((1, "id-1".to_owned()), None, now(), 0), "why".to_owned()).unwrap();
-    file.save(&all).unwrap();
+    file.change(|now| {
+        *now = all.clone();
+        Ok(())
+    })
+    .unwrap();
     for name in [orders::FILE, held::COPY] {
         state.age(name, &[]);
     }
@@ -127,7 +131,11 @@ fn orders() {
     assert!(read.pause.is_some() && read.rollback.is_some() && read.holds.len() == 1);
     assert!(held::why_held(state.0.path(), "2.0.0", &id(1).to_string()).is_some());
     read.hold(Hold::new(Some("3.0.0".to_owned()), now(), 0, None)).unwrap();
-    file.save(&read).unwrap();
+    file.change(|now| {
+        *now = read.clone();
+        Ok(())
+    })
+    .unwrap();
     for name in [orders::FILE, held::COPY] {
         let after = state.json(name);
         // When something was ordered is a time, which nobody changes.

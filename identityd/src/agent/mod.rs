@@ -290,6 +290,11 @@ impl Agent {
         if self.goes_back_instead(&event) {
             return self.publish();
         }
+        self.follow(event);
+    }
+
+    /// As [`Agent::handle`], also where a rollback is wanted.
+    fn follow(&mut self, event: Event) {
         let event = self.gated(event);
         let actions = self.decide(event);
         for action in actions {

@@ -130,7 +130,7 @@ impl Agent {
             None => "every release is held; `identityd unhold` lets them go".to_owned(),
         };
         let held = self.state.candidate.as_ref().is_some_and(|candidate| hold.covers(candidate));
-        self.change(|orders| orders.hold(hold))?;
+        self.change(|orders| orders.hold(hold.clone()))?;
         let runs = held && self.state.stage.is_upgrading();
         Ok(if runs {
             format!("{message}. The upgrade that runs goes on; `identityd cancel` stops it")
@@ -170,7 +170,7 @@ impl Agent {
     fn pause(&mut self, asked: &Asked, by: u32) -> Result<String, Problem> {
         let pause = Pause::new(now(), by, asked.reason.clone());
         self.change(|orders| {
-            orders.pause = Some(pause);
+            orders.pause = Some(pause.clone());
             Ok(())
         })?;
         if self.rollback.is_some() {
@@ -211,7 +211,7 @@ impl Agent {
         }
         // The hold first: without it the next poll would begin again what was stopped.
         let hold = Hold::new(Some(candidate.release.clone()), now(), by, Some(why.clone()));
-        self.change(|orders| orders.hold(hold))?;
+        self.change(|orders| orders.hold(hold.clone()))?;
         if let Err(problem) = self.brake.stop(Gate::Hold, &why) {
             self.change(|orders| {
                 let ours = |hold: &Hold| hold.release.as_ref() == Some(&candidate.release);
@@ -230,36 +230,41 @@ impl Agent {
     }
 
     pub(super) fn load_orders(&mut self) {
+        let unknown = self.orders.is_err();
         self.orders = self.orders_file.load().map_err(|error| flist::report(&error));
+        // An order to roll back that this daemon has not been able to read before.
+        if let Ok(orders) = &self.orders
+            && unknown
+            && self.rollback.is_none()
+        {
+            self.rollback = super::rollback::Wanted::left(orders, false);
+        }
     }
 
     /// Changes what is ordered, on disk first.
     pub(super) fn change(
         &mut self,
-        change: impl FnOnce(&mut Orders) -> Result<(), OrdersError>,
+        mut change: impl FnMut(&mut Orders) -> Result<(), OrdersError>,
     ) -> Result<(), Problem> {
-        self.load_orders();
-        if self.orders.is_err() && self.leaves_failed_disk() {
-            self.load_orders();
+        let mut changed = self.orders_file.change(&mut change);
+        let is_disks =
+            |error: &OrdersError| !matches!(error, OrdersError::TooMany | OrdersError::Text { .. });
+        if changed.as_ref().is_err_and(is_disks) && self.leaves_failed_disk() {
+            changed = self.orders_file.change(&mut change);
         }
-        let mut orders = match &self.orders {
-            Ok(orders) => orders.clone(),
-            Err(problem) => return Err(Problem::closed(Gate::Orders, problem)),
-        };
-        change(&mut orders).map_err(|error| local(&error))?;
-        if self.orders.as_ref() != Ok(&orders) {
-            self.save(&orders).map_err(|error| local(&error))?;
+        match changed {
+            Ok(orders) => {
+                self.orders = Ok(orders);
+                Ok(())
+            }
+            Err(error @ (OrdersError::Damaged { .. } | OrdersError::Read { .. })) => {
+                let problem = flist::report(&error);
+                let closed = Problem::closed(Gate::Orders, &problem);
+                self.orders = Err(problem);
+                Err(closed)
+            }
+            Err(error) => Err(local(&error)),
         }
-        self.orders = Ok(orders);
-        Ok(())
-    }
-
-    fn save(&self, orders: &Orders) -> Result<(), OrdersError> {
-        let failure = match self.orders_file.save(orders) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        if self.leaves_failed_disk() { self.orders_file.save(orders) } else { Err(failure) }
     }
 
     /// The state's disk may have failed since the last poll: then RAM counts from now on.

@@ -97,6 +97,11 @@ impl Agent {
                 }
                 Err(problem) => self.no_rollback(Answer::Error(problem)),
             },
+            Err(problem) if self.tries_rollback_again(&problem) => match self.count_beginning() {
+                // The next try comes when the next poll would.
+                Ok(()) => self.follow(Event::Resolved(Err(problem))),
+                Err(uncounted) => self.no_rollback(Answer::Error(uncounted)),
+            },
             Err(problem) => self.no_rollback(Answer::Error(problem)),
         }
     }
@@ -105,9 +110,32 @@ impl Agent {
     pub(super) fn settle_rollback(&mut self, event: &Event) {
         if let Event::Applied(applied) = event
             && self.rollback.is_some()
+            && !matches!(applied, Err(problem) if self.tries_rollback_again(problem))
         {
             self.end_rollback(matches!(applied, Ok(Applied::Committed { .. })));
         }
+    }
+
+    /// Whether a rollback that an earlier daemon has left to this one is tried again after this problem: nobody is there
+    /// who could order it again, and what is only so at the moment is no reason to give it up.
+    fn tries_rollback_again(&self, problem: &Problem) -> bool {
+        let passes = match problem.kind {
+            ProblemKind::Network | ProblemKind::Busy | ProblemKind::Local | ProblemKind::Degraded => true,
+            ProblemKind::Refused => false,
+        };
+        let order = self.orders.as_ref().ok().and_then(|orders| orders.rollback.as_ref());
+        let asked = self.followers.iter().any(|follower| follower.verb == Verb::Rollback);
+        passes && !asked && order.is_some_and(|order| order.begun < MOST_BEGINNINGS)
+    }
+
+    /// What could not even be begun counts as a beginning.
+    fn count_beginning(&mut self) -> Result<(), Problem> {
+        self.change(|orders| {
+            if let Some(rollback) = &mut orders.rollback {
+                rollback.begun += 1;
+            }
+            Ok(())
+        })
     }
 
     /// Writes the order down, with what it leaves behind held.
@@ -131,7 +159,7 @@ impl Agent {
         // The daemon before this one has counted this beginning.
         order.begun = order.begun.saturating_sub(u32::from(wanted.handed_over));
         self.rollback = Some(Wanted { to: Some(target.generation), handed_over: false, ..wanted });
-        self.change(|orders| orders.begin_rollback(order, reason))
+        self.change(|orders| orders.begin_rollback(order.clone(), reason.clone()))
     }
 
     /// There will be no rollback; on with what the channel offers.

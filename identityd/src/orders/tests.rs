@@ -36,7 +36,11 @@ fn orders_outlive_the_program_and_a_second_hold_replaces_the_first() {
     orders.hold(Hold { by: 1000, ..hold(Some("2.0.0")) }).unwrap();
     orders.hold(hold(Some("3.0.0"))).unwrap();
     orders.pause = Some(Pause::new(Timestamp::from_unix(8), 0, Some("holiday".into())));
-    file.save(&orders).unwrap();
+    file.change(|now| {
+        *now = orders.clone();
+        Ok(())
+    })
+    .unwrap();
     let mut again = file.load().unwrap();
     assert_eq!(again, orders);
     assert_eq!(again.held(&candidate()).unwrap().by, 1000);
@@ -68,7 +72,11 @@ fn what_a_newer_version_wrote_is_understood_and_kept() {
     let mut orders = file.load().unwrap();
     assert_eq!((orders.holds[0].by, orders.pause.as_ref().unwrap().by), (3, 4));
     orders.hold(hold(Some("2.0.0"))).unwrap();
-    file.save(&orders).unwrap();
+    file.change(|now| {
+        *now = orders.clone();
+        Ok(())
+    })
+    .unwrap();
     let written: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
     assert_eq!((&written["schema"], &written["floor"]), (&7.into(), &"1.2.0".into()));
     assert_eq!((&written["holds"][0]["until"], &written["pause"]["soft"]), (&99.into(), &true.into()));
@@ -80,7 +88,11 @@ fn a_damaged_file_is_no_empty_one() {
     let file = OrdersFile::new(directory.path());
     let mut orders = Orders::default();
     orders.hold(hold(None)).unwrap();
-    file.save(&orders).unwrap();
+    file.change(|now| {
+        *now = orders.clone();
+        Ok(())
+    })
+    .unwrap();
     let whole = std::fs::read(file.path()).unwrap();
     // What was held is held, as long as the copy says so.
     for length in 0..whole.len() {
@@ -106,7 +118,11 @@ fn a_file_that_cannot_be_read_has_a_copy_too() {
     let file = OrdersFile::new(directory.path());
     let mut orders = Orders::default();
     orders.hold(hold(None)).unwrap();
-    file.save(&orders).unwrap();
+    file.change(|now| {
+        *now = orders.clone();
+        Ok(())
+    })
+    .unwrap();
     std::fs::remove_file(file.path()).unwrap();
     // EISDIR.
     std::fs::create_dir(file.path()).unwrap();
@@ -121,7 +137,11 @@ fn a_damaged_file_is_restored_without_ever_being_missing() {
     let file = OrdersFile::new(directory.path());
     let mut orders = Orders::default();
     orders.hold(hold(None)).unwrap();
-    file.save(&orders).unwrap();
+    file.change(|now| {
+        *now = orders.clone();
+        Ok(())
+    })
+    .unwrap();
     std::fs::write(file.path(), "{").unwrap();
     let refused = file.restore(|_| Err(io::ErrorKind::StorageFull.into()));
     assert!(matches!(refused, Err(OrdersError::Write { .. })), "{refused:?}");
@@ -135,7 +155,11 @@ fn a_damaged_file_is_restored_without_ever_being_missing() {
 
     // Meanwhile somebody has ordered something: that counts, and not the copy.
     orders.hold(hold(Some("2.0.0"))).unwrap();
-    file.save(&orders).unwrap();
+    file.change(|now| {
+        *now = orders.clone();
+        Ok(())
+    })
+    .unwrap();
     std::fs::write(file.copy(), "{}").unwrap();
     file.restore(|_| panic!("there is nothing to restore")).unwrap();
     assert_eq!(file.load_original().unwrap(), orders);

@@ -12,6 +12,8 @@ pub(super) struct Script {
     pub(super) applied: VecDeque<Applying>,
     /// The version that there is to go back to.
     pub(super) target: Option<&'static str>,
+    /// Why that is not known, at first.
+    pub(super) untold: VecDeque<Problem>,
     /// What is installed, if not 1.
     pub(super) installed: Option<&'static str>,
     /// What the next poll waits for.
@@ -85,6 +87,9 @@ impl Doing for Engine {
 
     async fn target(&mut self, number: Option<u64>) -> Result<Target, Problem> {
         self.called("target");
+        if let Some(problem) = self.script.untold.pop_front() {
+            return Err(problem);
+        }
         let kept = self.script.target.filter(|_| number.is_none_or(|number| number == 1));
         let target = kept.map(|kept| Target { generation: 1, release: candidate(kept) });
         target.ok_or_else(|| Problem::new(ProblemKind::Local, "these are kept: 1"))

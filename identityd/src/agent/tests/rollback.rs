@@ -152,13 +152,22 @@ async fn a_rollback_goes_before_what_a_poll_has_found_meanwhile() {
 
 /// The agent after a restart that found this order, with that many beginnings.
 fn restarted(begun: u32, script: Script) -> Running {
+    restarted_and_polling(begun, RARELY, script)
+}
+
+fn restarted_and_polling(begun: u32, poll_interval: Duration, script: Script) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let mut orders = Orders::default();
     let order = Rollback::new((1, "id-1".to_owned()), Some("id-2".to_owned()), Timestamp::from_unix(7), 1000);
     orders.begin_rollback(order, "rolled back".to_owned()).unwrap();
     orders.rollback.as_mut().unwrap().begun = begun;
-    OrdersFile::new(directory.path()).save(&orders).unwrap();
-    Running::start_in(directory, RARELY, None, script)
+    OrdersFile::new(directory.path())
+        .change(|now| {
+            *now = orders.clone();
+            Ok(())
+        })
+        .unwrap();
+    Running::start_in(directory, poll_interval, None, script)
 }
 
 fn held(node: &Running) -> Vec<Hold> {
@@ -184,6 +193,40 @@ async fn a_rollback_that_had_committed_is_not_done_again() {
     node.until("idle", |status| status.stage == Stage::Idle).await;
     assert_eq!(node.calls(), ["recover", "installed", "resolve"]);
     assert_eq!(held(&node)[0].release.as_deref(), Some("id-2"));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_rollback_that_was_cut_off_outlasts_what_is_only_so_at_the_moment() {
+    let busy = || Problem::new(ProblemKind::Busy, "another engine works here");
+    let not_begun = Script { untold: [busy()].into(), ..script([], [reverted()]) };
+    let undone = script([], [Applying(vec![], None, Err(busy())), reverted()]);
+    for script in [not_begun, undone] {
+        let node = restarted_and_polling(1, OFTEN, script);
+        node.until("committed", |status| status.counters.upgrades == 1).await;
+        let calls = node.calls();
+        let resolved = calls.iter().position(|call| *call == "resolve").unwrap_or(calls.len());
+        let last_try = calls.iter().rposition(|call| *call == "revert").unwrap();
+        assert!(last_try < resolved, "{calls:?}");
+        assert_eq!(held(&node)[0].release.as_deref(), Some("id-2"));
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_order_to_roll_back_that_could_not_be_read_at_first_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join(crate::orders::FILE)).unwrap();
+    let node = Running::start_in(directory, OFTEN, None, script([], [reverted()]));
+    node.until("polled", |status| status.counters.checks > 0).await;
+    assert!(!node.calls().contains(&"target"));
+    let mut orders = Orders::default();
+    let order = Rollback::new((1, "id-1".to_owned()), Some("id-2".to_owned()), Timestamp::from_unix(7), 1000);
+    orders.begin_rollback(order, "rolled back".to_owned()).unwrap();
+    let file = node.directory.path().join(crate::orders::FILE);
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::write(&file, serde_json::to_vec(&orders).unwrap()).unwrap();
+    node.until("committed", |status| status.counters.upgrades == 1).await;
     node.stop().await;
 }
 
