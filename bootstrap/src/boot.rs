@@ -1,5 +1,7 @@
 //! The boot pipeline: wait for the hub, find the release, mount it, install it, leave.
 
+mod attempt;
+mod carry_out;
 mod choice;
 mod install;
 mod meter;
@@ -14,7 +16,7 @@ use flist::store::StoreError;
 
 use crate::boot_info::{self, BootInfoError};
 use crate::boot_report::Reporter;
-use crate::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
+use crate::engine::{Engine, EngineError, LOCK_PATIENCE};
 use crate::generation::{Generation, RootIdentity};
 use crate::lock::{self, EngineLock, LockError};
 use crate::newer;
@@ -22,8 +24,8 @@ use crate::offers::{Asked, Offers, OffersError, Question};
 use crate::root::Root;
 use crate::settings::Settings;
 use crate::state_place::{StatePlace, StatePlaceError};
+use carry_out::carry_out;
 use choice::{Choice, Trust, choose};
-use install::install;
 use offline::Offline;
 
 /// The longest pause between two attempts to reach the hub.
@@ -93,21 +95,11 @@ pub enum BootError {
     Broken(#[source] tokio::task::JoinError),
 }
 
-impl BootError {
-    /// Whether a release was refused that another node, or this one at another time, could install.
-    fn is_about_this_node(&self) -> bool {
-        let refused = |source: &EngineError| {
-            matches!(source, EngineError::Unmet(_) | EngineError::Schema(_) | EngineError::Package { .. })
-        };
-        matches!(self, Self::Engine { source, .. } if refused(source))
-    }
-}
-
 /// Boots the node: returns when a release is installed, recorded and its services are monitored. A root
 /// that has a generation of the same channel keeps it, without asking the hub: changing it is identityd's
-/// work. So a second run changes nothing. Where the channel offers a release that is bad on this node, or held, the
-/// newest good one that is recorded is installed instead; without one, another release is waited for, unless it
-/// is only held.
+/// work. So a second run changes nothing. One of another channel is upgraded, and kept where that fails. Where the
+/// channel offers a release that is bad on this node, held, or cannot be installed, the newest good one that is recorded
+/// is installed instead; without one, another release is waited for, unless it is only held.
 ///
 /// # Errors
 /// [`BootError`]; nothing half-installed is left then.
@@ -139,31 +131,11 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
         let Choice::Offered(release) = choice else { break (lock, engine, choice) };
         // What was true without the lock may not be true with it.
         match choose(&engine, settings.switches.hold, release)? {
-            Choice::Recorded { numbers, .. } if numbers.is_empty() => {}
+            Choice::Other { other, .. } if other.is_nothing() => {}
             choice => break (lock, engine, choice),
         }
     };
-    let installed = match choice {
-        Choice::Offered(release) => {
-            let release = ReleaseTree::read(*release).map_err(|error| not_installed(settings, error))?;
-            let engine = open_engine(settings, &lock, release.records())?;
-            match install(&engine, &lock, settings, &release).await {
-                Err(refused) if refused.is_about_this_node() => {
-                    let numbers = choice::others(&engine, &release)?;
-                    if numbers.is_empty() {
-                        return Err(refused);
-                    }
-                    tracing::error!(reason = %flist::report(&refused), "NOT installing what the channel offers, but what is recorded");
-                    install_recorded(&engine, &lock, settings, &numbers).await
-                }
-                installed => installed,
-            }
-        }
-        Choice::Recorded { numbers, why } => {
-            tracing::error!(reason = why, "NOT installing what the channel offers, but what is recorded");
-            install_recorded(&engine, &lock, settings, &numbers).await
-        }
-    };
+    let installed = carry_out(&engine, &lock, settings, choice).await;
     if installed.is_ok() {
         committed(settings, reporter.as_ref());
     }
@@ -176,30 +148,6 @@ fn committed(settings: &Settings, reporter: Option<&Reporter>) {
         newer::succeeded(settings, reporter);
         reporter.committed();
     }
-}
-
-/// Installs the release of the first of these generations that can be had.
-async fn install_recorded(
-    engine: &Engine,
-    lock: &EngineLock,
-    settings: &Settings,
-    numbers: &[u64],
-) -> Result<(), BootError> {
-    let mut failure = not_installed(settings, EngineError::NothingBefore(numbers.to_vec()));
-    for number in numbers {
-        let installed = match ReleaseTree::recorded(engine.state(), *number) {
-            Ok(release) => install(engine, lock, settings, &release).await,
-            Err(error) => Err(not_installed(settings, error)),
-        };
-        match installed {
-            Ok(()) => return Ok(()),
-            Err(error) => {
-                tracing::error!(generation = number, error = %flist::report(&error), "the release of a recorded generation cannot be installed");
-                failure = error;
-            }
-        }
-    }
-    Err(failure)
 }
 
 /// The engine on the state where it is usable: on its disk, or in RAM, with room for `need` bytes of records.
@@ -249,7 +197,7 @@ async fn resume(
 }
 
 /// Asks the hub until there is something to install. What is waited for is said once, and again whenever it
-/// changes. While the hub does not answer, a recorded release will do whose content is here.
+/// changes. While the hub offers nothing that may be installed, a recorded release will do whose content is here.
 async fn wait_for_choice(
     settings: &Settings,
     engine: &Engine,
@@ -272,14 +220,14 @@ async fn wait_for_choice(
             }
         }
         let question = Question { channels: &settings.channels, installed: before.as_ref() };
-        let (what, until, reason) = match offers.ask(question).await {
+        let (what, event, reason) = match offers.ask(question).await {
             Ok(Asked::Release(release)) => {
                 // Opened anew: meanwhile others may have moved the state.
                 let engine = Engine::open(settings).map_err(BootError::State)?;
                 match choose(&engine, settings.switches.hold, Box::new(release))? {
-                    Choice::Recorded { numbers, why } if numbers.is_empty() => {
+                    Choice::Other { other, why } if other.is_nothing() => {
                         let what = "another release, because nothing good is recorded of this channel";
-                        (what, "the channel offers one".to_owned(), why)
+                        (what, "the channel offers one", why)
                     }
                     choice => return Ok(choice),
                 }
@@ -287,24 +235,25 @@ async fn wait_for_choice(
             // It is known from an earlier turn, and was not to be installed then.
             Ok(Asked::Same | Asked::Nothing) => {
                 let why = offers.withheld().map_or(said.clone(), ToString::to_string);
-                ("another release", "the channel offers one".to_owned(), why)
+                ("another release", "the channel offers one", why)
             }
             Err(error) if error.verdict().is_some() => {
-                let until = "one is signed that this node may install".to_owned();
+                let until = "one is signed that this node may install";
                 ("a release that can be trusted", until, flist::report(&error))
             }
-            Err(error) => match offline.instead(start.elapsed(), &error) {
-                Some(recorded) => return Ok(recorded),
-                None => ("the hub", offline.until(), flist::report(&error)),
-            },
+            Err(error) => ("the hub", "it answers", flist::report(&error)),
         };
+        if let Some(other) = offline.instead(start.elapsed(), &reason) {
+            return Ok(other);
+        }
         if reason != said {
             tracing::warn!(
                 hub = offers.hubs(),
                 channel = settings.channel_names(),
                 reason,
-                "waiting for {what} since {:.0?}, until {until}; trying again, at the latest every {LONGEST_PAUSE:?}",
-                start.elapsed()
+                "waiting for {what} since {:.0?}, until {}; trying again, at the latest every {LONGEST_PAUSE:?}",
+                start.elapsed(),
+                offline.until(event)
             );
             said = reason;
         }

@@ -1,14 +1,21 @@
-//! A node whose root was in RAM boots again: only its state directory is what it was.
+//! A node boots again: one whose root was in RAM, of which only the state directory is what it was, and one that is to
+//! follow another channel.
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
 use std::fs;
 use std::path::Path;
 
-use molt_tests::{BaseFile, Content, Node, NodeBuilder, Site, UPGRADE_LIMIT, scratch};
+use molt_tests::{
+    BaseFile, Content, Fault, FaultProxy, Node, NodeBuilder, Signing, Site, UPGRADE_LIMIT, scratch,
+};
 use tempfile::TempDir;
 
 const STATE: &str = "/var/lib/molt";
+const CACHE: &str = "/var/cache/molt";
+
+/// What is kept of a node that has installed one release.
+const ONE_RELEASE: [&str; 3] = ["current", "generations/1.json", "generations/1.fl"];
 
 /// A copy of the node's state directory, as a state disk would keep it.
 fn state_of(node: &Node) -> TempDir {
@@ -123,4 +130,158 @@ fn without_a_good_one_another_release_is_waited_for() {
     assert!(!node.path("/tmp/flist.name").exists() && !node.path("/usr/bin/demo-web").exists());
     site.publish("3.0.0", &site.payload("3.0.0").unwrap()).unwrap();
     site.await_version(&node, "3.0.0").unwrap();
+}
+
+/// A site, and what a node remembers that ran its 1.0.0.
+fn ran_the_first() -> (Site, TempDir) {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let disk = state_of(&site.boot("1.0.0").unwrap());
+    (site, disk)
+}
+
+fn prints(node: &Node, what: &str) {
+    node.wait_for(&format!("the console says {what:?}"), UPGRADE_LIMIT, || match node.printed() {
+        printed if printed.contains(what) => Ok(()),
+        _ => Err(node.console().tail(20)),
+    })
+    .unwrap();
+}
+
+/// Waits until the node runs 1.0.0 instead of what is offered.
+fn runs_the_first(site: &Site, node: &Node) {
+    node.wait_for("the recorded release runs", UPGRADE_LIMIT, || {
+        let status = node.status().map_err(|error| format!("{error:?}\n{}", node.console().tail(20)))?;
+        if status["installed"]["version"] == "1.0.0" { Ok(()) } else { Err(status.to_string()) }
+    })
+    .unwrap();
+    node.wait_for_services(&["web", "idle", "bootstrap"], UPGRADE_LIMIT).unwrap();
+    assert_eq!(site.web_version().unwrap(), "1.0.0");
+    assert!(node.printed().contains("NOT installing what the channel offers"), "{}", node.console().tail(50));
+}
+
+#[test]
+fn a_release_whose_blocks_are_missing_keeps_no_node_down() {
+    let (site, disk) = ran_the_first();
+    let payload = site.payload("2.0.0").unwrap();
+    assert!(site.hub.publish_without_its_blocks("2.0.0", payload.directory()).unwrap() > 0);
+    let node = with_state(&site, &disk, &ONE_RELEASE).boot().unwrap();
+    runs_the_first(&site, &node);
+    // It is not bad: once it is whole it is taken, as any other release.
+    site.publish("2.0.0", &payload).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+}
+
+#[test]
+fn a_release_that_cannot_be_planned_keeps_no_node_down() {
+    let (site, disk) = ran_the_first();
+    let payload = site.payload("2.0.0").unwrap();
+    // That is a directory in every root.
+    payload.file("/etc/molt", 0o644, "in the way").unwrap();
+    site.publish("2.0.0", &payload).unwrap();
+    let node = with_state(&site, &disk, &ONE_RELEASE).boot().unwrap();
+    runs_the_first(&site, &node);
+    assert!(node.printed().contains("is never replaced by"), "{}", node.console().tail(50));
+    let whole = site.payload("2.0.1").unwrap();
+    site.publish("2.0.1", &whole).unwrap();
+    site.await_version(&node, "2.0.1").unwrap();
+}
+
+/// As a release does that takes all memory there is.
+#[test]
+fn a_release_that_kills_three_workers_is_not_tried_again() {
+    let (site, disk) = ran_the_first();
+    let payload = site.payload("2.0.0").unwrap();
+    let mut random = fastrand::Rng::with_seed(3);
+    let content: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(1 << 20).collect();
+    payload.file("/usr/share/slow", 0o644, content).unwrap();
+    let address = site.hub.url().trim_start_matches("http://").parse().unwrap();
+    let mut proxy = site.netns.run(|| FaultProxy::start(address)).unwrap().unwrap();
+    proxy.set(Fault::Throttle(8 << 10)).unwrap();
+    let store = format!("http://{}/store", proxy.address());
+    site.hub.publish_with("2.0.0", payload.directory(), Some("dev"), &["--route", &store]).unwrap();
+    let node = with_state(&site, &disk, &ONE_RELEASE).boot().unwrap();
+    for attempt in 1..=3 {
+        node.wait_for("a worker stages it", UPGRADE_LIMIT, || {
+            let staging = node.printed().matches("staging ").count();
+            if staging >= attempt { Ok(()) } else { Err(node.console().tail(20)) }
+        })
+        .unwrap();
+        // The unit's process runs it as /proc/self/exe.
+        let worker = node.running("exe").unwrap().remove(0).pid_inside;
+        node.run(&["kill", "-KILL", &worker.to_string()]).unwrap();
+    }
+    runs_the_first(&site, &node);
+    let why = node.run(&["identityd", "why"]).unwrap();
+    assert!(why.contains("CLOSED BadRelease") && why.contains("interrupted"), "{why}");
+}
+
+/// Whoever owns the hub gains no more by answers that nobody can trust than by silence.
+#[test]
+fn a_hub_with_forged_signatures_keeps_only_nodes_down_that_have_nothing() {
+    let site = Site::new().unwrap();
+    let signing = Signing::new(&site.hub).unwrap();
+    signing.publish(&site.hub, "1.0.0", site.payload("1.0.0").unwrap().directory()).unwrap();
+    let node = site.node().file(signing.root().unwrap()).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    // A root in RAM keeps no cache; a state disk has what the hub had.
+    let (disk, cache) = (state_of(&node), site.hub.block_directory());
+    drop(node);
+    let path = site.hub.block_directory().with_file_name("trust").join("timestamp.json");
+    let mut forged: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    forged["signed"]["version"] = 99.into();
+    fs::write(&path, forged.to_string()).unwrap();
+
+    let again = with_state(&site, &disk, &ONE_RELEASE).file(signing.root().unwrap());
+    let again = cached(again, &cache, &cache).boot().unwrap();
+    prints(&again, "then what is recorded is installed");
+    runs_the_first(&site, &again);
+    drop(again);
+    let fresh = site.node().file(signing.root().unwrap()).boot().unwrap();
+    prints(&fresh, "nothing that is recorded could be installed instead");
+    assert!(!fresh.path("/usr/bin/demo-web").exists());
+}
+
+/// The node with what is in a directory of this cache.
+fn cached(node: NodeBuilder, cache: &Path, directory: &Path) -> NodeBuilder {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.fold(node, |node, path| match path.is_dir() {
+        true => cached(node, cache, &path),
+        false => node.file(BaseFile {
+            path: Path::new(CACHE).join(path.strip_prefix(cache).unwrap()),
+            mode: 0o600,
+            content: Content::Copy(path),
+        }),
+    })
+}
+
+#[test]
+fn another_channel_is_an_upgrade_that_is_watched_and_undone() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    let bad = site.payload("2.0.0").unwrap();
+    bad.unit("broken", "exec: sh -c 'exit 1'\noneshot: true\n").unwrap();
+    site.hub.publish("2.0.0", bad.directory(), Some("test")).unwrap();
+    let idle = node.pid_of("idle").unwrap();
+    let said = node.exec(&["bootstrap", "--run-mode", "test"]).unwrap();
+    let said = (said.status.success(), String::from_utf8_lossy(&said.stderr).into_owned());
+    assert!(said.0 && said.1.contains("what is installed counts"), "{}", said.1);
+    site.await_version(&node, "1.0.0").unwrap();
+    assert!(!node.path("/etc/zinit/broken.yaml").exists());
+    assert_eq!(node.pid_of("idle").unwrap(), idle);
+    assert!(node.read("/tmp/flist.name").unwrap().contains("development"));
+    // It is known to be bad now, and costs no more downtime.
+    let web = node.pid_of("web").unwrap();
+    node.run(&["bootstrap", "--run-mode", "test"]).unwrap();
+    assert_eq!(node.pid_of("web").unwrap(), web);
+
+    let good = site.payload("3.0.0").unwrap();
+    site.hub.publish("3.0.0", good.directory(), Some("test")).unwrap();
+    node.run(&["bootstrap", "--run-mode", "test"]).unwrap();
+    site.await_version(&node, "3.0.0").unwrap();
+    assert!(node.read("/tmp/flist.name").unwrap().contains("testing"));
+    assert_eq!(node.pid_of("idle").unwrap(), idle);
+    let generations = node.run(&["identityd", "generations"]).unwrap();
+    assert!(generations.contains("target"), "{generations}");
 }

@@ -1,4 +1,5 @@
-//! Which release a root gets that has none: what the channel offers, unless that is bad on this node, or held.
+//! Which release a root gets: what the channel offers, unless that is bad on this node, or held. Else, or when it cannot
+//! be installed, what the root has of another channel; where it has nothing, a recorded release.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use flist::hub::{Channel, Release, ReleaseId};
 use flist::trust::{Assurance, Trusted};
 
 use super::BootError;
-use crate::engine::{Engine, EngineError, ReleaseTree};
+use crate::engine::{Engine, EngineError};
 use crate::generation::{Cause, Generation};
 use crate::held;
 use crate::releases::{Note, Releases};
@@ -17,17 +18,32 @@ use crate::state_place::StatePlace;
 pub(super) enum Choice {
     /// What the channel offers.
     Offered(Box<Trusted<Release>>),
-    /// The release of one of these recorded generations, the best one first; none where nothing good is
-    /// recorded.
-    Recorded {
-        /// Their numbers.
-        numbers: Vec<u64>,
+    /// Something else.
+    Other {
+        /// What.
+        other: Other,
         /// Why it is not what the channel offers.
         why: String,
     },
 }
 
-/// Chooses between what the channel offers and what is recorded.
+/// What a node can have instead of what the channel offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Other {
+    /// What is installed in its root, of another channel.
+    Installed,
+    /// The release of one of these recorded generations, the best one first; none where nothing good is recorded.
+    Recorded(Vec<u64>),
+}
+
+impl Other {
+    /// Whether there is nothing.
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Recorded(numbers) if numbers.is_empty())
+    }
+}
+
+/// Chooses between what the channel offers and what this node has.
 ///
 /// # Errors
 /// [`BootError::State`].
@@ -46,29 +62,33 @@ pub(super) fn choose(
         return Ok(Choice::Offered(offered));
     };
     let why = format!("release {version} ({id}) {objection}");
-    let recorded = recorded(engine).map_err(BootError::State)?;
-    let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
-    let trust = Trust::of(matches!(offered.assurance(), Assurance::Signed { .. }));
-    // What is held is no better for being recorded.
-    let held = |release: &ReleaseId| is_bad(release) || *release == offered.id;
-    let numbers = good(&recorded, &offered.channel, trust, held);
-    if numbers.is_empty() && matches!(objection, Objection::Held(_)) {
+    let other = other(engine, &offered)?;
+    if other.is_nothing() && matches!(objection, Objection::Held(_)) {
         tracing::warn!(reason = why, "installing it all the same, because nothing else is recorded");
         return Ok(Choice::Offered(offered));
     }
-    Ok(Choice::Recorded { numbers, why })
+    Ok(Choice::Other { other, why })
 }
 
-/// The recorded generations that can be installed instead of a release, the best one first.
+/// What this node can have instead of a release. What is bad or held is no better for being recorded.
 ///
 /// # Errors
 /// [`BootError::State`].
-pub(super) fn others(engine: &Engine, instead_of: &ReleaseTree) -> Result<Vec<u64>, BootError> {
+pub(super) fn other(engine: &Engine, offered: &Trusted<Release>) -> Result<Other, BootError> {
+    if is_occupied(engine)? {
+        return Ok(Other::Installed);
+    }
     let releases = notes(engine);
     let recorded = recorded(engine).map_err(BootError::State)?;
-    let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
-    let unwanted = |release: &ReleaseId| is_bad(release) || *release == instead_of.id;
-    Ok(good(&recorded, &instead_of.channel, Trust::of(instead_of.is_signed), unwanted))
+    let unwanted =
+        |release: &ReleaseId| *release == offered.id || releases.note(release).is_some_and(Note::is_bad);
+    let trust = Trust::of(matches!(offered.assurance(), Assurance::Signed { .. }));
+    Ok(Other::Recorded(good(&recorded, &offered.channel, trust, unwanted)))
+}
+
+/// Whether something is installed in this root; whoever chooses knows that it is of no channel that is followed.
+pub(super) fn is_occupied(engine: &Engine) -> Result<bool, BootError> {
+    Ok(engine.current().map_err(BootError::State)?.is_some())
 }
 
 /// What is remembered of releases, where the engine's state is: it may have moved since.

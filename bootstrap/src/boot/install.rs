@@ -24,7 +24,8 @@ use crate::transaction::Progress;
 /// Time between two looks at how far the installation is.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Installs a release, and tells on the way how far it is.
+/// Installs a release, and tells on the way how far it is. Over what is installed already, of another channel, it goes
+/// the way of an upgrade: rehearsed, watched, and undone if its services do not do.
 ///
 /// # Errors
 /// [`BootError`]; nothing half-installed is left then.
@@ -36,7 +37,13 @@ pub(super) async fn install(
 ) -> Result<(), BootError> {
     tracing::info!(channel = %release.channel, version = %release.version, release = %release.id, entries = release.tree.len(), "installing");
     let content = Content::open(settings, release).await?;
-    let prepared = engine.prepare(release, Purpose::Boot, content.source.clone(), None).await;
+    let prepared = match engine.current() {
+        Ok(current) => {
+            let purpose = if current.is_some() { Purpose::Upgrade } else { Purpose::Boot };
+            engine.prepare(release, purpose, content.source.clone(), None).await
+        }
+        Err(error) => Err(error),
+    };
     let installed = match prepared {
         Ok(prepared) => apply(engine, lock, &prepared, (&content, &settings.cache_dir)).await,
         Err(error) => Err(error),

@@ -1,4 +1,5 @@
-//! Booting while no hub answers: from a recorded release whose content this node still has.
+//! Booting while no hub answers with something that may be installed: from a recorded release whose content this node
+//! still has, or from what is installed.
 
 use std::time::Duration;
 
@@ -6,56 +7,71 @@ use flist::hub::ReleaseId;
 use flist::store::{DirStore, Store};
 
 use super::BootError;
-use super::choice::{Choice, Trust, good, notes, recorded};
+use super::choice::{Choice, Other, Trust, good, is_occupied, notes, recorded};
 use crate::engine::{Engine, ReleaseTree};
-use crate::offers::OffersError;
 use crate::releases::Note;
 use crate::settings::Settings;
 
-/// How long the hub is waited for before that.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the hub, or the content of what it offers, is waited for before that.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The generations that could be installed without a hub, the best one first.
+/// What a node could have without a hub.
 pub(super) struct Offline<'e> {
     engine: &'e Engine,
     cache: DirStore,
-    numbers: Vec<u64>,
+    other: Other,
 }
 
 impl<'e> Offline<'e> {
-    /// Looks for them: those of good releases of the channel that the node trusts, every block of which is in the
-    /// cache.
+    /// Looks for it: what is installed; where nothing is, good releases of the channel that the node trusts, every
+    /// block of which is in the cache.
     ///
     /// # Errors
     /// [`BootError::State`].
     pub(super) fn look(engine: &'e Engine, settings: &Settings, trust: Trust) -> Result<Self, BootError> {
         let cache = DirStore::new(&settings.cache_dir);
-        Ok(Self { engine, numbers: complete(engine, settings, trust, &cache)?, cache })
+        let other = match is_occupied(engine)? {
+            true => Other::Installed,
+            false => Other::Recorded(complete(engine, settings, trust, &cache)?),
+        };
+        Ok(Self { engine, other, cache })
     }
 
-    /// What to install when the hub, after so long, still answers with nothing but an error. That takes every block in
-    /// hand: a power cut can leave blocks that are there by name only. Blocks the thread.
-    pub(super) fn instead(&mut self, after: Duration, error: &OffersError) -> Option<Choice> {
-        if after < PATIENCE || self.numbers.is_empty() {
+    /// What to boot from when the hub, after so long, has answered with nothing that may be installed: silence and
+    /// answers that nobody may trust are in the same hands. For what is recorded that takes every block in hand: a
+    /// power cut can leave blocks that are there by name only. Blocks the thread.
+    pub(super) fn instead(&mut self, after: Duration, reason: &str) -> Option<Choice> {
+        if after < PATIENCE || self.other.is_nothing() {
             return None;
         }
         let (state, cache) = (self.engine.state(), &self.cache);
-        self.numbers.retain(|number| {
-            let whole = ReleaseTree::recorded(state, *number).is_ok_and(|release| is_whole(&release, cache));
-            if !whole {
-                tracing::warn!(generation = number, "blocks of a recorded release are damaged in the cache");
-            }
-            whole
-        });
-        let why = format!("the hub has offered nothing for {PATIENCE:?}: {}", flist::report(error));
-        (!self.numbers.is_empty()).then(|| Choice::Recorded { numbers: self.numbers.clone(), why })
+        if let Other::Recorded(numbers) = &mut self.other {
+            numbers.retain(|number| {
+                let release = ReleaseTree::recorded(state, *number);
+                let whole = release.is_ok_and(|release| is_whole(&release, cache));
+                if !whole {
+                    tracing::warn!(
+                        generation = number,
+                        "blocks of a recorded release are damaged in the cache"
+                    );
+                }
+                whole
+            });
+        }
+        let why = format!("the hub has offered nothing for {PATIENCE:?} that may be installed: {reason}");
+        (!self.other.is_nothing()).then(|| Choice::Other { other: self.other.clone(), why })
     }
 
-    /// What ends the wait for the hub, for people.
-    pub(super) fn until(&self) -> String {
-        match self.numbers.is_empty() {
-            true => "it answers; nothing that is recorded could be installed instead".to_owned(),
-            false => format!("it answers, for at most {PATIENCE:?}: then what is recorded is installed"),
+    /// What ends the wait besides `event`, for people.
+    pub(super) fn until(&self, event: &str) -> String {
+        match &self.other {
+            Other::Installed => format!("{event}, for at most {PATIENCE:?}: then what is installed counts"),
+            Other::Recorded(numbers) if numbers.is_empty() => {
+                format!("{event}; nothing that is recorded could be installed instead")
+            }
+            Other::Recorded(_) => {
+                format!("{event}, for at most {PATIENCE:?}: then what is recorded is installed")
+            }
         }
     }
 }

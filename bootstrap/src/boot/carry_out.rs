@@ -1,0 +1,147 @@
+//! Carrying out what was chosen; what cannot be installed leads to what this node has.
+
+use std::time::{Duration, Instant};
+
+use flist::hub::Release;
+use flist::trust::Trusted;
+use zinit_client::SignalName;
+
+use super::attempt::{Attempt, Failure};
+use super::choice::{self, Choice, Other};
+use super::install::install;
+use super::offline::PATIENCE;
+use super::{BootError, FIRST_PAUSE, LONGEST_PAUSE, is_installed, not_installed, open_engine, resume};
+use crate::engine::{Engine, EngineError, ReleaseTree};
+use crate::lock::EngineLock;
+use crate::settings::Settings;
+use crate::state_place::StatePlace;
+
+/// The service that upgrades the node once it runs.
+const IDENTITYD: &str = "identityd";
+
+/// Installs what was chosen, or goes on with what is installed.
+///
+/// # Errors
+/// [`BootError`]; nothing half-installed is left then.
+pub(super) async fn carry_out(
+    engine: &Engine,
+    lock: &EngineLock,
+    settings: &Settings,
+    choice: Choice,
+) -> Result<(), BootError> {
+    match choice {
+        Choice::Offered(release) => install_offered(engine, lock, settings, *release).await,
+        Choice::Other { other, why } => install_other(engine, lock, settings, (&other, &why)).await,
+    }
+}
+
+/// Installs what the channel offers, or what this node has where that cannot be done.
+async fn install_offered(
+    engine: &Engine,
+    lock: &EngineLock,
+    settings: &Settings,
+    offered: Trusted<Release>,
+) -> Result<(), BootError> {
+    let other = choice::other(engine, &offered)?;
+    if other.is_nothing() {
+        return install_patiently(lock, settings, offered, Duration::ZERO).await;
+    }
+    let place = StatePlace::of(settings);
+    let attempt = Attempt::begin(&place, offered.id);
+    let installed = install_patiently(lock, settings, offered, PATIENCE).await;
+    attempt.ended(&place, installed.as_ref().err());
+    // Opened anew, because what the release needed may have moved the state.
+    match installed {
+        Err(error) if Failure::of(&error) != Failure::Node => {
+            let engine = open_engine(settings, lock, 0)?;
+            install_other(&engine, lock, settings, (&other, &flist::report(&error))).await
+        }
+        Ok(()) if other == Other::Installed => {
+            let engine = open_engine(settings, lock, 0)?;
+            restart_identityd(&engine).await;
+            // An upgrade starts nothing that it does not change.
+            is_installed(&engine, lock, settings).await.map(drop)
+        }
+        installed => installed,
+    }
+}
+
+/// Installs what the channel offers. Content that cannot be had is asked for again until so much time has passed.
+async fn install_patiently(
+    lock: &EngineLock,
+    settings: &Settings,
+    offered: Trusted<Release>,
+    patience: Duration,
+) -> Result<(), BootError> {
+    let release = ReleaseTree::read(offered).map_err(|error| not_installed(settings, error))?;
+    let engine = open_engine(settings, lock, release.records())?;
+    let (start, mut pause) = (Instant::now(), FIRST_PAUSE);
+    loop {
+        match install(&engine, lock, settings, &release).await {
+            Err(error) if Failure::of(&error).may_pass() && start.elapsed() < patience => {
+                tracing::warn!(error = %flist::report(&error), "trying again for at most {patience:?}");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            installed => return installed,
+        }
+    }
+}
+
+/// Ends an identityd that was started from the root before it was upgraded, and follows the channel before: zinit
+/// starts it again.
+async fn restart_identityd(engine: &Engine) {
+    let Ok(unit) = IDENTITYD.parse() else { return };
+    // One that does not run is started as it has to be.
+    if let Some(pid) = engine.zinit().status(&unit).await.ok().and_then(|status| status.pid) {
+        tracing::info!(service = %unit, "ended, so that it follows the new channel");
+        engine.zinit().hold(pid).signal_group(SignalName::TERM);
+    }
+}
+
+/// Installs something else than what the channel offers, for this reason.
+async fn install_other(
+    engine: &Engine,
+    lock: &EngineLock,
+    settings: &Settings,
+    (other, why): (&Other, &str),
+) -> Result<(), BootError> {
+    let current = engine.current().map_err(BootError::State)?;
+    match (other, current) {
+        // Also where it was installed before something else failed.
+        (_, Some(current)) => {
+            tracing::error!(reason = why, "NOT installing what the channel offers: what is installed counts");
+            resume(engine, lock, settings, &current).await
+        }
+        // Somebody has taken it away meanwhile; the next attempt finds something else.
+        (Other::Installed, None) => Err(not_installed(settings, EngineError::NothingBefore(Vec::new()))),
+        (Other::Recorded(numbers), None) => {
+            tracing::error!(reason = why, "NOT installing what the channel offers, but what is recorded");
+            install_recorded(engine, lock, settings, numbers).await
+        }
+    }
+}
+
+/// Installs the release of the first of these generations that can be had.
+async fn install_recorded(
+    engine: &Engine,
+    lock: &EngineLock,
+    settings: &Settings,
+    numbers: &[u64],
+) -> Result<(), BootError> {
+    let mut failure = not_installed(settings, EngineError::NothingBefore(numbers.to_vec()));
+    for number in numbers {
+        let installed = match ReleaseTree::recorded(engine.state(), *number) {
+            Ok(release) => install(engine, lock, settings, &release).await,
+            Err(error) => Err(not_installed(settings, error)),
+        };
+        match installed {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                tracing::error!(generation = number, error = %flist::report(&error), "the release of a recorded generation cannot be installed");
+                failure = error;
+            }
+        }
+    }
+    Err(failure)
+}
