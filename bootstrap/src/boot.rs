@@ -269,7 +269,8 @@ fn recorded_version(engine: &Engine, settings: &Settings) -> Option<ReleaseVersi
     settings.follows(&current.channel).then_some(current.version)
 }
 
-fn mount_directory(run_dir: &Path) -> PathBuf {
+/// Where releases are mounted while they are installed.
+pub fn mount_directory(run_dir: &Path) -> PathBuf {
     run_dir.join("mnt")
 }
 

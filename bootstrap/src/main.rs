@@ -41,7 +41,8 @@ fn run_supervised(Arguments { overrides, .. }: &Arguments) -> ExitCode {
     }
     let report = overrides.run_dir.join("bootstrap.json");
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--supervise").collect();
-    match supervise::run("/proc/self/exe", &arguments, &report) {
+    let mounts = bootstrap::boot::mount_directory(&overrides.run_dir);
+    match supervise::run("/proc/self/exe", &arguments, &report, &mounts) {
         Outcome::Committed => ExitCode::SUCCESS,
         Outcome::Hopeless => ExitCode::from(EXIT_USAGE),
     }

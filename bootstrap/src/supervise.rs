@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use flist::exit::Exit;
+use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -39,13 +40,13 @@ pub enum Outcome {
 
 /// Runs a worker again and again, with pauses that grow, until it has committed or is hopeless. A worker that
 /// cannot be started, for instance for lack of memory, is tried again like one that failed; so is a newer
-/// bootstrap that says nothing at `report`, or has not committed when it ends.
-pub fn run(program: &str, arguments: &[String], report: &Path) -> Outcome {
+/// bootstrap that says nothing at `report`, or has not committed when it ends. Workers mount below `mounts`.
+pub fn run(program: &str, arguments: &[String], report: &Path, mounts: &Path) -> Outcome {
     let mut pause = FIRST_PAUSE;
     loop {
         boot_report::clear(report);
         let worker = Command::new(program).args(arguments).envs(boot_report::environment(report)).spawn();
-        let ended = match worker.and_then(|worker| watch(worker, report)) {
+        let ended = match worker.and_then(|worker| watch(worker, report, mounts)) {
             Ok(Some(status)) => match judge(status, boot_report::read(report)) {
                 Some(outcome) => return outcome,
                 None => format!("ended with {status}"),
@@ -60,18 +61,36 @@ pub fn run(program: &str, arguments: &[String], report: &Path) -> Outcome {
 }
 
 /// Waits for a worker; `None` when it had to be killed.
-fn watch(mut worker: Child, report: &Path) -> io::Result<Option<ExitStatus>> {
-    let mut listener = Listener::new(report);
+fn watch(mut worker: Child, report: &Path, mounts: &Path) -> io::Result<Option<ExitStatus>> {
+    let (mut listener, mut killed) = (Listener::new(report), false);
     loop {
         if let Some(status) = worker.try_wait()? {
-            return Ok(Some(status));
+            return Ok((!killed).then_some(status));
         }
-        if listener.is_overdue() {
+        if is_undead(&worker) {
+            abort_mounts(mounts);
+        }
+        if !killed && listener.is_overdue() {
             worker.kill()?;
-            worker.wait()?;
-            return Ok(None);
+            killed = true;
         }
         wait_a_little(&worker);
+    }
+}
+
+/// Whether a worker has ended and threads of it are still there: they read a mount that it served itself, and not even
+/// a signal that kills ends the wait for an answer that nobody will give.
+fn is_undead(worker: &Child) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", worker.id()));
+    stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+}
+
+/// Lets everybody go who waits for an answer of what is mounted in this directory.
+fn abort_mounts(mounts: &Path) {
+    let Ok(entries) = std::fs::read_dir(mounts) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        // What is no mount, or gone by now, needs nothing.
+        let _ = umount2(&path, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
     }
 }
 
@@ -114,7 +133,7 @@ mod tests {
         let marker = dir.path().join("marker");
         let script = format!("test -e {0} && exit 0; : > {0}; kill -KILL $$", marker.display());
         let report = dir.path().join("report");
-        let run = |script: String| run("sh", &["-c".to_owned(), script], &report);
+        let run = |script: String| run("sh", &["-c".to_owned(), script], &report, dir.path());
         assert_eq!(run(script), Outcome::Committed);
         assert_eq!(run("exit 2".to_owned()), Outcome::Hopeless);
     }
@@ -138,7 +157,11 @@ mod tests {
                 "test -e {0} && echo again > {0} && exit 0; echo once > {0}; echo '{trying}' > $MOLT_BOOT_REPORT; {newer}",
                 marker.display()
             );
-            assert_eq!(run("sh", &["-c".to_owned(), script], &report), Outcome::Committed, "{newer}");
+            assert_eq!(
+                run("sh", &["-c".to_owned(), script], &report, dir.path()),
+                Outcome::Committed,
+                "{newer}"
+            );
             assert_eq!(std::fs::read_to_string(&marker).unwrap().trim(), outcome, "{newer}");
             std::fs::remove_file(&marker).unwrap();
         }
