@@ -26,6 +26,12 @@ pub(crate) fn time_is_at_least(seconds: i64) {
     FLOOR.fetch_max(seconds, Ordering::Relaxed);
 }
 
+/// The time that it is at least by what this process knows, in seconds since 1970: when it was built, and what it has
+/// learnt from signatures.
+pub(crate) fn earliest() -> i64 {
+    FLOOR.load(Ordering::Relaxed).max(BUILT)
+}
+
 /// The clock, unless it is before the day on which this program was built.
 #[derive(Debug)]
 struct Floored;

@@ -86,6 +86,8 @@ pub struct Inputs<'i> {
     pub orders: Result<&'i Orders, &'i str>,
     /// Maintenance windows; `None`: upgrades may begin at any time.
     pub windows: Option<&'i Windows>,
+    /// The time that it is at least, whatever the clock says, in seconds since 1970.
+    pub earliest: u64,
     /// What is remembered of the candidate.
     pub failures: Option<Failures>,
     /// Another program that has the engine's lock.

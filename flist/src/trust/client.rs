@@ -137,6 +137,12 @@ pub fn learn_time(state: &Path) {
     }
 }
 
+/// The time that it is at least, in seconds since 1970: when this program was built, and what was learnt from signatures
+/// since it was started.
+pub fn time_is_at_least() -> i64 {
+    tls::earliest()
+}
+
 fn limits() -> UpdaterConfig {
     let mut limits = UpdaterConfig::default();
     limits.max_root_rotations = 256;

@@ -139,6 +139,7 @@ impl Agent {
             held_by_kernel: self.held_by_kernel,
             orders: self.orders.as_ref().map_err(String::as_str),
             windows: self.windows.as_ref(),
+            earliest: flist::trust::time_is_at_least().try_into().unwrap_or(0),
             failures: self.failures.clone(),
             lock_holder,
             next_check: self.status.next_check.as_ref(),

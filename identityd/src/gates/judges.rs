@@ -99,7 +99,7 @@ pub(super) fn hold(Inputs { orders, candidate, held_by_kernel, .. }: &Inputs<'_>
     }
 }
 
-pub(super) fn maintenance(Inputs { windows, cause, .. }: &Inputs<'_>, now: &Timestamp) -> Verdict {
+pub(super) fn maintenance(Inputs { windows, earliest, cause, .. }: &Inputs<'_>, now: &Timestamp) -> Verdict {
     let Some(windows) = windows else {
         let closed = Ok("there are no maintenance windows: upgrades may begin at any time".to_owned());
         return Verdict { closed, inputs: json!({ "windows": null }), at: None, on: "another configuration" };
@@ -107,7 +107,14 @@ pub(super) fn maintenance(Inputs { windows, cause, .. }: &Inputs<'_>, now: &Time
     let standing = windows.at(i64::try_from(now.unix).unwrap_or(i64::MAX));
     let changes = standing.changes.and_then(|at| u64::try_from(at).ok()).map(Timestamp::from_unix);
     let (texts, zone) = (windows.texts().join("; "), windows.zone());
+    let is_wrong = now.unix < *earliest && !cause.is_now();
     let closed = match (standing.open, &changes) {
+        _ if is_wrong => Err(format!(
+            "the clock says {}, but it is at least {}, so nobody knows whether a maintenance window is open; set the \
+             clock, or `identityd apply --now`",
+            now.at,
+            Timestamp::from_unix(*earliest).at
+        )),
         (true, Some(at)) => Ok(format!("a maintenance window is open until {} ({texts}, {zone})", at.at)),
         (true, None) => Ok(format!("a maintenance window is always open ({texts}, {zone})")),
         (false, _) if cause.is_now() => {
@@ -121,7 +128,7 @@ pub(super) fn maintenance(Inputs { windows, cause, .. }: &Inputs<'_>, now: &Time
             ))
         }
     };
-    let inputs = json!({ "windows": windows.texts(), "timezone": zone, "now": now, "cause": cause });
+    let inputs = json!({ "windows": windows.texts(), "timezone": zone, "now": now, "earliest": earliest, "cause": cause });
     Verdict { closed, inputs, at: changes, on: "the clock, or `identityd apply --now`" }
 }
 

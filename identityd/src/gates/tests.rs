@@ -42,6 +42,7 @@ struct World {
     cause: Cause,
     orders: Result<Orders, String>,
     windows: Option<Windows>,
+    earliest: u64,
     failures: Option<Failures>,
     holder: Option<&'static str>,
     next: Timestamp,
@@ -63,6 +64,7 @@ impl Default for World {
             cause: Cause::Poll,
             orders: Ok(Orders::default()),
             windows: None,
+            earliest: 0,
             failures: None,
             holder: None,
             next: at(NOON + 600),
@@ -87,6 +89,7 @@ impl World {
             held_by_kernel: false,
             orders: self.orders.as_ref().map_err(String::as_str),
             windows: self.windows.as_ref(),
+            earliest: self.earliest,
             failures: self.failures.clone(),
             lock_holder: self.holder,
             next_check: Some(&self.next),
@@ -205,6 +208,19 @@ fn maintenance() {
     let open = World::with_windows(&["11:00-13:00"], Cause::Poll).reports();
     let report = open.iter().find(|report| report.gate == Gate::Maintenance).unwrap();
     assert!(report.open && report.why.contains("open until 1970-01-01T13:00:00Z"), "{report:?}");
+}
+
+#[test]
+fn a_clock_that_is_known_to_be_wrong_opens_no_maintenance_window() {
+    let open = || World::with_windows(&["11:00-13:00"], Cause::Poll);
+    let wrong = World { earliest: NOON + 1, ..open() };
+    wrong
+        .closes(Gate::Maintenance, &["the clock says 1970-01-01", "it is at least", "identityd apply --now"]);
+    let now = Cause::Apply { by: 0, now: true };
+    let by_hand = World { cause: now, earliest: NOON + 1, ..open() }.reports();
+    assert!(by_hand.iter().all(|report| report.open), "{by_hand:?}");
+    let right = World { earliest: NOON, ..open() }.reports();
+    assert!(right.iter().all(|report| report.open), "{right:?}");
 }
 
 #[test]
