@@ -2,6 +2,8 @@
 //! says.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flist::path::FlistPath;
@@ -14,6 +16,12 @@ const MAX_FILES: usize = 100_000;
 
 /// Open files and mappings that are looked at in all.
 const MAX_FILES_IN_ALL: usize = 2_000_000;
+
+/// Bytes of `/proc/PID/maps` that are read of one process (twice what the kernel's own limit of 65,530 mappings makes with
+/// ordinary paths), in all, and in one line: anybody can have many mappings with long paths.
+const MAX_MAPS: u64 = 16 << 20;
+const MAX_MAPS_IN_ALL: u64 = 48 << 20;
+const MAX_MAPS_LINE: u64 = 8 << 10;
 
 /// Processes of nobody's service that are told of by name.
 const MAX_STRANGERS: usize = 100;
@@ -99,13 +107,13 @@ fn look(wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u3
     let table = process_table();
     let mut left = MAX_FILES_IN_ALL;
     let mut known = HashSet::from([std::process::id()]);
-    let maps = |pid| std::fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_removed(&maps));
+    let mut maps = Maps { room: MAX_MAPS_IN_ALL, not_all_read: 0 };
     for (name, leader) in leaders {
         let (mut files, mut gone) = (BTreeSet::new(), false);
         for pid in members(&table, *leader) {
             known.insert(pid);
             files.extend(used(pid, wanted, &mut left));
-            gone |= removed && maps(pid);
+            gone |= removed && maps.may_be_removed(pid);
         }
         if gone || !files.is_empty() {
             uses.services.insert(name.clone(), files);
@@ -117,7 +125,7 @@ fn look(wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u3
     for pid in others {
         let Some(before) = stat_of(pid) else { continue };
         let files = used(pid, wanted, &mut left);
-        let concerned = !files.is_empty() || (removed && maps(pid));
+        let concerned = !files.is_empty() || (removed && maps.may_be_removed(pid));
         // Another process may have got the number meanwhile.
         if !concerned || stat_of(pid).is_none_or(|after| after.started != before.started) {
             continue;
@@ -131,6 +139,7 @@ fn look(wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u3
         let (uses_these, more_uses) = shown(files, &mut room);
         uses.strangers.push(Stranger { pid, started, name, elsewhere, uses: uses_these, more_uses });
     }
+    maps.tell();
     if left == 0 {
         tracing::warn!(
             limit = MAX_FILES_IN_ALL,
@@ -154,14 +163,69 @@ pub(crate) fn shown(files: BTreeSet<FlistPath>, room: &mut usize) -> (BTreeSet<F
     (shown, more)
 }
 
+/// What the mappings of a process tell of what was replaced and removed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removed {
+    /// It has nothing of it.
+    Nothing,
+    /// It has something of it.
+    Something,
+    /// Nobody knows: there is more than is read of one process or of all.
+    NotAllRead,
+}
+
+/// The mappings of all processes, as far as they are read.
+struct Maps {
+    /// Bytes that may still be read.
+    room: u64,
+    /// Processes that have more.
+    not_all_read: usize,
+}
+
+impl Maps {
+    /// Whether a process may have something mapped that was replaced and removed since.
+    fn may_be_removed(&mut self, pid: u32) -> bool {
+        let Ok(maps) = File::open(format!("/proc/{pid}/maps")) else { return false };
+        let most = MAX_MAPS.min(self.room);
+        let mut room = most;
+        let found = maps_removed(BufReader::new(maps), &mut room);
+        self.room -= most - room;
+        self.not_all_read += usize::from(found == Removed::NotAllRead);
+        found != Removed::Nothing
+    }
+
+    fn tell(&self) {
+        if self.not_all_read > 0 {
+            tracing::warn!(
+                processes = self.not_all_read,
+                "they have more or longer mappings than are looked at, and count as running what was replaced"
+            );
+        }
+    }
+}
+
 /// From the bytes of `/proc/PID/maps` (proc(5)): the path comes last in a line, with a remark when it is gone. A file
-/// that was exchanged has the name of the slot that it lay in.
-fn maps_removed(maps: &[u8]) -> bool {
+/// that was exchanged has the name of the slot that it lay in. At most `room` bytes are read, and taken from it.
+fn maps_removed(mut maps: impl BufRead, room: &mut u64) -> Removed {
     let slot = format!("/{}/", crate::transaction::STAGING);
-    maps.split(|byte| *byte == b'\n').any(|line| {
-        let line = String::from_utf8_lossy(line);
-        line.ends_with(" (deleted)") && line.contains(&slot)
-    })
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let most = MAX_MAPS_LINE.min(*room);
+        // A process that ends meanwhile has nothing.
+        let read = (&mut maps).take(most).read_until(b'\n', &mut line).unwrap_or(0) as u64;
+        *room -= read;
+        if read == most && line.last() != Some(&b'\n') {
+            return Removed::NotAllRead;
+        }
+        if read == 0 {
+            return Removed::Nothing;
+        }
+        let text = String::from_utf8_lossy(&line);
+        if text.trim_end_matches('\n').ends_with(" (deleted)") && text.contains(&slot) {
+            return Removed::Something;
+        }
+    }
 }
 
 /// The files of `wanted` that one process uses; at most `left` files are looked at.
@@ -256,9 +320,8 @@ fn files_of(pid: u32, limit: usize) -> Vec<(u64, u64)> {
 
 /// The mappings of a process by `/proc/PID/maps`: `from-to perms offset major:minor inode path`.
 fn maps(process: &Path, limit: usize) -> Vec<(u64, u64)> {
-    use std::io::{BufRead, BufReader};
-    let Ok(file) = std::fs::File::open(process.join("maps")) else { return Vec::new() };
-    let lines = BufReader::new(file).split(b'\n').map_while(Result::ok).take(limit);
+    let Ok(file) = File::open(process.join("maps")) else { return Vec::new() };
+    let lines = BufReader::new(file.take(MAX_MAPS)).split(b'\n').map_while(Result::ok).take(limit);
     lines.filter_map(|line| mapping(&String::from_utf8_lossy(&line))).collect()
 }
 

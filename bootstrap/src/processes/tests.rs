@@ -53,10 +53,26 @@ fn strangers_are_found_also_in_other_mount_namespaces() {
 #[test]
 fn what_was_replaced_and_removed_is_told_from_what_a_process_removed_itself() {
     let line = |path: &str| format!("7f00-7f01 r-xp 00000000 00:2a 42                 {path}\n").into_bytes();
-    assert!(maps_removed(&[line("/bin/sh"), line("/.molt/3/12 (deleted)")].concat()));
+    let said = |maps: &[u8]| maps_removed(maps, &mut MAX_MAPS.clone());
+    assert_eq!(said(&[line("/bin/sh"), line("/.molt/3/12 (deleted)")].concat()), Removed::Something);
     for other in ["/.molt/3/12", "/tmp/x (deleted)", "/memfd:jit (deleted)", ""] {
-        assert!(!maps_removed(&line(other)), "{other}");
+        assert_eq!(said(&line(other)), Removed::Nothing, "{other}");
     }
+    assert_eq!(said(b""), Removed::Nothing);
+}
+
+#[test]
+fn of_long_and_many_mappings_no_more_is_read_than_there_is_room_for() {
+    let long = format!("7f00-7f01 r-xp 00000000 00:2a 42 /{}\n", "x".repeat(10_000));
+    let mut room = MAX_MAPS;
+    assert_eq!(maps_removed(long.as_bytes(), &mut room), Removed::NotAllRead);
+    assert_eq!(room, MAX_MAPS - MAX_MAPS_LINE);
+    // It does not end.
+    let many = std::io::BufReader::new(std::io::repeat(b'\n'));
+    let mut room = 1000;
+    assert_eq!((maps_removed(many, &mut room), room), (Removed::NotAllRead, 0));
+    let mut room = 0;
+    assert_eq!(maps_removed(&b"7f00-7f01 r-xp 0 00:2a 42 /bin/sh\n"[..], &mut room), Removed::NotAllRead);
 }
 
 #[test]
