@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use flist::path::FlistPath;
-use zinit_client::{Target, UnitName};
+use zinit_client::{MAX_UNIT_BYTES, ServiceUnit, Target, UnitName};
 
 use super::hooks::{Begun, sync};
 use super::journal::{Header, JournalError, JournalPlace, Record, Swap};
@@ -12,8 +12,9 @@ use super::staging::take_rights;
 use super::undo::clean_up;
 use super::{TransactionError, files, staging, states};
 use crate::boot_info;
+use crate::disk;
 use crate::generation::{Cause, Generation, RootIdentity, StateDir};
-use crate::plan::{Moment, Purpose};
+use crate::plan::{Moment, Purpose, UNIT_DIRECTORY};
 use crate::programs::Programs;
 use crate::root::{Root, RootError, failed};
 use crate::supervisor::Supervisor;
@@ -238,7 +239,8 @@ async fn undo(
     // any of these services: the supervisor found the root in the middle of the swap.
     let ends = |unit: &&UnitName| swapped || unstopped.contains(unit);
     for unit in header.start.iter().chain(&header.stop).rev().filter(ends) {
-        if let Err(error) = services::stop_and_forget(zinit, unit, None).await {
+        let definition = definition_of(root, unit);
+        if let Err(error) = services::stop_and_forget(zinit, unit, definition.as_ref()).await {
             note(&mut not_undone, &error);
         }
     }
@@ -278,6 +280,14 @@ async fn undo(
     Err(TransactionError::NotRecovered(not_undone))
 }
 
+/// The unit of a service as it is in the root now: it says how the service is ended, and how long that may take.
+/// `None` where there is none that can be read.
+fn definition_of(root: &Root, unit: &UnitName) -> Option<ServiceUnit> {
+    let path: FlistPath = format!("{UNIT_DIRECTORY}/{unit}.yaml").parse().ok()?;
+    let text = disk::read_small(root.disk(), &path, MAX_UNIT_BYTES, true).ok().flatten()?;
+    ServiceUnit::parse(unit, &String::from_utf8_lossy(&text)).ok()
+}
+
 async fn bring_up_all(zinit: &dyn Supervisor, header: &Header) {
     for unit in &header.start {
         if let Err(error) = bring_up(zinit, unit).await {
@@ -292,5 +302,29 @@ async fn bring_up(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), Service
     match services::status(zinit, unit).await? {
         Some(status) if status.target == Target::Up => Ok(()),
         _ => services::monitor(zinit, unit).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_service_is_ended_as_the_unit_that_is_in_the_root_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let units = dir.path().join(UNIT_DIRECTORY);
+        std::fs::create_dir_all(&units).unwrap();
+        let unit: UnitName = "web".parse().unwrap();
+        assert!(definition_of(&root, &unit).is_none());
+        std::fs::write(units.join("web.yaml"), "exec: [").unwrap();
+        assert!(definition_of(&root, &unit).is_none());
+        let text = "exec: web\nshutdown_timeout: 60\nsignal:\n  stop: SIGINT\n";
+        std::fs::write(units.join("web.yaml"), text).unwrap();
+        let found = definition_of(&root, &unit).unwrap();
+        let wanted = (Duration::from_secs(60), "SIGINT");
+        assert_eq!((found.stop_timeout(), found.stop_signal.as_str()), wanted);
     }
 }
