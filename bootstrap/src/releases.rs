@@ -55,6 +55,12 @@ pub struct Note {
     /// It was judged: its services did not do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub judged: bool,
+    /// Attempts that stopped services and failed for reasons that were not the release's, in the boot `excused_in`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub excused: u32,
+    /// The boot in which these were counted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub excused_in: String,
     /// Orders the notes by age.
     order: u64,
     #[serde(flatten)]
@@ -66,6 +72,17 @@ impl Note {
     pub fn is_bad(&self) -> bool {
         self.judged || self.attempts >= MAX_ATTEMPTS
     }
+
+    /// Whether it is not to be tried again in this boot: that it is not to blame does not help the services which each
+    /// attempt stops.
+    pub fn rests(&self, boot: &str) -> bool {
+        self.excused >= MAX_ATTEMPTS && self.excused_in == boot
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The version of the file's layout. Additions do not change it.
@@ -175,6 +192,25 @@ impl Releases {
     /// [`ReleasesError`].
     pub fn excuse(&mut self, release: ReleaseId) -> Result<(), ReleasesError> {
         self.note_down(release, |note| note.attempts = note.attempts.saturating_sub(1))
+    }
+
+    /// As [`Releases::excuse`], for an attempt that had stopped services; it counts in this boot.
+    ///
+    /// # Errors
+    /// [`ReleasesError`].
+    pub fn excuse_downtime(
+        &mut self,
+        release: ReleaseId,
+        reason: &str,
+        boot: &str,
+    ) -> Result<(), ReleasesError> {
+        let reason = shortened(reason);
+        self.note_down(release, |note| {
+            note.attempts = note.attempts.saturating_sub(1);
+            note.excused = if note.excused_in == boot { note.excused.saturating_add(1) } else { 1 };
+            boot.clone_into(&mut note.excused_in);
+            note.reason = reason;
+        })
     }
 
     /// Forgets a release: it was installed.

@@ -42,6 +42,7 @@ use tracing::{info, warn};
 
 use agent::effects::Effects;
 use agent::{Agent, AgentError, Brake, Ground, Problem};
+use bootstrap::generation::boot_id;
 use bootstrap::settings::Settings;
 use bootstrap::state_place::StatePlace;
 use control::{Server, ServerError};
@@ -132,9 +133,4 @@ fn maintenance_windows(settings: &Settings) -> Result<Option<Windows>, RunError>
     let Some(maintenance) = &settings.maintenance else { return Ok(None) };
     let windows = Windows::new(maintenance, &settings.root.join("usr/share/zoneinfo"));
     windows.map(Some).map_err(|source| RunError::Maintenance { config: settings.config.clone(), source })
-}
-
-/// Tells this boot from every other one. Without /proc, all boots are one.
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

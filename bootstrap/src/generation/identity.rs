@@ -69,6 +69,11 @@ pub fn random_token() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
 }
 
+/// What tells this boot of the machine from every other one. Without /proc, all boots are one.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 fn marker_path() -> Result<FlistPath, GenerationError> {
     MARKER.parse().map_err(|error| GenerationError::Identity(io::Error::other(error)))
 }

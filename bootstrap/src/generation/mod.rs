@@ -31,7 +31,7 @@ use flist::package::{Package, PackageName};
 use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
 
-pub use identity::{RootIdentity, random_token};
+pub use identity::{RootIdentity, boot_id, random_token};
 pub use retention::{Candidate, Retained, retained};
 pub use state::StateDir;
 pub(crate) use state::{CURRENT, FLOOR, GENERATIONS};

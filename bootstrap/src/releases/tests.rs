@@ -1,3 +1,5 @@
+//! What is remembered of releases, by whom it is changed, and when it is forgotten.
+
 use super::*;
 
 fn id(number: u8) -> ReleaseId {
@@ -40,6 +42,24 @@ fn a_release_that_was_judged_is_bad_at_once_until_it_is_forgotten() {
     releases.forget("0101").unwrap();
     releases.attempt(id(1)).unwrap();
     assert!(!Releases::load(&place).note(&id(1)).unwrap().is_bad());
+}
+
+#[test]
+fn a_release_rests_when_it_has_stopped_services_three_times_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = StatePlace::fixed(dir.path());
+    for boot in ["one", "two", "two", "two"] {
+        let mut releases = Releases::load(&place);
+        assert!(!releases.note(&id(1)).is_some_and(|note| note.rests(boot) || note.is_bad()));
+        releases.attempt(id(1)).unwrap();
+        releases.excuse_downtime(id(1), "the disk is full", boot).unwrap();
+    }
+    let mut releases = Releases::load(&place);
+    let note = releases.note(&id(1)).unwrap();
+    assert!(note.rests("two") && !note.rests("three") && !note.is_bad(), "{note:?}");
+    assert_eq!((note.attempts, note.reason.as_str()), (0, "the disk is full"));
+    assert_eq!(releases.forget("0101").unwrap(), [id(1)]);
+    assert!(Releases::load(&place).note(&id(1)).is_none());
 }
 
 #[test]

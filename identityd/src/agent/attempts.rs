@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use bootstrap::generation::random_token;
-use bootstrap::releases::Releases;
+use bootstrap::generation::{boot_id, random_token};
+use bootstrap::releases::{Note, Releases};
 use bootstrap::state_place::StatePlace;
 use flist::hub::ReleaseId;
 
@@ -233,13 +233,14 @@ pub(super) fn failures(place: &StatePlace, release: &str) -> Option<Failures> {
     if let Some(why) = releases.unreadable() {
         return Some(Failures { attempts: 0, bad: true, reason: why.to_owned(), unknown: true });
     }
-    let note = releases.note(&id).filter(|note| note.attempts > 0)?;
-    Some(Failures {
-        attempts: note.attempts,
-        bad: note.is_bad(),
-        reason: note.reason.clone(),
-        unknown: false,
-    })
+    let note = releases.note(&id)?;
+    let Note { attempts, reason, excused, .. } = note;
+    let (bad, rests) = (note.is_bad(), note.rests(&boot_id()));
+    if rests && !bad {
+        let reason = format!("{reason}; a reboot tries it again, too");
+        return Some(Failures { attempts: *excused, bad: true, reason, unknown: false });
+    }
+    (*attempts > 0).then(|| Failures { attempts: *attempts, bad, reason: reason.clone(), unknown: false })
 }
 
 /// An upgrade is not held up because nobody will know of it.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
 use bootstrap::engine::{EngineError, Prepared, ReleaseTree};
+use bootstrap::generation::boot_id;
 use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
@@ -81,7 +82,7 @@ impl Effects {
         };
         match self.engine.apply(lock, &prepared, source, observer, &before_swap).await {
             Ok(()) => self.succeeded(release, &prepared),
-            Err(error) => self.failed(release, &error),
+            Err(error) => self.failed(release, &error, !prepared.plan.services.stop.is_empty()),
         }
     }
 
@@ -94,8 +95,14 @@ impl Effects {
         Ok(Applied::Committed { generation: prepared.generation() })
     }
 
-    /// A failure that is not the release's fault does not count against it.
-    pub(super) fn failed(&self, release: &ReleaseTree, error: &EngineError) -> Result<Applied, Problem> {
+    /// A failure that is not the release's fault does not count against it, unless it was one of several that each
+    /// stopped services.
+    pub(super) fn failed(
+        &self,
+        release: &ReleaseTree,
+        error: &EngineError,
+        stops: bool,
+    ) -> Result<Applied, Problem> {
         let mut releases = Releases::load(&self.place);
         let problem = problem(error);
         let undone = matches!(
@@ -107,6 +114,7 @@ impl Effects {
             true if is_judged(error) => releases.judged_bad(release.id, &problem.message),
             true => releases.failed(release.id, &problem.message),
             // Only what was announced was counted.
+            false if undone && stops => releases.excuse_downtime(release.id, &problem.message, &boot_id()),
             false if undone => releases.excuse(release.id),
             false => Ok(()),
         };

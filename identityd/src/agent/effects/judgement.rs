@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use bootstrap::engine::{EngineError, ReleaseTree};
-use bootstrap::generation::Generation;
+use bootstrap::generation::{Generation, boot_id};
 use bootstrap::releases::{Note, Releases};
 use bootstrap::transaction::services::ServiceError;
 use flist::hub::{ReleaseId, ReleaseVersion};
@@ -51,11 +51,19 @@ fn speaks_against(releases: &Releases, version: &ReleaseVersion, id: ReleaseId) 
         let message = format!("nobody knows whether release {version} ({id}) has failed here: {why}");
         return Some(refused(message));
     }
-    let Note { attempts, reason, .. } = releases.note(&id).filter(|note| note.is_bad())?;
-    let times = count(*attempts, "time");
-    let message =
-        format!("release {version} ({id}) failed {times} and is not tried again; the last time: {reason}");
-    Some(refused(message))
+    let note = releases.note(&id)?;
+    let Note { attempts, excused, reason, .. } = note;
+    if note.is_bad() {
+        let times = count(*attempts, "time");
+        return Some(refused(format!(
+            "release {version} ({id}) failed {times} and is not tried again; the last time: {reason}"
+        )));
+    }
+    let times = count(*excused, "time");
+    let message = format!(
+        "release {version} ({id}) stopped services {times} for nothing and rests until `identityd retry` or a reboot, although that was not its fault; the last time: {reason}"
+    );
+    note.rests(&boot_id()).then(|| refused(message))
 }
 
 /// Whether services of the release were started and did not do: trying again would only cost another
@@ -83,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_read_speaks_against_every_release_and_what_is_damaged_against_none() {
+    fn what_is_noted_or_cannot_be_read_speaks_against_a_release_and_what_is_damaged_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let (notes, id) = (dir.path().join(bootstrap::releases::FILE), ReleaseId::of([]));
         let version = ReleaseVersion::Text("2.0.0".to_owned());
@@ -96,6 +104,15 @@ mod tests {
         assert_eq!(said(), None);
         Releases::load(&StatePlace::fixed(dir.path())).judged_bad(id, "web is not well").unwrap();
         assert!(said().unwrap().contains("web is not well"));
+        Releases::load(&StatePlace::fixed(dir.path())).forget("").unwrap();
+        for rests in [false, false, true] {
+            let mut releases = Releases::load(&StatePlace::fixed(dir.path()));
+            releases.excuse_downtime(id, "/tmp is full", &boot_id()).unwrap();
+            assert_eq!(
+                said().is_some_and(|said| said.contains("or a reboot") && said.contains("full")),
+                rests
+            );
+        }
         // Reading a directory fails (EISDIR), as a broken disk does.
         std::fs::remove_file(&notes).unwrap();
         std::fs::create_dir(&notes).unwrap();
