@@ -260,13 +260,18 @@ impl Engine {
     ) -> Result<Vec<FlistPath>, EngineError> {
         let tops =
             generations.iter().flat_map(|generation| &generation.staging).filter_map(FlistPath::parent);
+        // Nothing can be gone back to from a first boot, but state that it has migrated may be all there is of it.
+        let keeps =
+            |generation: &&Generation| generation.cause == Cause::FirstBoot && !generation.states.is_empty();
+        let keeping: BTreeSet<_> = generations.iter().filter(keeps).map(|kept| kept.number).collect();
+        let is_needed =
+            |number: &u64| numbers.contains(number) && (*number > oldest || keeping.contains(number));
         // What is kept for generations that could not be read is needed when they can be read again.
         let floor = self.state.floor().map_err(EngineError::Generation)?;
         let mut unneeded = Vec::new();
         for top in tops.chain(STAGING.parse()).collect::<BTreeSet<_>>() {
             let staged = self.staged_in(&top)?.into_iter();
-            let staged = staged
-                .filter(|(_, number)| *number > floor && !(numbers.contains(number) && *number > oldest));
+            let staged = staged.filter(|(_, number)| *number > floor && !is_needed(number));
             let left = self.names_in(&top)?.into_iter();
             let left = left.filter_map(|name| Some((states::left_of(&name)?, name)));
             let left = left.filter(|(of, _)| *of <= current).map(|(_, name)| name);

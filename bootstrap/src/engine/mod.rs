@@ -2,6 +2,7 @@
 
 mod error;
 mod generations;
+mod layouts;
 mod look;
 mod outdated;
 mod packages;
@@ -293,7 +294,7 @@ impl Engine {
         before_swap: &BeforeSwap<'_>,
     ) -> Result<(), EngineError> {
         // Only now, because a plan touches nothing.
-        let identity = RootIdentity::marked(&self.root).map_err(EngineError::Generation)?;
+        let identity = RootIdentity::to_be(&self.root).map_err(EngineError::Generation)?;
         let generation = Generation { root: identity, ..prepared.generation.clone() };
         let context = Context {
             root: self.root.clone(),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flist::package::{
-    KernelVersion, MAX_DESCRIPTION, MAX_PACKAGES, Migrate, NodeFacts, NodePath, PackageError, PackageName,
-    Place, Standing as Layout, Unmet, in_one_release, migrate, package_at, parse,
+    KernelVersion, MAX_DESCRIPTION, MAX_PACKAGES, Migrate, NodeFacts, PackageError, PackageName, Place,
+    Unmet, in_one_release, migrate, package_at, parse,
 };
 use flist::path::FlistPath;
 use flist::tree::{Content, Kind};
@@ -102,16 +102,16 @@ impl Engine {
         packages: &Packages,
         installed: Option<&Generation>,
     ) -> Result<Migrations, EngineError> {
-        let recorded = self.schemas()?;
+        let recorded = self.recorded_layouts()?;
         let nothing = Packages::new();
         let before = installed.map_or(&nothing, |installed| &installed.packages);
-        let names = packages.keys().chain(before.keys()).chain(recorded.keys());
+        let names = packages.keys().chain(before.keys()).chain(recorded.schemas.keys());
         let (mut migrations, mut refused) = (Migrations::new(), Vec::new());
         for name in names {
             let (old, new) = (before.get(name), packages.get(name));
             let states = old.into_iter().chain(new).filter_map(|package| package.state.as_ref());
             let paths: Vec<_> = states.flat_map(|state| &state.paths).collect();
-            let layout = self.layout(recorded.get(name).copied(), &paths)?;
+            let layout = self.layout(&recorded, name, &paths)?;
             match migrate(name, old, new, layout) {
                 Ok(migrate) => drop(migrations.insert(name.clone(), migrate)),
                 Err(refusal) => refused.push(refusal),
@@ -119,54 +119,6 @@ impl Engine {
         }
         refused.dedup();
         if refused.is_empty() { Ok(migrations) } else { Err(EngineError::Schema(refused)) }
-    }
-
-    /// The layout of state at these paths, of which this is recorded.
-    fn layout(&self, recorded: Option<u32>, paths: &[&NodePath]) -> Result<Layout, EngineError> {
-        let mut there = paths.is_empty() && recorded.is_some();
-        for path in paths {
-            there |= match self.directory(path.inside())? {
-                Some(real) => {
-                    let names = self.root.disk().list(&real).map_err(failed("list", &real));
-                    !names.map_err(EngineError::Root)?.is_empty()
-                }
-                None => false,
-            };
-        }
-        Ok(if there { Layout::At(recorded.unwrap_or(0)) } else { Layout::Fresh })
-    }
-
-    /// The layouts as they are recorded last, in whatever root: state may lie on a disk that outlives it. An
-    /// earlier version of this program records none, and changes none.
-    pub(super) fn schemas(&self) -> Result<BTreeMap<PackageName, u32>, EngineError> {
-        let current = self.state.current_number().map_err(EngineError::Generation)?;
-        let mut numbers = self.state.numbers().map_err(EngineError::Generation)?;
-        numbers.retain(|number| current.is_some_and(|current| *number <= current));
-        for number in numbers.into_iter().rev() {
-            let generation = self.state.recorded(number).map_err(EngineError::Generation)?;
-            if let Some(schemas) = generation.and_then(|generation| generation.schemas) {
-                return Ok(schemas);
-            }
-        }
-        Ok(BTreeMap::new())
-    }
-
-    /// The layouts once this has been done.
-    ///
-    /// # Errors
-    /// [`EngineError::Generation`].
-    pub(super) fn schemas_after(
-        &self,
-        migrations: &Migrations,
-    ) -> Result<BTreeMap<PackageName, u32>, EngineError> {
-        let mut schemas = self.schemas()?;
-        for (name, migrate) in migrations {
-            match migrate.to {
-                Some(to) => drop(schemas.insert(name.clone(), to)),
-                None => drop(schemas.remove(name)),
-            }
-        }
-        Ok(schemas)
     }
 
     /// What is run for packages when these files change.

@@ -86,16 +86,20 @@ impl Engine {
         let (identity, info) = (self.identity()?, release.info.clone());
         let paths = files.changes.iter().map(FileChange::path);
         let seen = paths.filter_map(|path| Some((path.clone(), found.get(path)?.clone()))).collect();
-        let (packages, schemas) = match (purpose, &installed) {
-            (Purpose::SelfUpdate, Some(installed)) => (installed.packages.clone(), self.schemas()?),
-            _ => (packages, self.schemas_after(&migrations)?),
+        // Where nothing was ever installed, nothing is lost.
+        let is_new = first_boot && !self.state.has_pointer().map_err(EngineError::Generation)?;
+        let layouts = self.recorded_layouts()?.after(&migrations);
+        let packages = match (purpose, &installed) {
+            (Purpose::SelfUpdate, Some(installed)) => installed.packages.clone(),
+            _ => packages,
         };
         let generation = generation(number, cause, what, identity, info, items);
         Ok(Prepared {
             plan: Plan::new(purpose, files, services, package_plan, space),
             generation: Generation {
                 packages,
-                schemas: Some(schemas),
+                schemas: Some(layouts.schemas),
+                layouts_lost: layouts.is_incomplete && !is_new,
                 is_signed: release.is_signed,
                 ..generation
             },

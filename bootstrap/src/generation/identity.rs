@@ -40,19 +40,31 @@ impl RootIdentity {
         Ok(Self { marker: marker.filter(|marker| !marker.is_empty()), volatile: filesystem.in_ram })
     }
 
-    /// The identity of a root file system, which gets a marker if it has none.
+    /// The identity that a root file system has or gets with [`RootIdentity::mark`]. Nothing is written: a marker
+    /// without any record tells of records that are lost.
     ///
     /// # Errors
     /// [`GenerationError::Identity`].
-    pub fn marked(root: &Root) -> Result<Self, GenerationError> {
+    pub fn to_be(root: &Root) -> Result<Self, GenerationError> {
         let now = Self::of(root)?;
-        if now.marker.is_some() {
-            return Ok(now);
+        match now.marker {
+            Some(_) => Ok(now),
+            None => Ok(Self { marker: Some(random_token().map_err(GenerationError::Identity)?), ..now }),
         }
-        let marker = random_token().map_err(GenerationError::Identity)?;
-        disk::replace(root.disk(), &marker_path()?, marker.as_bytes(), 0o600)
-            .map_err(GenerationError::Identity)?;
-        Ok(Self { marker: Some(marker), ..now })
+    }
+
+    /// Gives a root file system this identity, unless it has it.
+    ///
+    /// # Errors
+    /// [`GenerationError::Identity`].
+    pub fn mark(&self, root: &Root) -> Result<(), GenerationError> {
+        match &self.marker {
+            Some(marker) if !self.survives_in(&Self::of(root)?) => {
+                disk::replace(root.disk(), &marker_path()?, marker.as_bytes(), 0o600)
+                    .map_err(GenerationError::Identity)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether what was installed into `self` can still be there in `now`.
@@ -87,11 +99,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
         assert_eq!(RootIdentity::of(&root).unwrap().marker, None);
-        let marked = RootIdentity::marked(&root).unwrap();
-        assert_eq!(RootIdentity::marked(&root).unwrap(), marked);
+        let marked = RootIdentity::to_be(&root).unwrap();
+        assert_eq!(RootIdentity::of(&root).unwrap().marker, None);
+        marked.mark(&root).unwrap();
+        marked.mark(&root).unwrap();
+        assert_eq!(RootIdentity::to_be(&root).unwrap(), marked);
         assert!(marked.survives_in(&RootIdentity::of(&root).unwrap()));
         let other = tempfile::tempdir().unwrap();
-        let other = RootIdentity::marked(&Root::open(other.path()).unwrap()).unwrap();
+        let other = RootIdentity::to_be(&Root::open(other.path()).unwrap()).unwrap();
         assert!(!marked.survives_in(&other));
     }
 }

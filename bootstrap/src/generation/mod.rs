@@ -188,6 +188,9 @@ pub struct Generation {
     /// The layout of each package's state; `None` when whoever recorded this did not know of such things.
     #[serde(default)]
     pub schemas: Option<BTreeMap<PackageName, u32>>,
+    /// Records of layouts were lost: nobody knows those that are not in `schemas`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub layouts_lost: bool,
 }
 
 /// Package descriptions by name.
@@ -198,7 +201,7 @@ pub type Packages = BTreeMap<PackageName, Package>;
 pub enum Standing {
     /// Nothing of ours is installed in it: this is a first boot.
     Nothing,
-    /// Something was installed, but the record of it is damaged.
+    /// Something was installed, but the record of it is damaged or lost.
     Damaged,
     /// This generation is installed.
     Installed(Box<Generation>),
@@ -247,5 +250,6 @@ pub fn generation(
         states,
         packages,
         schemas,
+        layouts_lost: false,
     }
 }

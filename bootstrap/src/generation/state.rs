@@ -49,6 +49,12 @@ impl StateDir {
         let state = Self { disk, path: path.to_owned() };
         let generations = state.at(GENERATIONS)?;
         match state.disk.make_directory(&generations) {
+            // Or a power cut could take it with every record, and a root that is marked would have lost its records.
+            Ok(()) => {
+                let top = FlistPath::root();
+                let synced = state.disk.sync_directory(&top);
+                synced.map_err(|error| state.failed("sync", &top, error)).map(|()| state)
+            }
             Err(error) if error.raw_os_error() != Some(Errno::EEXIST as i32) => {
                 Err(state.failed("create", &generations, error))
             }
@@ -111,14 +117,16 @@ impl StateDir {
         Ok((filesystem, self.path.display().to_string()))
     }
 
-    /// What is installed in this root. A damaged record is told apart from none, because then what is on
-    /// disk may be somebody's work.
+    /// What is installed in this root. A record that is damaged or lost is told apart from none, because then what is
+    /// on disk may be somebody's work: a root is marked only when something is recorded for it.
     ///
     /// # Errors
     /// [`GenerationError::File`] when the disk fails.
     pub fn standing(&self, root: &RootIdentity) -> Result<Standing, GenerationError> {
-        if self.read(&self.at(CURRENT)?)?.is_none() {
-            return Ok(Standing::Nothing);
+        if !self.has_pointer()? {
+            // A first boot that was cut off has left its record.
+            let lost = root.marker.is_some() && self.numbers()?.is_empty();
+            return Ok(if lost { Standing::Damaged } else { Standing::Nothing });
         }
         let generation = match self.current_number()? {
             Some(number) => self.recorded(number)?,
@@ -132,6 +140,14 @@ impl StateDir {
             None if root.marker.is_none() => Standing::Nothing,
             None => Standing::Damaged,
         })
+    }
+
+    /// Whether anything was ever committed, whatever is known of it.
+    ///
+    /// # Errors
+    /// [`GenerationError::File`] when the disk fails.
+    pub fn has_pointer(&self) -> Result<bool, GenerationError> {
+        Ok(self.read(&self.at(CURRENT)?)?.is_some())
     }
 
     /// What is recorded of a generation; `None` when nothing is, or it is damaged.

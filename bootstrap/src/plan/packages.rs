@@ -87,6 +87,17 @@ pub struct StateChange {
     pub steps: Vec<MigrationCall>,
 }
 
+impl StateChange {
+    /// The layout that it has afterwards.
+    pub fn leads_to(&self) -> Option<u32> {
+        let last = self.steps.last()?.number;
+        Some(match self.direction {
+            Direction::Up => last,
+            Direction::Down => last.saturating_sub(1),
+        })
+    }
+}
+
 /// Everything that is done for packages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PackagePlan {

@@ -190,9 +190,12 @@ fn finish(
     current: Option<&Generation>,
     journal: &JournalPlace,
 ) -> Result<(), TransactionError> {
-    let Header { staging, states, .. } = header;
+    let Header { staging: directories, states: slots, .. } = header;
     let settled = match current {
-        Some(current) => super::staging::settle(root, (staging, states), current),
+        Some(current) => {
+            states::mark_all(root, current);
+            staging::settle(root, (directories, slots), current)
+        }
         // Whoever can read the record one day finds what it kept.
         None => {
             swaps.iter().filter_map(|swap| swap.slot.as_ref()).try_for_each(|slot| take_rights(root, slot))

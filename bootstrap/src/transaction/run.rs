@@ -15,7 +15,7 @@ use crate::generation::{Cause, Generation, Kept, KeptState, Packages};
 use crate::health::{HealthLimits, HealthWatch};
 use crate::plan::{FileChange, Plan, Purpose, Step};
 use crate::rehearsal;
-use crate::root::{Found, RootError, Stamp};
+use crate::root::{Found, Root, RootError, Stamp, failed};
 
 /// Longest health window that a unit can ask for.
 const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
@@ -80,17 +80,15 @@ impl<'r> Run<'r> {
             hooks: plan.packages.hooks.clone(),
             states,
         };
+        generation.states = kept_states(root, plan, &header.states).map_err(TransactionError::Root)?;
         if generation.cause != Cause::FirstBoot {
-            generation.staging.clone_from(&header.staging);
             generation.kept = kept(&plan.files.changes, &slots, context.seen);
-            // In RAM nobody can afford to keep it.
-            if !generation.root.volatile {
-                generation.states = kept_states(plan, &header.states);
-            }
         }
-        state
-            .prepare(&generation, context.flists.0, context.flists.1)
-            .map_err(TransactionError::Generation)?;
+        if generation.cause != Cause::FirstBoot || !generation.states.is_empty() {
+            generation.staging.clone_from(&header.staging);
+        }
+        let recorded = state.prepare(&generation, context.flists.0, context.flists.1);
+        recorded.and_then(|()| generation.root.mark(root)).map_err(TransactionError::Generation)?;
         let place = state.journal().map_err(TransactionError::Generation)?;
         let journal = Journal::begin(place.clone(), header.clone()).map_err(TransactionError::Journal)?;
         // What an earlier life left there is no longer described by any journal.
@@ -348,6 +346,7 @@ impl<'r> Run<'r> {
         let Header { staging, states, .. } = &self.header;
         let settled = staging::settle(&self.context.root, (staging, states), &self.generation);
         let settled = settled.map_err(TransactionError::Root);
+        states::mark_all(&self.context.root, &self.generation);
         // Once the journal is gone nobody runs the hooks again that come after the commit.
         let settled = match settled {
             Ok(()) if !self.hooks.is_empty() => hooks::sync(self.context.programs).await,
@@ -360,15 +359,22 @@ impl<'r> Run<'r> {
     }
 }
 
-/// What is migrated, and where it lies afterwards as it was.
-fn kept_states(plan: &Plan, slots: &[StateSlot]) -> Vec<KeptState> {
+/// What is migrated, and where it lies afterwards as it was. In RAM nobody can afford to keep it.
+fn kept_states(root: &Root, plan: &Plan, slots: &[StateSlot]) -> Result<Vec<KeptState>, RootError> {
     let owners = plan.packages.states.iter().flat_map(|state| state.paths.iter().map(|_| &state.package));
     let of = |(package, StateSlot { path, slot }): (&PackageName, &StateSlot)| KeptState {
         package: package.clone(),
         path: path.clone(),
         slot: slot.clone(),
     };
-    owners.zip(slots).map(of).collect()
+    let mut kept = Vec::new();
+    for state in owners.zip(slots).map(of) {
+        let look = failed("look at the file system of", &state.path);
+        if !root.disk().filesystem(&state.path).map_err(look)?.in_ram {
+            kept.push(state);
+        }
+    }
+    Ok(kept)
 }
 
 /// What the changes take away, and where it lies after the swap.

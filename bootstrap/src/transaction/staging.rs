@@ -16,7 +16,7 @@ pub(crate) use stager::reusable_block;
 
 use super::states::{self, StateSlot};
 use crate::disk::{self, is_absent};
-use crate::generation::{Generation, Kept};
+use crate::generation::{Cause, Generation, Kept};
 use crate::item::{Item, What};
 use crate::plan::FileChange;
 use crate::root::{Found, Root, RootError, Stamp, failed};
@@ -117,6 +117,15 @@ pub(super) fn make_directories(root: &Root, directories: &[FlistPath]) -> Result
 /// # Errors
 /// [`RootError`].
 pub(crate) fn clear(root: &Root, directories: &[FlistPath]) -> Result<(), RootError> {
+    clear_but(root, directories, |_| false)
+}
+
+/// As [`clear`], but for what is kept, and the directories that it lies in.
+fn clear_but(
+    root: &Root,
+    directories: &[FlistPath],
+    is_kept: impl Fn(&FlistPath) -> bool,
+) -> Result<(), RootError> {
     let disk = root.disk();
     for directory in directories {
         match root.stat(directory)? {
@@ -124,14 +133,22 @@ pub(crate) fn clear(root: &Root, directories: &[FlistPath]) -> Result<(), RootEr
             Some(_) => return Err(failed("open", directory)(Errno::ENOTDIR.into())),
             None => continue,
         }
+        let mut keeps = false;
         for name in disk.list(directory).map_err(failed("list", directory))? {
             let path = join(directory, &name)?;
+            if is_kept(&path) {
+                keeps = true;
+                continue;
+            }
             match disk.remove(&path) {
                 // A copy of state, or what it has taken the place of.
                 Err(error) if states::is_directory(&error) => states::remove_tree(disk, &path)?,
                 Err(error) if !is_absent(&error) => return Err(failed("remove", &path)(error)),
                 _ => {}
             }
+        }
+        if keeps {
+            continue;
         }
         disk.remove_directory(directory).map_err(failed("remove", directory))?;
         // The one above goes too, unless another generation has something in it.
@@ -155,12 +172,15 @@ pub(super) fn settle(
     if generation.kept.is_empty() && generation.states.is_empty() {
         return clear(root, directories);
     }
+    let is_kept = |slot: &FlistPath| generation.states.iter().any(|kept| kept.slot == *slot);
+    if generation.cause == Cause::FirstBoot {
+        // Of the files nothing is kept, and what was migrated may be all that there is of it.
+        return clear_but(root, directories, is_kept);
+    }
     let disk = root.disk();
-    if generation.states.is_empty() {
-        for StateSlot { slot, .. } in states {
-            if root.stat(slot)?.is_some() {
-                states::remove_tree(disk, slot)?;
-            }
+    for StateSlot { slot, .. } in states.iter().filter(|state| !is_kept(&state.slot)) {
+        if root.stat(slot)?.is_some() {
+            states::remove_tree(disk, slot)?;
         }
     }
     for Kept { slot, item, .. } in &generation.kept {

@@ -1,6 +1,7 @@
 //! State of packages: copied while nobody writes to it, migrated as a copy, exchanged like files.
 
 mod left;
+mod marks;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,6 +24,8 @@ use crate::root::{Root, RootError, Stamp, failed};
 
 pub(super) use left::keep_written;
 pub(crate) use left::left_of;
+pub(super) use marks::mark_all;
+pub(crate) use marks::schema_of;
 
 /// Most entries of one package's state that are copied.
 const MAX_ENTRIES: usize = 100_000;
@@ -279,6 +282,9 @@ impl Run<'_> {
             let work = tokio::task::spawn_blocking(move || copy_all(root.disk(), &slots));
             let copied = work.await.map_err(TransactionError::Broken)?;
             self.copied.extend(copied.map_err(TransactionError::Root)?);
+            let slots = self.slots_of(number);
+            let taken = slots.iter().try_for_each(|at| marks::take_said(&self.context.root, &at.slot));
+            taken.map_err(TransactionError::Root)?;
             self.check_size(number)?;
         }
         Ok(())
@@ -339,6 +345,12 @@ impl Run<'_> {
     /// Exchanges the copies with the state, if nobody has changed that meanwhile.
     pub(super) fn swap_states(&mut self) -> Result<(), TransactionError> {
         let (root, disk) = (&self.context.root, self.context.root.disk());
+        for (number, state) in self.plan.packages.states.iter().enumerate() {
+            let Some(schema) = state.leads_to() else { continue };
+            // With what is in it: whichever of the two is there tells what it is.
+            let marked = self.slots_of(number).iter().try_for_each(|at| marks::write(root, &at.slot, schema));
+            marked.map_err(TransactionError::Root)?;
+        }
         self.sync_mounts()?;
         let mut copies = Vec::new();
         for (StateSlot { path, slot }, copied) in self.header.states.iter().zip(&self.copied) {

@@ -5,6 +5,7 @@
 mod engine;
 mod filesystems;
 mod lasting;
+mod layouts;
 mod packages;
 mod place;
 mod state_disk;

@@ -83,6 +83,7 @@ async fn a_description_with_a_mistake_is_refused_with_its_place() {
 #[tokio::test]
 async fn state_that_nobody_described_has_schema_0() {
     let place = Place::new();
+    place.apply(&place.release("0", &[("bin/app", "0")]), Purpose::Boot).await.unwrap();
     let text = |floor| format!("state: {{schema: 2, floor: {floor}, paths: [/var/lib/app]}}");
     place.admitted(&text(2)).await.unwrap();
     std::fs::create_dir_all(place.root().join("var/lib/app")).unwrap();
@@ -253,7 +254,7 @@ impl Place {
         files("2", schema)
     }
 
-    fn recorded_schema(&self) -> u32 {
+    pub(crate) fn recorded_schema(&self) -> u32 {
         let schemas = self.engine().current().unwrap().unwrap().schemas.unwrap();
         schemas[&"app".parse().unwrap()]
     }

@@ -19,7 +19,9 @@ use crate::path::FlistPath;
 pub use names::{Command, HookName, NameError, NodePath, PackageName};
 pub use parse::{MAX_DESCRIPTION, MAX_PACKAGES, PackageError, in_one_release, package_at, parse};
 pub use requires::{KernelVersion, NodeFacts, Place, Requires, Unmet};
-pub use schema::{Direction, Migrate, SchemaRefusal, Standing, migrate};
+pub use schema::{
+    Direction, Migrate, SCHEMA_FILE, SCHEMA_MARK, SchemaRefusal, Standing, mark, migrate, parse_mark,
+};
 
 /// Where descriptions are in a release.
 pub const DIRECTORY: &str = "usr/lib/molt/packages";

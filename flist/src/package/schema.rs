@@ -13,6 +13,8 @@ pub enum Standing {
     Fresh,
     /// It has this layout; 0 for state that no release has described.
     At(u32),
+    /// There is state, and nobody knows which layout it has.
+    Unknown,
 }
 
 /// Which way.
@@ -39,22 +41,33 @@ pub struct Migrate {
 /// Why a release could not read the state that there is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaRefusal {
-    /// What kind of thing; the names are stable: `schema-too-old`, `schema-too-new`.
+    /// What kind of thing; the names are stable: `schema-too-old`, `schema-too-new`, `schema-unknown`.
     pub code: String,
     /// The package.
     pub package: String,
-    /// The layout of its state.
+    /// The layout of its state; 0 where nobody knows it.
     pub state: u32,
     /// The lowest and the highest layout that the release reads.
     pub reads: (u32, u32),
-    /// The migration that is missing, or whose inverse is.
+    /// The migration that is missing, or whose inverse is; 0 where nobody knows which one is needed.
     pub missing: u32,
+    /// The directories of the state, where a person has to say which layout they have.
+    #[serde(default)]
+    pub directories: Vec<String>,
 }
 
 impl SchemaRefusal {
     /// The same as a precondition that is not met.
     pub fn as_unmet(&self) -> Unmet {
-        let Self { code, package, state, reads: (floor, schema), missing } = self;
+        let Self { code, package, state, reads: (floor, schema), missing, directories } = self;
+        if code == UNKNOWN {
+            return Unmet {
+                code: code.clone(),
+                package: package.clone(),
+                need: format!("state of a known schema, or a floor of 0: {}", remedy(directories)),
+                have: "state of a schema that nobody knows".to_owned(),
+            };
+        }
         let way = if code == TOO_NEW { "the inverse of migration" } else { "migration" };
         Unmet {
             code: code.clone(),
@@ -67,7 +80,14 @@ impl SchemaRefusal {
 
 impl fmt::Display for SchemaRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, package, state, reads: (floor, schema), missing } = self;
+        let Self { code, package, state, reads: (floor, schema), missing, directories } = self;
+        if code == UNKNOWN {
+            return write!(
+                f,
+                "{code}: nobody knows which schema the state of package {package} has, because what was recorded is lost; {}",
+                remedy(directories)
+            );
+        }
         write!(f, "{code}: the state of package {package} has schema {state}, and the release reads ")?;
         match floor == schema {
             true => write!(f, "{schema}")?,
@@ -82,12 +102,44 @@ impl fmt::Display for SchemaRefusal {
 
 const TOO_NEW: &str = "schema-too-new";
 const TOO_OLD: &str = "schema-too-old";
+const UNKNOWN: &str = "schema-unknown";
+
+/// The extended attribute of a directory of state that says which layout it has, in decimal digits; behind it stands
+/// the inode number of the directory, and it counts for that one only.
+pub const SCHEMA_MARK: &str = "user.molt.schema";
+
+/// The file in a directory of state by which a person says which layout it has, in decimal digits, where nothing else
+/// does. It is taken away when that is recorded.
+pub const SCHEMA_FILE: &str = ".molt-schema";
+
+/// What a person can do about a layout that nobody knows.
+fn remedy(directories: &[String]) -> String {
+    let files: Vec<_> = directories.iter().map(|directory| format!("{directory}/{SCHEMA_FILE}")).collect();
+    format!("write its number into {}", files.join(" and "))
+}
+
+/// The layout that a mark, or a person's file, says of a directory with this inode number; `None` where it says nothing,
+/// or was copied here from another directory.
+pub fn parse_mark(mark: &[u8], inode: u64) -> Option<u32> {
+    let mut words = std::str::from_utf8(mark).ok()?.split_ascii_whitespace();
+    let schema = words.next()?.parse().ok()?;
+    let here = words.next().is_none_or(|word| word.parse() == Ok(inode));
+    (here && words.next().is_none()).then_some(schema)
+}
+
+/// The mark of a directory with this inode number.
+pub fn mark(schema: u32, inode: u64) -> Vec<u8> {
+    format!("{schema} {inode}").into_bytes()
+}
 
 /// What has to be done to the state of a package so that `new` can work with it. `old` is the description in the
 /// release that is installed: only that one knows the way back.
 ///
 /// A release that does not describe the package says nothing about what it reads: then the state goes back as far
 /// as the migrations of `old` go.
+///
+/// State whose layout nobody knows is never migrated: it is left alone where the release says that it reads every one
+/// from the first on.
 ///
 /// # Errors
 /// [`SchemaRefusal`].
@@ -100,7 +152,12 @@ pub fn migrate(
     let old = old.and_then(|package| package.state.as_ref());
     let new = new.and_then(|package| package.state.as_ref());
     let stays = |to| Ok(Migrate { to, direction: Direction::Up, steps: Vec::new() });
-    let Standing::At(at) = standing else { return stays(new.map(|state| state.schema)) };
+    let at = match (standing, new) {
+        (Standing::At(at), _) => at,
+        (Standing::Fresh, _) | (Standing::Unknown, None) => return stays(new.map(|state| state.schema)),
+        (Standing::Unknown, Some(state)) if state.floor == 0 => return stays(Some(state.schema)),
+        (Standing::Unknown, Some(state)) => return Err(unknown(package, state)),
+    };
     let Some(state) = new else {
         let declared = old.map(|old| old.migrations.iter().filter(|migration| migration.to <= at));
         return match declared.and_then(|mut declared| declared.next()) {
@@ -125,8 +182,20 @@ pub fn migrate(
                 state: at,
                 reads: (state.floor, state.schema),
                 missing: missing.unwrap_or(state.schema),
+                directories: Vec::new(),
             })
         }
+    }
+}
+
+fn unknown(package: &PackageName, state: &State) -> SchemaRefusal {
+    SchemaRefusal {
+        code: UNKNOWN.to_owned(),
+        package: package.to_string(),
+        state: 0,
+        reads: (state.floor, state.schema),
+        missing: 0,
+        directories: state.paths.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -147,6 +216,7 @@ fn down(
             state: at,
             reads,
             missing: number,
+            directories: Vec::new(),
         })?);
     }
     Ok(Migrate { to: Some(to), direction: Direction::Down, steps })
@@ -200,6 +270,29 @@ mod tests {
         assert_eq!(said(None, Some(&reads), Standing::At(4)), "Some(5) /m up 5");
         let refused = said(None, Some(&reads), Standing::At(2));
         assert!(refused.starts_with("schema-too-old") && refused.contains("migration 3"), "{refused}");
+    }
+
+    #[test]
+    fn state_whose_layout_nobody_knows_is_left_alone_or_refused() {
+        let unknown = |new: Option<&Package>| said(None, new, Standing::Unknown);
+        assert_eq!(unknown(Some(&package(3, 0, &[1, 2, 3], &[]))), "Some(3) ");
+        assert_eq!(unknown(None), "None ");
+        for (floor, migrations) in [(1, &[1, 2, 3][..]), (3, &[])] {
+            let refused = unknown(Some(&package(3, floor, migrations, &[])));
+            let remedy = "write its number into /var/lib/web/.molt-schema";
+            assert!(refused.starts_with("schema-unknown") && refused.ends_with(remedy), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_mark_counts_for_the_directory_that_it_was_made_for() {
+        assert_eq!(parse_mark(&mark(3, 77), 77), Some(3));
+        assert_eq!(parse_mark(&mark(3, 77), 78), None);
+        assert_eq!(parse_mark(b"4", 77), Some(4), "a person has said it");
+        assert_eq!(parse_mark(b" 4\n", 77), Some(4));
+        for wrong in [&b""[..], b"x", b"-1", b"4 x", b"4 77 1", b"99999999999", b"\xff"] {
+            assert_eq!(parse_mark(wrong, 77), None, "{wrong:?}");
+        }
     }
 
     #[test]

@@ -34,7 +34,14 @@ fn the_last_committed_one_is_current_and_others_can_be_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::open(&dir.path().join("molt")).unwrap();
     let here = sample(1, "root").root;
+    let unmarked = RootIdentity { marker: None, ..here.clone() };
+    assert_eq!(state.standing(&unmarked).unwrap(), Standing::Nothing);
+    // A root is marked when something is recorded: the records are lost.
+    assert_eq!(state.standing(&here).unwrap(), Standing::Damaged);
+    // A first boot that was cut off.
+    state.prepare(&sample(1, "root"), &flists(&["b"]), b"").unwrap();
     assert_eq!(state.standing(&here).unwrap(), Standing::Nothing);
+    state.forget(1).unwrap();
     for number in 1..=4 {
         assert_eq!(state.next_number().unwrap(), number);
         commit(&state, &sample(number, "root"));
@@ -45,7 +52,6 @@ fn the_last_committed_one_is_current_and_others_can_be_forgotten() {
     state.forget(3).unwrap();
     assert_eq!((state.numbers().unwrap(), state.flists(&sample(3, "root")).unwrap()), (vec![1, 2, 4], None));
     assert_eq!(state.standing(&sample(1, "another").root).unwrap(), Standing::Nothing);
-    let unmarked = RootIdentity { marker: None, ..here };
     assert_eq!(state.standing(&unmarked).unwrap(), Standing::Nothing);
 }
 

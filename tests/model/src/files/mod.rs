@@ -6,6 +6,7 @@ mod operations;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flist::package::{SCHEMA_MARK, parse_mark};
 use flist::path::FlistPath;
 use flist::xattr::Xattrs;
 use nix::errno::Errno;
@@ -109,7 +110,10 @@ impl Files {
                 Node::File(content) => format!("{:?}", String::from_utf8_lossy(content)),
                 other => format!("{other:?}"),
             };
-            all.insert(path.clone(), format!("{mode:o} {uid}:{gid} {xattrs:?} {what}"));
+            // The mark of state has an inode number, which differs; what it says must not.
+            let mut xattrs = xattrs.clone();
+            let mark = xattrs.remove(SCHEMA_MARK.as_bytes()).map(|mark| parse_mark(&mark, *number));
+            all.insert(path.clone(), format!("{mode:o} {uid}:{gid} {xattrs:?} {mark:?} {what}"));
             self.list_into(*number, &path, all);
         }
     }
