@@ -85,6 +85,9 @@ fn remark(hub: &str, whose: &str, mirror: &Mirror, now: u64) -> Option<String> {
     match mirror.standing {
         "fork" => Some(format!("hub {hub} tells another story{whose}: {}", mirror.what)),
         "behind" if age >= LAG => Some(format!("hub {hub} is {}{whose} for {} h", mirror.what, age / 3600)),
+        "unusable" if age >= LAG => {
+            Some(format!("hub {hub} has been of no use{whose} for {} h: {}", age / 3600, mirror.what))
+        }
         _ => None,
     }
 }
@@ -96,6 +99,7 @@ fn words(standing: Result<Option<Standing>, String>) -> Option<(&'static str, St
         Ok(Some(Standing::Same)) => ("same", "the same as what was accepted".to_owned()),
         Ok(Some(Standing::Behind(number))) => ("behind", format!("{} behind", versions(number))),
         Ok(Some(Standing::Ahead(number))) => ("ahead", format!("{} ahead", versions(number))),
+        Ok(Some(Standing::Rotated)) => ("ahead", "ahead: it has a newer root".to_owned()),
         Ok(Some(Standing::Fork { why, evidence })) => {
             let kept: Vec<String> = evidence.iter().map(|path| path.display().to_string()).collect();
             ("fork", format!("{why}; both are kept: {}", kept.join(", ")))
@@ -130,6 +134,8 @@ pub(crate) async fn look(hubs: &[&HubClient], root: &[u8], state: &Path, reposit
 pub(crate) fn furthest(looked: &[Looked]) -> Option<&str> {
     let ahead = looked.iter().filter_map(|(hub, standing)| match standing {
         Ok(Some(Standing::Ahead(versions))) => Some((*versions, hub.as_str())),
+        // Nothing that the old keys have signed counts any more.
+        Ok(Some(Standing::Rotated)) => Some((u64::MAX, hub.as_str())),
         _ => None,
     });
     ahead.max().map(|(_, hub)| hub)
@@ -187,6 +193,7 @@ mod tests {
     fn the_one_that_is_furthest_ahead_is_asked() {
         let looked = [of("a", Standing::Ahead(1)), of("b", Standing::Ahead(4)), of("c", Standing::Behind(9))];
         assert_eq!(furthest(&looked), Some("b"));
+        assert_eq!(furthest(&[of("a", Standing::Rotated), of("b", Standing::Ahead(4))]), Some("a"));
         assert_eq!(furthest(&looked[2..]), None);
     }
 }

@@ -181,6 +181,10 @@ fn one_hub_that_keeps_news_back_is_seen_by_what_another_one_has() {
     site.await_version(&node, "2.0.0").unwrap();
     let said = node.run(&["identityd", "why", "--json"]).unwrap();
     assert!(said.contains("behind") && said.contains(&frozen.url()), "{said}");
+    // Whoever has stolen the key of the timestamp goes on with it; its owners have another one.
+    signing.run(&site.hub, &["key", "rotate", "timestamp"]).unwrap();
+    signing.publish(&site.hub, "3.0.0", site.payload("3.0.0").unwrap().directory()).unwrap();
+    site.await_version(&node, "3.0.0").unwrap();
 }
 
 /// A library that adds the seconds in a file to what the clock on the wall says, in every dynamic program of a node; a

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use sigstore_tuf::metadata::Metadata;
-use sigstore_tuf::{Root, Timestamp, Updater};
+use sigstore_tuf::{Root, Timestamp, TrustedMetadataSet, Updater};
 
 use super::client::TrustClient;
 use super::error::TrustError;
@@ -16,6 +16,9 @@ use crate::hub::Sha256;
 
 /// Longest timestamp that is read, in bytes; that of the checks themselves.
 const MAX_TIMESTAMP: u64 = 16_384;
+
+/// Longest root that is read, in bytes; that of the checks themselves.
+const MAX_ROOT: u64 = 512_000;
 
 /// Most files of evidence that are kept.
 const MAX_EVIDENCE: usize = 32;
@@ -31,6 +34,9 @@ pub enum Standing {
     Behind(u64),
     /// It is so many versions newer.
     Ahead(u64),
+    /// It has a newer root, which those have signed whom the node trusts: keys were replaced, and whoever has lost one
+    /// may go on with the old ones elsewhere.
+    Rotated,
     /// It tells another story than what was accepted, signed by the same keys.
     Fork {
         /// What contradicts what.
@@ -107,10 +113,15 @@ impl TrustClient {
             return Err(refused(sigstore_tuf::Error::transport("no timestamp.json")));
         };
         let theirs = body.all().await.map_err(fetch)?;
-        let root = self.trusted_root()?;
+        let trusted = self.trusted()?;
+        let root = trusted.root();
         // What is kept may be damaged, or signed by keys from before: then there is nothing to compare with.
-        let Ok(mine) = Said::read(&kept, &root) else { return Ok(None) };
-        let other = Said::read(&theirs, &root).map_err(refused)?;
+        let Ok(mine) = Said::read(&kept, root) else { return Ok(None) };
+        let other = match Said::read(&theirs, root) {
+            Ok(other) => other,
+            Err(_) if self.has_newer_root(trusted.clone()).await? => return Ok(Some(Standing::Rotated)),
+            Err(error) => return Err(refused(error)),
+        };
         let standing = match mine.contradiction(&other) {
             Some(why) => {
                 let evidence = [&kept, &theirs].map(|bytes| self.keep_evidence(bytes));
@@ -123,11 +134,21 @@ impl TrustClient {
         Ok(Some(standing))
     }
 
-    /// The newest root of the chain that is kept.
-    fn trusted_root(&self) -> Result<Root, TrustError> {
+    /// Whether the source has the root that follows on the one that is trusted, and it was signed by both.
+    async fn has_newer_root(&self, mut trusted: TrustedMetadataSet) -> Result<bool, TrustError> {
+        let fetch = |source| TrustError::Fetch { url: self.source.url().to_owned(), source };
+        let name = format!("{}.root.json", trusted.root().version.saturating_add(1));
+        let Some(body) = self.source.open(&name, MAX_ROOT).await.map_err(fetch)? else {
+            return Ok(false);
+        };
+        Ok(trusted.update_root(&body.all().await.map_err(fetch)?).is_ok())
+    }
+
+    /// What the newest root of the chain that is kept trusts.
+    fn trusted(&self) -> Result<TrustedMetadataSet, TrustError> {
         let transport = Transport::of_state(self.source.clone(), self.state.clone());
         let updater = Updater::new(transport, &self.root).map_err(TrustError::BadRoot)?;
-        Ok(updater.with_store(self.state.clone()).trusted().root().clone())
+        Ok(updater.with_store(self.state.clone()).trusted().clone())
     }
 
     /// Keeps a file that proves something; `None` where it cannot be kept, or too many are.

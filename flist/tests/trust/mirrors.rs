@@ -47,6 +47,30 @@ async fn a_mirror_that_lags_is_behind_and_one_that_is_newer_is_ahead() {
 }
 
 #[tokio::test]
+async fn keys_that_were_replaced_are_news_and_the_old_ones_hide_nothing() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    let old = mirror(&repo);
+    let node = Node::of(&repo);
+    node.refresh(TODAY).await.unwrap();
+    repo.rotate("timestamp");
+    repo.release("2.0.0", TODAY);
+    let here = client(&repo, &node, &repo.web);
+    assert_eq!(here.compare().await.unwrap(), Some(Standing::Rotated));
+    // A root that only its own keys have signed is none.
+    let his = Repo::new();
+    let forged = mirror(&repo);
+    his.rotate("timestamp");
+    forged.put("2.root.json", Answer::Bytes(his.web.bytes("2.root.json").unwrap()));
+    let refused = client(&repo, &node, &forged).compare().await.unwrap_err();
+    assert_eq!(refused.verdict(), Verdict::Signature);
+    node.refresh(TODAY).await.unwrap();
+    assert_eq!(node.version(TODAY).await.unwrap(), "2.0.0");
+    // What the old key has signed says nothing any more.
+    assert_eq!(client(&repo, &node, &old).compare().await.unwrap_err().verdict(), Verdict::Signature);
+}
+
+#[tokio::test]
 async fn another_story_with_the_same_version_is_kept_as_evidence() {
     let repo = Repo::new();
     repo.release("1.0.0", TODAY);
