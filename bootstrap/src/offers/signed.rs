@@ -38,14 +38,13 @@ impl Offers {
                 Ok(taken) => match self.compared(taken, &all, roots, &wanted).await {
                     Ok(answer) => return Ok(answer),
                     // Others may have what is newer too; those that lag are refused from now on.
-                    Err(error) => drop(failure.get_or_insert(error)),
+                    Err(error) => failure = Some(telling(failure, error)),
                 },
                 Err(error) => {
                     if self.settings.hub.urls.len() > 1 {
                         tracing::warn!(hub = hub.url(), error = %flist::report(&error), "this hub is of no use");
                     }
-                    // What the preferred one says tells most.
-                    failure.get_or_insert(error);
+                    failure = Some(telling(failure, error));
                 }
             }
         }
@@ -211,6 +210,15 @@ fn named<'h>(url: &str, all: &[&'h HubClient]) -> Option<&'h HubClient> {
 /// Timestamps that were accepted: of the releases, and of the director's choices.
 type Accepted = [Option<Vec<u8>>; 2];
 
+/// Which of two failures is told: what the preferred hub says tells most, but that signatures are not in order is not
+/// hidden by a hub that does not answer. Pure.
+fn telling(first: Option<TrustError>, second: TrustError) -> TrustError {
+    match first {
+        Some(first) if !first.is_retryable() || second.is_retryable() => first,
+        _ => second,
+    }
+}
+
 /// Whether a hub with newer signatures has failed in such a way that an answer by older ones counts no more: what it has
 /// signed was accepted, whatever else it lacks, or says that there is nothing for this node. Pure.
 fn is_overtaken(error: &TrustError, before: &Accepted, after: &Accepted) -> bool {
@@ -225,6 +233,17 @@ mod tests {
     use flist::trust::OfferRefusal;
 
     use super::*;
+
+    #[test]
+    fn what_signatures_say_is_not_hidden_by_a_hub_that_does_not_answer() {
+        let silent = |hub: &str| TrustError::Hub { target: hub.to_owned(), source: "refused".into() };
+        let unsigned = || TrustError::Unsigned { target: "x".to_owned() };
+        assert!(matches!(telling(Some(silent("a")), unsigned()), TrustError::Unsigned { .. }));
+        assert!(matches!(telling(Some(unsigned()), silent("b")), TrustError::Unsigned { .. }));
+        let first = telling(Some(silent("a")), silent("b"));
+        assert!(matches!(first, TrustError::Hub { target, .. } if target == "a"));
+        assert!(matches!(telling(None, silent("a")), TrustError::Hub { .. }));
+    }
 
     #[test]
     fn an_older_answer_counts_only_while_nothing_newer_was_accepted() {
