@@ -11,7 +11,7 @@ use flist::hub::{Access, AccessError};
 use flist::trust::{TrustError, check_root};
 
 use crate::durable;
-use crate::settings::{self, SettingsError};
+use crate::settings::{Settings, SettingsError};
 
 /// Largest file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -75,7 +75,7 @@ pub fn provision(root: &Path, from: &Path) -> Result<Vec<&'static str>, Provisio
         let path = from.join(name);
         let Some(bytes) = read(&path)? else { continue };
         match name {
-            "config.yaml" => settings::check_config(&path).map_err(ProvisionError::Config)?,
+            "config.yaml" => Settings::check(&path, &bytes).map_err(ProvisionError::Config)?,
             "hub.token" => check_access(Some(&path), None)?,
             "hub.pem" => check_access(None, Some(&path))?,
             _ => check_root(&bytes).map_err(|source| ProvisionError::Root { path, source })?,
@@ -216,6 +216,7 @@ mod tests {
             ("hub.token", "x"),
             ("hub.pem", "x"),
             ("config.yaml", "no_such_key: 1\n"),
+            ("config.yaml", "poll_interval: 0\n"),
         ] {
             let (from, root) = directories();
             fs::write(from.path().join(name), content).unwrap();

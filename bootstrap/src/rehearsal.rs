@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use flist::package::{Package, PackageName};
 use flist::path::FlistPath;
 use flist::rehearsal::{
-    Facts, Finding, FutureRoot, Node, Purpose, RootError, Service, machine, rehearse, without_repeats,
+    Code, Facts, Finding, FutureRoot, Node, Purpose, RootError, Service, machine, rehearse, without_repeats,
 };
 use zinit_client::{ServiceUnit, UnitName};
 
@@ -13,12 +13,17 @@ use crate::disk::{Kind, is_absent};
 use crate::generation::Packages;
 use crate::plan::FileChange;
 use crate::root::Root;
+use crate::settings::{MAX_FILE, Settings};
 use crate::transaction::journal::Swap;
 
 /// Units by name.
 type Units = BTreeMap<UnitName, ServiceUnit>;
 
-/// What would be wrong after the swap and is not wrong now.
+/// Our own configuration file. A release whose programs cannot read it could never be repaired by another release.
+const CONFIG: &str = "etc/molt/config.yaml";
+
+/// What would be wrong after the swap and is not wrong now. With `reads_config` it is this program, or one that reads the
+/// same, that starts with the configuration as it will be.
 ///
 /// # Errors
 /// The root, or what is staged, could not be looked at.
@@ -27,6 +32,7 @@ pub(crate) fn findings(
     swaps: &[Swap],
     (before, after): (&Units, &Units),
     packages: &Packages,
+    reads_config: bool,
 ) -> Result<Vec<Finding>, RootError> {
     let changed: Vec<FlistPath> = swaps
         .iter()
@@ -36,7 +42,11 @@ pub(crate) fn findings(
     let look = |root: &dyn FutureRoot, units: &Units, packages: &Packages| {
         let services = [services(units), programs(packages)].concat();
         let facts = Facts { services: &services, changed: &changed, machine: here() };
-        rehearse(root, &facts)
+        let mut found = rehearse(root, &facts)?;
+        if reads_config {
+            found.extend(configuration(root)?);
+        }
+        Ok(found)
     };
     let known: BTreeSet<Finding> =
         look(&AfterSwap { root, placed: BTreeMap::new() }, before, &Packages::new())?.into_iter().collect();
@@ -44,6 +54,23 @@ pub(crate) fn findings(
     let mut found = look(&AfterSwap { root, placed }, after, packages)?;
     found.retain(|finding| !known.contains(finding));
     Ok(without_repeats(found))
+}
+
+/// What is wrong with the configuration file.
+fn configuration(root: &dyn FutureRoot) -> Result<Option<Finding>, RootError> {
+    let path: FlistPath = CONFIG.parse().map_err(|error: flist::path::PathError| RootError {
+        action: "name",
+        path: FlistPath::root(),
+        source: error.into(),
+    })?;
+    let Some(Node::File { size, .. }) = root.look(&path)? else { return Ok(None) };
+    // One byte more than is read of it: then it is too long.
+    let length = usize::try_from(size.min(MAX_FILE + 1)).unwrap_or(usize::MAX);
+    let text = root.read(&path, 0, length)?;
+    let checked = Settings::check(std::path::Path::new("/").join(CONFIG).as_path(), &text);
+    let refused =
+        |error| format!("identityd and bootstrap could not start with it: {}", flist::report(&error));
+    Ok(checked.err().map(|error| Finding::about_path(Code::ConfigurationInvalid, path, refused(error))))
 }
 
 /// The processor of this node.

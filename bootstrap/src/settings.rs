@@ -9,7 +9,7 @@ mod kernel;
 mod trust;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flist::hub::{Channel, Packages, RunMode};
@@ -17,8 +17,9 @@ use zinit_client::UnitName;
 
 pub use self::channel::BootstrapUpdate;
 pub use self::error::SettingsError;
+pub(crate) use self::file::MAX_FILE;
 use self::file::{ConfigFile, kept, read_config, seconds_within};
-pub use self::file::{MAX_KEPT_GENERATIONS, Maintenance, check_config};
+pub use self::file::{MAX_KEPT_GENERATIONS, Maintenance};
 pub use self::hub::{AccessFiles, HubSettings};
 pub use self::kernel::{KernelPolicy, KernelSettings};
 pub use self::trust::TrustSettings;
@@ -137,6 +138,34 @@ impl Settings {
         let params = kernel_params::parse(&cmdline).map_err(SettingsError::KernelParams)?;
         let file = read_config(&overrides.config)?;
         Self::weigh(file, params, overrides)
+    }
+
+    /// Whether this text would do as a configuration file, on a node whose kernel command line says nothing; `path` is
+    /// for errors. What maintenance windows mean is identityd's business.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn check(path: &Path, text: &[u8]) -> Result<(), SettingsError> {
+        let unreadable = |error| SettingsError::Read {
+            path: path.to_owned(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
+        };
+        let text = std::str::from_utf8(text).map_err(unreadable)?;
+        let nowhere = PathBuf::new;
+        let overrides = Overrides {
+            root: nowhere(),
+            config: path.to_owned(),
+            cmdline: nowhere(),
+            zinit_socket: nowhere(),
+            hub: Vec::new(),
+            store: None,
+            run_mode: None,
+            flist: None,
+            state_dir: nowhere(),
+            run_dir: nowhere(),
+            cache_dir: nowhere(),
+        };
+        Self::weigh(file::parse(path, text)?, KernelParams::default(), &overrides).map(drop)
     }
 
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {

@@ -18,7 +18,7 @@ use super::trust::TrustNames;
 pub const MAX_KEPT_GENERATIONS: u64 = 100;
 
 /// Largest configuration file, in bytes.
-const MAX_FILE: u64 = 64 * 1024;
+pub(crate) const MAX_FILE: u64 = 64 * 1024;
 
 /// The configuration file. Unknown keys are errors, because a setting with a typing error would silently
 /// not hold.
@@ -78,14 +78,6 @@ fn one_or_several<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Strin
     })
 }
 
-/// Whether a configuration file can be used; it has to be there.
-///
-/// # Errors
-/// [`SettingsError`].
-pub fn check_config(path: &Path) -> Result<(), SettingsError> {
-    read_config(path).map(drop)
-}
-
 pub(super) fn read_config(path: &Path) -> Result<ConfigFile, SettingsError> {
     let failed = |source| SettingsError::Read { path: path.to_owned(), source };
     let file = match std::fs::File::open(path) {
@@ -96,13 +88,18 @@ pub(super) fn read_config(path: &Path) -> Result<ConfigFile, SettingsError> {
     let mut text = String::new();
     // One byte more than allowed: what is cut off could still be read, and would say something else.
     std::io::Read::read_to_string(&mut std::io::Read::take(file, MAX_FILE + 1), &mut text).map_err(failed)?;
+    parse(path, &text)
+}
+
+/// Reads what a configuration file says; `path` is for errors.
+pub(super) fn parse(path: &Path, text: &str) -> Result<ConfigFile, SettingsError> {
     if text.len() as u64 > MAX_FILE {
         return Err(SettingsError::TooLong { path: path.to_owned(), limit: MAX_FILE });
     }
     if text.trim().is_empty() {
         return Ok(ConfigFile::default());
     }
-    serde_yaml::from_str(&text).map_err(|source| SettingsError::File { path: path.to_owned(), source })
+    serde_yaml::from_str(text).map_err(|source| SettingsError::File { path: path.to_owned(), source })
 }
 
 pub(super) fn seconds_within(

@@ -223,8 +223,10 @@ impl<'r> Run<'r> {
             Purpose::SelfUpdate => Packages::new(),
             _ => self.generation.packages.clone(),
         };
+        // The new identityd reads its configuration itself, and is put back if it cannot.
+        let reads_config = self.plan.purpose != Purpose::SelfUpdate;
         let work = tokio::task::spawn_blocking(move || {
-            rehearsal::findings(&root, &swaps, (&before, &after), &packages)
+            rehearsal::findings(&root, &swaps, (&before, &after), &packages, reads_config)
         });
         let findings = work.await.map_err(TransactionError::Broken)?.map_err(TransactionError::Rehearsal)?;
         for finding in &findings {

@@ -165,3 +165,24 @@ async fn two_names_of_one_file_are_refused() {
     assert!(said.contains("'bin/sh'") && said.contains("'usr/bin/sh'"), "{said}");
     assert!(Path::new(&place.root().join("usr/bin")).read_dir().unwrap().next().is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_identityd_could_not_start_with_is_refused() {
+    let place = Place::new();
+    let with = |version: &str, config: &str| {
+        place.release(version, &[("bin/app", "app"), ("etc/molt/config.yaml", config)])
+    };
+    place.apply(&with("1", "poll_interval: 60\n"), Purpose::Boot).await.unwrap();
+    for (version, config) in [("2", "pol_interval: 60\n"), ("3", "poll_interval: 0\n"), ("4", "- x\n")] {
+        let before = place.files();
+        let refused = place.apply(&with(version, config), Purpose::Upgrade).await.unwrap_err();
+        let said = flist::report(&refused);
+        assert!(said.contains("could not start with it"), "{said}");
+        assert_eq!(place.files(), before);
+    }
+    // What a node was given by its administrator is not this release's fault.
+    place.apply(&with("5", "poll_interval: 61\n"), Purpose::Upgrade).await.unwrap();
+    std::fs::write(place.root().join("etc/molt/config.yaml"), "nonsense: 1\n").unwrap();
+    place.apply(&with("6", "poll_interval: 61\n"), Purpose::Upgrade).await.unwrap();
+    assert_eq!(place.read("etc/molt/config.yaml"), "nonsense: 1\n");
+}

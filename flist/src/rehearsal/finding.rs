@@ -47,6 +47,8 @@ pub enum Code {
     UnitCycle,
     /// A unit that waits for one that is not there.
     UnitMissingDependency,
+    /// The configuration of identityd and bootstrap is not usable by them.
+    ConfigurationInvalid,
     /// Two entries of a flist are the same file of the node.
     TwoNames,
     /// An entry of a flist lies beneath something that is no directory on the node.

@@ -21,6 +21,9 @@ use crate::agent::model::{Problem, ProblemKind};
 use crate::handover::{self, Handover};
 use crate::timestamp::Timestamp;
 
+/// The configuration file, in the root.
+const CONFIG: &str = "etc/molt/config.yaml";
+
 impl Effects {
     /// Replaces this process if the release has another identityd; returns if there is nothing to replace.
     pub(super) async fn update_self(
@@ -164,7 +167,7 @@ impl Effects {
         Ok(services.into_iter().find(|(_, status)| status.pid == Some(own)).map(|(name, _)| name))
     }
 
-    /// The release's paths of this program and its unit; `None` when the release has no identityd.
+    /// The release's paths of this program, its unit and its configuration; `None` when the release has no identityd.
     fn own_files(
         &self,
         release: &ReleaseTree,
@@ -181,7 +184,8 @@ impl Effects {
                 .map_err(|error| local("cannot find this program", &error))?;
             let is_program = self.engine.root().outer(&place) == program;
             found |= is_program;
-            if is_program || place.to_string() == unit {
+            // With the configuration: one version may know words in it that the other one does not.
+            if is_program || place.to_string() == unit || place.to_string() == CONFIG {
                 paths.insert(path.clone());
             }
         }
