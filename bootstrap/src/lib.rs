@@ -22,6 +22,7 @@ pub mod item;
 pub mod kernel_guard;
 pub mod kernel_params;
 pub mod lock;
+pub mod maintenance;
 pub mod mirrors;
 mod newer;
 pub mod offers;

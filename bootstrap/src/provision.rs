@@ -217,6 +217,8 @@ mod tests {
             ("hub.pem", "x"),
             ("config.yaml", "no_such_key: 1\n"),
             ("config.yaml", "poll_interval: 0\n"),
+            ("config.yaml", "maintenance: {windows: [\"Foo 1-2\"]}\n"),
+            ("config.yaml", "maintenance: {timezone: Mars/Base, windows: [\"02:00-05:00\"]}\n"),
         ] {
             let (from, root) = directories();
             fs::write(from.path().join(name), content).unwrap();

@@ -25,6 +25,7 @@ pub use self::kernel::{KernelPolicy, KernelSettings};
 pub use self::trust::TrustSettings;
 use crate::health::HealthLimits;
 use crate::kernel_params::{self, KernelParams, Switches};
+use crate::maintenance::{Windows, ZONEINFO};
 
 const DEFAULT_POLL: Duration = Duration::from_secs(600);
 const MAX_POLL_SECONDS: u64 = 7 * 24 * 3600;
@@ -140,8 +141,8 @@ impl Settings {
         Self::weigh(file, params, overrides)
     }
 
-    /// Whether this text would do as a configuration file, on a node whose kernel command line says nothing; `path` is
-    /// for errors. What maintenance windows mean is identityd's business.
+    /// Whether both programs would start with this text as their configuration file, on a node whose kernel command line
+    /// says nothing; `path` is for errors.
     ///
     /// # Errors
     /// [`SettingsError`].
@@ -165,7 +166,11 @@ impl Settings {
             run_dir: nowhere(),
             cache_dir: nowhere(),
         };
-        Self::weigh(file::parse(path, text)?, KernelParams::default(), &overrides).map(drop)
+        let settings = Self::weigh(file::parse(path, text)?, KernelParams::default(), &overrides)?;
+        // bootstrap boots with windows that nobody can keep; identityd does not start.
+        let windows = settings.maintenance.map(|windows| Windows::new(&windows, Path::new(ZONEINFO)));
+        let unusable = |source| SettingsError::Maintenance { path: path.to_owned(), source };
+        windows.transpose().map_err(unusable).map(drop)
     }
 
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {

@@ -14,6 +14,7 @@
 //! | `not-monitored`   | zinit does not know identityd, so nobody would start it again     |
 //! | `cache`           | the block cache cannot be used                                    |
 //! | `trust-damaged`   | a root of trust is missing although it is demanded, or is none     |
+//! | `configuration`   | identityd would not start with its configuration                  |
 //! | `secret`          | what hubs are shown cannot be used, so that none is asked         |
 //! | `clock`           | the clock stands before this program was built                    |
 //!
@@ -182,6 +183,7 @@ async fn look(settings: &Settings, idle: bool, now: SystemTime) -> Vec<Finding> 
     findings.extend(node::zinit(settings).await);
     findings.extend(node::cache(settings));
     findings.extend(node::roots_of_trust(settings));
+    findings.extend(node::configuration(settings));
     findings.extend(node::secrets(settings));
     findings.extend(node::clock(now));
     findings

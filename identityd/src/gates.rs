@@ -14,9 +14,9 @@ use serde_json::Value;
 use crate::agent::{Candidate, Gate, State, StateInRam, Withheld};
 use crate::history::Cause;
 use crate::kernel::KernelStatus;
-use crate::maintenance::Windows;
 use crate::orders::Orders;
 use crate::timestamp::Timestamp;
+use bootstrap::maintenance::Windows;
 use judges::Verdict;
 
 /// Gates that keep an upgrade from beginning although there is a candidate.

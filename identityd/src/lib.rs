@@ -25,7 +25,6 @@ pub mod gates;
 pub mod handover;
 pub mod history;
 pub mod kernel;
-pub mod maintenance;
 pub mod orders;
 pub mod status;
 pub mod timestamp;
@@ -43,12 +42,12 @@ use tracing::{info, warn};
 use agent::effects::Effects;
 use agent::{Agent, AgentError, Brake, Ground, Problem};
 use bootstrap::generation::boot_id;
+use bootstrap::maintenance::{MaintenanceError, Windows};
 use bootstrap::settings::Settings;
 use bootstrap::state_place::StatePlace;
 use control::{Server, ServerError};
 use handover::Handover;
 use kernel::Keeper;
-use maintenance::{MaintenanceError, Windows};
 use status::{Daemon, Status, StatusError, StatusFile};
 
 /// The version of this program: the one it was built as, else the crate's.

@@ -272,7 +272,7 @@ fn a_daemon_does_not_start_with_windows_that_it_cannot_keep() {
     {
         config(&format!("maintenance: {{ timezone: {timezone}, windows: [\"{window}\"] }}\n"));
         let output = node.run().output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(2));
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains("config.yaml") && text.contains(complaint), "{text}");
     }

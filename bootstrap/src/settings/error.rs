@@ -6,6 +6,7 @@ use flist::hub::{AccessError, HubError, NameError, TagNameError};
 use flist::store::StoreError;
 
 use crate::kernel_params::KernelParamsError;
+use crate::maintenance::MaintenanceError;
 
 /// Why the settings are not usable.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,15 @@ pub enum SettingsError {
         value: String,
         /// What is allowed.
         expected: String,
+    },
+    /// The maintenance windows are not usable.
+    #[error("{path} is not valid")]
+    Maintenance {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        #[source]
+        source: MaintenanceError,
     },
     /// The kernel command line is not usable.
     #[error("the kernel command line asks for something that cannot be")]

@@ -173,7 +173,12 @@ async fn a_configuration_that_identityd_could_not_start_with_is_refused() {
         place.release(version, &[("bin/app", "app"), ("etc/molt/config.yaml", config)])
     };
     place.apply(&with("1", "poll_interval: 60\n"), Purpose::Boot).await.unwrap();
-    for (version, config) in [("2", "pol_interval: 60\n"), ("3", "poll_interval: 0\n"), ("4", "- x\n")] {
+    for (version, config) in [
+        ("2", "pol_interval: 60\n"),
+        ("3", "poll_interval: 0\n"),
+        ("4", "- x\n"),
+        ("4", "maintenance: {windows: []}\n"),
+    ] {
         let before = place.files();
         let refused = place.apply(&with(version, config), Purpose::Upgrade).await.unwrap_err();
         let said = flist::report(&refused);

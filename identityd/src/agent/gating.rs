@@ -7,8 +7,8 @@ use super::stage::{Gate, Stage};
 use super::state::Event;
 use super::{Agent, attempts, now};
 use crate::gates::{self, GateReport, Inputs, OverBudget};
-use crate::maintenance::Standing;
 use crate::timestamp::Timestamp;
+use bootstrap::maintenance::Standing;
 
 impl Agent {
     /// What an event is once the gates have been asked: a candidate that may not be installed now, and an

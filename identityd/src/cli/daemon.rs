@@ -7,6 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
+use identityd::RunError;
+
 use super::{CommandResult, Failure, other};
 
 /// Threads that wait for network, files and the socket; blocking work has its own.
@@ -61,7 +63,11 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
                 _ = interrupt.recv() => info!("SIGINT"),
             }
         };
-        identityd::run(settings, shutdown).await.map_err(other)
+        identityd::run(settings, shutdown).await.map_err(|error| match error {
+            // As what else is wrong in the configuration.
+            error @ RunError::Maintenance { .. } => Failure::Usage(Box::new(error)),
+            error => other(error),
+        })
     })
 }
 

@@ -180,6 +180,18 @@ pub(super) fn roots_of_trust(settings: &Settings) -> Vec<Finding> {
     wrong.collect()
 }
 
+/// What keeps identityd from starting, beyond what keeps this program from it: windows that nobody understands.
+pub(super) fn configuration(settings: &Settings) -> Option<Finding> {
+    // Without a file everything is as it is by default.
+    let text = std::fs::read(&settings.config).ok()?;
+    let error = Settings::check(&settings.config, &text).err()?;
+    let what = format!(
+        "identityd does not start: {}; put it right, then `zinit start identityd`",
+        flist::report(&error)
+    );
+    Some(Finding::unfixable("configuration", what))
+}
+
 /// Files with what hubs are shown that cannot be used. Their mode is not changed: who could read them may have done so,
 /// and only a person knows.
 pub(super) fn secrets(settings: &Settings) -> Option<Finding> {

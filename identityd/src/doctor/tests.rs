@@ -93,6 +93,16 @@ async fn a_healthy_node_has_nothing() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_keeps_identityd_from_starting_is_told() {
+    let mut node = Node::new();
+    std::fs::write(node.path("config.yaml"), "maintenance: {windows: ['Foo 1-2']}\n").unwrap();
+    node.settings = load(node.directory.path());
+    assert_eq!(node.codes().await, ["configuration"]);
+    std::fs::write(node.path("config.yaml"), "maintenance: {windows: ['Sat 01:00-02:00']}\n").unwrap();
+    assert_eq!(node.codes().await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_secret_that_others_can_read_is_named_and_left_alone() {
     let mut node = Node::new();
     let token = node.path("hub.token");

@@ -17,9 +17,9 @@ use super::{
     shipped, startable,
 };
 use crate::agent::{Handle, Stage};
-use crate::maintenance::Windows;
 use crate::status::Status;
 use crate::timestamp::Timestamp;
+use bootstrap::maintenance::Windows;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(5);

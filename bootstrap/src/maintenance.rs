@@ -15,7 +15,10 @@ use jiff::Timestamp as Instant;
 use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 
-use bootstrap::settings::Maintenance;
+use crate::settings::Maintenance;
+
+/// Where time zones are on a node that has some.
+pub const ZONEINFO: &str = "/usr/share/zoneinfo";
 
 /// Most windows.
 const MOST_WINDOWS: usize = 64;
