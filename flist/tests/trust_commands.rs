@@ -111,6 +111,11 @@ fn from_keys_to_a_release_that_nodes_would_accept() {
     let said = rig.says(&["trust", "refresh", "--token-file", "token"]);
     assert!(said.contains("timestamp version 4") || said.contains("timestamp version 3"), "{said}");
     rig.says(&["trust", "key", "rotate", "timestamp", "--token-file", "token"]);
+    // What cannot be sent is signed all the same, and that is said.
+    let nobody = "http://127.0.0.1:1";
+    let unsent = rig.refused(&["trust", "refresh", "--hub", nobody, "--token-file", "token"]);
+    let remedy = format!("--hub {nobody}` sends what is missing");
+    assert!(unsent.contains("signed, in") && unsent.contains(&remedy), "{unsent}");
     rig.says(&["trust", "check"]);
     let said = rig.says(&[
         "trust",

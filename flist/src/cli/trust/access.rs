@@ -95,8 +95,27 @@ impl Destination {
         let Some(hub) = &self.hub else { return Ok(None) };
         let client = self.shown.client(hub)?.with_token(self.token.token()?);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(send(&client, repository, directory)).map(Some)
+        let sent = runtime.block_on(send(&client, repository, directory));
+        let unsent = |failure: Failure| {
+            let (hub, directory) = (hub.clone(), directory.path().to_owned());
+            Failure { error: Box::new(Unsent { hub, directory, source: failure.error }), ..failure }
+        };
+        sent.map(Some).map_err(unsent)
     }
+}
+
+/// What was signed is not where nodes find it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "signed, in {}, and not, or not all of it, sent to {hub}; if that hub has no other repository, \
+     `flist trust refresh --dir {} --hub {hub}` sends what is missing",
+    directory.display(),
+    directory.display()
+)]
+struct Unsent {
+    hub: String,
+    directory: PathBuf,
+    source: Box<dyn std::error::Error>,
 }
 
 /// Sends the files that the hub does not have yet.
