@@ -35,6 +35,8 @@ const COMPRESS_LIMIT: Duration = Duration::from_secs(300);
 pub struct Contents {
     /// The programs.
     pub programs: Programs,
+    /// Another kernel than the newest.
+    pub kernel: Option<tools::Kernel>,
     /// Another supervisor than ours.
     pub zinit: Option<PathBuf>,
     /// The root of trust.
@@ -53,7 +55,16 @@ impl Contents {
     /// What every image has.
     pub fn new(programs: Programs) -> Self {
         let (units, drivers, files) = (Vec::new(), Vec::new(), Vec::new());
-        Self { programs, zinit: None, root_json: None, config: String::new(), units, drivers, files }
+        Self {
+            programs,
+            kernel: None,
+            zinit: None,
+            root_json: None,
+            config: String::new(),
+            units,
+            drivers,
+            files,
+        }
     }
 }
 
@@ -79,7 +90,7 @@ impl Image {
     /// # Errors
     /// When something cannot be downloaded, read or written.
     pub fn write(contents: &Contents, out: &Path, compressed: bool) -> Result<Self, Error> {
-        let kernel = tools::kernel()?;
+        let kernel = contents.kernel.clone().map_or_else(tools::kernel, Ok)?;
         let files = files(contents, &kernel)?;
         fs::create_dir_all(out).doing(|| format!("make {}", out.display()))?;
         let vmlinuz = out.join("vmlinuz");

@@ -74,6 +74,12 @@ impl Apt {
         Ok(parse_depends(&text))
     }
 
+    /// The names of all packages that begin so.
+    pub(super) fn names(&self, beginning: &str) -> Result<Vec<String>, Error> {
+        let text = job::run(self.command("apt-cache").args(["pkgnames", beginning]), LIMIT)?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
     fn download<S: AsRef<std::ffi::OsStr>>(&self, packages: &[S], to: &Path) -> Result<(), Error> {
         let mut download = self.command("apt-get");
         job::run(download.args(["--quiet", "download"]).args(packages).current_dir(to), LIMIT).map(drop)

@@ -149,7 +149,39 @@ pub fn kernel() -> Result<Kernel, Error> {
             name
         }
     };
-    let unpacked = unpacked(&package)?;
+    unpacked_kernel(&package)
+}
+
+/// Another kernel of the same series than [`kernel`]; it is downloaded when it is not there yet.
+///
+/// # Errors
+/// When there is none, or it cannot be downloaded.
+pub fn other_kernel() -> Result<Kernel, Error> {
+    let newest = kernel()?.release;
+    let _only_one = place::lock("tools")?;
+    let memory = directory()?.join("linux-image-cloud-amd64.other");
+    let package = match fs::read_to_string(&memory) {
+        Ok(name) => name,
+        Err(_) => {
+            // `6.1.0-56-cloud-amd64`: the number before the flavour counts the releases of a series.
+            let mut parts = newest.splitn(3, '-');
+            let (series, flavour) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
+            let (beginning, ending) = (format!("linux-image-{series}-"), format!("-{flavour}"));
+            let mut names = apt::Apt::new(&directory()?)?.names(&beginning)?;
+            names.retain(|name| name.ends_with(&ending) && !name.ends_with(&newest));
+            names.sort();
+            let name = names.pop();
+            let name =
+                name.ok_or_else(|| Error::Unexpected(format!("there is no kernel besides {newest}")))?;
+            fs::write(&memory, &name).doing(|| format!("write {}", memory.display()))?;
+            name
+        }
+    };
+    unpacked_kernel(&package)
+}
+
+fn unpacked_kernel(package: &str) -> Result<Kernel, Error> {
+    let unpacked = unpacked(package)?;
     let release = package.trim_start_matches("linux-image-").to_owned();
     let image = unpacked.join("boot").join(format!("vmlinuz-{release}"));
     let modules = unpacked.join("lib/modules").join(&release);

@@ -65,6 +65,11 @@ impl Agent {
         Ok(Answer { code: code.trim().parse().unwrap_or(-1), output })
     }
 
+    /// Another shell listens from now on, because the machine has started another kernel.
+    pub(super) fn expect_another(&mut self) {
+        self.ready = false;
+    }
+
     /// Waits until the shell says that it listens, or, where it does so already, answers.
     fn await_shell(&mut self, limit: Duration) -> Result<(), Error> {
         let mut mark = READY.to_owned();

@@ -210,6 +210,11 @@ impl Vm {
         }
     }
 
+    /// Says that the machine has started another kernel since the last command, and with it another shell.
+    pub fn expect_another_shell(&self) {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner).expect_another();
+    }
+
     /// Runs a command line in the machine's shell: its exit code and what it printed.
     ///
     /// # Errors

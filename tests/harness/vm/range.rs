@@ -1,6 +1,7 @@
 //! A hub with small, signed releases on it, and virtual machines that follow it and trust its keys.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::Flock;
@@ -15,9 +16,6 @@ use crate::{Hub, NetNs, Payload, Signing, get, place};
 /// Longest wait for a boot or an upgrade in an emulated machine.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// Settings of the machines: nobody shall wait longer than there is something to see.
-const CONFIG: &str = "poll_interval: 1\nhandover_timeout: 20\nhealth_window: 1\nstart_timeout: 20\n";
-
 /// The port of the web service of the payloads.
 const WEB_PORT: u16 = 8000;
 
@@ -31,13 +29,17 @@ pub struct Range {
     pub signing: Signing,
     /// The image.
     pub image: Image,
-    programs: Programs,
-    _scratch: TempDir,
+    contents: Contents,
+    images: AtomicUsize,
+    scratch: TempDir,
     /// An emulated machine takes a whole processor.
     _only_one: Flock<File>,
 }
 
 impl Range {
+    /// Settings of the machines: nobody shall wait longer than there is something to see.
+    pub const CONFIG: &str = "poll_interval: 1\nhandover_timeout: 20\nhealth_window: 1\nstart_timeout: 20\n";
+
     /// Builds the image and starts the hub.
     ///
     /// # Errors
@@ -59,13 +61,33 @@ impl Range {
         let hub = Hub::prepare(&netns)?;
         let signing = Signing::new(&hub)?;
         let scratch = place::scratch("image")?;
-        let mut contents = Contents::new(programs.clone());
-        contents.config = CONFIG.to_owned();
+        let mut contents = Contents::new(programs);
+        contents.config = Self::CONFIG.to_owned();
         contents.root_json = Some(signing.root_path());
         contents.units.push("agent");
         contents.drivers.push("virtio_console");
         let image = Image::write(&contents, scratch.path(), false)?;
-        Ok(Self { netns, hub, signing, image, programs, _scratch: scratch, _only_one: only_one })
+        Ok(Self {
+            netns,
+            hub,
+            signing,
+            image,
+            contents,
+            images: AtomicUsize::new(0),
+            scratch,
+            _only_one: only_one,
+        })
+    }
+
+    /// Writes another image for the machines of this range, with what is different in it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_image(&self, compressed: bool, change: impl FnOnce(&mut Contents)) -> Result<Image, Error> {
+        let mut contents = self.contents.clone();
+        change(&mut contents);
+        let number = self.images.fetch_add(1, Ordering::Relaxed);
+        Image::write(&contents, &self.scratch.path().join(number.to_string()), compressed)
     }
 
     /// The address of the hub as machines see it.
@@ -98,7 +120,8 @@ impl Range {
     /// # Errors
     /// When it cannot be written.
     pub fn payload(&self, version: &str) -> Result<Payload, Error> {
-        small_payload(&self.programs.identityd(), &self.programs.web(), version, "0.0.0.0:8000")
+        let programs = &self.contents.programs;
+        small_payload(&programs.identityd(), &programs.web(), version, "0.0.0.0:8000")
     }
 
     /// Publishes a payload for `dev`, signed.
