@@ -85,7 +85,9 @@ pub async fn recover(
         tracing::info!(generation, "finishing what was committed before the engine stopped");
         // A damaged record is told to whoever asks what is installed.
         let current = state.recorded(generation).map_err(TransactionError::Generation)?;
-        if pointer.is_none() && current.is_some() {
+        if current.is_some() {
+            // Also where it is there already: who was killed while moving it may not have synced it, and what follows
+            // counts on it.
             state.commit(generation).map_err(TransactionError::Generation)?;
         }
         if hooks.are_left() {
@@ -229,13 +231,20 @@ async fn undo(
     for swap in *swaps {
         match files::has_happened(root, swap) {
             Ok(happened) => swapped |= happened,
-            Err(error) => note(&mut not_undone, &error),
+            // Then it may have: after this its files go, and nobody would know of it the next time.
+            Err(error) => {
+                swapped = true;
+                note(&mut not_undone, &error);
+            }
         }
     }
     for (state, copy) in header.states.iter().zip(copies) {
         match root.inode(&state.path) {
             Ok(inode) => swapped |= copy.is_some() && inode == *copy,
-            Err(error) => note(&mut not_undone, &error),
+            Err(error) => {
+                swapped = true;
+                note(&mut not_undone, &error);
+            }
         }
     }
     // What runs of the new generation ends before its files go. After a restart of the machine that can be
