@@ -17,8 +17,8 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 use crate::settings::Maintenance;
 
-/// Where time zones are on a node that has some.
-pub const ZONEINFO: &str = "/usr/share/zoneinfo";
+/// Where time zones are in a root that has some.
+pub const ZONEINFO: &str = "usr/share/zoneinfo";
 
 /// Most windows.
 const MOST_WINDOWS: usize = 64;

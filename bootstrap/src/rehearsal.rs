@@ -13,14 +13,11 @@ use crate::disk::{Kind, is_absent};
 use crate::generation::Packages;
 use crate::plan::FileChange;
 use crate::root::Root;
-use crate::settings::{MAX_FILE, Settings};
+use crate::settings::{CONFIG, MAX_FILE, Settings};
 use crate::transaction::journal::Swap;
 
 /// Units by name.
 type Units = BTreeMap<UnitName, ServiceUnit>;
-
-/// Our own configuration file. A release whose programs cannot read it could never be repaired by another release.
-const CONFIG: &str = "etc/molt/config.yaml";
 
 /// What would be wrong after the swap and is not wrong now. With `reads_config` it is this program, or one that reads the
 /// same, that starts with the configuration as it will be.
@@ -56,7 +53,8 @@ pub(crate) fn findings(
     Ok(without_repeats(found))
 }
 
-/// What is wrong with the configuration file.
+/// What is wrong with our own configuration file: a release whose programs cannot read it could never be repaired by
+/// another one.
 fn configuration(root: &dyn FutureRoot) -> Result<Option<Finding>, RootError> {
     let path: FlistPath = CONFIG.parse().map_err(|error: flist::path::PathError| RootError {
         action: "name",

@@ -18,8 +18,8 @@ use zinit_client::UnitName;
 pub use self::channel::BootstrapUpdate;
 pub use self::error::SettingsError;
 pub(crate) use self::file::MAX_FILE;
+pub use self::file::{CONFIG, MAX_KEPT_GENERATIONS, Maintenance};
 use self::file::{ConfigFile, kept, read_config, seconds_within};
-pub use self::file::{MAX_KEPT_GENERATIONS, Maintenance};
 pub use self::hub::{AccessFiles, HubSettings};
 pub use self::kernel::{KernelPolicy, KernelSettings};
 pub use self::trust::TrustSettings;
@@ -168,7 +168,8 @@ impl Settings {
         };
         let settings = Self::weigh(file::parse(path, text)?, KernelParams::default(), &overrides)?;
         // bootstrap boots with windows that nobody can keep; identityd does not start.
-        let windows = settings.maintenance.map(|windows| Windows::new(&windows, Path::new(ZONEINFO)));
+        let windows =
+            settings.maintenance.map(|windows| Windows::new(&windows, &Path::new("/").join(ZONEINFO)));
         let unusable = |source| SettingsError::Maintenance { path: path.to_owned(), source };
         windows.transpose().map_err(unusable).map(drop)
     }

@@ -42,7 +42,7 @@ use tracing::{info, warn};
 use agent::effects::Effects;
 use agent::{Agent, AgentError, Brake, Ground, Problem};
 use bootstrap::generation::boot_id;
-use bootstrap::maintenance::{MaintenanceError, Windows};
+use bootstrap::maintenance::{MaintenanceError, Windows, ZONEINFO};
 use bootstrap::settings::Settings;
 use bootstrap::state_place::StatePlace;
 use control::{Server, ServerError};
@@ -130,6 +130,6 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
 /// The maintenance windows of the configuration.
 fn maintenance_windows(settings: &Settings) -> Result<Option<Windows>, RunError> {
     let Some(maintenance) = &settings.maintenance else { return Ok(None) };
-    let windows = Windows::new(maintenance, &settings.root.join("usr/share/zoneinfo"));
+    let windows = Windows::new(maintenance, &settings.root.join(ZONEINFO));
     windows.map(Some).map_err(|source| RunError::Maintenance { config: settings.config.clone(), source })
 }

@@ -17,6 +17,9 @@ use super::trust::TrustNames;
 /// Most generations before the current one that can be kept.
 pub const MAX_KEPT_GENERATIONS: u64 = 100;
 
+/// Where the configuration file is in a root, unless an argument says otherwise.
+pub const CONFIG: &str = "etc/molt/config.yaml";
+
 /// Largest configuration file, in bytes.
 pub(crate) const MAX_FILE: u64 = 64 * 1024;
 

@@ -10,6 +10,7 @@ use bootstrap::engine::{EngineError, Prepared, ReleaseTree};
 use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
+use bootstrap::settings::CONFIG;
 use bootstrap::source::ContentSource;
 use bootstrap::transaction::Progress as Step;
 use flist::path::FlistPath;
@@ -20,9 +21,6 @@ use super::{Effects, local, problem};
 use crate::agent::model::{Problem, ProblemKind};
 use crate::handover::{self, Handover};
 use crate::timestamp::Timestamp;
-
-/// The configuration file, in the root.
-const CONFIG: &str = "etc/molt/config.yaml";
 
 impl Effects {
     /// Replaces this process if the release has another identityd; returns if there is nothing to replace.
