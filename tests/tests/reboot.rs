@@ -212,8 +212,12 @@ fn a_release_that_kills_three_workers_is_not_tried_again() {
         node.run(&["kill", "-KILL", &worker.to_string()]).unwrap();
     }
     runs_the_first(&site, &node);
-    let why = node.run(&["identityd", "why"]).unwrap();
-    assert!(why.contains("CLOSED BadRelease") && why.contains("interrupted"), "{why}");
+    // The daemon tells of it once it has asked the hub.
+    node.wait_for("why tells that the release is bad", UPGRADE_LIMIT, || {
+        let why = node.run(&["identityd", "why"]).map_err(|error| format!("{error:?}"))?;
+        if why.contains("CLOSED BadRelease") && why.contains("interrupted") { Ok(()) } else { Err(why) }
+    })
+    .unwrap();
 }
 
 /// Whoever owns the hub gains no more by answers that nobody can trust than by silence.

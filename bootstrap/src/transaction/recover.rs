@@ -6,10 +6,10 @@ use flist::path::FlistPath;
 use zinit_client::{MAX_UNIT_BYTES, ServiceUnit, Target, UnitName};
 
 use super::hooks::{Begun, sync};
-use super::journal::{Header, JournalError, JournalPlace, Record, Swap};
+use super::journal::{Header, Journal, JournalError, JournalPlace, Record, Swap};
 use super::services::{self, ServiceError};
 use super::staging::take_rights;
-use super::undo::clean_up;
+use super::undo::{clean_up, problem};
 use super::{TransactionError, files, staging, states};
 use crate::boot_info;
 use crate::disk;
@@ -224,62 +224,29 @@ async fn undo(
     };
     let mut not_undone: Vec<_> = missing.iter().map(in_words).collect();
     hooks.take_back(&[Moment::AfterStart], journal, &mut not_undone).await;
-    let note = |not_undone: &mut Vec<String>, error: &(dyn std::error::Error + 'static)| {
-        not_undone.push(flist::report(error));
-    };
-    let mut swapped = false;
-    for swap in *swaps {
-        match files::has_happened(root, swap) {
-            Ok(happened) => swapped |= happened,
-            // Then it may have: after this its files go, and nobody would know of it the next time.
-            Err(error) => {
-                swapped = true;
-                note(&mut not_undone, &error);
-            }
-        }
-    }
-    for (state, copy) in header.states.iter().zip(copies) {
-        match root.inode(&state.path) {
-            Ok(inode) => swapped |= copy.is_some() && inode == *copy,
-            Err(error) => {
-                swapped = true;
-                note(&mut not_undone, &error);
-            }
-        }
-    }
     // What runs of the new generation ends before its files go. After a restart of the machine that can be
     // any of these services: the supervisor found the root in the middle of the swap.
+    let swapped = is_swapped(root, (header, swaps), copies, &mut not_undone);
     let ends = |unit: &&UnitName| swapped || unstopped.contains(unit);
-    for unit in header.start.iter().chain(&header.stop).rev().filter(ends) {
-        let definition = definition_of(root, unit);
-        if let Err(error) = services::stop_and_forget(zinit, unit, definition.as_ref()).await {
-            note(&mut not_undone, &error);
-        }
-    }
+    let ended: Vec<_> = header.start.iter().chain(&header.stop).filter(ends).cloned().collect();
+    end(zinit, root, (&ended, unstopped), journal, &mut not_undone).await?;
     hooks.take_back(&[Moment::BeforeStart], journal, &mut not_undone).await;
     not_undone.extend(states::put_all_back(root, header.states.iter().zip(copies)));
     if let Err(error) = states::keep_written(root, header, copies, contents) {
-        note(&mut not_undone, &error);
+        not_undone.push(flist::report(&error));
     }
     for swap in swaps.iter().rev() {
-        if let Err(error) = files::unswap(root, swap) {
-            note(&mut not_undone, &error);
-        }
+        not_undone.extend(problem(files::unswap(root, swap)));
     }
-    if let Err(error) = header.boot_info.restore(root) {
-        note(&mut not_undone, &error);
-    }
-    let stopped: Vec<_> = header.start.iter().chain(&header.stop).filter(ends).cloned().collect();
-    if let Err(error) = services::discard(zinit, &stopped).await {
-        note(&mut not_undone, &error);
-    }
+    not_undone.extend(problem(header.boot_info.restore(root)));
+    not_undone.extend(problem(services::discard(zinit, &ended).await));
     hooks.take_back(&[Moment::Leave, Moment::BeforeSwap], journal, &mut not_undone).await;
     for unit in header.stop.iter().rev().filter(|_| !swaps.is_empty()) {
         if let Err(error) = bring_up(zinit, unit).await {
             tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started again");
             // What the supervisor refuses it will refuse again; the files matter more.
             if error.is_passing() {
-                note(&mut not_undone, &error);
+                not_undone.push(flist::report(&error));
             }
         }
     }
@@ -290,6 +257,61 @@ async fn undo(
         return Ok(());
     }
     Err(TransactionError::NotRecovered(not_undone))
+}
+
+/// Whether anything of the new generation is in its place, or may be: after this its files go, and nobody would know
+/// of it the next time.
+fn is_swapped(
+    root: &Root,
+    (header, swaps): (&Header, &[Swap]),
+    copies: &[Option<u64>],
+    not_undone: &mut Vec<String>,
+) -> bool {
+    let files = swaps.iter().map(|swap| files::has_happened(root, swap));
+    let copies = header.states.iter().zip(copies);
+    let states = copies.map(|(state, copy)| Ok(copy.is_some() && root.inode(&state.path)? == *copy));
+    let mut swapped = false;
+    for happened in files.chain(states) {
+        match happened {
+            Ok(happened) => swapped |= happened,
+            Err(error) => {
+                swapped = true;
+                not_undone.push(flist::report(&error));
+            }
+        }
+    }
+    swapped
+}
+
+/// Ends services. Those that do not end are noted before their files go, because nothing in the root tells of them
+/// after that.
+///
+/// # Errors
+/// [`TransactionError::NotRecovered`] when they cannot be noted; then the files have to stay, for the next recovery to
+/// see.
+async fn end(
+    zinit: &dyn Supervisor,
+    root: &Root,
+    (units, noted): (&[UnitName], &BTreeSet<&UnitName>),
+    journal: &JournalPlace,
+    not_undone: &mut Vec<String>,
+) -> Result<(), TransactionError> {
+    let mut units_left = Vec::new();
+    for unit in units.iter().rev() {
+        let definition = definition_of(root, unit);
+        if let Err(error) = services::stop_and_forget(zinit, unit, definition.as_ref()).await {
+            not_undone.push(flist::report(&error));
+            units_left.push(unit.clone());
+        }
+    }
+    if units_left.iter().all(|unit| noted.contains(unit)) {
+        return Ok(());
+    }
+    let record = Record::Unstopped { units: units_left };
+    Journal::at(journal.clone()).append(&record).map_err(|error| {
+        not_undone.push(flist::report(&error));
+        TransactionError::NotRecovered(std::mem::take(not_undone))
+    })
 }
 
 /// The unit of a service as it is in the root now: it says how the service is ended, and how long that may take.

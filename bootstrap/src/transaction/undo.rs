@@ -72,7 +72,7 @@ impl Run<'_> {
 }
 
 /// What went wrong, in words.
-fn problem<E: std::error::Error + 'static>(result: Result<(), E>) -> Option<String> {
+pub(super) fn problem<E: std::error::Error + 'static>(result: Result<(), E>) -> Option<String> {
     result.err().map(|error| flist::report(&error))
 }
 
