@@ -187,7 +187,10 @@ async fn resume(
     tracing::info!(channel = %current.channel, version = %current.version, generation = current.number, "installed already");
     let named = boot_info::read_name(&settings.root).ok().flatten();
     if named.as_ref() != Some(&current.channel) {
-        boot_info::write(engine.root(), &current.channel, &current.info).map_err(BootError::BootInfo)?;
+        // Services do not wait for a file that tools read: identityd looks at it again.
+        if let Err(error) = boot_info::write(engine.root(), &current.channel, &current.info) {
+            tracing::error!(error = %flist::report(&error), "what the node was booted from is not recorded in /tmp");
+        }
     }
     let started = engine.start_missing(lock, current).await.map_err(BootError::State)?;
     for unit in started {

@@ -13,11 +13,14 @@ use flist::hub::{Channel, ChannelNameError};
 use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
 
-use crate::disk;
+use crate::disk::{self, Replacement};
 use crate::root::Root;
 
 const NAME: &str = "tmp/flist.name";
 const INFO: &str = "tmp/flist.info";
+
+/// Permission bits of both.
+const MODE: u32 = 0o644;
 
 /// Longest name file, in bytes: two components and some white space.
 const MAX_NAME: u64 = 1024;
@@ -62,6 +65,45 @@ pub enum BootInfoError {
 pub fn write(root: &Root, channel: &Channel, info: &str) -> Result<(), BootInfoError> {
     replace(root, "write", INFO, info.as_bytes())?;
     replace(root, "write", NAME, format!("{channel}\n").as_bytes())
+}
+
+/// Both files to be, written beside those that are there.
+#[derive(Debug)]
+pub struct ToBe([Replacement; 2]);
+
+impl ToBe {
+    /// Writes them, so that [`ToBe::put`] takes no more space; `None` while there is no directory for them, which may
+    /// be one that the release brings.
+    ///
+    /// # Errors
+    /// [`BootInfoError::File`].
+    pub fn prepare(root: &Root, channel: &Channel, info: &str) -> Result<Option<Self>, BootInfoError> {
+        let prepare = |name: &str, bytes: &[u8]| {
+            let failed = |source| failed(root, "prepare", name, source);
+            let path: FlistPath = name.parse().map_err(|error| failed(io::Error::other(error)))?;
+            let directory = root.disk().real_directory(&path.parent().unwrap_or_default()).map_err(failed)?;
+            let prepared = directory.map(|_| Replacement::prepare(root.disk(), &path, bytes, MODE));
+            prepared.transpose().map_err(failed)
+        };
+        let Some(info) = prepare(INFO, info.as_bytes())? else { return Ok(None) };
+        let name = prepare(NAME, format!("{channel}\n").as_bytes())?;
+        Ok(name.map(|name| Self([info, name])))
+    }
+
+    /// Puts them in place, each all or nothing.
+    ///
+    /// # Errors
+    /// [`BootInfoError::File`].
+    pub fn put(&self, root: &Root) -> Result<(), BootInfoError> {
+        let [info, name] = &self.0;
+        info.put(root.disk()).map_err(|source| failed(root, "write", INFO, source))?;
+        name.put(root.disk()).map_err(|source| failed(root, "write", NAME, source))
+    }
+
+    /// Takes them away again.
+    pub fn discard(&self, root: &Root) {
+        self.0.iter().for_each(|file| file.discard(root.disk()));
+    }
 }
 
 /// The two files as they were, to put them back.
@@ -173,7 +215,7 @@ fn replace(root: &Root, action: &'static str, name: &str, bytes: &[u8]) -> Resul
         root.disk().make_directory(&directory).map_err(failed)?;
         root.disk().set_mode(&directory, 0o1777).map_err(failed)?;
     }
-    disk::replace(root.disk(), &path, bytes, 0o644).map_err(failed)
+    disk::replace(root.disk(), &path, bytes, MODE).map_err(failed)
 }
 
 fn failed(root: &Root, action: &'static str, name: &str, source: io::Error) -> BootInfoError {

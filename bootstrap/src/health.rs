@@ -66,6 +66,16 @@ impl HealthWatch {
         self.services.keys()
     }
 
+    /// Those that have come up, or whom somebody has stopped meanwhile.
+    pub fn settled(&self) -> impl Iterator<Item = &UnitName> {
+        self.services.iter().filter(|(_, watched)| watched.up).map(|(unit, _)| unit)
+    }
+
+    /// Watches this one no longer.
+    pub fn drop(&mut self, unit: &UnitName) {
+        self.services.remove(unit);
+    }
+
     /// Judges by what the supervisor says `elapsed` after the start; services that it does not know are
     /// missing in `seen`.
     pub fn judge(&mut self, seen: &BTreeMap<UnitName, ServiceStatus>, elapsed: Duration) -> Judgement {

@@ -118,3 +118,32 @@ fn who_runs_an_old_library_is_said_until_it_does_no_more() {
     node.run(&["sh", "-c", "kill $(pidof identityd)"]).unwrap();
     until(&node, "only the supervisor runs the old one", |status| names(status) == ["zinit"]);
 }
+
+/// A service is away until it is up, not until zinit has taken the order to start it.
+#[test]
+fn a_service_that_starts_slowly_is_down_until_it_is_up() {
+    let site = Site::new().unwrap();
+    let publish = |version: &str| {
+        let payload = site.payload(version).unwrap();
+        let exec = format!(
+            "exec: sh -c 'rm -f /run/ready; sleep 2; touch /run/ready; exec sleep 9{}'\n",
+            &version[..1]
+        );
+        payload.unit("slow", &format!("{exec}test: test -e /run/ready\n")).unwrap();
+        site.publish(version, &payload).unwrap();
+    };
+    publish("1.0.0");
+    let node = site.boot("1.0.0").unwrap();
+    node.wait_for_services(&["slow"], UPGRADE_LIMIT).unwrap();
+    publish("2.0.0");
+    site.await_version(&node, "2.0.0").unwrap();
+    let history = json(&node, &["identityd", "history", "--json"]);
+    let last = history.as_array().unwrap().last().unwrap();
+    let down = |name: &str| {
+        let services = last["services"].as_array().unwrap();
+        services.iter().find(|service| service["name"] == name).unwrap()["down_ms"].as_u64().unwrap()
+    };
+    // It waits that long itself.
+    assert!(down("slow") >= 2000, "{last}");
+    assert!(down("web") < down("slow"), "{last}");
+}

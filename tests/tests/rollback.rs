@@ -200,3 +200,26 @@ fn without_the_hub_everything_is_on_the_node_until_it_is_forgotten() {
     let nothing = nothing.unwrap();
     assert!(nothing.contains("none is kept"), "{nothing}");
 }
+
+/// Files and orders can all be put back, and the service be away all the same.
+#[test]
+fn a_service_that_does_not_come_back_after_a_rollback_is_told_of() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let config = "poll_interval: 1\nhandover_timeout: 5\nhealth_window: 1\nstart_timeout: 3\n";
+    let node = site.node().config(config).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    // What it leaves is in no process group that anybody knows of, and has the port.
+    let payload = site.payload("2.0.0").unwrap();
+    let worker = "setsid /usr/bin/demo-web --listen 127.0.0.1:8000 & echo $! > /run/worker";
+    payload.unit("web", &format!("exec: sh -c '{worker}; sleep 1; exit 1'\n")).unwrap();
+    site.publish("2.0.0", &payload).unwrap();
+    until(&node, "what stays is told", |status| {
+        status["last_error"].to_string().contains("this stays: web is not well")
+    });
+
+    let worker = node.read("/run/worker").unwrap();
+    node.run(&["kill", "-KILL", worker.trim()]).unwrap();
+    node.wait_for_services(&["web"], UPGRADE_LIMIT).unwrap();
+    assert_eq!(site.web_version().unwrap(), "1.0.0");
+}

@@ -7,6 +7,7 @@
 //! component is not followed unless a method says so.
 
 mod beneath;
+mod replace;
 
 use std::io;
 
@@ -14,6 +15,7 @@ use flist::path::FlistPath;
 use flist::xattr::Xattrs;
 
 pub use beneath::Beneath;
+pub use replace::{Replacement, replace};
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -325,37 +327,6 @@ pub fn is_no_plain_file(error: &io::Error) -> bool {
     use nix::errno::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::ELOOP | Errno::EINVAL | Errno::EFBIG | Errno::ENXIO | Errno::ENODEV))
-}
-
-/// Replaces (or makes) a file all or nothing: a temporary file beside it is written, synced and renamed, and
-/// the directory is synced. One writer at a time.
-///
-/// # Errors
-/// The system's. The file is the old or the new one then: it is the new one when only syncing the directory
-/// failed.
-pub fn replace(disk: &dyn Disk, path: &FlistPath, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let directory = path.parent().unwrap_or_default();
-    let temporary =
-        directory.join(&[b".new-", path.name()].concat()).map_err(|_| nix::errno::Errno::ENAMETOOLONG)?;
-    match disk.remove(&temporary) {
-        Err(error) if !is_absent(&error) => return Err(error),
-        _ => {}
-    }
-    let written = (|| {
-        disk.create(&temporary)?;
-        if mode != 0o600 {
-            disk.set_mode(&temporary, mode)?;
-        }
-        disk.append(&temporary, bytes)?;
-        disk.sync_file(&temporary)?;
-        disk.rename(&temporary, path, Rename::Replace)
-    })();
-    if let Err(error) = written {
-        // What is left over is in nobody's way; the next writer removes it.
-        let _ = disk.remove(&temporary);
-        return Err(error);
-    }
-    disk.sync_directory(&directory)
 }
 
 /// An open file from its beginning to its end.

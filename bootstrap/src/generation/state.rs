@@ -9,7 +9,7 @@ use flist::path::FlistPath;
 use nix::errno::Errno;
 
 use super::{Generation, GenerationError, RecordedFlist, RootIdentity, Standing};
-use crate::disk::{self, Beneath, Disk, Filesystem, is_absent};
+use crate::disk::{self, Beneath, Disk, Filesystem, Replacement, is_absent};
 use crate::durable;
 use crate::transaction::journal::{self, JournalPlace};
 
@@ -258,10 +258,34 @@ impl StateDir {
         names.map(|name| self.at(&format!("{GENERATIONS}/{name}"))).collect()
     }
 
+    /// Writes the pointer beside the one that is there, so that [`StateDir::commit_prepared`] takes no more space.
+    ///
+    /// # Errors
+    /// [`GenerationError::File`].
+    pub fn prepare_commit(&self, number: u64) -> Result<Replacement, GenerationError> {
+        let (at, text) = (self.at(CURRENT)?, number.to_string());
+        let prepared = Replacement::prepare(self.disk.as_ref(), &at, text.as_bytes(), 0o600);
+        prepared.map_err(|source| self.failed("prepare", &at, source))
+    }
+
+    /// As [`StateDir::commit`], of what was prepared.
+    ///
+    /// # Errors
+    /// As of [`StateDir::commit`].
+    pub fn commit_prepared(&self, pointer: &Replacement) -> Result<(), GenerationError> {
+        let at = self.at(CURRENT)?;
+        pointer.put(self.disk.as_ref()).map_err(|source| self.failed("write", &at, source))
+    }
+
+    /// Takes away what [`StateDir::prepare_commit`] has written.
+    pub fn discard_prepared(&self, pointer: &Replacement) {
+        pointer.discard(self.disk.as_ref());
+    }
+
     /// Makes a prepared generation the current one.
     ///
     /// # Errors
-    /// [`GenerationError::File`]; the old one is current then.
+    /// [`GenerationError::File`]; it may be current all the same, where only syncing the directory failed.
     pub fn commit(&self, number: u64) -> Result<(), GenerationError> {
         self.write(&self.at(CURRENT)?, number.to_string().as_bytes())
     }

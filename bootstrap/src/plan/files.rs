@@ -65,7 +65,7 @@ impl FileChange {
         }
     }
 
-    /// Whether a directory is made or removed, which is done in place.
+    /// Whether a directory is made or removed.
     pub fn is_of_a_directory(&self) -> bool {
         matches!(self, Self::MakeDirectory { .. } | Self::RemoveDirectory { .. })
     }

@@ -98,7 +98,8 @@ pub enum TransactionError {
         /// The longest that it may be.
         budget: Duration,
     },
-    /// It was undone, but for what hooks did whose inverses failed again and again.
+    /// It was undone, but for what hooks did whose inverses failed again and again, and for services that do not come
+    /// up again.
     #[error("it was undone, but this stays: {}", .left.join("; "))]
     Left {
         /// What stays.
@@ -133,8 +134,8 @@ fn in_words(findings: &[Finding]) -> String {
 }
 
 /// Answers of the system that are about this node's disk and memory, not about the release.
-const NOT_THE_RELEASE: [Errno; 6] =
-    [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::ENOMEM, Errno::EMFILE];
+const NOT_THE_RELEASE: [Errno; 7] =
+    [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE];
 
 impl TransactionError {
     /// Whether the same may succeed later: the disk or the kernel refused, not a program.
@@ -165,7 +166,8 @@ impl TransactionError {
     }
 
     /// Whether the release is to blame. Whatever fails before the first service is stopped costs nothing, unless
-    /// it was the rehearsal that found what would fail; a full or broken disk is nobody's release.
+    /// it was the rehearsal that found what would fail; a full or broken disk, or a supervisor that does not answer, is
+    /// nobody's release.
     pub fn is_the_releases_fault(&self) -> bool {
         let error = match self {
             Self::WouldNotRun(_) => return true,
@@ -179,11 +181,53 @@ impl TransactionError {
             if errno.is_some_and(|errno| NOT_THE_RELEASE.contains(&Errno::from_raw(errno))) {
                 return false;
             }
+            if error.downcast_ref::<ServiceError>().is_some_and(|error| !error.may_be_the_releases_fault()) {
+                return false;
+            }
             if matches!(error.downcast_ref::<RootError>(), Some(RootError::Changed(_))) {
                 return false;
             }
             cause = error.source();
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use zinit_client::{Error as ZinitError, Refusal};
+
+    use super::*;
+
+    #[test]
+    fn a_supervisor_that_fails_and_a_process_that_does_not_end_are_not_the_releases_fault() {
+        let web = || "web".parse().unwrap();
+        let undone = |error| TransactionError::Undone(Box::new(TransactionError::Service(error)));
+        let zinit = |action, source| ServiceError::Zinit { action, unit: web(), source };
+        let refused = |reason| ZinitError::Refused { command: "monitor web".to_owned(), reason };
+        let silent =
+            || ZinitError::Deadline { command: "monitor web".to_owned(), after: Duration::from_secs(5) };
+        for error in [
+            zinit("monitor", silent()),
+            zinit("monitor", refused(Refusal::ShuttingDown)),
+            zinit("stop", refused(Refusal::Other("busy".to_owned()))),
+            ServiceError::Immortal { unit: web(), pid: 7, after: Duration::from_secs(10) },
+            ServiceError::Unnoticed { unit: web(), after: Duration::from_secs(10) },
+            ServiceError::Revived { unit: web() },
+            ServiceError::Discard(silent()),
+        ] {
+            let error = undone(error);
+            assert!(!error.is_the_releases_fault(), "{error:?}");
+        }
+        for error in [
+            zinit("monitor", refused(Refusal::ConfigLoad)),
+            zinit("start", refused(Refusal::Unit("no exec".to_owned()))),
+            ServiceError::NotWell { unit: web(), why: "it ended".to_owned() },
+        ] {
+            let error = undone(error);
+            assert!(error.is_the_releases_fault(), "{error:?}");
+        }
     }
 }

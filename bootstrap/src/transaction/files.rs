@@ -26,12 +26,8 @@ pub(super) fn swap(root: &Root, swap: &Swap, seen: Option<&Stamp>) -> Result<(),
     }
     let disk = root.disk();
     match &swap.change {
-        FileChange::MakeDirectory { path, item } => {
-            disk.make_directory(path).map_err(failed("create directory", path))?;
-            set_meta(root, path, item)
-        }
         FileChange::RemoveDirectory { path, .. } => remove_if_empty(root, path),
-        FileChange::Add { path, .. } => {
+        FileChange::MakeDirectory { path, .. } | FileChange::Add { path, .. } => {
             disk.rename(slot(swap)?, path, Rename::NoReplace).map_err(failed("swap", path))
         }
         FileChange::Replace { path, .. } => exchange(disk, slot(swap)?, path).map_err(failed("swap", path)),
@@ -63,9 +59,10 @@ pub(super) fn has_happened(root: &Root, swap: &Swap) -> Result<bool, RootError> 
 pub(super) fn unswap(root: &Root, swap: &Swap) -> Result<(), RootError> {
     let (disk, path) = (root.disk(), swap.change.path());
     match &swap.change {
-        FileChange::MakeDirectory { .. } => match root.stat(path)? {
-            Some(_) => remove_if_empty(root, path),
-            None => Ok(()),
+        // Another one is somebody else's. An earlier version made it in place, and did not say which it is.
+        FileChange::MakeDirectory { .. } => match root.inode(path)? {
+            Some(now) if swap.staged_inode.is_none_or(|made| made == now) => remove_if_empty(root, path),
+            _ => Ok(()),
         },
         FileChange::RemoveDirectory { item, .. } => match disk.make_directory(path) {
             Ok(()) => set_meta(root, path, item),

@@ -37,12 +37,16 @@ pub enum JournalError {
         source: io::Error,
     },
     /// A record in the middle is damaged.
-    #[error("the journal {path} is damaged in line {line}; the engine cannot know what was done")]
+    #[error(
+        "the journal {path} is damaged in line {line}; the engine cannot know what was done; `identityd doctor --fix` sets it aside"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
+        /// The root file system that the transaction works on, as far as that can be read.
+        root: Option<RootIdentity>,
     },
     /// A record that another version wrote, and only that one understands.
     #[error(
@@ -150,7 +154,8 @@ pub struct Header {
 pub struct Swap {
     /// What is changed.
     pub change: FileChange,
-    /// The slot: the new content before the swap, the old one after it. `None` for directories.
+    /// The slot: the new content before the swap, the old one after it. `None` for directories that go, and from
+    /// earlier versions for all.
     pub slot: Option<FlistPath>,
     /// Inode number of what was staged; tells whether the swap has happened.
     pub staged_inode: Option<u64>,
@@ -285,14 +290,15 @@ impl JournalPlace {
         let mut records = Vec::new();
         for (number, line) in lines.iter().enumerate() {
             let (path, number) = (self.shown.clone(), number + 1);
+            let known = || records.iter().find_map(root_of);
             match whole(line).map(|json| (serde_json::from_str(json), json)) {
                 Some((Ok(record), _)) => records.push(record),
                 Some((Err(source), json)) => {
-                    let root = serde_json::from_str(json).ok().map(|OfRoot { root }| root);
+                    let root = known().or_else(|| Some(serde_json::from_str::<OfRoot>(json).ok()?.root));
                     return Err(JournalError::NotUnderstood { path, line: number, root, source });
                 }
                 None if number >= lines.len().saturating_sub(1) => break,
-                None => return Err(JournalError::Damaged { path, line: number }),
+                None => return Err(JournalError::Damaged { path, line: number, root: known() }),
             }
         }
         Ok(records)
@@ -326,6 +332,13 @@ impl JournalPlace {
 
     fn failed(&self, action: &'static str, source: io::Error) -> JournalError {
         JournalError::File { action, path: self.shown.clone(), source }
+    }
+}
+
+fn root_of(record: &Record) -> Option<RootIdentity> {
+    match record {
+        Record::Begin(header) => Some(header.root.clone()),
+        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ mod hooks;
 pub mod journal;
 mod mounts;
 mod recover;
+mod restarts;
 mod run;
 pub mod services;
 pub(crate) mod staging;
@@ -57,11 +58,11 @@ pub enum Progress {
     Swapping,
     /// A service has stopped.
     Stopped(UnitName),
-    /// A service has been started.
+    /// A service has been started, or is up again.
     Started {
         /// The service.
         unit: UnitName,
-        /// Time since it was asked to stop; `None` if it did not run before.
+        /// Time from the request to stop until it was up again; `None` if it did not run before.
         down: Option<Duration>,
     },
     /// From here on it is watched whether the started services come up.
@@ -111,8 +112,8 @@ pub struct Context<'c> {
     pub observer: &'c Observer<'c>,
 }
 
-/// Carries out a plan. When it returns an error other than [`TransactionError::Degraded`], the node is as
-/// it was before. A [`Purpose::SelfUpdate`] ends with the swap: the journal stays, and whoever runs next
+/// Carries out a plan. When it returns an error other than [`TransactionError::Degraded`] and
+/// [`TransactionError::Left`], the node is as it was before. A [`Purpose::SelfUpdate`] ends with the swap: the journal stays, and whoever runs next
 /// commits or recovers.
 ///
 /// # Errors

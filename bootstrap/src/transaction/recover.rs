@@ -55,8 +55,10 @@ pub async fn recover(
 ) -> Result<Recovery, TransactionError> {
     let journal = state.journal().map_err(TransactionError::Generation)?;
     let records = match journal.read() {
-        // Whatever it says, it is about another root.
-        Err(JournalError::NotUnderstood { root: Some(root), .. }) if !root.survives_in(identity) => {
+        // Whatever it says, it is about another root. One without a marker has never had a transaction.
+        Err(JournalError::NotUnderstood { root, .. } | JournalError::Damaged { root, .. })
+            if root.as_ref().map_or(identity.marker.is_none(), |root| !root.survives_in(identity)) =>
+        {
             journal.remove().map_err(TransactionError::Journal)?;
             return Ok(Recovery::Discarded);
         }
@@ -92,7 +94,7 @@ pub async fn recover(
         }
         if hooks.are_left() {
             // They come after the services, and the journal is what tells of them.
-            bring_up_all(zinit, header).await;
+            monitor_unknown(zinit, header).await;
             hooks.run_rest().await;
             sync(programs).await?;
         }
@@ -100,7 +102,7 @@ pub async fn recover(
         if let Some(current) = current.filter(|current| current.cause != Cause::SelfUpdate) {
             boot_info::write(root, &current.channel, &current.info).map_err(TransactionError::BootInfo)?;
         }
-        bring_up_all(zinit, header).await;
+        monitor_unknown(zinit, header).await;
         return Ok(Recovery::Finished { generation });
     }
     let missing = not_mounted(root, header).map_err(TransactionError::Root)?;
@@ -322,9 +324,16 @@ fn definition_of(root: &Root, unit: &UnitName) -> Option<ServiceUnit> {
     ServiceUnit::parse(unit, &String::from_utf8_lossy(&text)).ok()
 }
 
-async fn bring_up_all(zinit: &dyn Supervisor, header: &Header) {
+/// Monitors what was to be started and the supervisor does not know: what it knows was started before the commit, and
+/// may have been stopped by somebody since.
+async fn monitor_unknown(zinit: &dyn Supervisor, header: &Header) {
     for unit in &header.start {
-        if let Err(error) = bring_up(zinit, unit).await {
+        let monitored = match services::status(zinit, unit).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => services::monitor(zinit, unit).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = monitored {
             tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started");
         }
     }

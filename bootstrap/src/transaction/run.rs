@@ -5,20 +5,23 @@ use std::time::{Duration, Instant};
 
 use flist::package::PackageName;
 use flist::path::FlistPath;
-use zinit_client::{ServiceUnit, UnitName};
+use zinit_client::UnitName;
 
 use super::journal::{Header, Journal, JournalPlace, Record, Swap};
 use super::states::{self, StateSlot};
-use super::{Context, Progress, TransactionError, files, hooks, mounts, services, staging};
+use super::{Context, Progress, TransactionError, files, hooks, mounts, staging};
 use crate::boot_info::{self, BootInfo};
+use crate::disk::Replacement;
 use crate::generation::{Cause, Generation, Kept, KeptState, Packages};
-use crate::health::{HealthLimits, HealthWatch};
 use crate::plan::{FileChange, Plan, Purpose, Step};
 use crate::rehearsal;
 use crate::root::{Found, Root, RootError, Stamp, failed};
 
-/// Longest health window that a unit can ask for.
-const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
+/// What the journal takes besides changes and hooks, in bytes.
+const OTHER_RECORDS: u64 = 4096;
+
+/// What a hook takes in it: that it is run, and that it is taken back.
+const HOOK_RECORDS: u64 = 256;
 
 /// A transaction under way.
 pub(super) struct Run<'r> {
@@ -41,7 +44,7 @@ pub(super) struct Run<'r> {
     /// How long those were away that have been stopped and started.
     pub(super) back: BTreeMap<UnitName, Duration>,
     /// Whether the supervisor has forgotten what is stopped and has another unit now.
-    discarded: bool,
+    pub(super) discarded: bool,
     /// Hooks that were announced, in their order.
     pub(super) hooks: Vec<usize>,
     /// What inverses of hooks left behind, in words.
@@ -52,6 +55,10 @@ pub(super) struct Run<'r> {
     pub(super) copies: Vec<Option<u64>>,
     /// What the copies held when they were migrated.
     pub(super) contents: Vec<String>,
+    /// What is written beside its place, to be put there when the new generation counts: what the node was booted from,
+    boot_info: Option<boot_info::ToBe>,
+    /// and which generation is current.
+    pointer: Option<Replacement>,
     pub(super) committed: bool,
     /// Nobody knows whether it is committed.
     pub(super) undecided: bool,
@@ -120,6 +127,8 @@ impl<'r> Run<'r> {
             copied: Vec::new(),
             copies: Vec::new(),
             contents: Vec::new(),
+            boot_info: None,
+            pointer: None,
             committed: false,
             undecided: false,
         })
@@ -134,7 +143,7 @@ impl<'r> Run<'r> {
             Step::Rehearse => self.rehearse().await,
             Step::Sync => self.sync().await,
             Step::Stop { unit } => self.stop(unit).await,
-            Step::Hook { hook } => self.hook(*hook).await,
+            Step::Hook { hook } => self.hook_beside_starts(*hook).await,
             Step::CopyStates => self.copy_states().await,
             Step::Migrate { state, program } => self.migrate(*state, *program).await,
             Step::SwapStates => self.swap_states(),
@@ -152,20 +161,6 @@ impl<'r> Run<'r> {
         }
     }
 
-    async fn soak(&self) -> Result<(), TransactionError> {
-        (self.context.observer)(Progress::Soaking);
-        let units = &self.context.units.1;
-        let started = || self.plan.services.start.iter().map(|name| (name, units.get(name)));
-        let asked = |unit: Option<&ServiceUnit>| unit?.molt.health_window.map(Duration::from_secs);
-        let default = self.context.health.window;
-        let windows = started().map(|(_, unit)| asked(unit).unwrap_or(default).min(MAX_HEALTH_WINDOW));
-        let window = windows.max().unwrap_or(default);
-        let limits = HealthLimits { window, ..self.context.health };
-        let services = started().map(|(name, unit)| (name.clone(), unit.is_some_and(|unit| unit.oneshot)));
-        let soaked = services::soak(self.context.zinit, HealthWatch::new(limits, services)).await;
-        soaked.map_err(TransactionError::Service)
-    }
-
     /// Takes space for all that will be staged.
     async fn reserve(&mut self) -> Result<(), TransactionError> {
         let (root, tree) = (self.context.root.clone(), self.context.tree.clone());
@@ -173,8 +168,10 @@ impl<'r> Run<'r> {
         let (changes, slots) = (self.plan.files.changes.clone(), self.slots.clone());
         let fetched_at_once = self.context.fetched_at_once;
         // A change in the journal takes its JSON and some words about where it lies.
-        let journal = changes.iter().map(|change| 300 + 2 * change.path().as_bytes().len() as u64).sum();
-        self.journal.reserve(journal).map_err(TransactionError::Journal)?;
+        let journal: u64 = changes.iter().map(|change| 300 + 2 * change.path().as_bytes().len() as u64).sum();
+        self.journal
+            .reserve(journal + OTHER_RECORDS + HOOK_RECORDS * self.header.hooks.len() as u64)
+            .map_err(TransactionError::Journal)?;
         let step = tracing::Span::current();
         let work = tokio::task::spawn_blocking(move || {
             let (_in_step, source) = (step.enter(), source.as_ref());
@@ -238,6 +235,7 @@ impl<'r> Run<'r> {
     async fn sync(&mut self) -> Result<(), TransactionError> {
         // Also when nothing had to be staged: removals and directories are announced all the same.
         self.stage_all().await?;
+        self.prepare_record()?;
         self.sync_mounts()?;
         let record = Record::Staged { swaps: self.swaps.clone() };
         self.journal.append(&record).map_err(TransactionError::Journal)?;
@@ -245,26 +243,6 @@ impl<'r> Run<'r> {
         self.begun = true;
         (self.context.observer)(Progress::Swapping);
         Ok(())
-    }
-
-    async fn stop(&mut self, unit: &UnitName) -> Result<(), TransactionError> {
-        // Counted as stopped from the request on: a stop that fails half-way has to be made good too.
-        self.stopped.insert(unit.clone(), Instant::now());
-        let definition = self.context.units.0.get(unit);
-        let stopped = services::stop_and_forget(self.context.zinit, unit, definition).await;
-        stopped.map_err(TransactionError::Service)?;
-        (self.context.observer)(Progress::Stopped(unit.clone()));
-        Ok(())
-    }
-
-    /// Before the first start, or when there is none: units that have changed are to be loaded anew.
-    async fn discard_changed(&mut self) -> Result<(), TransactionError> {
-        if self.discarded {
-            return Ok(());
-        }
-        self.discarded = true;
-        let stopped = &self.plan.services.stop;
-        services::discard(self.context.zinit, stopped).await.map_err(TransactionError::Service)
     }
 
     fn swap(&mut self, change: usize) -> Result<(), TransactionError> {
@@ -281,26 +259,37 @@ impl<'r> Run<'r> {
         files::swap(&self.context.root, swap, seen).map_err(TransactionError::Root)
     }
 
-    async fn start(&mut self, unit: &UnitName) -> Result<(), TransactionError> {
-        // Counted as started from the request on: zinit may obey and its answer be lost.
-        self.started.push(unit.clone());
-        if let Err(error) = services::monitor(self.context.zinit, unit).await {
-            if !self.committed {
-                return Err(TransactionError::Service(error));
-            }
-            // On a first boot there is nothing better to go back to: what runs is kept (contract, item 2).
-            tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started");
+    /// What is recorded after the swap is written now: then somebody else may have filled the disks.
+    fn prepare_record(&mut self) -> Result<(), TransactionError> {
+        // A self-update is committed by its successor.
+        if self.plan.purpose == Purpose::SelfUpdate {
             return Ok(());
         }
-        let down = self.stopped.get(unit).map(Instant::elapsed);
-        self.back.extend(down.map(|down| (unit.clone(), down)));
-        (self.context.observer)(Progress::Started { unit: unit.clone(), down });
+        let (root, generation) = (&self.context.root, self.context.generation);
+        let boot_info = boot_info::ToBe::prepare(root, &generation.channel, &generation.info);
+        self.boot_info = boot_info.map_err(TransactionError::BootInfo)?;
+        let pointer = self.context.state.prepare_commit(generation.number);
+        self.pointer = Some(pointer.map_err(TransactionError::Generation)?);
         Ok(())
+    }
+
+    /// Takes away what was prepared and not put in place.
+    pub(super) fn discard_record(&self) {
+        if let Some(boot_info) = &self.boot_info {
+            boot_info.discard(&self.context.root);
+        }
+        if let Some(pointer) = &self.pointer {
+            self.context.state.discard_prepared(pointer);
+        }
     }
 
     fn record(&mut self) -> Result<(), TransactionError> {
         let (root, generation) = (&self.context.root, self.context.generation);
-        boot_info::write(root, &generation.channel, &generation.info).map_err(TransactionError::BootInfo)
+        let written = match &self.boot_info {
+            Some(boot_info) => boot_info.put(root),
+            None => boot_info::write(root, &generation.channel, &generation.info),
+        };
+        written.map_err(TransactionError::BootInfo)
     }
 
     async fn commit(&mut self) -> Result<(), TransactionError> {
@@ -310,7 +299,11 @@ impl<'r> Run<'r> {
             hooks::sync(self.context.programs).await?;
         }
         let number = self.header.generation;
-        if let Err(error) = self.context.state.commit(number) {
+        let committed = match &self.pointer {
+            Some(pointer) => self.context.state.commit_prepared(pointer),
+            None => self.context.state.commit(number),
+        };
+        if let Err(error) = committed {
             // The pointer may have moved although syncing it failed.
             match self.context.state.current_number() {
                 Ok(Some(current)) if current == number => {

@@ -1,6 +1,7 @@
 //! Starting services for real, and watching them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -69,6 +70,22 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
+    /// Whether the release whose service it is may be to blame: it does not do, or the supervisor takes no such unit. A
+    /// supervisor that does not answer and a process that does not end are the node's.
+    pub fn may_be_the_releases_fault(&self) -> bool {
+        match self {
+            Self::NotWell { .. } => true,
+            Self::Zinit { action, source, .. } => {
+                matches!(*action, MONITOR | START)
+                    && matches!(
+                        source.refusal(),
+                        Some(Refusal::ConfigLoad | Refusal::Unit(_) | Refusal::Other(_))
+                    )
+            }
+            Self::Immortal { .. } | Self::Unnoticed { .. } | Self::Revived { .. } | Self::Discard(_) => false,
+        }
+    }
+
     /// Whether asking again may help.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Zinit { source, .. } | Self::Discard(source) if source.is_retryable())
@@ -92,6 +109,10 @@ pub async fn status(zinit: &dyn Supervisor, unit: &UnitName) -> Result<Option<Se
     }
 }
 
+/// What a service is started by.
+const MONITOR: &str = "monitor";
+const START: &str = "start";
+
 /// How often an order is given again when the supervisor did not answer.
 const REPEATS: u32 = 3;
 
@@ -109,9 +130,9 @@ pub async fn monitor(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), Serv
     loop {
         let answer = match zinit.monitor(unit).await {
             Err(error) if matches!(error.refusal(), Some(Refusal::AlreadyMonitored { .. })) => {
-                zinit.start(unit).await.map_err(failed("start", unit))
+                zinit.start(unit).await.map_err(failed(START, unit))
             }
-            other => other.map_err(failed("monitor", unit)),
+            other => other.map_err(failed(MONITOR, unit)),
         };
         match answer {
             Err(error) if error.is_passing() && repeats < REPEATS => repeats += 1,
@@ -121,18 +142,28 @@ pub async fn monitor(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), Serv
     }
 }
 
-/// Watches services that were just started until they can be kept.
+/// Watches services that were just started until they can be kept. Each is told of as soon as it is up.
 ///
 /// # Errors
 /// [`ServiceError::NotWell`].
-pub async fn soak(zinit: &dyn Supervisor, mut watch: HealthWatch) -> Result<(), ServiceError> {
-    let started = Instant::now();
+pub async fn soak(
+    zinit: &dyn Supervisor,
+    watch: &mut HealthWatch,
+    is_up: &mut (dyn FnMut(&UnitName) + Send),
+) -> Result<(), ServiceError> {
+    let (started, mut told) = (Instant::now(), BTreeSet::new());
     let mut answered = started;
     loop {
-        match statuses(zinit, &watch).await {
+        match statuses(zinit, watch).await {
             Ok(seen) => {
                 answered = Instant::now();
-                match watch.judge(&seen, started.elapsed()) {
+                let judgement = watch.judge(&seen, started.elapsed());
+                for unit in watch.settled() {
+                    if told.insert(unit.clone()) {
+                        is_up(unit);
+                    }
+                }
+                match judgement {
                     Judgement::Keep => return Ok(()),
                     Judgement::Wait => {}
                     Judgement::RollBack { unit, why } => return Err(ServiceError::NotWell { unit, why }),
@@ -143,6 +174,47 @@ pub async fn soak(zinit: &dyn Supervisor, mut watch: HealthWatch) -> Result<(), 
             Err(error) => return Err(error),
         }
         sleep(WATCH).await;
+    }
+}
+
+/// Tells of services as they come up, for as long as it is asked to.
+pub async fn note_up(
+    zinit: &dyn Supervisor,
+    mut watched: BTreeMap<UnitName, bool>,
+    is_up: &mut (dyn FnMut(&UnitName) + Send),
+) -> Infallible {
+    loop {
+        for (unit, oneshot) in watched.clone() {
+            if let Ok(Some(status)) = status(zinit, &unit).await
+                && status.is_settled(oneshot)
+            {
+                is_up(&unit);
+                watched.remove(&unit);
+            }
+        }
+        sleep(WATCH).await;
+    }
+}
+
+/// Waits until services are up again that were put back, and tells in words of those that are not.
+pub async fn come_back(
+    zinit: &dyn Supervisor,
+    mut watch: HealthWatch,
+    is_up: &mut (dyn FnMut(&UnitName) + Send),
+) -> Vec<String> {
+    let mut not_back = Vec::new();
+    loop {
+        match soak(zinit, &mut watch, is_up).await {
+            Ok(()) => return not_back,
+            Err(ServiceError::NotWell { unit, why }) => {
+                not_back.push(format!("{unit} is not well: {why}"));
+                watch.drop(&unit);
+            }
+            Err(error) => {
+                not_back.push(flist::report(&error));
+                return not_back;
+            }
+        }
     }
 }
 

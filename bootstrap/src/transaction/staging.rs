@@ -27,7 +27,7 @@ pub(crate) const FETCHED_AT_ONCE: usize = 8;
 /// The directory at the top of each mount.
 pub(crate) const STAGING: &str = ".molt";
 
-/// Where the new content of each change is staged; `None` for changes that need none.
+/// Where the new content of each change is staged, or the old one is kept; `None` for directories that go.
 ///
 /// # Errors
 /// [`RootError`].
@@ -36,9 +36,9 @@ pub(super) fn slots(
     changes: &[FileChange],
     generation: u64,
 ) -> Result<Vec<Option<FlistPath>>, RootError> {
-    let slot = |(number, change): (usize, &FileChange)| match change.is_of_a_directory() {
-        true => Ok(None),
-        false => {
+    let slot = |(number, change): (usize, &FileChange)| match change {
+        FileChange::RemoveDirectory { .. } => Ok(None),
+        _ => {
             let directory = staging_directory(root, change.path(), generation)?;
             join(&directory, number.to_string().as_bytes()).map(Some)
         }

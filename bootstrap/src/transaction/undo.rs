@@ -1,10 +1,19 @@
 //! Going back when a step fails.
 
+use std::time::{Duration, Instant};
+
+use zinit_client::{ServiceUnit, UnitName};
+
 use super::journal::{Header, JournalPlace, Record, Swap};
 use super::run::Run;
 use super::{Progress, TransactionError, files, mounts, services, staging};
+use crate::health::{HealthLimits, HealthWatch};
 use crate::plan::Moment;
 use crate::root::Root;
+
+/// Longest time that services have to stay up which are put back: they have proven themselves before, and only a quick
+/// end would be something new.
+const COMES_BACK: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
     /// Ends what runs of the new generation; tells what could not be ended.
@@ -21,6 +30,34 @@ impl Run<'_> {
             problems.extend(problem(self.journal.append(&Record::Unstopped { units })));
         }
         problems
+    }
+
+    /// Starts what was stopped, and sees whether it comes up.
+    async fn start_again(&mut self, not_undone: &mut Vec<String>) {
+        let (context, stopped) = (self.context, &self.stopped);
+        let mut started = Vec::new();
+        for unit in self.header.stop.iter().rev().filter(|unit| stopped.contains_key(*unit)) {
+            match services::monitor(context.zinit, unit).await {
+                Ok(()) => started.push(unit),
+                Err(error) => not_undone.push(flist::report(&error)),
+            }
+        }
+        if started.is_empty() {
+            return;
+        }
+        let limits = HealthLimits { window: context.health.window.min(COMES_BACK), ..context.health };
+        let is_oneshot = |unit| context.units.0.get(unit).is_some_and(|unit: &ServiceUnit| unit.oneshot);
+        let watched = started.into_iter().map(|unit| (unit.clone(), is_oneshot(unit)));
+        let mut is_up = |unit: &UnitName| {
+            let down = stopped.get(unit).map(Instant::elapsed);
+            (context.observer)(Progress::Started { unit: unit.clone(), down });
+        };
+        let not_back =
+            services::come_back(context.zinit, HealthWatch::new(limits, watched), &mut is_up).await;
+        for service in &not_back {
+            tracing::error!("after everything was put back: {service}");
+        }
+        self.left.extend(not_back);
     }
 
     /// Undoes everything in reverse order and gives back what is left of it as an error.
@@ -47,15 +84,9 @@ impl Run<'_> {
         let stopped: Vec<_> = self.stopped.keys().chain(&self.started).cloned().collect();
         not_undone.extend(problem(services::discard(self.context.zinit, &stopped).await));
         self.take_back(&[Moment::Leave, Moment::BeforeSwap], &mut not_undone).await;
-        for unit in self.header.stop.iter().rev().filter(|unit| self.stopped.contains_key(*unit)) {
-            let monitored = services::monitor(self.context.zinit, unit).await;
-            if monitored.is_ok() && !self.started.contains(unit) {
-                let down = self.stopped.get(unit).map(std::time::Instant::elapsed);
-                (self.context.observer)(Progress::Started { unit: unit.clone(), down });
-            }
-            not_undone.extend(problem(monitored));
-        }
+        self.start_again(&mut not_undone).await;
         not_undone.extend(problem(self.header.boot_info.restore(&self.context.root)));
+        self.discard_record();
         if not_undone.is_empty() {
             let cleaned = clean_up(&self.context.root, (&self.header, &self.swaps), &self.place);
             not_undone.extend(cleaned.err());

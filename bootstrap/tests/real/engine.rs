@@ -191,3 +191,32 @@ async fn a_configuration_that_identityd_could_not_start_with_is_refused() {
     place.apply(&with("6", "poll_interval: 61\n"), Purpose::Upgrade).await.unwrap();
     assert_eq!(place.read("etc/molt/config.yaml"), "nonsense: 1\n");
 }
+
+/// A journal that cannot be read keeps a node down only where it is about what is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_journal_counts_only_in_the_root_that_it_is_about() {
+    let place = Place::new();
+    place.apply(&place.release("1", OLD), Purpose::Boot).await.unwrap();
+    place.apply(&place.release("2", NEW), Purpose::SelfUpdate).await.unwrap();
+    let journal = place.state.join("journal");
+    let mut lines = std::fs::read(&journal).unwrap();
+    let second = lines.iter().position(|byte| *byte == b'\n').unwrap() + 30;
+    lines[second] ^= 1;
+    lines.extend_from_slice(b"0 torn\n");
+    std::fs::write(&journal, &lines).unwrap();
+    let recovered = place.engine().recover(&place.lock()).await;
+    let error = flist::report(&recovered.unwrap_err());
+    assert!(error.contains("damaged in line 2") && error.contains("doctor --fix"), "{error}");
+    assert!(journal.exists());
+
+    // As after a start of the machine whose root lies in RAM.
+    std::fs::remove_dir_all(place.root()).unwrap();
+    std::fs::create_dir(place.root()).unwrap();
+    assert_eq!(place.engine().recover(&place.lock()).await.unwrap(), Recovery::Discarded);
+    assert!(!journal.exists());
+    // Also where nothing of it can be read.
+    lines[30] ^= 1;
+    std::fs::write(&journal, &lines).unwrap();
+    assert_eq!(place.engine().recover(&place.lock()).await.unwrap(), Recovery::Discarded);
+    place.apply(&place.release("3", NEW), Purpose::Boot).await.unwrap();
+}

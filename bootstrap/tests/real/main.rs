@@ -4,6 +4,7 @@
 
 mod engine;
 mod filesystems;
+mod filler;
 mod lasting;
 mod layouts;
 mod packages;

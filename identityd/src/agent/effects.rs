@@ -27,6 +27,7 @@ use bootstrap::settings::Settings;
 use bootstrap::source::ContentSource;
 use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::TransactionError;
+use bootstrap::transaction::journal::JournalError;
 use flist::hub::ReleaseId;
 use flist::package::SchemaRefusal;
 use flist::report;
@@ -180,9 +181,11 @@ fn drop_on_blocking_thread(source: Arc<dyn ContentSource>) {
 
 fn problem(error: &EngineError) -> Problem {
     let kind = match error {
-        EngineError::Transaction(TransactionError::Degraded { .. } | TransactionError::NotRecovered(_)) => {
-            ProblemKind::Degraded
-        }
+        EngineError::Transaction(
+            TransactionError::Degraded { .. }
+            | TransactionError::NotRecovered(_)
+            | TransactionError::Journal(JournalError::Damaged { .. } | JournalError::NotUnderstood { .. }),
+        ) => ProblemKind::Degraded,
         EngineError::Content { .. } | EngineError::Transaction(TransactionError::Content { .. }) => {
             ProblemKind::Network
         }

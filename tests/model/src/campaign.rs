@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bootstrap::engine::EngineError;
 use bootstrap::lock::{self, EngineLock};
+use bootstrap::transaction::TransactionError;
 
 use crate::fault::{FAULTS, Fault, Operation, Planned};
 use crate::files::Kept;
 use crate::machine::Machine;
 use crate::scenario::{Act, Scenario, SetUpError, Stage};
-use crate::verdict::{Ending, Observed, judge};
+use crate::verdict::{Ending, Observed, compare, judge};
 
 /// Faults that can last.
 const LASTING: [Fault; 3] = [Fault::Eio, Fault::Enospc, Fault::Erofs];
@@ -245,6 +247,35 @@ impl<'t> Trial<'t> {
         }
     }
 
+    /// What is wrong while a fault lasts that no engine can do anything about: it has to say that the node is neither
+    /// old nor new, and keep every byte.
+    fn while_it_lasts(&self, machine: &Arc<Machine>, done: &Result<(), EngineError>) -> Result<(), String> {
+        // A recovery begins where the node is neither, and has kept what the journal tells of.
+        if self.stage.scenario.act == Act::Recover {
+            return Ok(());
+        }
+        let verdict = match self.stage.scenario.act {
+            // On a first boot what does not come up after the commit is told, and kept (contract, item 2).
+            Act::Boot => compare(
+                &Observed::of(machine).but_made_last(),
+                (&self.old.but_made_last(), &self.new.but_made_last()),
+            ),
+            _ => judge(machine, (&self.old, &self.new), &self.stage.ignored()),
+        };
+        let Err(problem) = verdict else { return Ok(()) };
+        let lost = self.old.lost_in(machine);
+        if Observed::of(machine) != self.new && !lost.is_empty() {
+            return Err(lost.join("; "));
+        }
+        match done {
+            Err(EngineError::Transaction(
+                TransactionError::Degraded { .. } | TransactionError::NotRecovered(_),
+            )) => Ok(()),
+            Err(error) => Err(format!("it only says that {}, and is {problem}", flist::report(error))),
+            Ok(()) => Err(format!("it says that all is well, and is {problem}")),
+        }
+    }
+
     async fn run(&self, machine: &Arc<Machine>, case: Case) -> (Result<Ending, String>, Vec<Seen>) {
         let ignored = self.stage.ignored();
         let verdict = || judge(machine, (&self.old, &self.new), &ignored);
@@ -252,10 +283,8 @@ impl<'t> Trial<'t> {
         let done = self.stage.act(machine, self.lock).await;
         let mut restarted = false;
         if case.first.lasting {
-            let lost = self.old.lost_in(machine);
-            let is_new = Observed::of(machine) == self.new;
-            if done.is_err() && !is_new && !lost.is_empty() && self.stage.scenario.act != Act::Recover {
-                return (Err(lost.join("; ")), Vec::new());
+            if let Err(problem) = self.while_it_lasts(machine, &done) {
+                return (Err(format!("while it lasts: {problem}")), Vec::new());
             }
         } else if !case.first.fault.kills()
             && !matches!(self.stage.scenario.act, Act::SelfUpdate | Act::Recover)
@@ -270,8 +299,11 @@ impl<'t> Trial<'t> {
             restarted = true;
         }
         machine.plan(case.second);
-        let _first_recovery = self.stage.recover(machine, self.lock, restarted).await;
+        let first_recovery = self.stage.recover(machine, self.lock, restarted).await;
         let recovery = seen(machine);
+        if let (Err(error), None) = (first_recovery, case.second) {
+            return (Err(format!("it does not recover at once: {}", flist::report(&error))), recovery);
+        }
         if case.second.is_some_and(|second| second.fault.cuts_power()) {
             machine.power_on();
             restarted = true;

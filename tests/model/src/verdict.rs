@@ -32,6 +32,19 @@ impl Observed {
         Self(listing)
     }
 
+    /// Without what hooks make that come after everything else.
+    #[must_use]
+    pub fn but_made_last(&self) -> Self {
+        let is_last = |path: &FlistPath| path.as_bytes() == b"tmp/made-after";
+        Self(
+            self.0
+                .iter()
+                .filter(|(path, _)| !is_last(path))
+                .map(|(path, seen)| (path.clone(), seen.clone()))
+                .collect(),
+        )
+    }
+
     /// What is different in words; empty when nothing is.
     pub fn difference(&self, other: &Self) -> Vec<String> {
         let paths: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
@@ -63,24 +76,31 @@ impl Observed {
     }
 }
 
-/// Which generation a machine is at.
+/// Which generation the files of a machine are of.
+///
+/// # Errors
+/// The differences to both, in words.
+pub(crate) fn compare(now: &Observed, (old, new): (&Observed, &Observed)) -> Result<Ending, String> {
+    if now == old {
+        return Ok(Ending::Old);
+    }
+    if now == new {
+        return Ok(Ending::New);
+    }
+    let (from_old, from_new) = (now.difference(old), now.difference(new));
+    Err(format!("neither old ({}) nor new ({})", from_old.join("; "), from_new.join("; ")))
+}
+
+/// Which generation a machine is at, with its services.
 ///
 /// # Errors
 /// What is wrong, in words.
 pub(crate) fn judge(
     machine: &Machine,
-    (old, new): (&Observed, &Observed),
+    sides: (&Observed, &Observed),
     ignored: &BTreeSet<UnitName>,
 ) -> Result<Ending, String> {
-    let now = Observed::of(machine);
-    let ending = if now == *old {
-        Ending::Old
-    } else if now == *new {
-        Ending::New
-    } else {
-        let (from_old, from_new) = (now.difference(old), now.difference(new));
-        return Err(format!("neither old ({}) nor new ({})", from_old.join("; "), from_new.join("; ")));
-    };
+    let ending = compare(&Observed::of(machine), sides)?;
     let problems = machine.with(|root, _, services| services.problems(root, ignored));
     if problems.is_empty() { Ok(ending) } else { Err(format!("{ending:?}, but {}", problems.join("; "))) }
 }

@@ -114,7 +114,7 @@ fn what_only_a_newer_version_understands_is_neither_torn_nor_damaged() {
         match place.read() {
             Ok(records) if at == 0 => assert_eq!(records.len(), 1),
             Err(JournalError::NotUnderstood { line, root, .. }) if line == at => {
-                assert_eq!(root.is_some(), at == 1, "{text}");
+                assert!(root.is_some(), "{text}");
             }
             other => panic!("{text}: {other:?}"),
         }

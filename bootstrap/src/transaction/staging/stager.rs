@@ -126,6 +126,13 @@ impl Stager<'_> {
         next: &mut NextBlock<'_>,
     ) -> Result<Swap, TransactionError> {
         let mut swap = Swap { change: change.clone(), slot: slot.cloned(), staged_inode: None };
+        if let (Some(slot), FileChange::MakeDirectory { item, .. }) = (slot, change) {
+            let made = self.root.disk().make_directory(slot).map_err(failed("create", slot));
+            let made =
+                made.and_then(|()| set_meta(self.root, slot, item)).and_then(|()| self.root.inode(slot));
+            swap.staged_inode = made.map_err(TransactionError::Root)?;
+            return Ok(swap);
+        }
         let (Some(slot), Some((from, item))) = (slot, change.staged()) else { return Ok(swap) };
         match self.tree.get(from).map(|entry| &entry.kind) {
             Some(Kind::File(content)) => self.write_file(slot, change.path(), content, next)?,
