@@ -212,16 +212,7 @@ async fn wait_for_choice(
     let (mut pause, mut said, start) = (FIRST_PAUSE, String::new(), Instant::now());
     let mut offline = Offline::look(engine, settings, Trust::of(!offers.is_insecure()))?;
     loop {
-        if let Some(reporter) = reporter {
-            reporter.working();
-            // Whatever comes of it, this one goes on; a hub that is not there is told of once, below.
-            match newer::go_on_as_newer(settings, &offers, reporter).await {
-                Err(error) if !error.may_pass() => {
-                    tracing::warn!(error = %flist::report(&error), "going on with this bootstrap");
-                }
-                _ => {}
-            }
-        }
+        look_for_newer(settings, &offers, reporter).await;
         let question = Question { channels: &settings.channels, installed: before.as_ref() };
         let (what, event, reason) = match offers.ask(question).await {
             Ok(Asked::Release(release)) => {
@@ -262,6 +253,19 @@ async fn wait_for_choice(
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Goes on as a newer bootstrap, where there is one and somebody watches it.
+async fn look_for_newer(settings: &Settings, offers: &Offers, reporter: Option<&Reporter>) {
+    let Some(reporter) = reporter else { return };
+    reporter.working();
+    // Whatever comes of it, this one goes on; a hub that is not there is told of by whoever asks it for a release.
+    match newer::go_on_as_newer(settings, offers, reporter).await {
+        Err(error) if !error.may_pass() => {
+            tracing::warn!(error = %flist::report(&error), "going on with this bootstrap");
+        }
+        _ => {}
     }
 }
 

@@ -5,13 +5,18 @@ use std::sync::Arc;
 
 use flist::hub::{ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
+use zinit_client::{ServiceUnit, UnitName};
 
 use super::look::{Look, View};
 use super::packages::{Migrations, check_stopped, migrated};
 use super::{Engine, EngineError, Prepared, ReleaseTree};
 use crate::generation::{Cause, Generation, Packages, Standing, generation};
 use crate::item::Items;
-use crate::plan::{FileChange, PackagePlan, Plan, PlanError, Purpose, Wanted, plan_files, plan_services};
+use crate::plan::{
+    FileChange, FilePlan, PackagePlan, Plan, PlanError, Purpose, ServicePlan, Wanted, plan_files,
+    plan_services,
+};
+use crate::root::Found;
 use crate::source::ContentSource;
 
 impl Engine {
@@ -53,32 +58,10 @@ impl Engine {
             Purpose::SelfUpdate => PackagePlan::default(),
             _ => self.plan_packages((packages_before, &packages), &migrations, &files)?,
         };
-        let services = match purpose {
-            Purpose::SelfUpdate => Default::default(),
-            Purpose::Boot | Purpose::Upgrade | Purpose::Revert => {
-                let mut view =
-                    self.service_view(&files.changes, &found, (&base, &items), (&before, &after)).await?;
-                view.starts_missing = purpose == Purpose::Boot;
-                view.migrated = migrated(&package_plan);
-                let services =
-                    plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Services(error)))?;
-                check_stopped(&view, &services)?;
-                services
-            }
-        };
-        let (version, id) = match (&installed, purpose) {
-            // After a self-update everything else is still of the release before.
-            (Some(installed), Purpose::SelfUpdate) => (installed.version.clone(), installed.release),
-            // Nobody knows which release that is, so it must not pass for the new one.
-            (None, Purpose::SelfUpdate) => (ReleaseVersion::Text("unknown".to_owned()), ReleaseId::of([])),
-            _ => (release.version.clone(), release.id),
-        };
-        let cause = match (purpose, &installed) {
-            (Purpose::SelfUpdate, _) => Cause::SelfUpdate,
-            (Purpose::Revert, _) => Cause::Revert,
-            (_, None) => Cause::FirstBoot,
-            (_, Some(_)) => Cause::Release,
-        };
+        let (items_of, units_of) = ((&base, &items), (&before, &after));
+        let services =
+            self.planned_services(purpose, &files, &found, items_of, units_of, &package_plan).await?;
+        let (cause, version, id) = what_it_is(purpose, installed.as_ref(), release);
         let space = self.space((&files, &package_plan), &found, release, items.len())?;
         let states = package_plan.states.iter().flat_map(|state| &state.paths);
         let number = self.next_number(files.changes.iter().map(FileChange::path).chain(states))?;
@@ -94,22 +77,60 @@ impl Engine {
             _ => packages,
         };
         let generation = generation(number, cause, what, identity, info, items);
-        Ok(Prepared {
-            plan: Plan::new(purpose, files, services, package_plan, space),
-            generation: Generation {
-                packages,
-                schemas: Some(layouts.schemas),
-                layouts_lost: layouts.is_incomplete && !is_new,
-                is_signed: release.is_signed,
-                ..generation
-            },
-            seen,
-            release: release.clone(),
-            before,
-            after,
-            minds_downtime: false,
-        })
+        let generation = Generation {
+            packages,
+            schemas: Some(layouts.schemas),
+            layouts_lost: layouts.is_incomplete && !is_new,
+            is_signed: release.is_signed,
+            ..generation
+        };
+        let plan = Plan::new(purpose, files, services, package_plan, space);
+        let release = release.clone();
+        Ok(Prepared { plan, generation, seen, release, before, after, minds_downtime: false })
     }
+
+    /// Which services are stopped and started.
+    async fn planned_services(
+        &self,
+        purpose: Purpose,
+        files: &FilePlan,
+        found: &BTreeMap<FlistPath, Found>,
+        (base, items): (&Items, &Items),
+        units: (&BTreeMap<UnitName, ServiceUnit>, &BTreeMap<UnitName, ServiceUnit>),
+        packages: &PackagePlan,
+    ) -> Result<ServicePlan, EngineError> {
+        if purpose == Purpose::SelfUpdate {
+            return Ok(ServicePlan::default());
+        }
+        let mut view = self.service_view(&files.changes, found, (base, items), units).await?;
+        view.starts_missing = purpose == Purpose::Boot;
+        view.migrated = migrated(packages);
+        let services = plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Services(error)))?;
+        check_stopped(&view, &services)?;
+        Ok(services)
+    }
+}
+
+/// What the generation comes from, and which release it is.
+fn what_it_is(
+    purpose: Purpose,
+    installed: Option<&Generation>,
+    release: &ReleaseTree,
+) -> (Cause, ReleaseVersion, ReleaseId) {
+    let (version, id) = match (installed, purpose) {
+        // After a self-update everything else is still of the release before.
+        (Some(installed), Purpose::SelfUpdate) => (installed.version.clone(), installed.release),
+        // Nobody knows which release that is, so it must not pass for the new one.
+        (None, Purpose::SelfUpdate) => (ReleaseVersion::Text("unknown".to_owned()), ReleaseId::of([])),
+        _ => (release.version.clone(), release.id),
+    };
+    let cause = match (purpose, installed) {
+        (Purpose::SelfUpdate, _) => Cause::SelfUpdate,
+        (Purpose::Revert, _) => Cause::Revert,
+        (_, None) => Cause::FirstBoot,
+        (_, Some(_)) => Cause::Release,
+    };
+    (cause, version, id)
 }
 
 /// What will be installed: the release, or the current generation with some paths of the release.

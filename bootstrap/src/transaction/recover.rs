@@ -85,24 +85,7 @@ pub async fn recover(
     };
     if committed {
         tracing::info!(generation, "finishing what was committed before the engine stopped");
-        // A damaged record is told to whoever asks what is installed.
-        let current = state.recorded(generation).map_err(TransactionError::Generation)?;
-        if current.is_some() {
-            // Also where it is there already: who was killed while moving it may not have synced it, and what follows
-            // counts on it.
-            state.commit(generation).map_err(TransactionError::Generation)?;
-        }
-        if hooks.are_left() {
-            // They come after the services, and the journal is what tells of them.
-            monitor_unknown(zinit, header).await;
-            hooks.run_rest().await;
-            sync(programs).await?;
-        }
-        finish(root, (header, swaps), current.as_ref(), &journal)?;
-        if let Some(current) = current.filter(|current| current.cause != Cause::SelfUpdate) {
-            boot_info::write(root, &current.channel, &current.info).map_err(TransactionError::BootInfo)?;
-        }
-        monitor_unknown(zinit, header).await;
+        finish_committed(&hooks, state, zinit, &journal).await?;
         return Ok(Recovery::Finished { generation });
     }
     let missing = not_mounted(root, header).map_err(TransactionError::Root)?;
@@ -186,6 +169,35 @@ fn as_unstopped(record: &Record) -> Option<&[UnitName]> {
         Record::Unstopped { units } => Some(units),
         _ => None,
     }
+}
+
+/// Finishes what was committed.
+async fn finish_committed(
+    hooks: &Begun<'_>,
+    state: &StateDir,
+    zinit: &dyn Supervisor,
+    journal: &JournalPlace,
+) -> Result<(), TransactionError> {
+    let Begun { root, programs, header, swaps, .. } = *hooks;
+    // A damaged record is told to whoever asks what is installed.
+    let current = state.recorded(header.generation).map_err(TransactionError::Generation)?;
+    if current.is_some() {
+        // Also where it is there already: who was killed while moving it may not have synced it, and what follows
+        // counts on it.
+        state.commit(header.generation).map_err(TransactionError::Generation)?;
+    }
+    if hooks.are_left() {
+        // They come after the services, and the journal is what tells of them.
+        monitor_unknown(zinit, header).await;
+        hooks.run_rest().await;
+        sync(programs).await?;
+    }
+    finish(root, (header, swaps), current.as_ref(), journal)?;
+    if let Some(current) = current.filter(|current| current.cause != Cause::SelfUpdate) {
+        boot_info::write(root, &current.channel, &current.info).map_err(TransactionError::BootInfo)?;
+    }
+    monitor_unknown(zinit, header).await;
+    Ok(())
 }
 
 fn finish(

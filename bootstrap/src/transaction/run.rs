@@ -68,25 +68,9 @@ impl<'r> Run<'r> {
     pub(super) fn begin(plan: &'r Plan, context: &'r Context<'r>) -> Result<Self, TransactionError> {
         let Context { root, state, .. } = context;
         let mut generation = context.generation.clone();
-        let slots =
-            staging::slots(root, &plan.files.changes, generation.number).map_err(TransactionError::Root)?;
-        let states = states::slots(root, &plan.packages.states, generation.number);
-        let states = states.map_err(TransactionError::Root)?;
-        let staged = staging::directories_of(&slots, &states);
-        let mounts = mounts::tops(root, &staged, &plan.files.changes).map_err(TransactionError::Root)?;
-        let header = Header {
-            generation: generation.number,
-            purpose: plan.purpose,
-            release: generation.release,
-            version: generation.version.clone(),
-            root: generation.root.clone(),
-            stop: plan.services.stopped_and_wanted(),
-            start: plan.services.start.clone(),
-            staging: staging::directories_of(&slots, &states),
-            boot_info: BootInfo::read(root).map_err(TransactionError::BootInfo)?,
-            hooks: plan.packages.hooks.clone(),
-            states,
-        };
+        let (header, slots) = header(plan, context)?;
+        let mounts = mounts::tops(root, &header.staging, &plan.files.changes);
+        let mounts = mounts.map_err(TransactionError::Root)?;
         generation.states = kept_states(root, plan, &header.states).map_err(TransactionError::Root)?;
         if generation.cause != Cause::FirstBoot {
             generation.kept = kept(&plan.files.changes, &slots, context.seen);
@@ -352,6 +336,29 @@ impl<'r> Run<'r> {
             tracing::warn!(error = %flist::report(&error), "what was staged is still there; the next start removes it");
         }
     }
+}
+
+/// What the journal says first, and where each change is staged.
+fn header(plan: &Plan, context: &Context<'_>) -> Result<(Header, Vec<Option<FlistPath>>), TransactionError> {
+    let Context { root, generation, .. } = context;
+    let slots = staging::slots(root, &plan.files.changes, generation.number);
+    let slots = slots.map_err(TransactionError::Root)?;
+    let states = states::slots(root, &plan.packages.states, generation.number);
+    let states = states.map_err(TransactionError::Root)?;
+    let header = Header {
+        generation: generation.number,
+        purpose: plan.purpose,
+        release: generation.release,
+        version: generation.version.clone(),
+        root: generation.root.clone(),
+        stop: plan.services.stopped_and_wanted(),
+        start: plan.services.start.clone(),
+        staging: staging::directories_of(&slots, &states),
+        boot_info: BootInfo::read(root).map_err(TransactionError::BootInfo)?,
+        hooks: plan.packages.hooks.clone(),
+        states,
+    };
+    Ok((header, slots))
 }
 
 /// What is migrated, and where it lies afterwards as it was. In RAM nobody can afford to keep it.

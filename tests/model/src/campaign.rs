@@ -48,7 +48,8 @@ const TOLD: usize = 20;
 /// How much is tried.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
-    /// Of the operations of a scenario, every so many-th gets its faults (1: all).
+    /// Of the operations of a scenario, every so many-th gets its faults (1: all). Each scenario begins at another one,
+    /// so that among them a sample has all places of what they have in common.
     pub stride: usize,
     /// Of the operations of a recovery, every so many-th gets a second fault (1: all); 0 for none.
     pub second_stride: usize,
@@ -116,17 +117,17 @@ struct Trial<'t> {
     lock: &'t EngineLock,
 }
 
-/// Runs all cases of a scenario on one thread.
+/// Runs all cases of a scenario on one thread, from this operation on.
 ///
 /// # Errors
 /// The scenario does not work without any fault.
-pub fn run(scenario: Scenario, extent: Extent, directory: &Path) -> Result<Tally, SetUpError> {
+fn run(scenario: Scenario, first: usize, extent: Extent, directory: &Path) -> Result<Tally, SetUpError> {
     let lock = lock::take(directory, "the campaign", Duration::ZERO)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
         let trial = Trial::begin(scenario, &lock).await?;
         let mut tally = Tally { operations: trial.operations.len(), ..Tally::default() };
-        for at in (0..trial.operations.len()).step_by(extent.stride.max(1)) {
+        for at in (first..trial.operations.len()).step_by(extent.stride.max(1)) {
             trial.at(at, extent, &mut tally).await;
         }
         trial.when_done(&mut tally).await;
@@ -149,12 +150,13 @@ pub fn run_all(
     let results = std::sync::Mutex::new(BTreeMap::new());
     let work = |number: usize| -> Result<(), SetUpError> {
         let directory = directory.join(number.to_string());
-        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let tally = run(scenario.clone(), extent, &directory)?;
+        loop {
+            let taken = next.fetch_add(1, Ordering::Relaxed);
+            let Some(scenario) = scenarios.get(taken) else { return Ok(()) };
+            let tally = run(scenario.clone(), taken % extent.stride.max(1), extent, &directory)?;
             tell(scenario.name, &tally);
             results.lock().unwrap_or_else(|poison| poison.into_inner()).insert(scenario.name, tally);
         }
-        Ok(())
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.max(1)).map(|number| scope.spawn(move || work(number))).collect();

@@ -137,11 +137,14 @@ pub fn upgrade_with(changes: &[FileSpec]) -> Scenario {
     }
 }
 
-/// All scenarios.
-pub fn all() -> Vec<Scenario> {
-    let base =
-        || vec![("bin/sh", 0o755, PROGRAM), ("etc/hosts", 0o644, "localhost"), ("tmp/keep", 0o600, "k")];
-    let scenario = |name, act, installed: Option<Vec<FileSpec>>, release| Scenario {
+/// A base image, and what is installed into it.
+fn scenario(
+    name: &'static str,
+    act: Act,
+    installed: Option<Vec<FileSpec>>,
+    release: Vec<FileSpec>,
+) -> Scenario {
+    Scenario {
         name,
         act,
         base: base(),
@@ -151,7 +154,45 @@ pub fn all() -> Vec<Scenario> {
         no_exchange: false,
         overlay: false,
         in_ram: false,
-    };
+    }
+}
+
+fn base() -> Vec<FileSpec> {
+    vec![("bin/sh", 0o755, PROGRAM), ("etc/hosts", 0o644, "localhost"), ("tmp/keep", 0o600, "k")]
+}
+
+/// Those of packages with hooks and state.
+fn with_packages() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            edited: state(),
+            ..scenario("hooks and a migration", Act::Upgrade, Some(first()), second())
+        },
+        Scenario {
+            edited: state(),
+            no_exchange: true,
+            ..scenario("a migration without exchange", Act::Upgrade, Some(first()), second())
+        },
+        Scenario { edited: state(), ..scenario("a migration back", Act::Revert, Some(first()), second()) },
+        Scenario {
+            edited: state(),
+            ..scenario("recovery of a migration", Act::Recover, Some(first()), second())
+        },
+        Scenario {
+            edited: state(),
+            ..scenario(
+                "a hook that fails",
+                Act::Upgrade,
+                Some(first()),
+                with(second(), &[("lib/web/after", 0o755, "#!/bin/sh\nset /tmp/made-after 2\nexits\n")]),
+            )
+        },
+        scenario("first boot with hooks", Act::Boot, None, second()),
+    ]
+}
+
+/// All scenarios.
+pub fn all() -> Vec<Scenario> {
     let upgrade = |name, release| scenario(name, Act::Upgrade, Some(small()), release);
     let changed = || {
         small_but(&[
@@ -163,7 +204,7 @@ pub fn all() -> Vec<Scenario> {
     let identityd = |version| ("bin/identityd", 0o755, version);
     let identityd_unit = ("etc/zinit/identityd.yaml", 0o644, "exec: /bin/identityd\n");
     let with_identityd = |version| small_but(&[identityd(version), identityd_unit]);
-    vec![
+    let mut all = vec![
         scenario("first boot", Act::Boot, None, small()),
         upgrade("small upgrade", changed()),
         upgrade(
@@ -213,30 +254,6 @@ pub fn all() -> Vec<Scenario> {
         scenario("rollback", Act::Revert, Some(small()), changed()),
         scenario("gc", Act::Collect, Some(small()), changed()),
         scenario("recovery", Act::Recover, Some(small()), changed()),
-        Scenario {
-            edited: state(),
-            ..scenario("hooks and a migration", Act::Upgrade, Some(first()), second())
-        },
-        Scenario {
-            edited: state(),
-            no_exchange: true,
-            ..scenario("a migration without exchange", Act::Upgrade, Some(first()), second())
-        },
-        Scenario { edited: state(), ..scenario("a migration back", Act::Revert, Some(first()), second()) },
-        Scenario {
-            edited: state(),
-            ..scenario("recovery of a migration", Act::Recover, Some(first()), second())
-        },
-        Scenario {
-            edited: state(),
-            ..scenario(
-                "a hook that fails",
-                Act::Upgrade,
-                Some(first()),
-                with(second(), &[("lib/web/after", 0o755, "#!/bin/sh\nset /tmp/made-after 2\nexits\n")]),
-            )
-        },
-        scenario("first boot with hooks", Act::Boot, None, second()),
         upgrade(
             "directories come and go",
             without(
@@ -244,5 +261,7 @@ pub fn all() -> Vec<Scenario> {
                 &["lib/libx.so", "lib/libx.so.1"],
             ),
         ),
-    ]
+    ];
+    all.extend(with_packages());
+    all
 }
