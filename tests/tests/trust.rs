@@ -112,20 +112,53 @@ fn a_changed_flist_under_a_signed_name_is_refused() {
     drop(node);
 }
 
+/// Another channel, with a release that is signed for the same run mode: no signature keeps a node from it.
+fn sign_evil(site: &Site, signing: &Signing) {
+    let evil = site.payload("6.6.6").unwrap();
+    let (directory, options) = (evil.directory().display().to_string(), signing.options());
+    let what = ["publish", "--repo", "tf-zos", "--name", "evil", "--version", "6.6.6", "--run-mode", "dev"];
+    let options = options.iter().map(String::as_str);
+    let command: Vec<&str> = what.into_iter().chain(["--sign"]).chain(options).chain([&*directory]).collect();
+    site.hub.command(&command).unwrap();
+}
+
+/// The channel of [`sign_evil`], and its flist.
+const EVIL: [&str; 2] = ["tf-zos/evil:development:latest.flist", "tf-zos/evil:v6.6.6.flist"];
+
+/// Ends the daemon, which looks for what it follows when it starts, and waits for the next one.
+fn restart_identityd(node: &Node) {
+    let before = node.service("identityd").unwrap().pid.unwrap();
+    node.run(&["kill", &before.to_string()]).unwrap();
+    until(node, "another identityd", |status| {
+        status["stage"] == "Idle" && status["identityd"]["pid"] != before
+    });
+}
+
+/// What a node follows is recorded where nobody else writes. Signatures would let it have the other release: that it
+/// does not take it is by this alone.
 #[test]
 fn a_planted_flist_name_is_not_followed() {
     let (site, signing, node) = signed();
-    // Another channel with an evil release, and a file in /tmp that names it.
-    let evil = site.payload("6.6.6").unwrap();
-    site.hub.publish_package("evil", "6.6.6", evil.directory()).unwrap();
-    for planted in ["tf-zos/evil:v6.6.6.flist", "../../etc/passwd", "evil"] {
+    sign_evil(&site, &signing);
+    for planted in [EVIL[0], EVIL[1], "../../etc/passwd", "evil"] {
+        // A file of root that nobody else can write, in place of the one that was there.
         fs::write(node.path("/tmp/flist.name"), planted).unwrap();
-        node.run(&["identityd", "check"]).ok();
+        restart_identityd(&node);
+        looks_twice(&node);
         assert_eq!(node.status().unwrap()["installed"]["version"], "1.0.0", "{planted}");
-        assert_eq!(site.web_version().unwrap(), "1.0.0");
+        assert_eq!(site.web_version().unwrap(), "1.0.0", "{planted}");
+        assert_eq!(node.read("/tmp/flist.name").unwrap().trim_end(), CHANNEL, "{planted} was put right");
     }
-    // A node that never knew another one: the name is all it has, and nobody has signed for it.
-    let line = format!("console=ttyS0 runmode=dev hub={} flist=tf-zos/evil:v6.6.6.flist", site.hub.url());
+    drop(node);
+    // Whoever is told to follow it, by the kernel's command line, gets it.
+    let told = |flist: &str| format!("console=ttyS0 runmode=dev hub={} flist={flist}", site.hub.url());
+    let follows = site.node().file(signing.root().unwrap()).command_line(told(EVIL[1])).boot().unwrap();
+    site.await_version(&follows, "6.6.6").unwrap();
+    drop(follows);
+    // But not what nobody has signed.
+    let unsigned = site.payload("7.7.7").unwrap();
+    site.hub.publish_package("evil", "7.7.7", unsigned.directory()).unwrap();
+    let line = told("tf-zos/evil:v7.7.7.flist");
     let fresh = site.node().file(signing.root().unwrap()).command_line(line).boot().unwrap();
     fresh
         .wait_for("the console says why it waits", UPGRADE_LIMIT, || {
@@ -136,6 +169,37 @@ fn a_planted_flist_name_is_not_followed() {
         })
         .unwrap();
     assert!(!fresh.path("/usr/bin/demo-web").exists());
+}
+
+/// A node of which nothing is recorded goes by flist.name, but only where that names what its settings let it follow.
+#[test]
+fn a_planted_flist_name_is_not_followed_by_a_node_without_records_either() {
+    let site = Site::new().unwrap();
+    let signing = Signing::new(&site.hub).unwrap();
+    signing.publish(&site.hub, "1.0.0", site.payload("1.0.0").unwrap().directory()).unwrap();
+    sign_evil(&site, &signing);
+    let payload = site.payload("0.9.0").unwrap();
+    let identityd = BaseFile::program("/usr/sbin/identityd", payload.directory().join("sbin/identityd"));
+    for planted in EVIL {
+        let node = Node::builder(&site.netns)
+            .command_line(format!("console=ttyS0 runmode=dev hub={}", site.hub.url()))
+            .config("poll_interval: 1\nhandover_timeout: 5\nhealth_window: 1\n")
+            .file(signing.root().unwrap())
+            .file(identityd.clone())
+            .unit("internet", include_str!("../../assets/units/internet.yaml"))
+            .unit("identityd", include_str!("../../assets/units/identityd.yaml"))
+            .file(BaseFile::text("/tmp/flist.name", format!("{planted}\n")))
+            .boot()
+            .unwrap();
+        until(&node, "the node says that it does not agree", |status| {
+            let error = status["last_error"]["message"].as_str().unwrap_or_default();
+            error.contains(&format!("flist.name says {planted}")) && error.contains(CHANNEL)
+        });
+        assert!(!node.path("/usr/bin/demo-web").exists());
+        // With the right name it is upgraded: the name was all that was wrong.
+        fs::write(node.path("/tmp/flist.name"), CHANNEL).unwrap();
+        site.await_version(&node, "1.0.0").unwrap();
+    }
 }
 
 #[test]
