@@ -1,5 +1,6 @@
 //! A real kernel boots the image, installs what the hub offers and upgrades itself. One machine runs at a time.
-//! Where none can run, or no time is left, nothing is tested here, and every test says so.
+//! Where none can run, or no time is left, nothing is tested here, and every test says so; with `MOLT_NEEDS_VM=1` it fails
+//! instead.
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 

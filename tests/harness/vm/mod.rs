@@ -33,11 +33,12 @@ use crate::{Binaries, Log, NetNs, job, place, tools, wait_for};
 
 use agent::Agent;
 pub use disk::{DiskImage, make_ext4};
-pub use qemu::{Console, Drive, Machine, available};
+pub use qemu::{Console, Drive, Machine, NEEDS_VM, available};
 pub use range::{Range, hub_seen_from_inside, publish_for_machines};
 pub use writes::{Replayed, WriteLog};
 
-/// How much time has to be left for those tests with virtual machines that are part of every test run.
+/// How much time has to be left for those tests with virtual machines that are part of every test run, unless
+/// [`NEEDS_VM`] says that they have to run.
 pub const TESTS_TAKE: Duration = Duration::from_secs(15 * 60);
 
 /// How long a program run in a machine may take, and how long it may take until it can run any.

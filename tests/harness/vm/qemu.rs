@@ -46,12 +46,19 @@ pub struct Machine {
     pub agent: Option<PathBuf>,
 }
 
+/// Environment variable that says that virtual machines have to run: what keeps them from it is a failure then, and
+/// how little time is left is not looked at.
+pub const NEEDS_VM: &str = "MOLT_NEEDS_VM";
+
 /// An emulator; `Err` says why there are no virtual machines here and now: none can be had, or less time is left
 /// than `needed`.
 ///
 /// # Errors
-/// When somebody has interrupted.
+/// When somebody has interrupted; with [`NEEDS_VM`], when there is none.
 pub fn available(needed: Duration) -> Result<Result<Emulator, String>, Error> {
+    if std::env::var_os(NEEDS_VM).is_some_and(|value| !value.is_empty()) {
+        return required(tools::qemu()).map(Ok);
+    }
     if let Some(left) = tools::left().filter(|left| *left < needed) {
         return Ok(Err(format!("they take up to {} s, and {} s are left", needed.as_secs(), left.as_secs())));
     }
@@ -59,6 +66,15 @@ pub fn available(needed: Duration) -> Result<Result<Emulator, String>, Error> {
         Err(Error::Interrupted) => Err(Error::Interrupted),
         found => Ok(found.map_err(|error| format!("{error:?}"))),
     }
+}
+
+fn required(found: Result<Emulator, Error>) -> Result<Emulator, Error> {
+    found.map_err(|error| match error {
+        Error::Interrupted => Error::Interrupted,
+        error => Error::Unexpected(format!(
+            "{NEEDS_VM} is set, so that tests with a real kernel are not left out, and there is no emulator: {error:?}"
+        )),
+    })
 }
 
 impl Machine {
@@ -151,6 +167,16 @@ fn escaped(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_machines_have_to_run_their_absence_is_a_failure() {
+        let missing = required(Err(Error::Unexpected("no package".to_owned()))).unwrap_err();
+        assert!(
+            missing.to_string().contains(NEEDS_VM) && missing.to_string().contains("no package"),
+            "{missing}"
+        );
+        assert!(matches!(required(Err(Error::Interrupted)), Err(Error::Interrupted)));
+    }
 
     #[test]
     fn hardware_help_is_taken_only_where_the_processor_has_it() {
