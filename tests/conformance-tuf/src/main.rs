@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use flist::trust::clock::{Clocks, Uptime};
+use flist::hub::HubClient;
+use flist::trust::clock::Clocks;
 use flist::trust::{Fresh, SignedTarget, Source, TrustClient, TrustError};
-use jiff::Timestamp;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -78,20 +78,28 @@ fn init(metadata_dir: &Path, root: &Path) -> Outcome {
 async fn refresh(arguments: &Arguments) -> Outcome<Fresh> {
     let url = arguments.metadata_url.as_ref().ok_or("--metadata-url is missing")?;
     let root = std::fs::read(pinned(&arguments.metadata_dir))?;
-    let source = Source::new(url, reqwest::Client::new())?;
-    let client = TrustClient::open(&root, &arguments.metadata_dir, source)?;
-    Ok(client.refresh(&faked()).await?)
+    let client = TrustClient::open(&root, &arguments.metadata_dir, source(url)?)?;
+    Ok(client.refresh(&clocks()).await?)
 }
 
-/// The suite fakes all clocks, and replays repositories of years ago: the floor of the clock is taken away.
-fn faked() -> Clocks {
-    Clocks { wall: Timestamp::now(), uptime: Uptime { boot_id: String::new(), seconds: 0 }, built: 0 }
+/// The clocks of a node, but for one thing: the suite replays repositories of years ago, so time may be earlier than when
+/// this program was built.
+fn clocks() -> Clocks {
+    Clocks { built: 0, ..Clocks::read() }
+}
+
+/// What lies under this address, asked for as nodes ask their hubs.
+fn source(url: &str) -> Outcome<Source> {
+    let (hub, directory) =
+        url.trim_end_matches('/').rsplit_once('/').ok_or("the address names no directory")?;
+    let hub = HubClient::new(hub, concat!("conformance-tuf/", env!("CARGO_PKG_VERSION")))?;
+    Ok(Source::of_hub(&hub, directory)?)
 }
 
 async fn download(arguments: &Arguments) -> Outcome {
     let url = arguments.target_base_url.as_ref().ok_or("--target-base-url is missing")?;
     let directory = arguments.target_dir.as_ref().ok_or("--target-dir is missing")?;
-    let source = Source::new(url, reqwest::Client::new())?;
+    let source = source(url)?;
     let mut fresh = refresh(arguments).await?;
     for name in &arguments.target_name {
         let target = fresh.target(name).await?;

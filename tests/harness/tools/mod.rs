@@ -6,6 +6,7 @@
 
 mod apt;
 mod deadline;
+mod python;
 mod qemu;
 mod zinit;
 
@@ -20,6 +21,7 @@ use crate::error::{Doing, Error};
 use crate::{Binaries, base, job, libraries, place};
 
 pub use deadline::{DEADLINE, left};
+pub use python::{faketime, python};
 pub use qemu::{Emulator, QEMU, qemu};
 pub use zinit::zinit_0_3;
 

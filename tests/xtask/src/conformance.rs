@@ -17,10 +17,16 @@ pub(crate) struct Options {
     /// Only cases whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Instead, the client cases of tuf-conformance, of which this is a copy, against the client that nodes have
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["zinit", "dialect", "only"])]
+    tuf: Option<PathBuf>,
 }
 
 /// Runs the cases and prints a table; `false` when one fails.
 pub(crate) fn run(options: &Options) -> Result<bool, Error> {
+    if let Some(suite) = &options.tuf {
+        return crate::conformance_tuf::table(suite);
+    }
     let program = match &options.zinit {
         Some(program) => program.clone(),
         None => Binaries::ensure()?.stand_in(),

@@ -3,6 +3,7 @@
 mod bench;
 mod boot;
 mod conformance;
+mod conformance_tuf;
 mod demo;
 mod dist;
 mod image;
@@ -30,7 +31,8 @@ struct Arguments {
 enum Task {
     /// Measure flist beside `cp -a` and its peers (needs root)
     Bench(bench::Options),
-    /// Run the cases that any zinit must pass against one, and print a table (needs root)
+    /// Run the cases that any zinit must pass against one, and print a table (needs root); with --tuf, the public cases
+    /// for clients of The Update Framework
     Conformance(conformance::Options),
     /// Boot the image in a virtual machine, beside a hub, with the console on the terminal
     Boot(boot::Options),

@@ -1,9 +1,12 @@
 //! `cargo xtask test`
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use molt_tests::vm::{TESTS_TAKE, available};
 use molt_tests::{Binaries, Error, SKIP_BUILD, Zinit, cargo, require_root, tools};
+
+use crate::conformance_tuf::SUITE;
 
 /// What to run.
 #[derive(clap::Args)]
@@ -14,7 +17,8 @@ pub(crate) struct Options {
 }
 
 /// What tests compare with where the environment names it, and what is left out without.
-const PEERS: [(&str, &str); 5] = [
+const PEERS: [(&str, &str); 6] = [
+    (SUITE, "the 110 client cases of tuf-conformance"),
     ("MOLT_ZDB", "the real 0-db: blocks of nodes, classic flists"),
     ("MOLT_ZERO_HUB", "the real 0-hub, as a program that a node boots from"),
     ("MOLT_ZERO_HUB_URL", "the real 0-hub, at its address"),
@@ -39,6 +43,11 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     }
     tell_what_is_missing();
     if !real_zinit()? {
+        return Ok(false);
+    }
+    if let Some(suite) = std::env::var_os(SUITE)
+        && !crate::conformance_tuf::table(Path::new(&suite))?
+    {
         return Ok(false);
     }
     if has_nextest() {
