@@ -304,6 +304,15 @@ impl JournalPlace {
         Ok(records)
     }
 
+    /// Waits until all of it is on disk that can be read.
+    ///
+    /// # Errors
+    /// [`JournalError::File`].
+    pub fn sync(&self) -> Result<(), JournalError> {
+        self.disk.sync_file(&self.at).map_err(|source| self.failed("sync", source))?;
+        self.sync_directory()
+    }
+
     /// Removes the journal; one that is not there is fine.
     ///
     /// # Errors

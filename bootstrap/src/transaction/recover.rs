@@ -72,6 +72,8 @@ pub async fn recover(
         journal.remove().map_err(TransactionError::Journal)?;
         return Ok(Recovery::Discarded);
     }
+    // Whoever was killed may not have synced the last record. What is done now because of it must not outlast it.
+    journal.sync().map_err(TransactionError::Journal)?;
     let generation = header.generation;
     let swaps = records.iter().find_map(as_swaps).unwrap_or_default();
     let hooks = Begun::of((root, programs), (header, swaps), &records);
