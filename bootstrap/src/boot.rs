@@ -3,6 +3,7 @@
 mod attempt;
 mod carry_out;
 mod choice;
+mod identityd;
 mod install;
 mod meter;
 mod offline;

@@ -289,3 +289,25 @@ fn another_channel_is_an_upgrade_that_is_watched_and_undone() {
     let generations = node.run(&["identityd", "generations"]).unwrap();
     assert!(generations.contains("target"), "{generations}");
 }
+
+/// Nobody hands over to an identityd that bootstrap installs, so it is watched as a service is.
+#[test]
+fn another_channel_whose_identityd_does_not_run_is_gone_back_from() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    let idle = node.pid_of("idle").unwrap();
+    let bad = site.payload("2.0.0").unwrap();
+    bad.file("/sbin/identityd", 0o755, "#!/bin/sh\nexit 1\n").unwrap();
+    site.hub.publish("2.0.0", bad.directory(), Some("test")).unwrap();
+    let said = node.exec(&["bootstrap", "--run-mode", "test"]).unwrap();
+    let said = (said.status.success(), String::from_utf8_lossy(&said.stderr).into_owned());
+    assert!(said.0 && said.1.contains("going back"), "{}", said.1);
+    site.await_version(&node, "1.0.0").unwrap();
+    assert_eq!(node.pid_of("idle").unwrap(), idle);
+    assert!(node.read("/tmp/flist.name").unwrap().contains("development"));
+    // It is known to be bad now, and is not installed again.
+    let web = node.pid_of("web").unwrap();
+    node.run(&["bootstrap", "--run-mode", "test"]).unwrap();
+    assert_eq!(node.pid_of("web").unwrap(), web);
+}

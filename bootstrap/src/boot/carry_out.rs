@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use flist::hub::Release;
+use flist::hub::{Release, ReleaseId};
 use flist::trust::Trusted;
-use zinit_client::SignalName;
 
 use super::attempt::{Attempt, Failure};
 use super::choice::{self, Choice, Other};
+use super::identityd;
 use super::install::install;
 use super::offline::PATIENCE;
 use super::{BootError, FIRST_PAUSE, LONGEST_PAUSE, is_installed, not_installed, open_engine, resume};
@@ -15,9 +15,7 @@ use crate::engine::{Engine, EngineError, ReleaseTree};
 use crate::lock::EngineLock;
 use crate::settings::Settings;
 use crate::state_place::StatePlace;
-
-/// The service that upgrades the node once it runs.
-const IDENTITYD: &str = "identityd";
+use crate::transaction::services::ServiceError;
 
 /// Installs what was chosen, or goes on with what is installed.
 ///
@@ -47,7 +45,8 @@ async fn install_offered(
         return install_patiently(lock, settings, offered, Duration::ZERO).await;
     }
     let place = StatePlace::of(settings);
-    let attempt = Attempt::begin(&place, offered.id);
+    let (attempt, release) = (Attempt::begin(&place, offered.id), offered.id);
+    let before = engine.current().map_err(BootError::State)?.map(|current| current.number);
     let installed = install_patiently(lock, settings, offered, PATIENCE).await;
     attempt.ended(&place, installed.as_ref().err());
     // Opened anew, because what the release needed may have moved the state.
@@ -58,12 +57,31 @@ async fn install_offered(
         }
         Ok(()) if other == Other::Installed => {
             let engine = open_engine(settings, lock, 0)?;
-            restart_identityd(&engine).await;
-            // An upgrade starts nothing that it does not change.
-            is_installed(&engine, lock, settings).await.map(drop)
+            keep_with_identityd(&engine, lock, settings, (before, release)).await
         }
         installed => installed,
     }
+}
+
+/// Keeps an upgrade if its identityd does, and goes back to the generation `before` it otherwise.
+async fn keep_with_identityd(
+    engine: &Engine,
+    lock: &EngineLock,
+    settings: &Settings,
+    (before, release): (Option<u64>, ReleaseId),
+) -> Result<(), BootError> {
+    match (identityd::renew(engine, settings).await, before) {
+        (Err(error @ ServiceError::NotWell { .. }), Some(before)) => {
+            identityd::go_back(engine, lock, settings, (before, release), &error).await?;
+            return install_other(engine, lock, settings, (&Other::Installed, &flist::report(&error))).await;
+        }
+        (Err(error), _) => {
+            tracing::error!(error = flist::report(&error), "nobody knows whether identityd is well");
+        }
+        (Ok(()), _) => {}
+    }
+    // An upgrade starts nothing that it does not change.
+    is_installed(engine, lock, settings).await.map(drop)
 }
 
 /// Installs what the channel offers. Content that cannot be had is asked for again until so much time has passed.
@@ -85,17 +103,6 @@ async fn install_patiently(
             }
             installed => return installed,
         }
-    }
-}
-
-/// Ends an identityd that was started from the root before it was upgraded, and follows the channel before: zinit
-/// starts it again.
-async fn restart_identityd(engine: &Engine) {
-    let Ok(unit) = IDENTITYD.parse() else { return };
-    // One that does not run is started as it has to be.
-    if let Some(pid) = engine.zinit().status(&unit).await.ok().and_then(|status| status.pid) {
-        tracing::info!(service = %unit, "ended, so that it follows the new channel");
-        engine.zinit().hold(pid).signal_group(SignalName::TERM);
     }
 }
 
