@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 use crate::agent::Verb;
 
-pub use client::{AskError, Heard, ask, follow_rollback, follow_upgrade};
+pub use client::{AskError, Heard, answer_of_any_version, ask, follow_rollback, follow_upgrade};
 pub use server::{Server, ServerError};
 
 /// Name of the socket in the run directory.

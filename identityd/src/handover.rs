@@ -3,15 +3,22 @@
 //! ```text
 //! old daemon: starts guardians ─ stages ─ swaps binary and unit ─ execs the new image in place (same pid)
 //! guardian:   (old image, own session) waits for the commit, or the process's end, or the deadline
-//! new daemon: looks that it can work ─ commits          → guardians leave
-//!             dies, hangs                               → a guardian undoes the swap and ends it;
-//!                                                         zinit starts what is installed then: the old one
+//! new daemon: looks that it can work ─ commits
+//!             dies, hangs                          → a guardian undoes the swap and ends it;
+//!                                                    zinit starts what is installed then: the old one
+//! guardian:   goes on watching until the new daemon has asked its channel and answers requests
+//! new daemon: does                                 → guardians leave, the rest of the release may begin
+//!             dies, is silent                      → a guardian reverts the self-update and ends it
 //! ```
 //!
 //! The commit is the acknowledgement: whoever holds the engine's lock first, the new daemon or the
-//! guardian, decides, and the other one sees it.
+//! guardian, decides, and the other one sees it. What follows it is the **trial**: a daemon that can commit may still
+//! fail at its first poll, each time that it is started. The state has a note of the trial, so that one that a power cut
+//! has ended goes on at the next start.
 
 mod guardian;
+mod put_back;
+mod trial;
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -60,8 +67,40 @@ pub struct Handover {
     /// Tells this handover from any other.
     #[serde(default)]
     token: String,
+    /// What is gone back to when the new daemon does not stand its trial; `None`: it has none.
+    #[serde(default)]
+    trial: Option<Trial>,
+    /// Why the trial has failed: then a guardian has begun to go back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
     /// Where things are.
     places: Places,
+}
+
+/// What is known of a new daemon's trial.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Trial {
+    /// The generation before the self-update.
+    pub before: u64,
+    /// Seconds for which the new daemon may not answer.
+    pub seconds: u64,
+    /// What was installed, and what the new daemon comes from, for people.
+    pub versions: (String, String),
+    /// The release that was installed.
+    pub release: ReleaseId,
+}
+
+/// How far a handover has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    /// The new daemon has not committed yet.
+    Pending,
+    /// It has, and is on trial.
+    Trial,
+    /// It has not stood its trial, for this reason, and the old one is not back.
+    Failed(String),
+    /// There is nothing left to do.
+    Over,
 }
 
 /// The part of the settings that the guardian needs, so that it needs no configuration file: that may
@@ -100,9 +139,28 @@ impl Handover {
             zinit_socket: settings.zinit_socket.clone(),
         };
         let seconds = settings.handover_timeout.as_secs();
+        let (fetched, given_up, trial, failed) = (0, false, None, None);
         let (pid, keep) = (std::process::id(), settings.keep_generations);
-        let (fetched, given_up) = (0, false);
-        Ok(Self { pid, unit, generation, release, seconds, fetched, given_up, keep, token, places })
+        Ok(Self {
+            pid,
+            unit,
+            generation,
+            release,
+            seconds,
+            fetched,
+            given_up,
+            keep,
+            token,
+            trial,
+            failed,
+            places,
+        })
+    }
+
+    /// The same handover, with a trial after the commit.
+    #[must_use]
+    pub fn with_trial(self, trial: Option<Trial>) -> Self {
+        Self { trial, ..self }
     }
 
     /// The handover that is under way, if any.
@@ -126,17 +184,18 @@ impl Handover {
     /// It is over, unless another one is under way by now.
     #[tracing::instrument(level = "debug", skip_all)]
     fn close(&self) {
-        if self.is_noted() {
+        if self.noted().is_some() {
             Self::end(&self.places.run_dir);
         }
     }
 
-    /// Whether it is the one that is noted. A note that cannot be read just now says nothing, so that nobody leaves
-    /// because of it.
-    fn is_noted(&self) -> bool {
+    /// What is noted of it now; `None` where it is over. A note that cannot be read just now says nothing new, so that
+    /// nobody leaves because of it.
+    fn noted(&self) -> Option<Self> {
         match std::fs::read(self.places.run_dir.join(FILE)) {
-            Err(error) => error.kind() != ErrorKind::NotFound,
-            Ok(note) => serde_json::from_slice::<Self>(&note).is_ok_and(|now| now.token == self.token),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(_) => Some(self.clone()),
+            Ok(note) => serde_json::from_slice::<Self>(&note).ok().filter(|now| now.token == self.token),
         }
     }
 
@@ -170,11 +229,25 @@ impl Handover {
             .map_err(|error| local("cannot write down the handover", &error))
     }
 
-    /// Whether the new daemon has neither committed nor given up.
-    fn is_pending(&self) -> bool {
+    /// How far it has come.
+    fn phase(&self) -> Phase {
+        let Some(now) = self.noted() else { return Phase::Over };
+        if let Some(why) = now.failed {
+            return Phase::Failed(why);
+        }
+        match self.current() == Some(self.generation) {
+            true if self.trial.is_some() => Phase::Trial,
+            true => Phase::Over,
+            // Numbers only grow: something was installed since, and only who can work installs.
+            false if self.trial.is_some() && self.current() > Some(self.generation) => Phase::Over,
+            false => Phase::Pending,
+        }
+    }
+
+    /// The number of the current generation, as far as it can be read.
+    fn current(&self) -> Option<u64> {
         let state = StateDir::open(&self.places.state().directory());
-        let current = state.ok().and_then(|state| state.current_number().ok()).flatten();
-        self.is_noted() && current != Some(self.generation)
+        state.ok().and_then(|state| state.current_number().ok()).flatten()
     }
 
     /// Writes it down and starts the guardians, which are ready when this returns.
@@ -232,13 +305,14 @@ mod tests {
         Handover::end(dir.path());
         Handover::end(dir.path());
         // A note that cannot be read is no end of the handover.
+        assert!(handover.trial.is_none() && handover.failed.is_none());
         let noted = Handover {
             places: Places { run_dir: dir.path().to_owned(), ..handover.places.clone() },
             ..handover
         };
-        assert!(!noted.is_noted());
+        assert!(noted.noted().is_none());
         std::fs::create_dir(dir.path().join(FILE)).unwrap();
-        assert!(noted.is_noted());
+        assert!(noted.noted().is_some());
         std::fs::remove_dir(dir.path().join(FILE)).unwrap();
         assert!(!dir.path().join(FILE).exists());
     }

@@ -6,6 +6,7 @@
 //! | [`gates`]    | every reason to wait, and why                                    |
 //! | [`maintenance`] | windows of time in which upgrades begin by themselves         |
 //! | [`orders`]   | what people hold back or have paused                             |
+//! | [`own_unit`] | its own unit, which zinit may have another version of            |
 //! | [`history`]  | what became of every attempt                                     |
 //! | [`downtime`] | how long services will be down, by what was recorded             |
 //! | [`doctor`]   | finds and repairs what is wrong with a node                      |
@@ -26,6 +27,7 @@ pub mod handover;
 pub mod history;
 pub mod kernel;
 pub mod orders;
+pub mod own_unit;
 pub mod status;
 pub mod timestamp;
 
@@ -84,8 +86,12 @@ pub enum RunError {
 
 /// Runs the daemon until `shutdown` comes; a running transaction is finished first.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
-    let daemon =
-        Daemon { version: VERSION.to_owned(), pid: std::process::id(), started: SystemTime::now().into() };
+    let daemon = Daemon {
+        version: VERSION.to_owned(),
+        pid: std::process::id(),
+        started: SystemTime::now().into(),
+        polled: false,
+    };
     info!(version = VERSION, pid = daemon.pid, poll_interval = ?settings.poll_interval, "identityd starts");
     for parameter in &settings.unknown_params {
         warn!(parameter, "unknown kernel parameter; ignored");

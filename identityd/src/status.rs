@@ -146,6 +146,9 @@ pub struct Daemon {
     pub pid: u32,
     /// When it started.
     pub started: Timestamp,
+    /// Whether it has asked its channel, or looked for what to go back to, whatever came of it.
+    #[serde(default)]
+    pub polled: bool,
 }
 
 impl Status {

@@ -280,7 +280,7 @@ fn the_status_of_the_daemon_before() {
     let state = State::new();
     let run = state.path("run");
     let file = StatusFile::prepare(&run).unwrap();
-    let daemon = || Daemon { version: "9.0.0".to_owned(), pid: 7, started: now() };
+    let daemon = || Daemon { version: "9.0.0".to_owned(), pid: 7, started: now(), polled: false };
     let mut newer = Status::new(daemon(), false);
     newer.counters.upgrades = 5;
     file.write(&newer).unwrap();

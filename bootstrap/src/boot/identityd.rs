@@ -49,7 +49,8 @@ pub(super) async fn renew(engine: &Engine, settings: &Settings) -> Result<(), Se
         }
         tokio::time::sleep(LOOK).await;
     }
-    soak(zinit, HealthWatch::new(settings.health, [(unit, false)])).await
+    let mut watch = HealthWatch::new(settings.health, [(unit, false)]);
+    soak(zinit, &mut watch, &mut |_| {}).await
 }
 
 /// Goes back to the generation `before` the upgrade to this release, whose identityd does not do for this reason.

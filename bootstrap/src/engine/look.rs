@@ -24,7 +24,7 @@ pub(super) struct Look {
     pub(super) tree: Arc<Tree>,
     /// What is installed.
     pub(super) base: Items,
-    /// The only paths of the release that count; `None` for all.
+    /// The only paths that count, of the release and of what is installed; `None` for all.
     pub(super) only: Option<BTreeSet<FlistPath>>,
 }
 
@@ -54,8 +54,9 @@ impl Look {
             base.insert(self.root.canonical(&path).map_err(EngineError::Root)?, item);
         }
         self.base = base;
-        if self.only.is_some() {
-            self.base.retain(|path, _| wanted.contains_key(path));
+        if let Some(only) = &self.only {
+            // What counts and is not in the release goes.
+            self.base.retain(|path, _| wanted.contains_key(path) || only.contains(path));
         }
         let found = self.found(&wanted)?;
         self.compare_formats(&wanted, &found, source)?;

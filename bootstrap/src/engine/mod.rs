@@ -10,6 +10,7 @@ mod prepare;
 mod release;
 mod services;
 mod space;
+mod unproven;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -20,8 +20,8 @@ use crate::root::Found;
 use crate::source::ContentSource;
 
 impl Engine {
-    /// Plans to install a release; touches nothing. With `only`, just these paths of the release are
-    /// installed and everything else stays as the current generation has it.
+    /// Plans to install a release; touches nothing. With `only`, just these paths are made what they are in the
+    /// release, also where they are not in it, and everything else stays as the current generation has it.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -50,7 +50,7 @@ impl Engine {
         let View { wanted, found, units, base } = view.await.map_err(EngineError::Broken)??;
 
         let files = plan_files(&base, &wanted, &found, first_boot).map_err(EngineError::Plan)?;
-        let items = installed_after(installed.as_ref(), &wanted, only.is_some());
+        let items = installed_after(installed.as_ref(), &wanted, only);
         let (after, before) = (units.after(&files.changes), units.before);
         let nothing = Packages::new();
         let packages_before = installed.as_ref().map_or(&nothing, |installed| &installed.packages);
@@ -133,15 +133,18 @@ fn what_it_is(
     (cause, version, id)
 }
 
-/// What will be installed: the release, or the current generation with some paths of the release.
+/// What will be installed: the release, or the current generation with these paths as the release has them.
 fn installed_after(
     installed: Option<&Generation>,
     wanted: &BTreeMap<FlistPath, Wanted>,
-    partial: bool,
+    only: Option<&BTreeSet<FlistPath>>,
 ) -> Items {
     let new = wanted.iter().map(|(path, wanted)| (path.clone(), wanted.item.clone()));
-    match installed {
-        Some(installed) if partial => installed.items.clone().into_iter().chain(new).collect(),
+    match (installed, only) {
+        (Some(installed), Some(only)) => {
+            let stays = installed.items.iter().filter(|(path, _)| !only.contains(*path));
+            stays.map(|(path, item)| (path.clone(), item.clone())).chain(new).collect()
+        }
         _ => new.collect(),
     }
 }

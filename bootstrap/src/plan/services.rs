@@ -175,8 +175,12 @@ impl ServiceView {
                 None => None,
             };
         }
-        let runs_on =
-            |reason| format!("{reason}; it is protected and runs the old one until {}", runs_until(name));
+        // zinit reads a unit when it begins to monitor a service, and it is not made to forget this one.
+        let unit_changed = self.changed_units.contains(name);
+        let runs_on = |reason| match unit_changed {
+            true => format!("{reason}; it is protected, so zinit has the old unit until the node reboots"),
+            false => format!("{reason}; it is protected and runs the old one until {}", runs_until(name)),
+        };
         let Some(status) = status else {
             if self.protected.contains(name) && self.in_use.contains_key(name) {
                 return note(Verdict::Keep, runs_on(self.why_affected(name)?));
@@ -196,7 +200,6 @@ impl ServiceView {
         if !self.after.contains_key(name) {
             return note(Verdict::Keep, format!("{reason}; it has no usable unit to start it again with"));
         }
-        let unit_changed = self.changed_units.contains(name);
         if status.target == Target::Down {
             let kept = "the administrator stopped it";
             return match unit_changed {

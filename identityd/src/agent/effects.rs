@@ -12,6 +12,7 @@ mod secrets;
 mod self_update;
 mod state;
 mod stoppable;
+mod trial;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -143,6 +144,7 @@ impl Effects {
         progress: UnboundedSender<Progress>,
     ) -> Result<Applied, Problem> {
         let release = self.offered(candidate)?;
+        self.until_trial_is_over().await;
         let lock = self.lock().await?;
         self.settle_state(&lock, release.records())?;
         self.engine = revert::open(&self.settings, false)?;

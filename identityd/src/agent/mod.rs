@@ -328,6 +328,7 @@ impl Agent {
         }
         let (state, actions) = step(mem::take(&mut self.state), event.clone());
         self.state = state;
+        self.status.identityd.polled |= before == Stage::Resolving && self.state.stage != Stage::Resolving;
         self.settle_rollback(&event);
         self.load_failures();
         self.log(before, &event);

@@ -63,7 +63,7 @@ impl Running {
         script: Script,
     ) -> Self {
         let file = StatusFile::prepare(&directory.path().join("molt")).unwrap();
-        let daemon = Daemon { version: "1".into(), pid: 1, started: Timestamp::from_unix(0) };
+        let daemon = Daemon { version: "1".into(), pid: 1, started: Timestamp::from_unix(0), polled: false };
         let status = Status::new(daemon, true);
         let (handle, inbox) = channel(status.clone());
         let (calls, brake) = (Arc::default(), Brake::default());

@@ -25,6 +25,7 @@ use flist::ErrorReport;
 use flist::exit::{EXIT_CODES, Exit};
 use identityd::agent::{Asked, Outcome, Problem, ProblemKind};
 use identityd::control::{self, AskError, DEFAULT_SOCKET};
+use identityd::own_unit;
 
 /// Keeps a running node at the release its channel offers, without a reboot.
 #[derive(Parser)]
@@ -113,6 +114,10 @@ pub fn command() -> clap::Command {
 /// Runs one subcommand and says how it ended. The first argument is the program's own name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = arguments.into_iter().collect();
+    let followed = own_unit::follow(&words, |words| Arguments::try_parse_from(words).is_ok());
+    if let Err(problem) = followed {
+        eprintln!("identityd: {problem}");
+    }
     let command = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments.command,
         Err(error) => return flist::exit::end_of_parsing(&error, &words),

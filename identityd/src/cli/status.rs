@@ -181,7 +181,8 @@ mod tests {
     use super::*;
 
     fn status() -> Status {
-        let daemon = Daemon { version: "1.0.0".into(), pid: 7, started: Timestamp::from_unix(1000) };
+        let daemon =
+            Daemon { version: "1.0.0".into(), pid: 7, started: Timestamp::from_unix(1000), polled: false };
         Status::new(daemon, true)
     }
 

@@ -117,6 +117,23 @@ pub async fn ask(
     }
 }
 
+/// The first line of the answer to `status`, whichever version of identityd says it.
+///
+/// # Errors
+/// [`AskError`].
+pub async fn answer_of_any_version(socket: &Path) -> Result<serde_json::Value, AskError> {
+    let mut stream = BufReader::new(connect(socket, &Verb::Status.into()).await?);
+    let socket = || socket.to_owned();
+    match timeout(patience(Verb::Status), read_line(&mut stream, LARGEST_ANSWER)).await {
+        Ok(Ok(Line::Whole(line))) => serde_json::from_slice(&line)
+            .map_err(|error| AskError::Garbage { socket: socket(), source: Some(error) }),
+        Ok(Ok(Line::BrokenOff(_))) => Err(AskError::BrokenOff { socket: socket(), source: None }),
+        Ok(Ok(Line::TooLong)) => Err(AskError::Garbage { socket: socket(), source: None }),
+        Ok(Err(error)) => Err(AskError::BrokenOff { socket: socket(), source: Some(error) }),
+        Err(_) => Err(AskError::Deadline { socket: socket(), after: patience(Verb::Status) }),
+    }
+}
+
 /// Asks for an upgrade ([`Verb::Apply`], [`Verb::Retry`]), and follows to the end, also across a handover: the
 /// daemon that comes back goes on by itself and is only watched, so that a release that broke it is
 /// not tried again at once.

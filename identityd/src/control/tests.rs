@@ -17,7 +17,7 @@ use crate::status::{Daemon, Status};
 use crate::timestamp::Timestamp;
 
 fn status(stage: Stage, gate: Option<Gate>) -> Status {
-    let daemon = Daemon { version: "1".into(), pid: 1, started: Timestamp::from_unix(0) };
+    let daemon = Daemon { version: "1".into(), pid: 1, started: Timestamp::from_unix(0), polled: false };
     Status { stage, gate, ..Status::new(daemon, true) }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::agent::Problem;
 
 fn status() -> Status {
-    let daemon = Daemon { version: "1.2.3".into(), pid: 42, started: Timestamp::from_unix(0) };
+    let daemon = Daemon { version: "1.2.3".into(), pid: 42, started: Timestamp::from_unix(0), polled: false };
     Status::new(daemon, true)
 }
 

@@ -10,7 +10,10 @@
 //!
 //! The campaign that runs it talks to it through files in `/run/points`: every point goes to `reached`, if that is
 //! there; at the point whose name is in `armed` it writes its pid to `halted` and stops as by SIGSTOP, all its
-//! threads, until it is killed. Without that directory it is identityd.
+//! threads, until it is killed. A point in `always` ends or stops everybody who comes by, each time: that is an identityd
+//! that is no good. Without that directory it is identityd.
+//!
+//! It has one option more than identityd, which does nothing: `--dropped`, an option that another version does not have.
 
 mod name;
 mod points;
@@ -27,7 +30,7 @@ use name::Role;
 use points::Points;
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().collect();
+    let arguments: Vec<_> = std::env::args_os().filter(|word| word != "--dropped").collect();
     let role = Role::of(&arguments);
     let engine = Targets::new()
         .with_target("bootstrap", LevelFilter::TRACE)

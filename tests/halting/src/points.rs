@@ -19,6 +19,9 @@ const ARMED: &str = "/run/points/armed";
 /// Gets the pid of who has halted.
 const HALTED: &str = "/run/points/halted";
 
+/// What becomes of every process that comes by a point, as `ends NAME` or `hangs NAME`.
+const ALWAYS: &str = "/run/points/always";
+
 /// Gets the names of all points.
 const REACHED: &str = "/run/points/reached";
 
@@ -43,6 +46,13 @@ impl Points {
         if let Ok(mut reached) = OpenOptions::new().append(true).open(REACHED) {
             // One write a line: several processes write.
             let _ = reached.write_all(format!("{name}\n").as_bytes());
+        }
+        match fs::read_to_string(ALWAYS).unwrap_or_default().split_once(' ') {
+            Some(("ends", point)) if point == name => std::process::abort(),
+            Some(("hangs", point)) if point == name => {
+                let _ = raise(Signal::SIGSTOP);
+            }
+            _ => {}
         }
         if fs::read_to_string(ARMED).is_ok_and(|armed| armed == name) && fs::remove_file(ARMED).is_ok() {
             let _ = fs::write(HALTED, std::process::id().to_string());

@@ -94,7 +94,10 @@ fn is_current(node: &Node, status: &Value) -> bool {
 }
 
 /// A copy of the program that takes less of a node's memory and of everybody's time.
-fn without_debug_information(program: &Path) -> Result<(TempDir, PathBuf), Error> {
+///
+/// # Errors
+/// When it cannot be made.
+pub fn without_debug_information(program: &Path) -> Result<(TempDir, PathBuf), Error> {
     let aside = place::scratch("program")?;
     let to = aside.path().join("identityd");
     let limit = Duration::from_secs(60);

@@ -139,6 +139,10 @@ impl Range {
             false => Err(format!("{:?}", self.node.status())),
         })?;
         let (found, now) = (self.verdict()?, self.generation()?);
+        // An identityd that was killed in its trial is as bad as one that has ended.
+        if found == Found::Old && now > before && self.is_revert(now)? {
+            return Ok((found, Ending::Undone));
+        }
         let ending = match begun {
             Some(begun) if begun.generation == now => Ending::Finished,
             Some(_) => Ending::Undone,
@@ -151,6 +155,15 @@ impl Range {
             )));
         }
         Ok((found, ending))
+    }
+
+    /// Whether a generation was made by going back.
+    fn is_revert(&self, number: u64) -> Result<bool, Error> {
+        let text = self.node.read(&format!("/var/lib/molt/generations/{number}.json"))?;
+        let generation = serde_json::from_str::<Value>(&text);
+        let generation =
+            generation.map_err(|error| Error::Unexpected(format!("generation {number}: {error}")))?;
+        Ok(generation["cause"] == "revert")
     }
 
     /// Which release the node is now, with all its services up.

@@ -289,7 +289,7 @@ impl<'t> Trial<'t> {
                 return (Err(format!("while it lasts: {problem}")), Vec::new());
             }
         } else if !case.first.fault.kills()
-            && !matches!(self.stage.scenario.act, Act::SelfUpdate | Act::Recover)
+            && !matches!(self.stage.scenario.act, Act::SelfUpdate | Act::SelfRevert | Act::Recover)
             && !self.stage.scenario.undoes_itself()
             && let Err(problem) = verdict()
         {

@@ -22,16 +22,19 @@ impl Effects {
         let lock = self.lock().await?;
         self.settle_state(&lock, 0)?;
         let handover = Handover::read(&self.settings.run_dir);
+        let on_trial = handover.as_ref().is_some_and(Handover::is_on_trial);
         if let Some(handover) = &handover
             && handover.pid == std::process::id()
+            && !on_trial
             && !self.hands_over.load(Ordering::Relaxed)
         {
             return self.acknowledge(&lock, handover).await;
         }
         let recovery = self.engine.recover(&lock).await.map_err(|error| problem(&error))?;
         // Its process is gone, another one now, or could not be replaced: what it has left was recovered as anything
-        // else. Whoever does that may be no good either, so the guardians do not leave before.
-        if handover.is_some() {
+        // else. Whoever does that may be no good either, so the guardians do not leave before; nor in a trial, which
+        // they end.
+        if handover.is_some() && !on_trial {
             Handover::end(&self.settings.run_dir);
         }
         drop(lock);
@@ -43,6 +46,7 @@ impl Effects {
             }
             _ => {
                 self.excuse_installed();
+                self.go_on_with_trial().await;
                 Ok(())
             }
         }
@@ -147,12 +151,13 @@ mod tests {
     async fn a_handover_of_others_is_over_only_when_all_is_recovered() {
         let (directory, mut effects, mut handover) = handing_over();
         let journal = directory.path().join("state/journal");
-        std::fs::write(&journal, "{\n{\n").unwrap();
+        // It cannot be read.
+        std::fs::create_dir(&journal).unwrap();
         handover.pid = 1;
         handover.write().unwrap();
         effects.recover().await.unwrap_err();
         assert!(Handover::read(&effects.settings.run_dir).is_some(), "the guardians would leave");
-        std::fs::remove_file(&journal).unwrap();
+        std::fs::remove_dir(&journal).unwrap();
         effects.recover().await.unwrap();
         assert!(Handover::read(&effects.settings.run_dir).is_none());
     }

@@ -43,6 +43,7 @@ impl Effects {
         target: &Target,
         progress: UnboundedSender<Progress>,
     ) -> Result<Applied, Problem> {
+        self.until_trial_is_over().await;
         let lock = self.lock().await?;
         self.settle_state(&lock, 0)?;
         self.engine = open(&self.settings, true)?;

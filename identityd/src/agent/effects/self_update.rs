@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use bootstrap::engine::{EngineError, Prepared, ReleaseTree};
 use bootstrap::lock::EngineLock;
-use bootstrap::plan::Purpose;
+use bootstrap::plan::{FileChange, Purpose, unit_name};
 use bootstrap::releases::Releases;
 use bootstrap::settings::CONFIG;
 use bootstrap::source::ContentSource;
@@ -43,6 +43,7 @@ impl Effects {
         }
         tracing::info!(version = %release.version, "the release has another identityd: handing over to it first");
         let handover = Handover::new(&self.settings, unit, prepared.generation(), release.id)?;
+        let handover = handover.with_trial(self.trial(release)?);
         self.hands_over.store(true, Ordering::Relaxed);
         // Its time begins when everything is staged: fetching may take long.
         let before_swap = || {
@@ -68,7 +69,8 @@ impl Effects {
         recovered.and(Err(failure))
     }
 
-    /// The plan for the release's own identityd; `None` where it is the one that is installed, or there is none.
+    /// The plan for the release's own identityd; `None` where it is the one that is installed and its unit starts it as
+    /// this process was started, or there is none.
     async fn own_part(
         &self,
         release: &ReleaseTree,
@@ -79,7 +81,11 @@ impl Effects {
         let prepared = self.engine.prepare(release, Purpose::SelfUpdate, source, Some(&paths)).await;
         let prepared = prepared.map_err(|error| problem(&error))?;
         let is_own = |path: &FlistPath| self.engine.root().outer(path) == self.program;
-        let replaces = prepared.plan.files.changes.iter().any(|change| is_own(change.path()));
+        let changes = || prepared.plan.files.changes.iter().map(FileChange::path);
+        // Other arguments can be as wrong as another program.
+        let restarts = changes().any(|path| unit_name(path).as_ref() == Some(unit))
+            && self.arguments(&prepared, unit) != own_words();
+        let replaces = changes().any(is_own) || restarts;
         Ok(replaces.then_some(prepared))
     }
 
@@ -110,7 +116,7 @@ impl Effects {
         // A unit may start the daemon by way of another program; then the arguments stay as they are.
         let command =
             command.filter(|command| command.first().is_some_and(|first| self.is_this_program(first)));
-        command.unwrap_or_else(|| std::env::args().collect())
+        command.unwrap_or_else(own_words)
     }
 
     /// Commits the self-update that this process came from.
@@ -123,13 +129,20 @@ impl Effects {
         // A daemon that cannot talk to the supervisor cannot do its work.
         let listed = self.engine.zinit().list().await;
         listed.map_err(|error| local("the new identityd cannot reach zinit", &error))?;
-        let committed = self.engine.commit_pending(lock, handover.generation).await;
+        if handover.has_trial()
+            && let Err(error) = handover.begin_trial()
+        {
+            tracing::warn!(%error, "a reboot would end the trial of this identityd");
+        }
+        let committed = self.commit(lock, handover).await;
         if committed.map_err(|error| problem(&error))? {
-            Handover::end(&self.settings.run_dir);
-            // The rest of the release is an attempt of its own.
-            let mut releases = Releases::load(&self.place);
-            if let Err(error) = releases.excuse(handover.release) {
-                tracing::warn!(error = report(&error), "the attempt still counts");
+            if !handover.has_trial() {
+                Handover::end(&self.settings.run_dir);
+                // The rest of the release is an attempt of its own.
+                let mut releases = Releases::load(&self.place);
+                if let Err(error) = releases.excuse(handover.release) {
+                    tracing::warn!(error = report(&error), "the attempt still counts");
+                }
             }
             tracing::info!(generation = handover.generation, version = crate::VERSION, "handover complete");
             self.end_if_unwanted(&handover.unit).await;
@@ -137,8 +150,7 @@ impl Effects {
         }
         Handover::end(&self.settings.run_dir);
         tracing::error!("the handover to this identityd was undone before it was ready; going back");
-        let arguments: Vec<String> = std::env::args().collect();
-        Err(handover::exec(&self.program, &arguments))
+        Err(handover::exec(&self.program, &own_words()))
     }
 
     /// A stop that was ordered while this process was being replaced went to the old daemon, which finished
@@ -159,7 +171,7 @@ impl Effects {
     }
 
     /// The service that this process is; `None` when zinit did not start it.
-    async fn own_unit(&self) -> Result<Option<UnitName>, Problem> {
+    pub(super) async fn own_unit(&self) -> Result<Option<UnitName>, Problem> {
         let services = self.engine.services().await.map_err(|error| problem(&error))?;
         let own = std::process::id();
         Ok(services.into_iter().find(|(_, status)| status.pid == Some(own)).map(|(name, _)| name))
@@ -189,6 +201,11 @@ impl Effects {
         }
         Ok(found.then_some(paths))
     }
+}
+
+/// What this process was started with.
+fn own_words() -> Vec<String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// Whether it is about the words of a release, in which another version of this program may read something else.

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use bootstrap::engine::LOCK_PATIENCE;
-use bootstrap::generation::StateDir;
+use bootstrap::engine::{LOCK_PATIENCE, Outdated, RunsOld};
+use bootstrap::generation::{StateDir, boot_id};
 use bootstrap::lock::{self, EngineLock};
+use bootstrap::plan::services::{SUPERVISOR, runs_until};
 use bootstrap::settings::Settings;
 use bootstrap::state_place::StatePlace;
+use flist::path::FlistPath;
 use flist::report;
+use zinit_client::UnitName;
 
 use super::{Effects, local, problem, revert};
 use crate::agent::model::{Facts, Problem, ProblemKind, StateInRam};
 use crate::orders::OrdersFile;
+use crate::own_unit;
 use crate::timestamp::Timestamp;
 
 /// At the start: where the directory that counts cannot even be opened, the state moves at once.
@@ -82,8 +86,26 @@ impl Effects {
         let state_in_ram = self.place.notice().map(in_ram);
         let (state_unusable, rollback_blocked) = (self.state_unusable.clone(), self.rollback_blocked());
         let (withheld, mirrors) = (self.withheld(), self.offers.mirrors().clone());
-        let runs_old = runs_old.ok();
+        let runs_old = runs_old.ok().map(|runs_old| self.with_own_unit(runs_old));
         Facts { state_in_ram, state_unusable, rollback_blocked, runs_old, withheld, mirrors }
+    }
+
+    /// The supervisor, too, has what is no longer installed: the unit of this service.
+    fn with_own_unit(&self, mut runs_old: RunsOld) -> RunsOld {
+        let (run_dir, root) = (&self.settings.run_dir, &self.settings.root);
+        let outdated = own_unit::outdated(run_dir, root, &boot_id());
+        let outdated = outdated.inspect_err(|error| tracing::debug!(%error, "not shown")).ok().flatten();
+        let unit = outdated.and_then(|path| path.parse::<FlistPath>().ok());
+        let (Some(unit), Ok(zinit)) = (unit, SUPERVISOR.parse::<UnitName>()) else { return runs_old };
+        match runs_old.services.iter_mut().find(|outdated| outdated.service == zinit) {
+            Some(outdated) => drop(outdated.files.insert(unit)),
+            None => {
+                let until = runs_until(&zinit).to_owned();
+                let files = [unit].into();
+                runs_old.services.push(Outdated { service: zinit, files, more_files: 0, until });
+            }
+        }
+        runs_old
     }
 
     /// Why the release before cannot be put back, as far as that is known without trying.

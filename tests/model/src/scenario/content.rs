@@ -236,6 +236,12 @@ pub fn all() -> Vec<Scenario> {
             Some(with_identityd("#!/bin/sh\nidentityd 1")),
             with_identityd("#!/bin/sh\nidentityd 2"),
         ),
+        scenario(
+            "self-update that is gone back from",
+            Act::SelfRevert,
+            Some(with_identityd("#!/bin/sh\nidentityd 1")),
+            with(with_identityd("#!/bin/sh\nidentityd 2"), &[("lib/identityd", 0o644, "only 2 has it")]),
+        ),
         upgrade(
             "bad release",
             small_but(&[("bin/web", 0o755, "#!/bin/sh\nexits 2"), ("bin/db", 0o755, "#!/bin/sh\ndb 2")]),

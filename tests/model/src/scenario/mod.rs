@@ -44,6 +44,8 @@ pub enum Act {
     Upgrade,
     /// identityd replaces itself and says that it runs.
     SelfUpdate,
+    /// A guardian goes back from a self-update that is committed.
+    SelfRevert,
     /// The generation before the last upgrade is put back.
     Revert,
     /// What is kept for going back is forgotten.
@@ -132,6 +134,9 @@ impl Scenario {
         let release = release("2.0.0", &self.release)?;
         if matches!(self.act, Act::Revert | Act::Collect) {
             carry_out(&machine, &release, Act::Upgrade, lock).await?;
+        }
+        if self.act == Act::SelfRevert {
+            carry_out(&machine, &release, Act::SelfUpdate, lock).await?;
         }
         if self.act == Act::Recover {
             let broken = crate::fault::Planned {
@@ -261,6 +266,8 @@ async fn carry_out(
             let paths = release.tree.tree.iter().map(|(path, _)| path);
             (Purpose::SelfUpdate, Some(paths.filter(own).cloned().collect::<BTreeSet<_>>()))
         }
+        // It is the second generation, after the first boot.
+        Act::SelfRevert => return engine.revert_self_update(lock, 1).await.map(drop),
         Act::Recover => return engine.recover(lock).await.map(drop),
         Act::Collect => return engine.collect(lock, Some(0), false).map(drop),
         Act::Revert => {
