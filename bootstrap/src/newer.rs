@@ -1,17 +1,19 @@
 //! The first stage of a boot: the newest bootstrap there is installs the release.
 //!
 //! ```text
-//! channel ──► Release ──► the program in it ──► state/bootstrap/<id> ──exec──► goes on in the same process
+//! channel ──► Release ──► the program in it ──► state/bootstrap/<id> ──► a copy in memory
+//!                                                                              │ exec
+//!                                                        goes on in the same process
 //! ```
 //!
 //! The one of the base image stays where it is and what it is. Whoever cannot get a newer one goes on with it;
 //! each newer one is tried three times at most, counted before each try; and one that was tried looks for no other.
 
-use std::convert::Infallible;
-use std::ffi::{CString, OsStr, OsString};
+mod sealed;
+
+use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,7 @@ use crate::offers::{Offers, OffersError, Question};
 use crate::settings::{HubSettings, Settings};
 use crate::source::{BlockSource, ContentSource, SourceError, cached};
 use crate::state_place::StatePlace;
+use sealed::Sealed;
 
 /// So often is one tried.
 const MAX_ATTEMPTS: u32 = 3;
@@ -77,6 +80,9 @@ pub(crate) enum NewerError {
         #[source]
         source: io::Error,
     },
+    /// What the disk gives back is not what was written to it.
+    #[error("{0} is damaged; it is fetched again")]
+    Damaged(PathBuf),
     /// A thread failed.
     #[error("fetching the newer bootstrap broke off")]
     Broken(#[source] tokio::task::JoinError),
@@ -124,9 +130,9 @@ pub(crate) async fn go_on_as_newer(
     let (state_dir, cache_dir) = (state_dir(settings), settings.cache_dir.clone());
     let hub = settings.hub.clone();
     let installed = tokio::task::spawn_blocking(move || install(release, &hub, &state_dir, &cache_dir));
-    let Some(program) = installed.await.map_err(NewerError::Broken)?? else { return Ok(()) };
+    let Some((path, program)) = installed.await.map_err(NewerError::Broken)?? else { return Ok(()) };
     tracing::info!(%version, release = %id, "going on as the newest bootstrap");
-    let error = become_it(settings, reporter, id, &program);
+    let error = become_it(settings, reporter, id, (&path, &program));
     reporter.not_trying();
     Err(error)
 }
@@ -171,13 +177,13 @@ fn count(state_dir: &Path, id: ReleaseId, attempts: u32) -> Result<(), NewerErro
     })
 }
 
-/// Puts the program where it can be executed; `None` when it is the one that runs.
+/// Puts the program where it outlives a boot, and a copy of it in memory; `None` when it is the one that runs.
 fn install(
     release: Trusted<Release>,
     hub: &HubSettings,
     state_dir: &Path,
     cache_dir: &Path,
-) -> Result<Option<PathBuf>, NewerError> {
+) -> Result<Option<(PathBuf, Sealed)>, NewerError> {
     let id = release.id;
     let release = ReleaseTree::read(release).map_err(NewerError::Flist)?;
     let (path, content) = program(&release)?;
@@ -196,8 +202,9 @@ fn install(
     durable::private_directory(&directory).map_err(failed("create", &directory))?;
     let name = id.to_string();
     let place = directory.join(&name);
-    if is(&place, wanted) {
-        return Ok(Some(place));
+    // What cannot be read may still be replaced.
+    if let Ok(Some(sealed)) = Sealed::of(&place, wanted, MAX_PROGRAM) {
+        return Ok(Some((place, sealed)));
     }
     remove_others(&directory, &name);
     let store = cached(release.open_stores(hub).map_err(NewerError::Store)?, cache_dir);
@@ -213,7 +220,10 @@ fn install(
         .and_then(|()| file.as_file().sync_all())
         .and_then(|()| file.persist(&place).map_err(|error| error.error));
     kept.map_err(failed("write", &place))?;
-    Ok(Some(place))
+    match Sealed::of(&place, wanted, MAX_PROGRAM).map_err(failed("make a copy in memory of", &place))? {
+        Some(sealed) => Ok(Some((place, sealed))),
+        None => Err(NewerError::Damaged(place)),
+    }
 }
 
 /// The program in a release of bootstrap.
@@ -246,19 +256,26 @@ fn remove_others(directory: &Path, name: &str) {
 }
 
 /// Executes it in this process; returns only if that cannot be done.
-fn become_it(settings: &Settings, reporter: &Reporter, id: ReleaseId, program: &Path) -> NewerError {
+fn become_it(
+    settings: &Settings,
+    reporter: &Reporter,
+    id: ReleaseId,
+    (path, program): (&Path, &Sealed),
+) -> NewerError {
     let tried = Some(attempts(&state_dir(settings))).filter(|tried| tried.release == Some(id));
     if let Err(error) = count(&state_dir(settings), id, tried.map_or(0, |tried| tried.attempts) + 1) {
         return error;
     }
     let failed = |action| {
-        let path = program.to_owned();
+        let path = path.to_owned();
         move |source| NewerError::File { action, path, source }
     };
     if let Err(error) = reporter.trying(settings.bootstrap.start_timeout.as_secs()) {
         return failed("have somebody watch")(error);
     }
-    let error = match execute(program, &id.to_string()) {
+    let ours = [(OsString::from(NEWER), OsString::from(id.to_string()))];
+    let others = std::env::vars_os().filter(|(name, _)| name != NEWER);
+    let error = match program.execute(std::env::args_os(), others.chain(ours)) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -267,20 +284,4 @@ fn become_it(settings: &Settings, reporter: &Reporter, id: ReleaseId, program: &
         tracing::warn!(error = %flist::report(&uncounted), "it will be tried again");
     }
     failed("execute")(error)
-}
-
-/// Replaces this process. What the kernel does not know as a program is an error: the C library's `execvp`, which
-/// the standard library uses, would have a shell read it.
-fn execute(program: &Path, newer: &str) -> io::Result<Infallible> {
-    let word = |word: &OsStr| CString::new(word.as_bytes());
-    let arguments: Vec<CString> = std::env::args_os().map(|text| word(&text)).collect::<Result<_, _>>()?;
-    let ours = [(OsString::from(NEWER), OsString::from(newer))];
-    let others = std::env::vars_os().filter(|(name, _)| name != NEWER);
-    let pair = |(mut name, value): (OsString, OsString)| {
-        name.push("=");
-        name.push(value);
-        word(&name)
-    };
-    let environment: Vec<CString> = others.chain(ours).map(pair).collect::<Result<_, _>>()?;
-    Ok(nix::unistd::execve(&word(program.as_os_str())?, &arguments, &environment)?)
 }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use molt_tests::{Binaries, Node, Payload, Site, UPGRADE_LIMIT, digest_of, require_installed};
+use molt_tests::{Binaries, Node, NodeBuilder, Payload, Site, UPGRADE_LIMIT, digest_of, require_installed};
 
 const CHANNEL: &str = "tf-autobuilder/bootstrap:development.flist";
 const INSTALLED: &str = "/var/lib/molt/bootstrap";
@@ -25,9 +25,20 @@ fn script(text: &str) -> Payload {
     payload
 }
 
+/// The program of the base image, and yet another one.
+fn real() -> Payload {
+    let payload = Payload::new().unwrap();
+    payload.program("/sbin/bootstrap", &Binaries::ensure().unwrap().bootstrap()).unwrap();
+    payload.marked("/sbin/bootstrap", "newer").unwrap();
+    payload
+}
+
+fn node(site: &Site, limits: &str) -> NodeBuilder {
+    site.node().config(&format!("poll_interval: 1\nhealth_window: 1\nbootstrap: {{{limits}}}\n"))
+}
+
 fn boot(site: &Site) -> Node {
-    let config = "poll_interval: 1\nhealth_window: 1\nbootstrap: {start_timeout: 3}\n";
-    site.node().config(config).boot().unwrap()
+    node(site, "start_timeout: 3").boot().unwrap()
 }
 
 /// How often the console says something.
@@ -40,9 +51,7 @@ fn the_newest_bootstrap_installs_the_release_and_looks_for_no_other() {
     let site = Site::new().unwrap();
     let payload = site.payload("1.0.0").unwrap();
     site.publish("1.0.0", &payload).unwrap();
-    let newer = Payload::new().unwrap();
-    newer.program("/sbin/bootstrap", &Binaries::ensure().unwrap().bootstrap()).unwrap();
-    newer.marked("/sbin/bootstrap", "newer").unwrap();
+    let newer = real();
     offer(&site, "9.0.0", &newer);
     let node = boot(&site);
     site.await_version(&node, "1.0.0").unwrap();
@@ -106,5 +115,31 @@ fn what_cannot_be_executed_or_is_no_bootstrap_is_passed_over() {
             if console.contains(says) { Ok(()) } else { Err(console) }
         })
         .unwrap();
+    }
+}
+
+/// As images mount the disk with the state.
+#[test]
+fn it_runs_also_where_nothing_on_the_state_disk_may_be_executed() {
+    let site = Site::new().unwrap();
+    let payload = site.payload("1.0.0").unwrap();
+    site.publish("1.0.0", &payload).unwrap();
+    let mount = "mkdir -p /var/lib/molt && \
+                 mount -t tmpfs -o nosuid,nodev,noexec,mode=0700 state /var/lib/molt && ip link set lo up";
+    let internet = format!("exec: sh -c '{mount}'\noneshot: true\nlog: stdout\n");
+    // A script is opened once more, by its interpreter.
+    let wrapper = script("#!/bin/sh\nexec /sbin/bootstrap \"$@\"\n");
+    for (version, newer) in [("9.0.0", real()), ("9.0.1", wrapper)] {
+        offer(&site, version, &newer);
+        let node = node(&site, "start_timeout: 3").unit("internet", &internet).boot().unwrap();
+        site.await_version(&node, "1.0.0").unwrap();
+        require_installed(&node, &payload).unwrap();
+        let console = node.console().text();
+        assert_eq!(times(&node, "this is a newer bootstrap"), 1, "{version}: {console}");
+        let kept: Vec<_> =
+            fs::read_dir(node.path(INSTALLED)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let [program] = &kept[..] else { panic!("{version}: {kept:?}") };
+        let refused = node.exec(&["sh", "-c", &format!("{INSTALLED}/*")]).unwrap();
+        assert_eq!(refused.status.code(), Some(126), "{version}: {} may be executed", program.display());
     }
 }
