@@ -109,7 +109,7 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
     let engine = open_engine(settings, &lock, 0)?;
     clear_stale_mounts(&settings.run_dir);
     engine.recover(&lock).await.map_err(BootError::State)?;
-    let reporter = Reporter::of_this_process();
+    let mut reporter = Reporter::of_this_process();
     if let Some(newer) = reporter.as_ref().and_then(Reporter::newer) {
         tracing::info!(release = newer, version = env!("CARGO_PKG_VERSION"), "this is a newer bootstrap");
     }
@@ -120,7 +120,7 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
     // Nobody else has to wait while this one waits for the hub.
     drop(lock);
     let (lock, engine, choice) = loop {
-        let choice = wait_for_choice(settings, &engine, reporter.as_ref()).await?;
+        let choice = wait_for_choice(settings, &engine, &mut reporter).await?;
         let lock = take_lock(settings).await?;
         let engine = open_engine(settings, &lock, 0)?;
         engine.recover(&lock).await.map_err(BootError::State)?;
@@ -205,7 +205,7 @@ async fn resume(
 async fn wait_for_choice(
     settings: &Settings,
     engine: &Engine,
-    reporter: Option<&Reporter>,
+    reporter: &mut Option<Reporter>,
 ) -> Result<Choice, BootError> {
     let mut offers = Offers::open(settings, USER_AGENT).map_err(BootError::Offers)?;
     // What ran before on this state, if it is known: versions do not go down by themselves.
@@ -213,7 +213,10 @@ async fn wait_for_choice(
     let (mut pause, mut said, start) = (FIRST_PAUSE, String::new(), Instant::now());
     let mut offline = Offline::look(engine, settings, Trust::of(!offers.is_insecure()))?;
     loop {
-        look_for_newer(settings, &offers, reporter).await;
+        let own_first = reporter.as_mut().is_some_and(Reporter::asks_first);
+        if !own_first {
+            look_for_newer(settings, &offers, reporter.as_ref()).await;
+        }
         let question = Question { channels: &settings.channels, installed: before.as_ref() };
         let (what, event, reason) = match offers.ask(question).await {
             Ok(Asked::Release(release)) => {
@@ -238,6 +241,9 @@ async fn wait_for_choice(
             }
             Err(error) => ("the hub", "it answers", flist::report(&error)),
         };
+        if own_first {
+            newer::excuse(settings);
+        }
         if let Some(other) = offline.instead(start.elapsed(), &reason) {
             return Ok(other);
         }
@@ -260,7 +266,7 @@ async fn wait_for_choice(
 /// Goes on as a newer bootstrap, where there is one and somebody watches it.
 async fn look_for_newer(settings: &Settings, offers: &Offers, reporter: Option<&Reporter>) {
     let Some(reporter) = reporter else { return };
-    reporter.working();
+    reporter.working(0);
     // Whatever comes of it, this one goes on; a hub that is not there is told of by whoever asks it for a release.
     match newer::go_on_as_newer(settings, offers, reporter).await {
         Err(error) if !error.may_pass() => {

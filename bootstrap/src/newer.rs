@@ -25,7 +25,7 @@ use flist::trust::Trusted;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
-use crate::boot_report::{NEWER, Reporter};
+use crate::boot_report::{NEWER, OWN_FIRST, Reporter};
 use crate::durable;
 use crate::engine::{EngineError, ReleaseTree};
 use crate::offers::{Offers, OffersError, Question};
@@ -141,6 +141,16 @@ pub(crate) async fn go_on_as_newer(
 pub(crate) fn succeeded(settings: &Settings, reporter: &Reporter) {
     if reporter.newer().is_some() {
         let _ = fs::remove_file(state_dir(settings).join(DIRECTORY).join(ATTEMPTS));
+    }
+}
+
+/// Does not hold the last attempt against the newer bootstrap: this one finds nothing to install either.
+pub(crate) fn excuse(settings: &Settings) {
+    let state_dir = state_dir(settings);
+    if let Attempts { release: Some(id), attempts: counted @ 1.. } = attempts(&state_dir)
+        && let Err(error) = count(&state_dir, id, counted - 1)
+    {
+        tracing::warn!(error = %flist::report(&error), "a newer bootstrap that waited as this one does counts as failed");
     }
 }
 
@@ -270,11 +280,12 @@ fn become_it(
         let path = path.to_owned();
         move |source| NewerError::File { action, path, source }
     };
-    if let Err(error) = reporter.trying(settings.bootstrap.start_timeout.as_secs()) {
+    let limits = &settings.bootstrap;
+    if let Err(error) = reporter.trying(limits.start_timeout, limits.progress_timeout) {
         return failed("have somebody watch")(error);
     }
     let ours = [(OsString::from(NEWER), OsString::from(id.to_string()))];
-    let others = std::env::vars_os().filter(|(name, _)| name != NEWER);
+    let others = std::env::vars_os().filter(|(name, _)| name != NEWER && name != OWN_FIRST);
     let error = match program.execute(std::env::args_os(), others.chain(ours)) {
         Ok(never) => match never {},
         Err(error) => error,

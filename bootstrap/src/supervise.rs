@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flist::exit::Exit;
 use nix::mount::{MntFlags, umount2};
@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::boot_report::{self, Listener, Report};
+use crate::boot_report::{self, Listener, Overdue, Report};
 
 /// The first pause after a worker that failed.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether a worker is silent.
+/// How often it is looked whether a worker gets further.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Exit code of a worker whose settings are wrong: trying again cannot help, only a person can.
@@ -38,20 +38,35 @@ pub enum Outcome {
     Hopeless,
 }
 
+/// How a worker came to its end.
+enum Ended {
+    ByItself(ExitStatus),
+    Killed(Overdue),
+}
+
 /// Runs a worker again and again, with pauses that grow, until it has committed or is hopeless. A worker that
 /// cannot be started, for instance for lack of memory, is tried again like one that failed; so is a newer
-/// bootstrap that says nothing at `report`, or has not committed when it ends. Workers mount below `mounts`.
+/// bootstrap that says nothing at `report`, gets no further, or has not committed when it ends. Whoever follows one
+/// that got no further asks for a release itself first. Workers mount below `mounts`.
 pub fn run(program: &str, arguments: &[String], report: &Path, mounts: &Path) -> Outcome {
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut own_first) = (FIRST_PAUSE, false);
     loop {
         boot_report::clear(report);
-        let worker = Command::new(program).args(arguments).envs(boot_report::environment(report)).spawn();
+        let environment = boot_report::environment(report, own_first);
+        own_first = false;
+        let worker = Command::new(program).args(arguments).envs(environment).spawn();
         let ended = match worker.and_then(|worker| watch(worker, report, mounts)) {
-            Ok(Some(status)) => match judge(status, boot_report::read(report)) {
+            Ok(Ended::ByItself(status)) => match judge(status, boot_report::read(report)) {
                 Some(outcome) => return outcome,
                 None => format!("ended with {status}"),
             },
-            Ok(None) => "was a newer bootstrap, said nothing for too long and was killed".to_owned(),
+            Ok(Ended::Killed(Overdue::Silent)) => {
+                "was a newer bootstrap, did not say that it runs and was killed".to_owned()
+            }
+            Ok(Ended::Killed(Overdue::Stuck(time))) => {
+                own_first = true;
+                format!("was a newer bootstrap, got no further for {time:?} and was killed")
+            }
             Err(error) => format!("could not be started: {error}"),
         };
         eprintln!("bootstrap: the worker {ended}; trying again in {pause:?}");
@@ -60,19 +75,21 @@ pub fn run(program: &str, arguments: &[String], report: &Path, mounts: &Path) ->
     }
 }
 
-/// Waits for a worker; `None` when it had to be killed.
-fn watch(mut worker: Child, report: &Path, mounts: &Path) -> io::Result<Option<ExitStatus>> {
-    let (mut listener, mut killed) = (Listener::new(report), false);
+/// Waits for a worker, and kills it when it is overdue.
+fn watch(mut worker: Child, report: &Path, mounts: &Path) -> io::Result<Ended> {
+    let (mut listener, mut killed) = (Listener::new(report), None);
     loop {
         if let Some(status) = worker.try_wait()? {
-            return Ok((!killed).then_some(status));
+            return Ok(killed.map_or(Ended::ByItself(status), Ended::Killed));
         }
         if is_undead(&worker) {
             abort_mounts(mounts);
         }
-        if !killed && listener.is_overdue() {
+        if killed.is_none()
+            && let Some(overdue) = listener.overdue(Instant::now())
+        {
             worker.kill()?;
-            killed = true;
+            killed = Some(overdue);
         }
         wait_a_little(&worker);
     }
@@ -142,7 +159,8 @@ mod tests {
     fn a_newer_bootstrap_has_to_say_that_it_works_and_that_it_has_committed() {
         let dir = tempfile::tempdir().unwrap();
         let report = dir.path().join("report");
-        let trying = serde_json::to_string(&Report::Trying { seconds: 1 }).unwrap();
+        let trying = serde_json::to_string(&Report::Trying { seconds: 1, patience: 1 }).unwrap();
+        let working = serde_json::to_string(&Report::Working { done: 7 }).unwrap();
         let committed = serde_json::to_string(&Report::Committed).unwrap();
         // Whatever the newer one does but one thing, another worker is run, which ends well.
         for (newer, outcome) in [
@@ -150,11 +168,14 @@ mod tests {
             ("exit 2", "again"),
             ("exec sleep 100000", "again"),
             ("echo nonsense > $MOLT_BOOT_REPORT; exit 0", "again"),
+            (&format!("while :; do echo '{working}' > $MOLT_BOOT_REPORT; sleep 0.1; done"), "again, itself"),
+            ("while :; do echo nonsense > $MOLT_BOOT_REPORT; sleep 0.1; done", "again, itself"),
             (&format!("echo '{committed}' > $MOLT_BOOT_REPORT; exit 0"), "once"),
         ] {
             let marker = dir.path().join("marker");
             let script = format!(
-                "test -e {0} && echo again > {0} && exit 0; echo once > {0}; echo '{trying}' > $MOLT_BOOT_REPORT; {newer}",
+                "test -e {0} && echo again${{MOLT_BOOT_OWN_FIRST:+, itself}} > {0} && exit 0; \
+                 echo once > {0}; echo '{trying}' > $MOLT_BOOT_REPORT.trying; {newer}",
                 marker.display()
             );
             assert_eq!(

@@ -143,3 +143,39 @@ fn it_runs_also_where_nothing_on_the_state_disk_may_be_executed() {
         assert_eq!(refused.status.code(), Some(126), "{version}: {} may be executed", program.display());
     }
 }
+
+#[test]
+fn one_that_says_for_ever_that_it_works_makes_way_for_that_of_the_base_image() {
+    let site = Site::new().unwrap();
+    let payload = site.payload("1.0.0").unwrap();
+    site.publish("1.0.0", &payload).unwrap();
+    let report = r#"{"working":{"done":0}}"#;
+    let text = format!("#!/bin/sh\nwhile :; do echo '{report}' >$MOLT_BOOT_REPORT; sleep 0.2; done\n");
+    offer(&site, "9.0.0", &script(&text));
+    let node = node(&site, "start_timeout: 3, progress_timeout: 2").boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    require_installed(&node, &payload).unwrap();
+    let console = node.console().text();
+    assert_eq!(times(&node, "got no further for 2s and was killed"), 1, "{console}");
+    assert_eq!(times(&node, "going on as the newest bootstrap"), 1, "{console}");
+    let attempts = node.read(&format!("{INSTALLED}/attempts.json")).unwrap();
+    assert!(attempts.contains(r#""attempts":1"#), "{attempts}");
+}
+
+/// Nothing is offered for days, or nobody answers: that is no fault of a bootstrap.
+#[test]
+fn one_that_waits_as_that_of_the_base_image_would_is_tried_again_and_again() {
+    let site = Site::new().unwrap();
+    offer(&site, "9.0.0", &real());
+    let node = node(&site, "progress_timeout: 1").boot().unwrap();
+    node.wait_for("it is tried more often than a bad one", UPGRADE_LIMIT, || {
+        match times(&node, "going on as the newest bootstrap") {
+            0..4 => Err(node.console().tail(20)),
+            _ => Ok(()),
+        }
+    })
+    .unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    assert_eq!(times(&node, "passed over"), 0, "{}", node.console().text());
+}

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flist::mount::{MountedFlist, Purpose as MountPurpose, mount};
@@ -73,8 +74,9 @@ async fn apply(
     let (counted, total) = (Arc::new(Counted::new(content.source.clone())), to_stage(&prepared.plan));
     let files = prepared.plan.files.changes.iter().filter(|change| change.staged().is_some()).count();
     tracing::info!("staging {files} files with {:.1} MiB", total as f64 / f64::from(1 << 20));
-    let (start, reporter) = (Instant::now(), Reporter::of_this_process());
-    let observer = |progress| report_progress(&progress, (start, counted.bytes()), reporter.as_ref());
+    let start = Instant::now();
+    let steps = Steps { reporter: Reporter::of_this_process(), taken: AtomicU64::new(0) };
+    let observer = |progress| report_progress(&progress, (start, counted.bytes()), &steps);
     let before_swap = || {
         keep_cache(cache_dir);
         Ok(())
@@ -85,24 +87,42 @@ async fn apply(
         tokio::select! {
             applied = &mut applied => return applied,
             _ = looks.tick() => {
+                steps.report(counted.bytes());
                 if let Some(line) = meter.look(start.elapsed(), counted.bytes()) {
                     tracing::info!("staging: {line}");
-                    if let Some(reporter) = &reporter {
-                        reporter.working();
-                    }
                 }
             }
         }
     }
 }
 
-fn report_progress(progress: &Progress, (start, bytes): (Instant, u64), reporter: Option<&Reporter>) {
+/// Tells who watches a newer bootstrap how far it is: in bytes, and then in steps.
+struct Steps {
+    reporter: Option<Reporter>,
+    taken: AtomicU64,
+}
+
+impl Steps {
+    fn take(&self, bytes: u64) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.report(bytes);
+    }
+
+    fn report(&self, bytes: u64) {
+        if let Some(reporter) = &self.reporter {
+            reporter.working(bytes.saturating_add(self.taken.load(Ordering::Relaxed)));
+        }
+    }
+}
+
+fn report_progress(progress: &Progress, (start, bytes): (Instant, u64), steps: &Steps) {
+    // Files are counted by their bytes.
+    if !matches!(progress, Progress::Staged { done, total } if done < total) {
+        steps.take(bytes);
+    }
     match progress {
         Progress::Staged { done, total } if done == total => {
             tracing::info!("staged {total} files: {}", Meter::end(start.elapsed(), bytes));
-            if let Some(reporter) = reporter {
-                reporter.working();
-            }
         }
         Progress::Swapping => tracing::info!("swapping"),
         Progress::Started { unit, .. } => tracing::info!(service = %unit, "monitored"),

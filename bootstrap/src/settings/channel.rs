@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::file::seconds_within;
 use super::{Settings, SettingsError};
+use crate::boot_report::{MAX_PATIENCE, PATIENCE};
 
 /// Where the channels of the run modes are on a hub.
 #[derive(Debug, Deserialize)]
@@ -142,6 +143,8 @@ pub struct BootstrapUpdate {
     pub channel: Option<Channel>,
     /// How long it may take to start.
     pub start_timeout: Duration,
+    /// How long it may get no further, before the base image's tries.
+    pub progress_timeout: Duration,
 }
 
 /// The same, as the configuration file says it.
@@ -151,11 +154,12 @@ pub(super) struct BootstrapNames {
     update: bool,
     flist: Option<Channel>,
     start_timeout: Option<u64>,
+    progress_timeout: Option<u64>,
 }
 
 impl Default for BootstrapNames {
     fn default() -> Self {
-        Self { update: true, flist: None, start_timeout: None }
+        Self { update: true, flist: None, start_timeout: None, progress_timeout: None }
     }
 }
 
@@ -169,6 +173,8 @@ impl BootstrapNames {
         let channel = self.update.then(|| self.flist.unwrap_or(Channel::Flist(usual)));
         let (key, default) = ("bootstrap.start_timeout", Duration::from_secs(30));
         let start_timeout = seconds_within(path, key, self.start_timeout, default, MAX_START_SECONDS)?;
-        Ok(BootstrapUpdate { channel, start_timeout })
+        let key = "bootstrap.progress_timeout";
+        let progress_timeout = seconds_within(path, key, self.progress_timeout, PATIENCE, MAX_PATIENCE)?;
+        Ok(BootstrapUpdate { channel, start_timeout, progress_timeout })
     }
 }

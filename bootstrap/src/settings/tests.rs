@@ -110,8 +110,10 @@ fn a_newer_bootstrap_is_looked_for_by_run_mode_unless_that_is_off() {
     assert_eq!(of("", "runmode=dev").as_deref(), Some("tf-autobuilder/bootstrap:development.flist"));
     assert_eq!(of("bootstrap: {flist: a/b.flist}\n", "").as_deref(), Some("a/b.flist"));
     assert_eq!(of("bootstrap: {update: false}\n", ""), None);
-    let bad = load("bootstrap: {start_timeout: 601}\n", "", &[]);
-    assert!(matches!(bad, Err(SettingsError::Range { .. })), "{bad:?}");
+    for bad in ["start_timeout: 601", "progress_timeout: 86401", "progress_timeout: 0"] {
+        let bad = load(&format!("bootstrap: {{{bad}}}\n"), "", &[]);
+        assert!(matches!(bad, Err(SettingsError::Range { .. })), "{bad:?}");
+    }
 }
 
 #[test]
