@@ -4,11 +4,16 @@
 //! vmlinuz          Debian's cloud kernel
 //! initramfs.gz     busybox, drivers, certificates, supervisor, bootstrap with the units `internet` and
 //!                  `bootstrap`, and what starts them (assets/image)
+//! molt.efi         both with a command line, in one program for firmware
+//! molt.img         a disk with that, and with room for the state
 //! ```
 
+mod boot_disk;
 mod cpio;
+mod gpt;
 mod modules;
 mod programs;
+mod unified;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,6 +24,7 @@ use std::time::Duration;
 use crate::error::{Doing, Error};
 use crate::{BaseFile, Content, base, job, payload, place, tools};
 
+pub use boot_disk::{BootDisk, INITRAMFS_LIMIT};
 use cpio::Archive;
 use modules::Modules;
 pub use programs::{Profile, Programs};

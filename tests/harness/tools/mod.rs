@@ -6,6 +6,7 @@
 
 mod apt;
 mod deadline;
+mod firmware;
 mod python;
 mod qemu;
 mod zinit;
@@ -21,6 +22,7 @@ use crate::error::{Doing, Error};
 use crate::{Binaries, base, job, libraries, place};
 
 pub use deadline::{DEADLINE, left};
+pub use firmware::{Firmware, efi_stub, firmware, mtools};
 pub use python::{faketime, python};
 pub use qemu::{Emulator, QEMU, qemu};
 pub use zinit::zinit_0_3;

@@ -41,11 +41,7 @@ impl DiskImage {
     }
 }
 
-/// Makes a raw image with an empty ext4 on it.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn make_ext4(path: &Path, label: &str, size_mib: u64) -> Result<(), Error> {
+fn make_ext4(path: &Path, label: &str, size_mib: u64) -> Result<(), Error> {
     let made = File::create(path).and_then(|file| file.set_len(size_mib << 20));
     made.doing(|| format!("make {}", path.display()))?;
     let mut format = Command::new("/sbin/mke2fs");

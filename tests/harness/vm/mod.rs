@@ -1,4 +1,4 @@
-//! A virtual machine: a real kernel that boots an [`Image`], in a network namespace with a hub.
+//! A virtual machine: a real kernel that boots an [`Image`] or a [`BootDisk`], in a network namespace with a hub.
 //!
 //! ```text
 //! NetNs ── only `lo` ──────────────────────────────────────────────────────────────┐
@@ -28,12 +28,13 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::error::{Doing, Error};
-use crate::image::Image;
-use crate::{Binaries, Log, NetNs, job, place, tools, wait_for};
+use crate::image::{BootDisk, Image};
+use crate::tools::{self, Firmware};
+use crate::{Binaries, Log, NetNs, job, place, wait_for};
 
 use agent::Agent;
-pub use disk::{DiskImage, make_ext4};
-pub use qemu::{Console, Drive, Machine, NEEDS_VM, available};
+pub use disk::DiskImage;
+pub use qemu::{Console, Drive, Machine, NEEDS_VM, Start, available};
 pub use range::{Range, hub_seen_from_inside, publish_for_machines};
 pub use writes::{Replayed, WriteLog};
 
@@ -73,22 +74,31 @@ pub struct Vm {
 impl VmBuilder {
     /// A machine that boots `image`.
     pub fn new(netns: &NetNs, image: &Image) -> Self {
-        let machine = Machine {
-            kernel: image.kernel.clone(),
-            initramfs: image.initramfs.clone(),
-            append: QUIET.to_owned(),
-            memory_mib: 512,
-            disks: Vec::new(),
-            ports: Vec::new(),
-            agent: None,
-        };
-        Self { netns: netns.clone(), machine }
+        let (kernel, initramfs) = (image.kernel.clone(), image.initramfs.clone());
+        Self::that_starts(netns, Start::Kernel { image: kernel, initramfs, append: QUIET.to_owned() })
     }
 
-    /// More words of the kernel's command line.
+    /// A machine that boots from this disk by itself.
+    ///
+    /// # Errors
+    /// When there is no firmware for it.
+    pub fn from_disk(netns: &NetNs, disk: &BootDisk) -> Result<Self, Error> {
+        let mut builder = Self::that_starts(netns, Start::Disk(tools::firmware()?));
+        builder.machine.disks.push(Drive { image: disk.disk.clone(), log: None });
+        Ok(builder)
+    }
+
+    fn that_starts(netns: &NetNs, start: Start) -> Self {
+        let (disks, ports) = (Vec::new(), Vec::new());
+        Self { netns: netns.clone(), machine: Machine { start, memory_mib: 512, disks, ports, agent: None } }
+    }
+
+    /// More words of the kernel's command line; without effect where the machine boots from a disk that has one.
     #[must_use]
     pub fn append(mut self, words: &str) -> Self {
-        self.machine.append = format!("{} {words}", self.machine.append);
+        if let Start::Kernel { append, .. } = &mut self.machine.start {
+            *append += &format!(" {words}");
+        }
         self
     }
 
@@ -132,6 +142,11 @@ impl VmBuilder {
         let scratch = place::scratch("vm")?;
         let socket = scratch.path().join("agent");
         self.machine.agent = Some(socket.clone());
+        if let Start::Disk(Firmware { variables, .. }) = &mut self.machine.start {
+            let own = scratch.path().join("variables");
+            std::fs::copy(&*variables, &own).doing(|| format!("copy {}", variables.display()))?;
+            *variables = own;
+        }
         let runner = (Binaries::ensure()?.launcher(), "tied");
         let mut qemu = self.machine.command(&emulator, Console::Output, Some(runner));
         qemu.stdin(Stdio::null());

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::tools::{self, Emulator};
+use crate::tools::{self, Emulator, Firmware};
 
 /// How the console of the machine is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +27,27 @@ pub struct Drive {
     pub log: Option<PathBuf>,
 }
 
+/// What a machine starts.
+#[derive(Debug, Clone)]
+pub enum Start {
+    /// This, as a boot loader would.
+    Kernel {
+        /// The kernel.
+        image: PathBuf,
+        /// The kernel's first root file system.
+        initramfs: PathBuf,
+        /// The kernel's command line.
+        append: String,
+    },
+    /// What its firmware finds on its first disk. The file with the firmware's variables is written to.
+    Disk(Firmware),
+}
+
 /// A machine to emulate.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// What a boot loader would start.
-    pub kernel: PathBuf,
-    /// The kernel's first root file system.
-    pub initramfs: PathBuf,
-    /// The kernel's command line.
-    pub append: String,
+    /// What it starts.
+    pub start: Start,
     /// Its memory.
     pub memory_mib: u32,
     /// Its disks.
@@ -87,7 +99,8 @@ impl Machine {
 
     fn arguments(&self, console: Console, accelerator: &str) -> Vec<OsString> {
         let mut line = Line::default();
-        line.option("-machine", format!("q35,accel={accelerator}"));
+        let flash = if matches!(self.start, Start::Disk(_)) { ",pflash0=code,pflash1=variables" } else { "" };
+        line.option("-machine", format!("q35,accel={accelerator}{flash}"));
         line.option("-cpu", if accelerator == "kvm" { "host" } else { "max" });
         line.option("-m", self.memory_mib.to_string());
         line.option("-smp", "1");
@@ -95,9 +108,19 @@ impl Machine {
             line.0.push(flag.into());
         }
         line.option("-display", "none");
-        line.option("-kernel", &self.kernel);
-        line.option("-initrd", &self.initramfs);
-        line.option("-append", &self.append);
+        match &self.start {
+            Start::Kernel { image, initramfs, append } => {
+                line.option("-kernel", image);
+                line.option("-initrd", initramfs);
+                line.option("-append", append);
+            }
+            Start::Disk(Firmware { code, variables }) => {
+                for (name, path, mode) in [("code", code, "on"), ("variables", variables, "off")] {
+                    let file = format!("file.driver=file,file.filename={}", escaped(path));
+                    line.option("-blockdev", format!("driver=raw,node-name={name},read-only={mode},{file}"));
+                }
+            }
+        }
         let stdio = match console {
             Console::Terminal => "stdio,id=console,mux=on,signal=off",
             Console::Output => "stdio,id=console,signal=off",
@@ -117,7 +140,8 @@ impl Machine {
         line.option("-netdev", format!("user,id=net{ports}"));
         line.option("-device", "virtio-net-pci,netdev=net,romfile=");
         for (number, disk) in self.disks.iter().enumerate() {
-            line.drive(number, disk);
+            let is_first = number == 0 && matches!(self.start, Start::Disk(_));
+            line.drive(number, disk, if is_first { ",bootindex=0" } else { "" });
         }
         line.0
     }
@@ -138,7 +162,7 @@ fn virtualizes(processor: &str) -> bool {
 struct Line(Vec<OsString>);
 
 impl Line {
-    fn drive(&mut self, number: usize, disk: &Drive) {
+    fn drive(&mut self, number: usize, disk: &Drive, more: &str) {
         let file = |path| format!("driver=file,filename={}", escaped(path));
         self.option("-blockdev", format!("{},node-name=file{number}", file(&disk.image)));
         match &disk.log {
@@ -151,7 +175,7 @@ impl Line {
                 self.option("-blockdev", format!("{driver},{nodes},log-sector-size={sector}"));
             }
         }
-        self.option("-device", format!("virtio-blk-pci,drive=disk{number}"));
+        self.option("-device", format!("virtio-blk-pci,drive=disk{number}{more}"));
     }
 
     fn option(&mut self, name: &str, value: impl Into<OsString>) {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{Vm, VmBuilder};
 use crate::error::{Doing, Error};
-use crate::image::{Contents, Image, Programs};
+use crate::image::{BootDisk, Contents, Image, Programs};
 use crate::site::{WEB, small_payload};
 use crate::{Hub, NetNs, Payload, Signing, get, place};
 
@@ -115,6 +115,14 @@ impl Range {
         Ok(builder.append(&format!("hub={}", self.hub_url()?)))
     }
 
+    /// A machine that boots by itself from this disk, which has the kernel's command line.
+    ///
+    /// # Errors
+    /// When there is no firmware for it.
+    pub fn vm_from(&self, disk: &BootDisk) -> Result<VmBuilder, Error> {
+        Ok(VmBuilder::from_disk(&self.netns, disk)?.port(WEB_PORT))
+    }
+
     /// The payload of a small release, as [`Site::payload`](crate::Site::payload).
     ///
     /// # Errors
@@ -130,6 +138,25 @@ impl Range {
     /// When the hub refuses.
     pub fn publish(&self, version: &str, payload: &Payload) -> Result<(), Error> {
         publish_for_machines(&self.hub, &self.signing, version, payload, "dev")
+    }
+
+    /// Publishes bootstrap, with a mark in it, as its newest version for `dev`, signed.
+    ///
+    /// # Errors
+    /// When the hub refuses.
+    pub fn publish_bootstrap(&self, version: &str) -> Result<(), Error> {
+        let payload = Payload::new()?;
+        payload.program("/sbin/bootstrap", &self.contents.programs.bootstrap())?;
+        payload.marked("/sbin/bootstrap", version)?;
+        let store = format!("{}/store", self.hub_url()?);
+        let directory = payload.directory().display().to_string();
+        let named = ["--repo", "tf-autobuilder", "--name", "bootstrap", "--version", version];
+        let what = ["--no-lint", "--route", &store, &directory];
+        self.hub.command(&[&["publish"], &named[..], &what].concat())?;
+        let channel = "tf-autobuilder/bootstrap:development.flist";
+        let flist = format!("tf-autobuilder/bootstrap:v{version}.flist");
+        let what = ["--run-mode", "dev", "--channel", channel, "--version", version, &flist];
+        self.signing.run(&self.hub, &[&["release"], &what[..]].concat()).map(drop)
     }
 
     /// Waits until `version` is installed, identityd has nothing more to do, and the web service answers with it.

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use flist::hub::RunMode;
 use molt_tests::image::{Contents, Image, Programs};
-use molt_tests::vm::{Console, DiskImage, Drive, Machine, hub_seen_from_inside, publish_for_machines};
+use molt_tests::vm::{Console, DiskImage, Drive, Machine, Start, hub_seen_from_inside, publish_for_machines};
 use molt_tests::{
     Binaries, CHANNEL_NAME, CHANNEL_REPO, Error, Hub, NetNs, Payload, Signing, scratch, tools, workspace,
 };
@@ -48,15 +48,14 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     contents.units.push("shell");
     let image = Image::write(&contents, at.path(), false)?;
     let disk = if options.no_disk { None } else { Some(DiskImage::ext4("MOLT", 256)?) };
+    let append = format!(
+        "console=ttyS0 quiet panic=-1 runmode={} hub={} {}",
+        options.runmode,
+        hub_seen_from_inside(&hub)?,
+        options.append
+    );
     let machine = Machine {
-        append: format!(
-            "console=ttyS0 quiet panic=-1 runmode={} hub={} {}",
-            options.runmode,
-            hub_seen_from_inside(&hub)?,
-            options.append
-        ),
-        kernel: image.kernel,
-        initramfs: image.initramfs,
+        start: Start::Kernel { image: image.kernel, initramfs: image.initramfs, append },
         memory_mib: options.memory,
         disks: disk.iter().map(|disk| Drive { image: disk.path(), log: None }).collect(),
         ports: Vec::new(),
