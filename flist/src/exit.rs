@@ -139,10 +139,16 @@ fn of_repository(error: &RepositoryError) -> Option<Exit> {
         | RepositoryError::Directors(_)
         | RepositoryError::Threshold { .. }
         | RepositoryError::NoKey { .. }
+        | RepositoryError::NoKeyAtHand { .. }
+        | RepositoryError::Commands(_)
         | RepositoryError::HasKey { .. } => Some(Exit::Usage),
         RepositoryError::Exists(_)
         | RepositoryError::NotEmpty(_)
         | RepositoryError::Taken { .. }
+        | RepositoryError::NotNext { .. }
+        | RepositoryError::NotInForce { .. }
+        | RepositoryError::OtherRoot { .. }
+        | RepositoryError::SameKeyTwice { .. }
         | RepositoryError::Staged(_) => Some(Exit::Refused),
         RepositoryError::Busy(_) => Some(Exit::Unreachable),
         RepositoryError::NoTarget { .. } => Some(Exit::NotFound),

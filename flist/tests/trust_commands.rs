@@ -5,6 +5,8 @@
 #[path = "trust_commands/directed.rs"]
 mod directed;
 mod serving;
+#[path = "trust_commands/signing.rs"]
+mod signing;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -73,6 +75,17 @@ impl Rig {
         let output = self.run(arguments);
         assert!(!output.status.success(), "{arguments:?} was not refused");
         String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// A copy of the repository without its keys, as it is brought to other holders.
+    fn copy(&self) {
+        fs::create_dir(self.path("copy")).unwrap();
+        let copied = Command::new("cp")
+            .arg("-r")
+            .args(["metadata", "staged", "settings.json"].map(|name| self.path("trust").join(name)))
+            .arg(self.path("copy"))
+            .status();
+        assert!(copied.unwrap().success());
     }
 
     fn publish(&self, version: &str) -> Vec<String> {
@@ -165,19 +178,13 @@ fn what_cannot_be_signed_is_refused_before_anything_is_sent() {
     let later = "flist link tf-zos/zos:production:latest.flist tf-zos/zos:v1.0.0.flist";
     assert!(said.contains(later), "{said}");
     // The other holder gets a copy without keys, and gives back what was signed.
-    fs::create_dir(rig.path("copy")).unwrap();
-    let copied = Command::new("cp")
-        .arg("-r")
-        .args(["metadata", "staged", "settings.json"].map(|name| rig.path("trust").join(name)))
-        .arg(rig.path("copy"))
-        .status();
-    assert!(copied.unwrap().success());
-    let said = rig.says(&["trust", "sign", "--dir", "copy", "--keys", "usb"]);
+    rig.copy();
+    let said = rig.says(&["trust", "sign", "--dir", "copy", "--keys", "usb", "--yes"]);
     assert!(said.contains("snapshot: 0 of 1"), "{said}");
     fs::copy(rig.path("copy/staged/2.prod.json"), rig.path("trust/staged/2.prod.json")).unwrap();
     // Meanwhile it was refreshed, as every day.
     rig.says(&["trust", "refresh", "--token-file", "token"]);
-    rig.says(&["trust", "sign", "--token-file", "token"]);
+    rig.says(&["trust", "sign", "--token-file", "token", "--yes"]);
     assert!(rig.says(&["trust", "check"]).contains("1.0.0"));
 
     // One flist is in one release; another one does not take it away.

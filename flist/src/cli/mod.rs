@@ -22,6 +22,7 @@ mod reading;
 mod rm;
 mod serve;
 mod tag;
+mod terminal;
 mod trust;
 mod unpack;
 mod verify;

@@ -1,20 +1,15 @@
 //! The passphrase of signing keys: from a private file, or from the terminal. Never from the command line or a
 //! variable, which others can see.
 
-use std::fs::OpenOptions;
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::PathBuf;
 
 use flist::exit::Exit;
 use flist::private_file::{self, NotPrivate};
 use flist::trust::repository::Passphrase;
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use super::failure::Failure;
-
-/// Longest passphrase, in bytes.
-const LONGEST: u64 = 4096;
+use super::terminal::{LONGEST, ask_secret as ask};
 
 #[derive(clap::Args)]
 pub(super) struct PassphraseAccess {
@@ -65,21 +60,4 @@ impl PassphraseAccess {
             line => Ok(Some(line.to_owned())),
         }
     }
-}
-
-/// Asks on the terminal, without showing what is typed.
-fn ask(question: &str) -> io::Result<String> {
-    let terminal =
-        OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NOCTTY).open("/dev/tty")?;
-    let before = tcgetattr(&terminal)?;
-    let mut silent = before.clone();
-    silent.local_flags.remove(LocalFlags::ECHO);
-    (&terminal).write_all(question.as_bytes())?;
-    tcsetattr(&terminal, SetArg::TCSAFLUSH, &silent)?;
-    let mut line = String::new();
-    let read = BufReader::new(io::Read::take(&terminal, LONGEST)).read_line(&mut line);
-    tcsetattr(&terminal, SetArg::TCSAFLUSH, &before)?;
-    (&terminal).write_all(b"\n")?;
-    read?;
-    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }

@@ -14,4 +14,5 @@ mod mirrors;
 mod python;
 mod rig;
 mod rotation;
+mod staged;
 mod web;

@@ -7,8 +7,8 @@ use flist::hub::{Channel, FlistName, RunMode, Sha256};
 use flist::trust::claims::NodeFacts;
 use flist::trust::clock::{Clocks, Uptime};
 use flist::trust::repository::{
-    Conditions, Outcome, Passphrase, Plan, RoleName, SecretKey, Settings, SignedFlist, SignedRelease,
-    Signers, TrustDirectory, public_of,
+    Conditions, Outcome, Passphrase, Plan, RepositoryError, RoleName, SecretKey, Settings, SignedFlist,
+    SignedRelease, Signers, TrustDirectory, public_of,
 };
 use flist::trust::{Fresh, Pick, SignedOffer, Source, SourceLimits, TrustClient, TrustError, choose};
 use jiff::Timestamp;
@@ -67,6 +67,11 @@ impl Repo {
 
     pub(crate) fn signers(&self) -> Signers {
         Signers::find(&[self.trust.keys()], Some(passphrase())).unwrap()
+    }
+
+    /// Signs what waits.
+    pub(crate) fn sign(&self, signers: &mut Signers, now: i64) -> Result<Outcome, RepositoryError> {
+        self.trust.waiting(Some(&self.trust.root()))?.sign(signers, at(now))
     }
 
     /// Serves what a node needs now.

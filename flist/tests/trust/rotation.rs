@@ -139,16 +139,16 @@ async fn below_the_threshold_a_change_waits_and_nothing_is_served() {
     // The second holder signs; then it is done.
     let directories = [elsewhere.path().to_owned(), repo.trust.keys()];
     let mut both = Signers::find(&directories, Some(passphrase())).unwrap();
-    let done = repo.trust.sign(&mut both, at(TODAY)).unwrap();
+    let done = repo.sign(&mut both, TODAY).unwrap();
     assert!(done.waiting.is_empty(), "{done:?}");
     repo.serve();
     assert_eq!(Node::of(&repo).version(TODAY).await.unwrap(), "1.0.0");
-    assert!(matches!(repo.trust.sign(&mut both, at(TODAY)), Err(RepositoryError::NothingStaged(_))));
+    assert!(matches!(repo.sign(&mut both, TODAY), Err(RepositoryError::NothingStaged(_))));
 }
 
 #[tokio::test]
 async fn a_key_in_a_token_signs_by_a_command() {
-    let mut repo = Repo::new();
+    let repo = Repo::new();
     let secret = SecretKey::generate().unwrap();
     // A command that keeps what it is given, and prints the signature that it finds.
     let place = tempfile::tempdir().unwrap();
@@ -158,22 +158,25 @@ async fn a_key_in_a_token_signs_by_a_command() {
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
     let words = vec![script.display().to_string()];
-    repo.trust.settings.commands.insert(secret.public().id().to_owned(), words);
+    let signers = || {
+        let mut signers = repo.signers();
+        signers.add_command(secret.public().id(), &words);
+        signers
+    };
 
     let old = repo.trust.key_ids(role("prod")).unwrap();
     let key = [secret.public().clone()];
-    let change = || repo.trust.change_keys(role("prod"), &key, &old, None, &mut repo.signers(), at(TODAY));
+    let change = || repo.trust.change_keys(role("prod"), &key, &old, None, &mut signers(), at(TODAY));
     let error = flist::report(&change().unwrap_err());
     assert!(error.contains("did not sign"), "{error}");
     std::fs::write(&answer, hex::encode(secret.sign(&std::fs::read(&asked).unwrap()))).unwrap();
     assert!(change().unwrap().waiting.is_empty());
     repo.serve();
     // A signature of something else counts as none.
-    let outcome =
-        repo.trust.release(&Repo::release_of("1.0.0"), &mut repo.signers(), at(TODAY + DAY)).unwrap();
+    let outcome = repo.trust.release(&Repo::release_of("1.0.0"), &mut signers(), at(TODAY + DAY)).unwrap();
     assert_eq!(outcome.waiting[0].role, role("prod"));
     std::fs::write(&answer, hex::encode(secret.sign(&std::fs::read(&asked).unwrap()))).unwrap();
-    assert!(repo.trust.sign(&mut repo.signers(), at(TODAY + DAY)).unwrap().waiting.is_empty());
+    assert!(repo.sign(&mut signers(), TODAY + DAY).unwrap().waiting.is_empty());
     repo.serve();
     assert_eq!(Node::of(&repo).version(TODAY + DAY).await.unwrap(), "1.0.0");
 }

@@ -18,11 +18,55 @@ pub(in crate::cli) struct TrustAccess {
     /// The trust repository
     #[arg(long, value_name = "DIR", env = "FLIST_TRUST_DIR", default_value = "trust")]
     pub(in crate::cli) dir: PathBuf,
-    /// Where key files lie, beside the repository's own directory `keys`; may be given several times
+    /// Where key files lie, and signers.json with the commands of those in tokens, beside the repository's own directory
+    /// `keys`; may be given several times
     #[arg(long, value_name = "DIR")]
-    keys: Vec<PathBuf>,
+    pub(super) keys: Vec<PathBuf>,
+    /// A command that signs with a key, named by how its id begins (8 digits at least), with arguments after spaces: the
+    /// bytes come on its standard input, and it prints the signature in hexadecimal; may be given several times
+    #[arg(long, value_name = "ID=COMMAND", value_parser = signer)]
+    signer: Vec<Signer>,
     #[command(flatten)]
     pub(in crate::cli) passphrase: PassphraseAccess,
+}
+
+/// A key in a token, by how its id begins, and the command that signs with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Signer {
+    id: String,
+    command: Vec<String>,
+}
+
+/// Fewest digits of an id that name a key.
+const SHORTEST_ID: usize = 8;
+
+fn signer(text: &str) -> Result<Signer, String> {
+    let (id, command) = text.split_once('=').unwrap_or_default();
+    let command: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+    let is_id = id.len() >= SHORTEST_ID && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match is_id && !command.is_empty() {
+        true => Ok(Signer { id: id.to_ascii_lowercase(), command }),
+        false => Err(format!(
+            "expected <id>=<command>, with {SHORTEST_ID} or more hexadecimal digits of the id of a key"
+        )),
+    }
+}
+
+/// The root of trust that whoever signs holds already.
+#[derive(clap::Args)]
+pub(super) struct HeldRoot {
+    /// A root file that you hold yourself, any version: what is in force has to follow from it, as nodes follow it.
+    /// Without this option a root.json in a directory that --keys names
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+}
+
+impl HeldRoot {
+    /// The file, if there is one.
+    pub(super) fn of(&self, keys: &[PathBuf]) -> Option<PathBuf> {
+        let beside = || keys.iter().map(|directory| directory.join("root.json")).find(|path| path.exists());
+        self.root.clone().or_else(beside)
+    }
 }
 
 /// Whose releases are meant.
@@ -64,14 +108,34 @@ impl TrustAccess {
         Ok(TrustDirectory::open(&self.dir)?)
     }
 
-    /// The keys at hand.
+    /// The keys at hand where the repository is kept, by whoever keeps it: also those that a command signs with which is
+    /// written down beside its own keys.
     pub(in crate::cli) fn signers(&self, directory: &TrustDirectory) -> Result<Signers, Failure> {
-        let directories: Vec<PathBuf> = self.keys.iter().cloned().chain([directory.keys()]).collect();
-        let found = Signers::find(&directories, None)?;
-        match found.needs_passphrase() {
-            true => Ok(Signers::find(&directories, self.passphrase.existing()?)?),
-            false => Ok(found),
+        let mut signers = self.own_signers(directory)?;
+        signers.add_commands_in(&directory.keys())?;
+        Ok(signers)
+    }
+
+    /// The keys at hand of somebody to whom the repository may have been brought by others: nothing is run that they
+    /// could have named.
+    pub(super) fn own_signers(&self, directory: &TrustDirectory) -> Result<Signers, Failure> {
+        if let Some(missing) = self.keys.iter().find(|path| !path.is_dir()) {
+            let message =
+                format!("{} is no directory, so there are no keys in it; look at --keys", missing.display());
+            return Err(Failure::usage(message));
         }
+        let directories: Vec<PathBuf> = self.keys.iter().cloned().chain([directory.keys()]).collect();
+        let mut found = Signers::find(&directories, None)?;
+        if found.needs_passphrase() {
+            found = Signers::find(&directories, self.passphrase.existing()?)?;
+        }
+        for keys in &self.keys {
+            found.add_commands_in(keys)?;
+        }
+        for Signer { id, command } in &self.signer {
+            found.add_command(id, command);
+        }
+        Ok(found)
     }
 
     /// Where new keys go: the first directory that was named, or the repository's own.
@@ -222,4 +286,19 @@ pub(in crate::cli) fn outcome_text(
         None => format!("next: copy {} to where nodes read it, or use --hub", directory.metadata().display()),
     });
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signer_is_a_key_and_a_command() {
+        let parsed = signer("74C181c7=/usr/bin/sign --slot 2 a=b").unwrap();
+        assert_eq!((parsed.id.as_str(), parsed.command.len()), ("74c181c7", 4));
+        assert_eq!(parsed.command[3], "a=b");
+        for bad in ["74c181c7", "74c181=sign", "74c181c7=", "74c181c7= ", "=sign", "not-an-id=sign"] {
+            assert!(signer(bad).is_err(), "{bad}");
+        }
+    }
 }

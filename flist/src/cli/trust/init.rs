@@ -47,7 +47,7 @@ const OFFLINE: &str = "take the keys of all roles but snapshot and timestamp to 
 fn init(arguments: Arguments, plan: Plan, name: &str, output: &Output) -> crate::cli::Outcome {
     let plan = arguments.roles.into_iter().fold(plan, Plan::with);
     let lifetimes = Lifetimes { timestamp: arguments.timestamp_days, ..Lifetimes::default() };
-    let settings = Settings { lifetimes, ..Settings::default() };
+    let settings = Settings { lifetimes };
     let passphrase = arguments.passphrase.new_one()?;
     let (directory, outcome) =
         TrustDirectory::init(&arguments.dir, settings, &plan, &passphrase, Timestamp::now())?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flist::trust::repository::{PublicKey, RoleName, TrustDirectory};
+use flist::trust::repository::{PublicKey, RoleName, TrustDirectory, keep_command};
 use jiff::Timestamp;
 
 use super::access::{Destination, TrustAccess, outcome_json, outcome_text};
@@ -48,7 +48,7 @@ pub(super) struct New {
     #[arg(long, value_name = "HEX")]
     public: Option<String>,
     /// A command that signs with that key: the bytes come on its standard input, and it prints the signature in
-    /// hexadecimal. May be given several times, for the command's own arguments
+    /// hexadecimal. May be given several times, for the command's own arguments. Kept in signers.json beside the keys
     #[arg(long, requires = "public", value_name = "WORD")]
     command: Vec<String>,
 }
@@ -112,17 +112,10 @@ fn change(
     output: &Output,
 ) -> crate::cli::Outcome {
     let Common { access, destination, role, threshold } = common;
-    let mut directory = access.open()?;
+    let directory = access.open()?;
     let (mut add, mut made): (Vec<PublicKey>, Option<PathBuf>) = (Vec::new(), None);
     match new {
-        Some(New { public: Some(public), command }) => {
-            let key = PublicKey::from_hex(public)?;
-            if !command.is_empty() {
-                directory.settings.commands.insert(key.id().to_owned(), command.clone());
-                directory.save_settings()?;
-            }
-            add.push(key);
-        }
+        Some(New { public: Some(public), .. }) => add.push(PublicKey::from_hex(public)?),
         Some(New { public: None, .. }) => {
             let (key, path) =
                 directory.new_key(*role, &access.new_keys(&directory), &access.passphrase.new_one()?)?;
@@ -132,6 +125,11 @@ fn change(
         None => {}
     }
     let mut signers = access.signers(&directory)?;
+    let command = new.map(|new| new.command.as_slice()).filter(|command| !command.is_empty());
+    let command = add.first().map(|key| key.id().to_owned()).zip(command);
+    if let Some((id, command)) = &command {
+        signers.add_command(id, command);
+    }
     let remove: Vec<String> = remove.into_iter().collect();
     let changed = directory.change_keys(*role, &add, &remove, *threshold, &mut signers, Timestamp::now());
     let mut outcome = changed.map_err(|error| {
@@ -141,6 +139,16 @@ fn change(
         }
         Failure::from(error)
     })?;
+    // Not before: a command for a key that no role has would only lie about.
+    if let Some((id, command)) = &command {
+        keep_command(&access.new_keys(&directory), id, command).map_err(|error| Failure {
+            remedy: Some(format!(
+                "the key was added; sign with --signer {}=COMMAND until that is written",
+                &id[..12]
+            )),
+            ..Failure::from(error)
+        })?;
+    }
     outcome.new_keys.extend(made);
     let sent = if outcome.waiting.is_empty() { destination.send(&directory)? } else { None };
     output.done(&outcome_json(&outcome), || outcome_text(&directory, &outcome, sent))

@@ -2,6 +2,7 @@
 
 mod access;
 mod check;
+mod difference;
 mod init;
 mod key;
 mod release;

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use flist::trust::repository::RoleState;
+use flist::trust::repository::{RoleState, TrustDirectory};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::access::HeldRoot;
+use super::difference;
+use super::sign::shown;
 use crate::cli::output::Output;
 
 /// Show who signs for what: the roles, how many of which keys have to sign, and until when it holds.
@@ -17,14 +20,26 @@ pub(super) struct Arguments {
     /// The trust repository, or a director's
     #[arg(long, value_name = "DIR", env = "FLIST_TRUST_DIR", default_value = "trust")]
     dir: PathBuf,
+    /// Show what the change that waits for signatures does to what is in force, as `flist trust sign` does before it asks
+    #[arg(long)]
+    staged: bool,
+    #[command(flatten)]
+    held: HeldRoot,
 }
 
 const EXAMPLES: &str = "Examples:
   flist trust show --dir trust
-  flist trust show --dir director --json";
+  flist trust show --dir director --json
+  flist trust show --dir copy --staged --root /media/usb/root.json";
 
-pub(super) fn run(Arguments { dir }: &Arguments, output: &Output) -> crate::cli::Outcome {
-    let directory = flist::trust::repository::TrustDirectory::open(dir)?;
+pub(super) fn run(Arguments { dir, staged, held }: &Arguments, output: &Output) -> crate::cli::Outcome {
+    let directory = TrustDirectory::open(dir)?;
+    if *staged {
+        let root = held.of(&[]);
+        let differences = directory.differences(root.as_deref())?;
+        let json = json!({"directory": dir, "difference": difference::as_json(&differences)});
+        return output.data(&json, || shown(&differences, root.is_some()));
+    }
     let (states, now) = (directory.states()?, Timestamp::now());
     let kind = if directory.is_directors()? { "director" } else { "releases" };
     let roles: Vec<Value> = states.iter().map(|state| as_json(state, now)).collect();
@@ -61,7 +76,7 @@ fn line(state: &RoleState, now: Timestamp) -> String {
         line.push_str("; HAS EXPIRED, sign it again: flist trust refresh");
     }
     if let Some(version) = state.waiting {
-        line.push_str(&format!("; version {version} waits for signatures: flist trust sign"));
+        line.push_str(&format!("; version {version} waits for signatures: flist trust show --staged"));
     }
     line.push('\n');
     line
@@ -88,6 +103,9 @@ mod tests {
         assert!(said.contains("2 of 2") && said.contains("0123456789ab, fedcba987654"), "{said}");
         assert!(said.contains("version 4 waits") && !said.contains("EXPIRED"), "{said}");
         assert!(line(&state, at(100)).contains("HAS EXPIRED"));
-        assert!(line(&RoleState { expires: None, ..state }, at(0)).contains("HAS EXPIRED"));
+        assert!(line(&RoleState { expires: None, ..state.clone() }, at(0)).contains("HAS EXPIRED"));
+        // What is in one column stands under each other.
+        let other = RoleState { role: RoleName::Timestamp, version: 12, expires: None, ..state };
+        assert_eq!(said.find("2 of 2"), line(&other, at(0)).find("2 of 2"));
     }
 }

@@ -213,25 +213,6 @@ impl TrustDirectory {
         change.commit(signers, now)
     }
 
-    /// Adds the signatures of the keys at hand to what waits for them.
-    ///
-    /// # Errors
-    /// [`RepositoryError`].
-    pub fn sign(&self, signers: &mut Signers, now: Timestamp) -> Result<Outcome, RepositoryError> {
-        let lock = self.lock()?;
-        let staged = self.load_staged()?;
-        if staged.is_empty() {
-            return Err(RepositoryError::NothingStaged(self.staged()));
-        }
-        let before = self.load()?;
-        let mut roles = before.clone();
-        roles.extend(staged.clone());
-        let changed = staged.keys().copied().collect();
-        let staged = BTreeSet::new();
-        let change = Change { directory: self.clone(), before, roles, changed, staged, _lock: lock };
-        change.finish(signers, now)
-    }
-
     fn begin(&self) -> Result<Change, RepositoryError> {
         let lock = self.lock()?;
         let staged = self.load_staged()?.into_keys().collect();

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::RepositoryError;
 use super::change_lock::ChangeLock;
 use super::envelope::Envelope;
 use super::roles::{MODES, RoleName};
+
+/// Largest file that is read, in bytes: what nodes read back of their own.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// How long signatures hold, in days. The shorter the timestamp's, the sooner a node notices that news are kept
 /// from it, and the sooner nodes wait when nobody signs any more.
@@ -49,13 +53,19 @@ impl Lifetimes {
 }
 
 /// `settings.json`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Settings {
     /// How long signatures hold.
     pub lifetimes: Lifetimes,
-    /// Ids of keys, and the command that signs with each.
-    pub commands: BTreeMap<String, Vec<String>>,
+}
+
+/// `settings.json`, as it may lie there.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Found {
+    lifetimes: Lifetimes,
+    /// Earlier versions ran these. This file travels with copies of the repository, so it names none any more.
+    commands: BTreeMap<String, IgnoredAny>,
 }
 
 /// A repository on disk.
@@ -70,15 +80,17 @@ impl TrustDirectory {
     /// Opens a repository.
     ///
     /// # Errors
-    /// There is none, or its settings cannot be used.
+    /// There is none, its settings cannot be used, or they name commands.
     pub fn open(path: &Path) -> Result<Self, RepositoryError> {
         let file = path.join("settings.json");
-        match fs::read(&file) {
-            Ok(bytes) => {
-                let settings = serde_json::from_slice(&bytes)
-                    .map_err(|source| RepositoryError::Damaged { path: file, source })?;
-                Ok(Self { path: path.to_owned(), settings })
-            }
+        match limited(&file) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(Found { lifetimes, commands }) if commands.is_empty() => {
+                    Ok(Self { path: path.to_owned(), settings: Settings { lifetimes } })
+                }
+                Ok(_) => Err(RepositoryError::Commands(file)),
+                Err(source) => Err(RepositoryError::Damaged { path: file, source }),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(RepositoryError::None(path.to_owned()))
             }
@@ -175,10 +187,11 @@ impl TrustDirectory {
         newest.into_iter().map(|(role, version)| Ok((role, parse(&path(role, version))?))).collect()
     }
 
-    /// What waits for signatures.
+    /// What waits for signatures. Snapshot and timestamp never do: they are made anew each time.
     pub(super) fn load_staged(&self) -> Result<BTreeMap<RoleName, Envelope>, RepositoryError> {
         let directory = self.staged();
         let of = |name: &String| Some((numbered(name)?.1, name.clone()));
+        let of = |name: &String| of(name).filter(|(role, _)| !role.is_listing());
         let found = names(&directory)?;
         let found = found.iter().filter_map(of);
         found.map(|(role, name)| Ok((role, parse(&directory.join(name))?))).collect()
@@ -254,20 +267,37 @@ fn parse(path: &Path) -> Result<Envelope, RepositoryError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, RepositoryError> {
-    fs::read(path).map_err(|source| RepositoryError::File { action: "read", path: path.to_owned(), source })
+    limited(path).map_err(|source| RepositoryError::File { action: "read", path: path.to_owned(), source })
+}
+
+/// A file may have been brought by somebody else, so it is not read without end.
+pub(super) fn limited(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_FILE {
+        true => {
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {MAX_FILE} bytes")))
+        }
+        false => Ok(bytes),
+    }
 }
 
 /// Replaces a file as a whole; everybody may read it, as a web server has to.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), RepositoryError> {
-    use std::os::unix::fs::PermissionsExt;
-    let replaced = || {
-        let directory = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        File::open(directory)?.sync_all()
-    };
-    replaced().map_err(|source| RepositoryError::File { action: "write", path: path.to_owned(), source })
+    replace(path, bytes, 0o644).map_err(|source| RepositoryError::File {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Replaces a file as a whole, and gives it this mode.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(directory)?.sync_all()
 }

@@ -40,6 +40,11 @@ impl RoleName {
         }
     }
 
+    /// Whether it only lists what the others have.
+    pub(super) fn is_listing(self) -> bool {
+        matches!(self, Self::Snapshot | Self::Timestamp)
+    }
+
     /// The name of its file, without the version.
     pub(super) fn file(self) -> String {
         format!("{}.json", self.as_str())
@@ -56,7 +61,7 @@ impl RoleName {
 
 impl fmt::Display for RoleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
     }
 }
 

@@ -73,8 +73,7 @@ impl Change {
         if !self.staged.is_disjoint(&self.changed) {
             return Err(RepositoryError::Staged(self.directory.staged()));
         }
-        let listing = [RoleName::Snapshot, RoleName::Timestamp];
-        for role in self.changed.iter().filter(|role| !listing.contains(role)) {
+        for role in self.changed.iter().filter(|role| !role.is_listing()) {
             if let Some(envelope) = self.roles.get_mut(role) {
                 envelope.renew(now, self.directory.settings.lifetimes.of(*role));
             }
@@ -88,10 +87,7 @@ impl Change {
         signers: &mut Signers,
         now: Timestamp,
     ) -> Result<Outcome, RepositoryError> {
-        signers.add_commands(&self.directory.settings.commands);
-        let listing = [RoleName::Snapshot, RoleName::Timestamp];
-        let offline: Vec<RoleName> =
-            self.changed.iter().copied().filter(|role| !listing.contains(role)).collect();
+        let offline: Vec<RoleName> = self.changed.iter().copied().filter(|role| !role.is_listing()).collect();
         let mut waiting = Vec::new();
         for role in &offline {
             waiting.extend(self.sign(*role, signers)?);
@@ -113,7 +109,7 @@ impl Change {
             .collect();
         match done {
             true => self.directory.publish(&new)?,
-            // What waits is one change, so that its holders see all of what they sign.
+            // What waits is one change, so that what its holders are shown before they sign is all of it.
             false if !self.staged.is_empty() => return Err(RepositoryError::Staged(self.directory.staged())),
             // Without anything that was decided, there is nothing to keep: the next attempt makes it again.
             false if new.is_empty() => {}

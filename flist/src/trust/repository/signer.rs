@@ -5,9 +5,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::commands::{self, Commands, CommandsError};
 use super::key::{KeyError, Passphrase, SecretKey, public_of};
 
-/// Longest signature that a command may print, in bytes; 64 of them are 128 digits.
+/// Length of an ed25519 signature, in bytes.
+const SIGNATURE: usize = 64;
+
+/// How much of what a command prints is looked at, in bytes.
 const MAX_SIGNATURE: usize = 4096;
 
 /// Why nothing was signed.
@@ -31,6 +35,9 @@ pub enum SignerError {
         #[source]
         source: io::Error,
     },
+    /// The commands of keys cannot be read.
+    #[error("cannot tell which commands sign")]
+    Commands(#[source] CommandsError),
     /// The command of a key cannot be run.
     #[error("cannot run the signer {command}")]
     Run {
@@ -62,13 +69,14 @@ pub enum SignerError {
 #[derive(Debug, Default)]
 pub struct Signers {
     files: BTreeMap<String, PathBuf>,
-    commands: BTreeMap<String, Vec<String>>,
+    commands: Commands,
     passphrase: Option<Passphrase>,
     opened: BTreeMap<String, SecretKey>,
 }
 
 impl Signers {
-    /// Finds the key files (`*.key`) of these directories; directories that are not there have none.
+    /// Finds the key files (`*.key`) of these directories; directories that are not there have none. Of two files with
+    /// one key the first one counts, so those of whoever signs come before what somebody else has brought.
     ///
     /// # Errors
     /// A directory cannot be read, or has a key file that is none.
@@ -79,16 +87,26 @@ impl Signers {
                 let public = public_of(&path);
                 let public =
                     public.map_err(|source| SignerError::Key { id: path.display().to_string(), source })?;
-                files.insert(public.id().to_owned(), path);
+                files.entry(public.id().to_owned()).or_insert(path);
             }
         }
         Ok(Self { files, passphrase, ..Self::default() })
     }
 
-    /// Signs with these keys by running a command: it gets the bytes on its standard input, and prints the
-    /// signature as hexadecimal digits. A key file comes first.
-    pub fn add_commands(&mut self, commands: &BTreeMap<String, Vec<String>>) {
-        self.commands.extend(commands.clone());
+    /// Signs with the key whose id begins so by running a command, a program and its arguments: it gets the bytes on its
+    /// standard input, and prints the signature as hexadecimal digits. A key file comes first.
+    pub fn add_command(&mut self, id: &str, command: &[String]) {
+        self.commands.insert(id.to_owned(), command.to_owned());
+    }
+
+    /// As [`Signers::add_command`] with the commands that are written down in a directory of keys (`signers.json`). They
+    /// are run, so the directory has to be one that whoever signs has filled.
+    ///
+    /// # Errors
+    /// They cannot be read, or others than their owner can write them.
+    pub fn add_commands_in(&mut self, directory: &Path) -> Result<(), SignerError> {
+        self.commands.extend(commands::read(directory).map_err(SignerError::Commands)?);
+        Ok(())
     }
 
     /// Whether there are key files that cannot be opened without a passphrase.
@@ -98,7 +116,7 @@ impl Signers {
 
     /// Whether it can sign with the key of this id.
     pub fn has(&self, id: &str) -> bool {
-        self.files.contains_key(id) || self.commands.contains_key(id)
+        self.files.contains_key(id) || self.command(id).is_some()
     }
 
     /// Signs with the key of this id.
@@ -109,8 +127,13 @@ impl Signers {
         self.unseal(id)?;
         match self.opened.get(id) {
             Some(key) => Ok(key.sign(bytes)),
-            None => run(self.commands.get(id).map_or(&[], Vec::as_slice), bytes),
+            None => run(self.command(id).unwrap_or_default(), bytes),
         }
+    }
+
+    fn command(&self, id: &str) -> Option<&[String]> {
+        let named = self.commands.iter().find(|(begins, _)| id.starts_with(begins.as_str()));
+        named.map(|(_, command)| command.as_slice())
     }
 
     /// Opens the key file of this id, if it has one.
@@ -165,5 +188,8 @@ fn run(words: &[String], bytes: &[u8]) -> Result<Vec<u8>, SignerError> {
         return Err(refused(format!("it ended with {}", output.status)));
     }
     let text = String::from_utf8_lossy(&output.stdout[..output.stdout.len().min(MAX_SIGNATURE)]);
-    hex::decode(text.trim()).map_err(|_| refused("what it printed is no hexadecimal signature".to_owned()))
+    let signature = hex::decode(text.trim()).ok().filter(|bytes| bytes.len() == SIGNATURE);
+    signature.ok_or_else(|| {
+        refused(format!("it printed no signature, which is {} hexadecimal digits", 2 * SIGNATURE))
+    })
 }

@@ -59,7 +59,7 @@ impl TrustDirectory {
 }
 
 /// Who has to sign a role, as what is served says; `None` where nothing says it. Pure.
-fn signatories(roles: &BTreeMap<RoleName, Envelope>, role: RoleName) -> Option<Signatories> {
+pub(super) fn signatories(roles: &BTreeMap<RoleName, Envelope>, role: RoleName) -> Option<Signatories> {
     let signed = |holder| roles.get(&holder).map_or(&Value::Null, |envelope| &envelope.signed);
     match role {
         RoleName::Mode(_) => Signatories::of_delegation(signed(RoleName::Targets), role.as_str()),
