@@ -16,7 +16,8 @@ use crate::hubs;
 use crate::mirrors::{Look, Mirrors};
 use crate::settings::Settings;
 use crate::state_place::StatePlace;
-use given::{director, node_id, root};
+pub use given::trusted_before;
+use given::{director, gone, node_id, root};
 
 /// The directories in the state directory with what was accepted: releases, and the director's choices.
 pub(crate) const TRUST: &str = "trust";
@@ -35,6 +36,17 @@ pub enum OffersError {
         source: io::Error,
     },
     /// An address is not one of a hub, or no hub could be asked.
+    /// The root of trust is not there any more.
+    #[error(
+        "local: the root of trust {} is gone, and this node has trusted one before ({}), so it believes no hub without; put it back, with `identityd provision` or in the base image, or boot with molt.insecure=1 to believe any hub for one boot",
+        path.display(), known.display()
+    )]
+    RootGone {
+        /// Where it was.
+        path: PathBuf,
+        /// What shows it.
+        known: PathBuf,
+    },
     #[error(transparent)]
     Hub(HubError),
     /// What the hub offers is not trusted.
@@ -46,7 +58,7 @@ impl OffersError {
     /// What is wrong with the signatures; `None` where it is only that nobody could be asked.
     pub fn verdict(&self) -> Option<Verdict> {
         match self {
-            Self::Root { .. } => Some(Verdict::Local),
+            Self::Root { .. } | Self::RootGone { .. } => Some(Verdict::Local),
             Self::Hub(_) => None,
             Self::Untrusted(error) => {
                 Some(error.verdict()).filter(|verdict| *verdict != Verdict::Unreachable)
@@ -59,7 +71,7 @@ impl OffersError {
         match self {
             Self::Hub(error) => error.is_retryable(),
             Self::Untrusted(error) => error.is_retryable(),
-            Self::Root { .. } => false,
+            Self::Root { .. } | Self::RootGone { .. } => false,
         }
     }
 
@@ -68,7 +80,7 @@ impl OffersError {
         match self {
             Self::Hub(error) => error.is_not_found(),
             Self::Untrusted(error) => error.verdict() == Verdict::Unsigned,
-            Self::Root { .. } => false,
+            Self::Root { .. } | Self::RootGone { .. } => false,
         }
     }
 }
@@ -107,13 +119,16 @@ pub struct Offers {
     withheld: Option<Withheld>,
     /// What the hubs say, compared.
     mirrors: Mirrors,
+    /// Whether the root of trust is gone, so that nothing is asked until it is there again.
+    is_root_gone: bool,
     /// What the last answer remembers for the next one.
     seen: Option<Seen>,
     known: Option<ReleaseId>,
 }
 
 impl Offers {
-    /// Reads the root of trust. Where there is none the node believes any hub, which is said.
+    /// Reads the root of trust. Where there never was one the node believes any hub, which is said. One that is gone is
+    /// looked for again at each question.
     ///
     /// # Errors
     /// [`OffersError`]: the root cannot be read, or was named and is not there.
@@ -122,7 +137,13 @@ impl Offers {
         // Hubs are asked by TLS before their signatures are looked at.
         [TRUST, DIRECTOR].iter().for_each(|repository| learn_time(&state.join(repository)));
         let hubs = hubs::open(settings, user_agent).map_err(OffersError::Hub)?;
-        let root = root(settings)?;
+        let (root, is_root_gone) = match root(settings) {
+            Err(gone @ OffersError::RootGone { .. }) => {
+                tracing::error!("{gone}");
+                (None, true)
+            }
+            root => (root?, false),
+        };
         let director = match &root {
             Some(_) => director(settings)?,
             None => None,
@@ -141,6 +162,7 @@ impl Offers {
             seen: None,
             known: None,
         })
+            is_root_gone,
     }
 
     /// Shows hubs something else from now on.
@@ -161,7 +183,18 @@ impl Offers {
 
     /// Whether nothing is checked.
     pub fn is_insecure(&self) -> bool {
-        self.root.is_none()
+        self.root.is_none() && !self.is_root_gone
+    }
+
+    /// Takes a root of trust that was put back, and the director's with it.
+    fn look_for_root(&mut self) -> Result<(), OffersError> {
+        if self.is_root_gone {
+            // Where what shows that there was one has gone as well, only a start begins anew without.
+            let found = root(&self.settings)?.ok_or_else(|| gone(&self.settings))?;
+            self.director = director(&self.settings)?;
+            (self.root, self.is_root_gone) = (Some(found), false);
+        }
+        Ok(())
     }
 
     /// The newer release that the director keeps from this node, by the last answer.
@@ -201,6 +234,7 @@ impl Offers {
         {
             tracing::info!(reason = %withheld, "the director keeps a release from this node");
         }
+        self.look_for_root()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.mirrors.note(looked, now.as_secs());
         (self.seen, self.withheld) = (seen, withheld);

@@ -13,7 +13,7 @@
 //! | `zinit`           | the supervisor does not answer                                    |
 //! | `not-monitored`   | zinit does not know identityd, so nobody would start it again     |
 //! | `cache`           | the block cache cannot be used                                    |
-//! | `trust-damaged`   | a root of trust is missing although it is demanded, or is none     |
+//! | `trust-damaged`   | a root of trust is missing although one is demanded or was trusted before, or is none |
 //! | `configuration`   | identityd would not start with its configuration                  |
 //! | `secret`          | what hubs are shown cannot be used, so that none is asked         |
 //! | `clock`           | the clock stands before this program was built                    |

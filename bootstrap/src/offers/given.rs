@@ -1,8 +1,9 @@
 //! What a node was given: the roots that it trusts, and its name.
 
-use std::io;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
-use super::OffersError;
+use super::{OffersError, TRUST};
 use crate::durable;
 use crate::settings::Settings;
 use crate::state_place::StatePlace;
@@ -19,7 +20,7 @@ pub(super) fn director(settings: &Settings) -> Result<Option<Vec<u8>>, OffersErr
     let failed = |source| OffersError::Root { path: path.clone(), source };
     match std::fs::File::open(path) {
         Ok(file) => read(file).map(Some).map_err(failed),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !settings.trust.is_directed => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound && !settings.trust.is_directed => Ok(None),
         Err(error) => Err(failed(error)),
     }
 }
@@ -53,7 +54,33 @@ fn read(file: std::fs::File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The root of trust of a node; `None` where it has none, or was told to do without.
+/// The file of the state that shows that this node has trusted a root, which it was given, before; `None` where nothing
+/// shows it. What cannot be looked at may be there.
+pub fn trusted_before(settings: &Settings) -> Option<PathBuf> {
+    let place = StatePlace::of(settings).directory();
+    let of = |state: &std::path::Path| state.join(TRUST).join("root.json");
+    let counts = of(&place);
+    let is_absent =
+        |error: &io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+    match std::fs::symlink_metadata(&counts) {
+        Err(error) if is_absent(&error) => {
+            // Where the state is in RAM, its disk may show what could not be read of it.
+            Some(of(&settings.state_dir)).filter(|path| path.symlink_metadata().is_ok())
+        }
+        _ => Some(counts),
+    }
+}
+
+/// Why nothing is believed without a root of trust that is gone.
+pub(super) fn gone(settings: &Settings) -> OffersError {
+    let known = trusted_before(settings).unwrap_or_else(|| settings.state_dir.join(TRUST));
+    OffersError::RootGone { path: settings.trust.root.clone(), known }
+}
+
+/// The root of trust of a node; `None` where it never had one, or was told to do without.
+///
+/// A root that is gone is no reason to believe anybody: whoever can take one file away, or a base image that has lost
+/// it, would have all signatures ignored.
 pub(super) fn root(settings: &Settings) -> Result<Option<Vec<u8>>, OffersError> {
     let path = &settings.trust.root;
     if settings.trust.is_insecure {
@@ -65,11 +92,87 @@ pub(super) fn root(settings: &Settings) -> Result<Option<Vec<u8>>, OffersError> 
     let failed = |source| OffersError::Root { path: path.clone(), source };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !settings.trust.is_required => {
+        Err(error) if error.kind() == ErrorKind::NotFound && !settings.trust.is_required => {
+            if trusted_before(settings).is_some() {
+                return Err(gone(settings));
+            }
             tracing::warn!(path = %path.display(), "INSECURE: there is no root of trust; whoever runs the hub decides what runs here");
             return Ok(None);
         }
         Err(error) => return Err(failed(error)),
     };
     read(file).map(Some).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        overrides: crate::settings::Overrides,
+    }
+
+    /// The settings of a node whose base image has no root of trust.
+    fn node() -> (TempDir, Settings) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        std::fs::write(path("cmdline"), "").unwrap();
+        let mut words = vec!["x".to_owned()];
+        for option in ["root", "config", "cmdline", "state-dir", "run-dir"] {
+            words.extend([format!("--{option}"), path(option)]);
+        }
+        let mut settings = Settings::load_without_secrets(&Arguments::parse_from(words).overrides).unwrap();
+        settings.trust.root = directory.path().join("root.json");
+        (directory, settings)
+    }
+
+    #[test]
+    fn a_root_of_trust_that_is_gone_is_not_done_without() {
+        let (_directory, mut settings) = node();
+        assert_eq!(root(&settings).unwrap(), None);
+        let known = settings.state_dir.join("trust/root.json");
+        std::fs::create_dir_all(known.parent().unwrap()).unwrap();
+        // What a client leaves that has never got so far as to trust a root is none.
+        std::fs::write(known.with_file_name("clock"), "{}").unwrap();
+        assert_eq!(root(&settings).unwrap(), None);
+        std::fs::write(&known, "{}").unwrap();
+        let refused = root(&settings).unwrap_err();
+        assert!(matches!(&refused, OffersError::RootGone { known: found, .. } if *found == known));
+        let said = refused.to_string();
+        for part in
+            [settings.trust.root.to_str().unwrap(), known.to_str().unwrap(), "provision", "molt.insecure=1"]
+        {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert_eq!(refused.verdict(), Some(flist::trust::Verdict::Local));
+        // Only who says so on the kernel command line does without, or who puts it back with it.
+        settings.trust.is_insecure = true;
+        assert_eq!(root(&settings).unwrap(), None);
+        settings.trust.is_insecure = false;
+        std::fs::write(&settings.trust.root, "a root").unwrap();
+        assert_eq!(root(&settings).unwrap().unwrap(), b"a root");
+    }
+
+    #[test]
+    fn neither_a_state_in_ram_nor_one_that_cannot_be_looked_at_makes_it_forgotten() {
+        let (directory, settings) = node();
+        let known = settings.state_dir.join("trust/root.json");
+        std::fs::create_dir_all(known.parent().unwrap()).unwrap();
+        std::fs::write(&known, "{}").unwrap();
+        let ram = settings.run_dir.join("state");
+        std::fs::create_dir_all(&ram).unwrap();
+        std::fs::write(ram.join("in-force"), "{}").unwrap();
+        assert_eq!(StatePlace::of(&settings).directory(), ram);
+        assert_eq!(trusted_before(&settings), Some(known.clone()));
+        std::fs::remove_dir_all(&ram).unwrap();
+        // A link that leads nowhere is there.
+        std::fs::remove_file(&known).unwrap();
+        std::os::unix::fs::symlink(directory.path().join("nowhere"), &known).unwrap();
+        assert_eq!(trusted_before(&settings), Some(known));
+    }
 }

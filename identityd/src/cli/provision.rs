@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bootstrap::provision::{ProvisionError, differing, provision};
+use bootstrap::source::is_in_ram;
 use serde_json::json;
 
 use super::{CommandResult, Failure, other, print, print_json};
@@ -42,14 +43,21 @@ struct Different {
 }
 
 pub(super) fn run(Arguments { root, replace, json, directory }: &Arguments) -> CommandResult {
-    let place = root.join("etc/molt").display().to_string();
+    let at = root.join("etc/molt");
+    let place = at.display().to_string();
     let different = if *replace { Vec::new() } else { differing(root, directory).map_err(failed)? };
     if !different.is_empty() {
         return Err(Failure::Refused(Box::new(Different { files: different.join(", "), place })));
     }
     let changed = provision(root, directory).map_err(failed)?;
+    let in_ram = is_in_ram(&at);
+    if in_ram {
+        eprintln!(
+            "identityd: WARNING: {place} lies in RAM, so these files are gone at the next boot; put them into the base image as well: without its root of trust a node that had one installs nothing, and one that has lost its state as well believes any hub"
+        );
+    }
     match changed.as_slice() {
-        changed if *json => print_json(&json!({"directory": place, "written": changed})),
+        changed if *json => print_json(&json!({"directory": place, "written": changed, "in_ram": in_ram})),
         [] => print("nothing has changed"),
         changed => {
             print(&format!("{} written to {place}; restart identityd to use them", changed.join(", ")))

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use bootstrap::boot_info::{self, BootInfoError};
 use bootstrap::generation::Generation;
+use bootstrap::offers::trusted_before;
 use bootstrap::settings::Settings;
 use flist::mountinfo::MountLine;
 use flist::report;
@@ -158,18 +159,23 @@ pub(super) fn cache(settings: &Settings) -> Option<Finding> {
     Some(Finding::unfixable("cache", what))
 }
 
-/// Roots of trust that cannot be used, so that nothing is installed.
+/// Roots of trust that cannot be used, or are gone, so that nothing is installed.
 pub(super) fn roots_of_trust(settings: &Settings) -> Vec<Finding> {
     let trust = &settings.trust;
     if trust.is_insecure {
         return Vec::new();
     }
     let files = [(&trust.root, trust.is_required), (&trust.director, trust.is_directed)];
+    let known = trusted_before(settings);
     let wrong = files.into_iter().filter_map(|(path, demanded)| {
-        let why = match fs::read(path) {
-            Ok(content) => report(&check_root(&content).err()?),
-            Err(error) if error.kind() == ErrorKind::NotFound && !demanded => return None,
-            Err(error) => error.to_string(),
+        let known = known.as_ref().filter(|_| *path == trust.root);
+        let why = match (fs::read(path), known) {
+            (Ok(content), _) => report(&check_root(&content).err()?),
+            (Err(error), Some(known)) if error.kind() == ErrorKind::NotFound && !demanded => {
+                format!("it is gone, and this node has trusted one before ({})", known.display())
+            }
+            (Err(error), None) if error.kind() == ErrorKind::NotFound && !demanded => return None,
+            (Err(error), _) => error.to_string(),
         };
         let what = format!(
             "the root of trust {} cannot be used, so that nothing is installed: {why}; put the right one there, with `identityd provision --replace`, and restart identityd",

@@ -326,4 +326,16 @@ async fn a_root_of_trust_that_is_none_is_named() {
     std::fs::remove_file(&root).unwrap();
     node.settings.trust.is_required = true;
     assert_eq!(node.codes().await, ["trust-damaged"]);
+    // One that only is not there any more, where one was trusted before.
+    node.settings.trust.is_required = false;
+    assert_eq!(node.codes().await, [""; 0]);
+    let known = node.settings.state_dir.join("trust/root.json");
+    std::fs::create_dir_all(known.parent().unwrap()).unwrap();
+    std::fs::set_permissions(known.parent().unwrap(), Permissions::from_mode(0o700)).unwrap();
+    std::fs::write(&known, "{}").unwrap();
+    let findings = examine(&node.settings).await;
+    let found = findings.iter().find(|finding| finding.code == "trust-damaged").unwrap();
+    assert!(found.what.contains("has trusted one before") && found.what.contains("provision"), "{found:?}");
+    node.settings.trust.is_insecure = true;
+    assert_eq!(node.codes().await, [""; 0]);
 }
