@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flist::hub::{Access, Channel, HubError, Hubs, Packages, Release, ReleaseId, ReleaseVersion, Seen};
+use flist::trust::clock::Clocks;
 use flist::trust::director::{Who, Withheld};
 use flist::trust::{Believed, TrustError, Trusted, Verdict, believed, learn_time};
 
@@ -35,7 +36,6 @@ pub enum OffersError {
         #[source]
         source: io::Error,
     },
-    /// An address is not one of a hub, or no hub could be asked.
     /// The root of trust is not there any more.
     #[error(
         "local: the root of trust {} is gone, and this node has trusted one before ({}), so it believes no hub without; put it back, with `identityd provision` or in the base image, or boot with molt.insecure=1 to believe any hub for one boot",
@@ -47,6 +47,7 @@ pub enum OffersError {
         /// What shows it.
         known: PathBuf,
     },
+    /// An address is not one of a hub, or no hub could be asked.
     #[error(transparent)]
     Hub(HubError),
     /// What the hub offers is not trusted.
@@ -85,6 +86,12 @@ impl OffersError {
     }
 }
 
+/// The earliest time that it can be, in seconds since 1970: by what this program knows, and what was signed with the
+/// releases that this node has accepted. A director does not say what time it is.
+pub fn earliest(place: &StatePlace) -> i64 {
+    flist::trust::earliest(&place.directory().join(TRUST), &Clocks::read())
+}
+
 /// What a node asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'q> {
@@ -112,6 +119,8 @@ pub struct Offers {
     hubs: Hubs,
     /// The root of trust; `None` for a node that checks nothing.
     root: Option<Vec<u8>>,
+    /// Whether the root of trust is gone, so that nothing is asked until it is there again.
+    is_root_gone: bool,
     /// The director's root; `None` for a node without one.
     director: Option<Vec<u8>>,
     who: Who,
@@ -119,8 +128,6 @@ pub struct Offers {
     withheld: Option<Withheld>,
     /// What the hubs say, compared.
     mirrors: Mirrors,
-    /// Whether the root of trust is gone, so that nothing is asked until it is there again.
-    is_root_gone: bool,
     /// What the last answer remembers for the next one.
     seen: Option<Seen>,
     known: Option<ReleaseId>,
@@ -135,7 +142,7 @@ impl Offers {
     pub fn open(settings: &Settings, user_agent: &str) -> Result<Self, OffersError> {
         let state = StatePlace::of(settings).directory();
         // Hubs are asked by TLS before their signatures are looked at.
-        [TRUST, DIRECTOR].iter().for_each(|repository| learn_time(&state.join(repository)));
+        learn_time(&state.join(TRUST));
         let hubs = hubs::open(settings, user_agent).map_err(OffersError::Hub)?;
         let (root, is_root_gone) = match root(settings) {
             Err(gone @ OffersError::RootGone { .. }) => {
@@ -155,6 +162,7 @@ impl Offers {
             user_agent: user_agent.to_owned(),
             hubs,
             root,
+            is_root_gone,
             director,
             who,
             withheld: None,
@@ -162,7 +170,6 @@ impl Offers {
             seen: None,
             known: None,
         })
-            is_root_gone,
     }
 
     /// Shows hubs something else from now on.
@@ -227,6 +234,7 @@ impl Offers {
     /// # Errors
     /// [`OffersError`].
     pub async fn ask(&mut self, question: Question<'_>) -> Result<Asked, OffersError> {
+        self.look_for_root()?;
         let Answer { asked, seen, withheld, looked } =
             self.answer(question, self.known, self.seen.as_ref(), self.director.as_deref()).await?;
         hubs::remember(&self.settings, &self.hubs);
@@ -234,7 +242,6 @@ impl Offers {
         {
             tracing::info!(reason = %withheld, "the director keeps a release from this node");
         }
-        self.look_for_root()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.mirrors.note(looked, now.as_secs());
         (self.seen, self.withheld) = (seen, withheld);
@@ -270,6 +277,7 @@ impl Offers {
     ) -> Result<Answer, OffersError> {
         match &self.root {
             Some(root) => self.ask_signed(root, question, known, director).await,
+            None if self.is_root_gone => Err(gone(&self.settings)),
             None => self.ask_anybody(question, seen).await,
         }
     }

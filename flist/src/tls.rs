@@ -21,15 +21,10 @@ use crate::trust::clock::BUILT;
 /// The time that it is at least, in seconds since 1970. Of the process, because time is the same for all of it.
 static FLOOR: AtomicI64 = AtomicI64::new(0);
 
-/// Learns that it is this time at least, in seconds since 1970.
+/// Learns that it is this time at least, in seconds since 1970, instead of what was learnt before: that may have been
+/// signed with a key that was stolen.
 pub(crate) fn time_is_at_least(seconds: i64) {
-    FLOOR.fetch_max(seconds, Ordering::Relaxed);
-}
-
-/// The time that it is at least by what this process knows, in seconds since 1970: when it was built, and what it has
-/// learnt from signatures.
-pub(crate) fn earliest() -> i64 {
-    FLOOR.load(Ordering::Relaxed).max(BUILT)
+    FLOOR.store(seconds, Ordering::Relaxed);
 }
 
 /// The clock, unless it is before the day on which this program was built.

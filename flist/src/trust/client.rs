@@ -42,14 +42,13 @@ impl TrustClient {
     /// The root is none, or the directory cannot be used.
     pub fn open(root: &[u8], state: &Path, source: Source) -> Result<Self, TrustError> {
         check_root(root)?;
-        learn_time(state);
         let state = Arc::new(StateDir::open(state).map_err(TrustError::State)?);
         Ok(Self { root: root.to_vec(), state, source })
     }
 
     /// The earliest time that it can be, in seconds since 1970.
     pub fn floor(&self, clocks: &Clocks) -> i64 {
-        clock::floor(clocks.built, None, self.state.progress().as_ref(), &clocks.uptime)
+        earliest(self.state.path(), clocks)
     }
 
     /// Fetches and checks whatever is newer than what was accepted before: the chain of roots, timestamp,
@@ -112,7 +111,6 @@ impl TrustClient {
     ) -> Result<(), TrustError> {
         let uptime = clocks.uptime.clone();
         let floor = clock::floor(clocks.built, fresh.signed_at(), before, &uptime);
-        tls::time_is_at_least(floor);
         let progress = Progress { floor, uptime, keys };
         if !progress.is_news(before) {
             return Ok(());
@@ -130,17 +128,18 @@ pub fn check_root(bytes: &[u8]) -> Result<(), TrustError> {
     keys::check_root(trusted.root())
 }
 
-/// Has TLS know what time it is at least by what is kept in this directory, before anything is fetched.
+/// Has TLS know what time it is at least by what is kept in this directory, the state of the repository of the releases.
+/// A director's is not asked: it only chooses.
 pub fn learn_time(state: &Path) {
     if let Some(progress) = kept_progress(state) {
         tls::time_is_at_least(progress.floor);
     }
 }
 
-/// The time that it is at least, in seconds since 1970: when this program was built, and what was learnt from signatures
-/// since it was started.
-pub fn time_is_at_least() -> i64 {
-    tls::earliest()
+/// The earliest time that it can be, in seconds since 1970, by what is kept in this directory: what was accepted last
+/// counts, also where it is less than what was accepted before, because the owners have replaced a key since.
+pub fn earliest(state: &Path, clocks: &Clocks) -> i64 {
+    clock::floor(clocks.built, None, kept_progress(state).as_ref(), &clocks.uptime)
 }
 
 fn limits() -> UpdaterConfig {

@@ -32,7 +32,7 @@ mod state;
 mod trusted;
 
 pub use believed::{Believed, believed};
-pub use client::{Fresh, SignedTarget, TrustClient, check_root, learn_time, time_is_at_least};
+pub use client::{Fresh, SignedTarget, TrustClient, check_root, earliest, learn_time};
 pub use error::{TrustError, Verdict};
 pub use mirrors::Standing;
 pub use node::{Offered, Wanted, What, offered};

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::claims::{Claims, NodeFacts};
-use super::client::{Fresh, SignedTarget, TrustClient};
+use super::client::{Fresh, SignedTarget, TrustClient, learn_time};
 use super::clock::Clocks;
 use super::director::{Who, Withheld, chosen};
 use super::error::TrustError;
@@ -63,7 +63,10 @@ pub async fn offered(
     wanted: &Wanted<'_>,
     clocks: &Clocks,
 ) -> Result<Offered, TrustError> {
-    let mut fresh = client.refresh(clocks).await?;
+    let refreshed = client.refresh(clocks).await;
+    // Flists are fetched by TLS.
+    learn_time(client.state.path());
+    let mut fresh = refreshed?;
     let offers = fresh.releases(wanted.node.run_mode).await?;
     let choosing =
         |offers: &[SignedOffer]| choose(offers, wanted.channels, &wanted.pick, wanted.node, wanted.downgrade);

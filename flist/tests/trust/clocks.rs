@@ -1,7 +1,7 @@
 //! Nodes whose clocks are wrong.
 
-use flist::trust::Verdict;
 use flist::trust::clock::{Clocks, Uptime};
+use flist::trust::{Verdict, earliest};
 
 use crate::forge::next;
 use crate::rig::{DAY, Node, Repo, TODAY, at, clocks};
@@ -86,15 +86,17 @@ async fn a_stolen_timestamp_key_does_not_stop_time_for_ever() {
         timestamp["expires"] = "9998-12-31T23:59:59Z".into();
         timestamp["x-molt-signed"] = "9998-01-01T00:00:00Z".into();
     });
-    // The node believes it, and takes nothing more.
+    // The node believes it, and takes nothing more. Nor does its gate of maintenance windows, which is judged by this.
     let _ = node.client.refresh(&boot(TODAY, 2)).await;
     assert!(node.client.refresh(&boot(TODAY, 3)).await.is_err());
+    assert!(earliest(&node.state, &boot(TODAY, 3)) > TODAY + 7900 * 365 * DAY);
     // The owners replace the key, and everything is as it was: also the time.
     repo.rotate("timestamp");
     repo.release("2.0.0", TODAY);
     node.client.refresh(&boot(TODAY, 4)).await.unwrap();
     assert_eq!(node.version(TODAY).await.unwrap(), "2.0.0");
     assert!(node.client.floor(&boot(TODAY, 5)) < TODAY + DAY);
+    assert!(earliest(&node.state, &boot(TODAY, 5)) < TODAY + DAY);
 }
 
 #[tokio::test]

@@ -2,13 +2,13 @@
 
 use flist::hub::{HubClient, RunMode};
 use flist::trust::director::{Choice, NotChosen, Rule, Wave, Who, chosen};
-use flist::trust::repository::{Passphrase, Plan, RoleName, Settings, Signers, TrustDirectory};
-use flist::trust::{Fresh, Pick, SignedOffer, Source, TrustClient, Verdict, Wanted, What, offered};
+use flist::trust::repository::{Passphrase, Plan, RoleName, SecretKey, Settings, Signers, TrustDirectory};
+use flist::trust::{Fresh, Pick, SignedOffer, Source, TrustClient, Verdict, Wanted, What, earliest, offered};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::forge::evil_target;
-use crate::rig::{Node, Repo, TODAY, at, channel, clocks, facts, passphrase};
+use crate::forge::{evil_target, next};
+use crate::rig::{DAY, Node, Repo, TODAY, at, channel, clocks, facts, passphrase};
 use crate::web::{Answer, Web};
 
 struct Director {
@@ -48,6 +48,13 @@ impl Director {
         let targets = [(path.to_owned(), length, sha256.to_owned(), custom)];
         self.trust.add_targets(RoleName::Targets, &targets, &mut signers, at(TODAY)).unwrap();
         self.serve();
+    }
+
+    /// The keys of a role, as somebody who has stolen them uses them.
+    fn stolen(&self, role: &str) -> Vec<SecretKey> {
+        let files = std::fs::read_dir(self.trust.keys()).unwrap().map(|entry| entry.unwrap().path());
+        let of_role = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(role));
+        of_role.map(|path| SecretKey::open(&path, &passphrase()).unwrap()).collect()
     }
 
     fn client(&self) -> TrustClient {
@@ -129,6 +136,35 @@ async fn the_director_alone_compromised() {
     let answer =
         offered(&client.client, Some(&director.client()), &hub, &wanted, &clocks(TODAY)).await.unwrap();
     assert_eq!(answer.what, What::Nothing);
+}
+
+/// Whoever has stolen the director's timestamp key signs that it is the year 9998.
+#[tokio::test]
+async fn the_director_does_not_say_what_time_it_is() {
+    let (repo, director) = canary();
+    next(&director.web, "timestamp", &director.stolen("timestamp"), |timestamp| {
+        timestamp["expires"] = "9998-12-31T23:59:59Z".into();
+        timestamp["x-molt-signed"] = "9998-01-01T00:00:00Z".into();
+    });
+    let hub = HubClient::new(repo.web.url(), "test").unwrap();
+    let (facts, who, channels) = (facts(None), who("a", None), [channel()]);
+    let wanted = Wanted {
+        channels: &channels,
+        pick: Pick::Newest,
+        node: &facts,
+        downgrade: false,
+        known: None,
+        who: &who,
+    };
+    let node = Node::of(&repo);
+    for _ in 0..2 {
+        let _refused = offered(&node.client, Some(&director.client()), &hub, &wanted, &clocks(TODAY)).await;
+    }
+    // By its own time nothing of the director's holds any more, so it was believed.
+    assert!(director.client().floor(&clocks(TODAY)) > TODAY + 7900 * 365 * DAY);
+    // The releases and the maintenance windows go by another one, and so does whoever does without this director.
+    assert!(earliest(&node.state, &clocks(TODAY)) <= TODAY);
+    assert_eq!(node.version(TODAY).await.unwrap(), "2.0.0");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use super::{Agent, attempts, now};
 use crate::gates::{self, GateReport, Inputs, OverBudget};
 use crate::timestamp::Timestamp;
 use bootstrap::maintenance::Standing;
+use bootstrap::offers;
 
 impl Agent {
     /// What an event is once the gates have been asked: a candidate that may not be installed now, and an
@@ -139,7 +140,7 @@ impl Agent {
             held_by_kernel: self.held_by_kernel,
             orders: self.orders.as_ref().map_err(String::as_str),
             windows: self.windows.as_ref(),
-            earliest: flist::trust::time_is_at_least().try_into().unwrap_or(0),
+            earliest: offers::earliest(&self.place).try_into().unwrap_or(0),
             failures: self.failures.clone(),
             lock_holder,
             next_check: self.status.next_check.as_ref(),

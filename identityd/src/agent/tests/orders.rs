@@ -146,6 +146,40 @@ async fn outside_of_a_window_only_who_says_now_upgrades() {
     node.stop().await;
 }
 
+/// Whoever has stolen a key has signed that it is the year 9998, and its owners have replaced it.
+#[tokio::test]
+async fn a_time_that_was_signed_with_a_stolen_key_closes_no_window_for_ever() {
+    let maintenance =
+        bootstrap::settings::Maintenance { timezone: "UTC".into(), windows: vec!["00:00-24:00".to_owned()] };
+    let always = Windows::new(&maintenance, std::path::Path::new("/nonexistent")).unwrap();
+    let signed = |directory: &TempDir, repository: &str, floor: i64| {
+        let directory = directory.path().join(repository);
+        std::fs::create_dir_all(&directory).unwrap();
+        let progress =
+            serde_json::json!({"floor": floor, "uptime": {"boot_id": "", "seconds": 0}, "keys": ["k"]});
+        std::fs::write(directory.join("clock"), progress.to_string()).unwrap();
+    };
+    const YEAR_9998: i64 = 253_339_228_800;
+    let resolved = [offer("2"), offer("2")].into();
+    let script = Script { resolved, applied: [committed()].into(), ..Script::default() };
+    let directory = tempfile::tempdir().unwrap();
+    signed(&directory, "trust", YEAR_9998);
+    let node = Running::start_in(directory, RARELY, Some(always.clone()), script);
+    let status = node.until("waits", |status| status.gate == Some(Gate::Maintenance)).await;
+    let said = status.reason.unwrap();
+    assert!(said.contains("it is at least 9998"), "{said}");
+    signed(&node.directory, "trust", 1_700_000_000);
+    assert!(matches!(all(node.handle.ask(Verb::Apply, 0)).await.last(), Some(Answer::Ok(Outcome::Apply(_)))));
+    node.stop().await;
+    // A director only chooses: it does not say what time it is.
+    let script = Script { resolved: [offer("2")].into(), applied: [committed()].into(), ..Script::default() };
+    let directory = tempfile::tempdir().unwrap();
+    signed(&directory, "director", YEAR_9998);
+    let node = Running::start_in(directory, RARELY, Some(always), script);
+    node.until("committed", |status| status.stage == Stage::Committed).await;
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn texts_of_orders_are_limited() {
     let node = Running::start(RARELY, Script::default());
