@@ -1,13 +1,14 @@
 //! What the other carriers of the same metadata say: one that lags behind, or that tells another story.
 //!
 //! Whoever owns a mirror can keep news from a node until the timestamp expires; with a second mirror the node sees
-//! that at once. And whoever has stolen the online keys can show two nodes two worlds with the same version numbers:
-//! both were signed, so the two files are evidence, and are kept.
+//! that at once. And whoever has stolen the online keys can sign worlds of his own: without news, for as long as the
+//! roles hold that he cannot sign, or one for each node. What the owners have signed elsewhere cannot be true together with
+//! that: the two files are evidence, and are kept.
 
 use std::path::PathBuf;
 
 use sigstore_tuf::metadata::Metadata;
-use sigstore_tuf::{Root, Timestamp, TrustedMetadataSet, Updater};
+use sigstore_tuf::{Root, Snapshot, Timestamp, TrustedMetadataSet, Updater};
 
 use super::client::TrustClient;
 use super::error::TrustError;
@@ -16,6 +17,9 @@ use crate::hub::Sha256;
 
 /// Longest timestamp that is read, in bytes; that of the checks themselves.
 const MAX_TIMESTAMP: u64 = 16_384;
+
+/// Longest snapshot that is read, in bytes; that of the checks themselves.
+const MAX_SNAPSHOT: u64 = 2_000_000;
 
 /// Longest root that is read, in bytes; that of the checks themselves.
 const MAX_ROOT: u64 = 512_000;
@@ -122,16 +126,48 @@ impl TrustClient {
             Err(_) if self.has_newer_root(trusted.clone()).await? => return Ok(Some(Standing::Rotated)),
             Err(error) => return Err(refused(error)),
         };
+        let fork = |why, files: [&[u8]; 2]| {
+            let evidence = files.map(|bytes| self.keep_evidence(bytes));
+            Standing::Fork { why, evidence: evidence.into_iter().flatten().collect() }
+        };
+        if other.version < mine.version
+            && let Some((why, files)) = self.older_with_newer(root, &other).await?
+        {
+            return Ok(Some(fork(why, [&files[0], &files[1]])));
+        }
         let standing = match mine.contradiction(&other) {
-            Some(why) => {
-                let evidence = [&kept, &theirs].map(|bytes| self.keep_evidence(bytes));
-                Standing::Fork { why, evidence: evidence.into_iter().flatten().collect() }
-            }
+            Some(why) => fork(why, [&kept, &theirs]),
             None if other.version < mine.version => Standing::Behind(mine.version - other.version),
             None if other.version > mine.version => Standing::Ahead(other.version - mine.version),
             None => Standing::Same,
         };
         Ok(Some(standing))
+    }
+
+    /// What the snapshot of an older timestamp lists that is newer than what was accepted, and both snapshots; `None` where
+    /// there is nothing such. Versions of roles never fall, so somebody has signed the newer timestamp who wants to have
+    /// that forgotten.
+    async fn older_with_newer(
+        &self,
+        root: &Root,
+        other: &Said,
+    ) -> Result<Option<(String, [Vec<u8>; 2])>, TrustError> {
+        let Some((version, _)) = other.snapshot else { return Ok(None) };
+        let Some(kept) = self.state.read("snapshot.json").map_err(TrustError::State)? else {
+            return Ok(None);
+        };
+        let read = |bytes: &[u8]| {
+            let snapshot = Metadata::<Snapshot>::from_slice(bytes).ok()?;
+            snapshot.verify_threshold(&root.keys, root.role("snapshot")?, "snapshot").ok()?;
+            Some(snapshot.into_signed())
+        };
+        let Some(mine) = read(&kept).filter(|mine| mine.version > version) else { return Ok(None) };
+        // What it does not have, or nobody has signed, proves nothing.
+        let name = format!("{version}.snapshot.json");
+        let Ok(Some(body)) = self.source.open(&name, MAX_SNAPSHOT).await else { return Ok(None) };
+        let Ok(theirs) = body.all().await else { return Ok(None) };
+        let Some(other) = read(&theirs).filter(|other| other.version == version) else { return Ok(None) };
+        Ok(newer_in(&mine, &other).map(|why| (why, [kept, theirs])))
     }
 
     /// Whether the source has the root that follows on the one that is trusted, and it was signed by both.
@@ -165,6 +201,20 @@ impl TrustClient {
             .ok()?;
         Some(path)
     }
+}
+
+/// A file that an older snapshot lists in a newer version. Pure.
+fn newer_in(mine: &Snapshot, older: &Snapshot) -> Option<String> {
+    older.meta.iter().find_map(|(file, listed)| {
+        // A file that is not listed any more is as old as can be.
+        let is = mine.meta.get(file).map_or(0, |meta| meta.version);
+        (is < listed.version).then(|| {
+            format!(
+                "snapshot {} lists version {} of {file}, and snapshot {}, which is newer, version {is}",
+                older.version, listed.version, mine.version
+            )
+        })
+    })
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Several carriers of the same metadata, of which one lags behind or tells another story.
 
-use flist::trust::{Source, Standing, TrustClient, Verdict};
+use flist::hub::RunMode;
+use flist::trust::{Source, Standing, TrustClient, TrustError, Verdict};
 use serde_json::json;
 
-use crate::forge::{file, put, signed};
-use crate::rig::{Node, Repo, TODAY};
+use crate::forge::{file, next, put, signed};
+use crate::rig::{DAY, Node, Repo, TODAY, at, clocks};
 use crate::web::{Answer, Web};
 
 /// A mirror that has what the repository has now.
@@ -93,4 +94,90 @@ async fn another_story_with_the_same_version_is_kept_as_evidence() {
         }
     }
     assert_eq!(std::fs::read_dir(node.state.join("evidence")).unwrap().count(), 2);
+}
+
+/// A hub of somebody who has stolen both online keys, and signs fresh metadata over the releases so far again and again.
+struct Frozen<'r> {
+    repo: &'r Repo,
+    hub: Web,
+}
+
+impl Frozen<'_> {
+    fn sign(&self, day: i64) {
+        let [now, later] = [day, day + 30].map(|day| at(TODAY + day * DAY).to_string());
+        let version = next(&self.hub, "snapshot", &self.repo.stolen("snapshot"), |snapshot| {
+            snapshot["expires"] = later.clone().into();
+        });
+        next(&self.hub, "timestamp", &self.repo.stolen("timestamp"), |timestamp| {
+            timestamp["expires"] = later.into();
+            timestamp["x-molt-signed"] = now.into();
+            timestamp["meta"]["snapshot.json"] = json!({"version": version});
+        });
+    }
+
+    /// The newest release that a node finds there.
+    async fn version(&self, node: &Node, day: i64) -> Result<String, TrustError> {
+        let there = client(self.repo, node, &self.hub);
+        let mut fresh = there.refresh(&clocks(TODAY + day * DAY)).await?;
+        Ok(fresh.releases(RunMode::Prod).await?.pop().unwrap().version.to_string())
+    }
+}
+
+#[tokio::test]
+async fn a_freeze_by_both_online_keys_is_noticed_when_a_role_expires() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    let (node, frozen) = (Node::of(&repo), Frozen { hub: mirror(&repo), repo: &repo });
+    repo.release("2.0.0", TODAY);
+    for day in [1, 20, 100, 200, 300, 364] {
+        frozen.sign(day);
+        assert_eq!(frozen.version(&node, day).await.unwrap(), "1.0.0", "{day}");
+    }
+    frozen.sign(366);
+    let error = frozen.version(&node, 366).await.unwrap_err();
+    assert_eq!(error.verdict(), Verdict::Expired, "{error}");
+    assert!(!error.to_string().contains("timestamp metadata"), "{error}");
+}
+
+#[tokio::test]
+async fn a_freeze_by_both_online_keys_is_noticed_at_once_by_a_second_hub() {
+    for ahead in [1, 2, 5] {
+        let repo = Repo::new();
+        repo.release("1.0.0", TODAY);
+        let (node, frozen) = (Node::of(&repo), Frozen { hub: mirror(&repo), repo: &repo });
+        // However many versions he is ahead of what the owners have signed.
+        for day in 1..=ahead {
+            frozen.sign(day);
+        }
+        assert_eq!(frozen.version(&node, ahead).await.unwrap(), "1.0.0");
+        let other = client(&repo, &node, &repo.web);
+        // Until there are news, the other hub only looks as if it lagged behind.
+        assert_eq!(other.compare().await.unwrap(), Some(Standing::Behind(ahead.unsigned_abs())));
+        repo.release("2.0.0", TODAY);
+        match other.compare().await.unwrap() {
+            Some(Standing::Fork { why, evidence }) => {
+                assert_eq!(evidence.len(), 2, "{why}");
+                assert!(ahead == 1 || why.contains("of prod.json"), "{why}");
+            }
+            other => panic!("{ahead}: {other:?}"),
+        }
+        // New keys end it.
+        repo.rotate("timestamp");
+        repo.rotate("snapshot");
+        assert_eq!(client(&repo, &node, &repo.web).compare().await.unwrap(), Some(Standing::Rotated));
+        assert_eq!(node.version(TODAY).await.unwrap(), "2.0.0");
+    }
+}
+
+/// A mirror that only lags is nobody's attack.
+#[tokio::test]
+async fn a_mirror_that_lags_tells_no_other_story() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    let node = Node::of(&repo);
+    let old = mirror(&repo);
+    repo.release("2.0.0", TODAY);
+    repo.refresh(TODAY);
+    node.refresh(TODAY).await.unwrap();
+    assert_eq!(client(&repo, &node, &old).compare().await.unwrap(), Some(Standing::Behind(2)));
 }
