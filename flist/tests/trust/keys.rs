@@ -53,12 +53,20 @@ async fn a_threshold_met_by_duplicate_signatures() {
 
 #[tokio::test]
 async fn a_threshold_met_by_duplicate_key_ids_of_a_delegation() {
+    for written in [str::to_owned, str::to_uppercase] {
+        one_key_for_two(written).await;
+    }
+}
+
+/// The same key under another id, and maybe written in another way: two signers by the letter of the specification.
+async fn one_key_for_two(written: fn(&str) -> String) {
     let repo = two_of_three();
     let one = repo.stolen("prod").pop().unwrap();
-    // The same key under another id: two signers by the letter of the specification.
     let version = next(&repo.web, "targets", &repo.stolen("targets"), |targets| {
         let delegations = &mut targets["delegations"];
         delegations["keys"]["another"] = one.public().to_json();
+        let public = &mut delegations["keys"]["another"]["keyval"]["public"];
+        *public = written(public.as_str().unwrap()).into();
         let roles = delegations["roles"].as_array_mut().unwrap();
         let prod = roles.iter_mut().find(|role| role["name"] == "prod").unwrap();
         prod["keyids"] = json!([one.public().id(), "another"]);
