@@ -269,8 +269,14 @@ fn rule_text(rule: &Rule) -> String {
         Rule::Node(node) => format!("node {node}"),
         Rule::Group(group) => format!("group {group}"),
         Rule::Wave(Wave { start, seconds, percent }) => {
-            let end = start.saturating_add(i64::from(*seconds));
-            format!("{percent} of 100 nodes, from {} to {}", time_text(*start), time_text(end))
+            let first = time_text(*start);
+            let last = time_text(start.saturating_add(i64::from(*seconds)));
+            match seconds {
+                0 => format!("a wave of {percent} of 100 nodes, all of them from {first} on"),
+                _ => format!(
+                    "a wave of {percent} of 100 nodes, one after the other: the first from {first} on, the last from {last} on"
+                ),
+            }
         }
     }
 }

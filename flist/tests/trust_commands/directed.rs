@@ -81,7 +81,10 @@ fn what_is_chosen_can_be_taken_back_and_a_check_says_for_whom_it_is() {
     rig.says(&strs(&order("assign", &["--group", "canary", "--node", "n1"])));
     rig.says(&strs(&order("wave", &["--percent", "10", "--hours", "6"])));
     let said = rig.says(&[&["trust", "check"][..], &root].concat());
-    assert!(said.contains("chosen for node n1; group canary; 10 of 100 nodes"), "{said}");
+    assert!(
+        said.contains("chosen for node n1; group canary; a wave of 10 of 100 nodes, one after the other"),
+        "{said}"
+    );
     assert_eq!(checked(&root)["director"]["checked"], true);
     // Without the root file it is said that something was not looked at.
     assert_eq!(checked(&[])["director"]["checked"], false);
