@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use flist::hub::{Channel, ChannelNameError, RunMode, RunModeError};
+use flist::hub::{Channel, ChannelNameError, RunMode, RunModeError, shown_address};
+use semver::Version;
 
 /// Longest command line that is looked at, in bytes; Linux itself allows 4096 on most machines.
 const MAX_LENGTH: usize = 16 * 1024;
@@ -153,7 +154,7 @@ pub fn parse(line: &str) -> Result<KernelParams, KernelParamsError> {
 fn hubs(text: &str) -> Result<Vec<String>, KernelParamsError> {
     let usable = |hub: &str| match hub.starts_with("http://") || hub.starts_with("https://") {
         true => Ok(hub.to_owned()),
-        false => Err(KernelParamsError::Hub(hub.to_owned())),
+        false => Err(KernelParamsError::Hub(shown_address(hub))),
     };
     text.split(',').map(usable).collect()
 }
@@ -263,6 +264,8 @@ mod tests {
         }
         assert!(matches!(parse("flist=../x"), Err(KernelParamsError::Flist(_))));
         assert!(matches!(parse("hub=ftp://x"), Err(KernelParamsError::Hub(_))));
+        let error = parse("hub=ftp://u:secret@x").unwrap_err().to_string();
+        assert!(error.contains("@x") && !error.contains("secret"), "{error}");
         assert!(matches!(parse(&"x".repeat(20_000)), Err(KernelParamsError::TooLong(20_000))));
     }
 }

@@ -5,9 +5,13 @@
 use std::process::{Command, Output};
 
 fn bootstrap(config: &str, arguments: &[&str]) -> Output {
+    booted(config, "runmode=dev\n", arguments)
+}
+
+fn booted(config: &str, cmdline: &str, arguments: &[&str]) -> Output {
     let at = tempfile::tempdir().unwrap();
     std::fs::write(at.path().join("config.yaml"), config).unwrap();
-    std::fs::write(at.path().join("cmdline"), "runmode=dev\n").unwrap();
+    std::fs::write(at.path().join("cmdline"), cmdline).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_bootstrap"));
     command.arg("--config").arg(at.path().join("config.yaml"));
     command.arg("--cmdline").arg(at.path().join("cmdline"));
@@ -30,5 +34,22 @@ fn settings_that_cannot_be_are_exit_code_2_so_that_nobody_tries_again() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(says), "{text}");
+    }
+}
+
+/// What is written into an address by mistake is in no log of the console.
+#[test]
+fn passwords_in_addresses_of_hubs_are_not_shown() {
+    for address in ["https://u:topsecret@hub", "ftp://topsecret@hub", "https://hub/?token=topsecret"] {
+        for (config, cmdline, arguments) in [
+            ("", "runmode=dev", &["--hub", address][..]),
+            ("", &*format!("hub={address}"), &[]),
+            (&*format!("hub: [{address}]\n"), "", &[]),
+        ] {
+            let output = booted(config, cmdline, arguments);
+            let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            assert!(text.contains("hub") && !text.contains("topsecret"), "{text}");
+        }
     }
 }

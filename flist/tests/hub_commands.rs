@@ -202,6 +202,80 @@ fn secrets_are_neither_taken_from_open_files_nor_shown() {
 
 const PASSWORD: &str = "topsecret-0123456789";
 
+/// Addresses of hubs have no passwords, but people write them there.
+#[test]
+fn passwords_in_addresses_of_hubs_are_refused_and_shown_by_no_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let init = |what: &str| {
+        let secret = directory.path().join("secret");
+        fs::write(&secret, "a passphrase of the tests\n").unwrap();
+        fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+        let dir = directory.path().join(what);
+        let output = Command::new(FLIST)
+            .args([what, "init", "--dir"])
+            .arg(&dir)
+            .arg("--passphrase-file")
+            .arg(&secret)
+            .output();
+        assert!(output.as_ref().unwrap().status.success(), "{output:?}");
+        [dir, secret].map(|path| path.display().to_string())
+    };
+    let ([trust, secret], [director, _]) = (init("trust"), init("director"));
+    let signs = ["--passphrase-file", &secret];
+    let of = ["--run-mode", "dev", "--channel", "a/dev"];
+    let root = format!("{trust}/root.json");
+    let commands: [&[&[&str]]; 11] = [
+        &[&["list"]],
+        &[&["rm", "a/b.flist"]],
+        &[&["link", "a/b.flist", "a/c.flist"]],
+        &[&["tag", "a/tags/1.0.0", "a/b.flist"]],
+        &[&["promote", "--repo", "a", "dev", "test"]],
+        &[&["publish", "--repo", "a", "--name", "b", "--version", "1.0.0", "/proc/self/fd"]],
+        &[&["trust", "release", "--dir", &trust, "--version", "1.0.0", "a/b.flist"], &of, &signs],
+        &[&["trust", "refresh", "--dir", &trust], &signs],
+        &[&["trust", "refresh", "--dir", &director], &signs],
+        &[&["trust", "check", "--root", &root]],
+        &[
+            &["director", "assign", "--dir", &director, "--root", &root, "--version", "1.0.0", "--node", "n"],
+            &of,
+            &signs,
+        ],
+    ];
+    let addresses = [
+        format!("https://u:{PASSWORD}@hub.example"),
+        format!("ftp://{PASSWORD}@hub.example"),
+        format!("https://hub.example/?token={PASSWORD}"),
+        format!("u:{PASSWORD}@hub.example"),
+        format!("http://u:{PASSWORD}@hub.example:none"),
+    ];
+    for words in commands {
+        let words = words.concat();
+        for address in &addresses {
+            for more in [&[][..], &["--json"], &["--help"]] {
+                let mut command = Command::new(FLIST);
+                command.env("RUST_LOG", "trace").env("FLIST_HUB", address).args(&words).args(more);
+                let output = command.output().unwrap();
+                let said = errors(&output) + &String::from_utf8_lossy(&output.stdout);
+                assert!(output.status.success() == (more == ["--help"]), "{words:?} {address}: {said}");
+                assert!(!said.contains(PASSWORD), "{words:?}: {said}");
+                assert!(said.contains("hub.example") || more == ["--help"], "{words:?}: {said}");
+            }
+        }
+    }
+    // A token that is no text is not shown either.
+    use std::os::unix::ffi::OsStrExt;
+    let token = [PASSWORD.as_bytes(), b"\xff"].concat();
+    let mut command = Command::new(FLIST);
+    command.args(["rm", "--hub", "http://127.0.0.1:1", "a/b.flist"]);
+    let output = command.env("FLIST_TOKEN", std::ffi::OsStr::from_bytes(&token)).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("FLIST_TOKEN") && !errors(&output).contains(PASSWORD),
+        "{}",
+        errors(&output)
+    );
+}
+
 #[test]
 fn passwords_of_stores_are_neither_published_nor_shown() {
     let rig = Rig::start();

@@ -28,7 +28,8 @@ impl TokenAccess {
             Ok(text) if text.is_empty() => Ok(None),
             Ok(text) => text.trim().parse().map(Some).map_err(|error| wrong(format!("{error}"))),
             Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(error) => Err(wrong(error.to_string())),
+            // Its own message repeats what it has found.
+            Err(std::env::VarError::NotUnicode(_)) => Err(wrong("it is not text".to_owned())),
         }
     }
 }
@@ -65,7 +66,7 @@ pub(super) fn version(text: &str) -> Result<semver::Version, String> {
 #[derive(clap::Args)]
 pub(super) struct HubAccess {
     /// Address of the hub
-    #[arg(long, value_name = "URL", env = "FLIST_HUB")]
+    #[arg(long, value_name = "URL", env = "FLIST_HUB", hide_env_values = true)]
     pub(super) hub: String,
     #[command(flatten)]
     pub(super) token: TokenAccess,

@@ -10,6 +10,7 @@ use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Map, Value};
 
 use super::access::{Access, MAX_REDIRECTS};
+use super::address::shown_address;
 use super::answer::{AnswerHead, Ending, is_overridable, message_of};
 use super::channel::MAX_FLIST;
 use super::error::HubError;
@@ -113,7 +114,7 @@ impl HubClient {
         access: &Access,
     ) -> Result<Self, HubError> {
         let access = access.towards(url);
-        let base = hub_address(url).map_err(|reason| HubError::BadUrl { url: printable(url), reason })?;
+        let base = hub_address(url).map_err(|reason| HubError::BadUrl { url: shown_address(url), reason })?;
         let builder = reqwest::Client::builder()
             .user_agent(user_agent)
             .connect_timeout(timeouts.connect)
@@ -143,7 +144,7 @@ impl HubClient {
     pub fn check_address(url: &str) -> Result<(), HubError> {
         match hub_address(url) {
             Ok(_) => Ok(()),
-            Err(reason) => Err(HubError::BadUrl { url: printable(url), reason }),
+            Err(reason) => Err(HubError::BadUrl { url: shown_address(url), reason }),
         }
     }
 
@@ -395,6 +396,11 @@ mod tests {
             assert!(HubClient::check_address(url).is_err(), "{url}");
             let error = HubClient::new(url, "test").unwrap_err();
             assert!(matches!(error, HubError::BadUrl { .. }) && !error.is_retryable(), "{url}: {error}");
+        }
+        for url in ["https://u:secret@hub", "ftp://u:secret@hub", "https://hub/?token=secret", "u:secret@hub"]
+        {
+            let error = HubClient::new(url, "test").unwrap_err().to_string();
+            assert!(error.contains("hub") && !error.contains("secret"), "{error}");
         }
     }
 }

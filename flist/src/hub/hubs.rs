@@ -9,9 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::access::Access;
+use super::address::shown_address;
 use super::channel::{Channel, Packages};
 use super::client::{HubClient, Timeouts};
 use super::error::HubError;
+use super::name::printable;
 use super::resolve::{Resolution, Seen, resolve_first};
 
 /// Most hubs that are accepted.
@@ -78,7 +80,8 @@ impl Hubs {
     pub fn with_access(urls: &[String], user_agent: &str, access: &Access) -> Result<Self, HubError> {
         if urls.is_empty() || urls.len() > MAX_HUBS {
             let reason = format!("{} addresses are given, expected 1 to {MAX_HUBS}", urls.len());
-            return Err(HubError::BadUrl { url: urls.join(", ").chars().take(200).collect(), reason });
+            let shown: Vec<_> = urls.iter().map(|url| shown_address(url)).collect();
+            return Err(HubError::BadUrl { url: printable(&shown.join(", ")), reason });
         }
         let client = |url: &String| HubClient::with_access(url, user_agent, Timeouts::default(), access);
         let clients = urls.iter().map(client).collect::<Result<_, _>>()?;

@@ -8,6 +8,7 @@
 //! in bytes and in time, and names and link targets are checked before they are used.
 
 mod access;
+mod address;
 mod answer;
 mod channel;
 mod client;
@@ -24,6 +25,7 @@ mod tag;
 mod token;
 
 pub use access::{Access, AccessError};
+pub use address::shown_address;
 pub(crate) use answer::message_of;
 pub use answer::{Download, Validators};
 #[cfg(feature = "server")]

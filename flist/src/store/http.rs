@@ -13,7 +13,7 @@ use reqwest::{StatusCode, Url};
 use super::redis::without_password;
 use super::{Store, StoreError, one_by_one};
 use crate::block::{self, BlockId, MAX_STORED};
-use crate::hub::{Access, Token, message_of, printable};
+use crate::hub::{Access, Token, message_of, printable, shown_address};
 
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -74,7 +74,7 @@ impl HttpStore {
         };
         // What is no address is refused when it is asked, and has no password then.
         let parsed = Url::parse(&url).map(|url| without_password(&url).trim_end_matches('/').to_owned());
-        let shown = parsed.unwrap_or_else(|_| url.clone());
+        let shown = parsed.unwrap_or_else(|_| shown_address(&url));
         let client = client.map_err(|source| StoreError::Client { url: shown.clone(), source })?;
         Ok(Self { url, shown, client, patience, token: None })
     }

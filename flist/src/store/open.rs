@@ -12,7 +12,7 @@ use super::redis::without_password;
 use super::{
     CachedStore, DirStore, HttpStore, RedisStore, RetryPolicy, RetryStore, Router, Store, StoreError,
 };
-use crate::hub::{Access, Token};
+use crate::hub::{Access, Token, shown_address};
 use crate::tree::Route;
 
 /// Where a store is: `dir://PATH` (or just a path), `http://…`, `https://…`, `zdb://…`, `redis://…`, or `ardb://…`,
@@ -44,14 +44,7 @@ impl FromStr for StoreUrl {
 
 /// A refused address is shown without what may be a password in it.
 fn bad_url(url: &str, reason: String) -> StoreError {
-    let shown = match url.split_once('@') {
-        Some((before, after)) => {
-            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
-            format!("{scheme}://…@{after}")
-        }
-        None => url.to_owned(),
-    };
-    StoreError::BadUrl { url: shown.chars().take(200).collect(), reason }
+    StoreError::BadUrl { url: shown_address(url), reason }
 }
 
 impl StoreUrl {

@@ -94,7 +94,7 @@ pub(in crate::cli) struct NamedRelease {
 #[derive(clap::Args)]
 pub(in crate::cli) struct Destination {
     /// Send the metadata to this hub; without it, copy the directory `metadata` to where it is served
-    #[arg(long, value_name = "URL", env = "FLIST_HUB")]
+    #[arg(long, value_name = "URL", env = "FLIST_HUB", hide_env_values = true)]
     pub(in crate::cli) hub: Option<String>,
     #[command(flatten)]
     pub(super) token: TokenAccess,

@@ -23,7 +23,7 @@ use crate::cli::output::Output;
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Address of the hub
-    #[arg(long, value_name = "URL", env = "FLIST_HUB")]
+    #[arg(long, value_name = "URL", env = "FLIST_HUB", hide_env_values = true)]
     hub: String,
     #[command(flatten)]
     shown: ShownToHub,
