@@ -8,12 +8,13 @@ use semver::Version;
 
 use crate::format::{self, Format, FormatError};
 use crate::hub::{
-    FlistName, HubClient, HubError, NameError, RunMode, Sha256, TagName, TagNameError, TaglinkName, Token,
+    Access, FlistName, HubClient, HubError, NameError, RunMode, Sha256, TagName, TagNameError, TaglinkName,
+    Timeouts, Token, shown_address,
 };
 use crate::merge::MergeError;
 use crate::pack::{PackError, PackSummary, pack_observed};
 use crate::progress::Observer;
-use crate::store::{HttpStore, StoreError};
+use crate::store::{HttpStore, StoreError, WHOLE_REQUEST};
 use crate::tree::{Route, Tree};
 pub use together::{PublishedTag, publish_tag};
 
@@ -38,6 +39,19 @@ pub struct Publication {
     pub replace: bool,
     /// What the hub asks for before it takes something; `None` where it trusts its own machine.
     pub token: Option<Token>,
+    /// What the hub is shown where it wants to know who asks, whatever is asked.
+    pub access: Access,
+}
+
+impl Publication {
+    fn client(&self) -> Result<HubClient, PublishError> {
+        let client = HubClient::with_access(&self.hub, USER_AGENT, Timeouts::default(), &self.access);
+        Ok(client.map_err(|source| self.unusable(source))?.with_token(self.token.clone()))
+    }
+
+    fn unusable(&self, source: HubError) -> PublishError {
+        PublishError::Hub { hub: shown_address(&self.hub), source }
+    }
 }
 
 /// What was published.
@@ -148,9 +162,8 @@ pub enum PublishError {
 pub fn ask(publication: &Publication) -> Result<(), PublishError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Runtime)?;
-    let unusable = |source| PublishError::Hub { hub: publication.hub.clone(), source };
-    let client = HubClient::new(&publication.hub, USER_AGENT).map_err(unusable)?;
-    runtime.block_on(client.repos()).map_err(unusable).map(drop)
+    let client = publication.client()?;
+    runtime.block_on(client.repos()).map_err(|source| publication.unusable(source)).map(drop)
 }
 
 /// Packs a directory and publishes it as the flist `name` (without version and ending): missing blocks first, then the versioned flist, then the link that
@@ -165,7 +178,7 @@ pub fn publish(
     directory: &Path,
     observer: &dyn Observer,
 ) -> Result<Published, PublishError> {
-    let Publication { hub, repo, version, .. } = publication;
+    let Publication { repo, version, .. } = publication;
     let flist = FlistName::versioned(repo, name, version).map_err(PublishError::Name)?;
     let link = publication
         .run_mode
@@ -174,9 +187,8 @@ pub fn publish(
         .map_err(PublishError::Name)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Runtime)?;
-    let unusable = |source| PublishError::Hub { hub: hub.clone(), source };
-    let client = HubClient::new(hub, USER_AGENT).map_err(unusable)?.with_token(publication.token.clone());
-    runtime.block_on(client.repos()).map_err(unusable)?;
+    let client = publication.client()?;
+    runtime.block_on(client.repos()).map_err(|source| publication.unusable(source))?;
 
     let (tree, bytes, summary) = packed(publication, directory, observer)?;
     let (length, sha256) = (bytes.len() as u64, Sha256::of(&bytes));
@@ -204,8 +216,8 @@ fn packed(
     observer: &dyn Observer,
 ) -> Result<(Tree, Vec<u8>, PackSummary), PublishError> {
     let store_url = format!("{}/store", publication.hub.trim_end_matches('/'));
-    let store =
-        HttpStore::new(&store_url).map_err(PublishError::Store)?.with_token(publication.token.clone());
+    let store = HttpStore::with_access(&store_url, WHOLE_REQUEST, &publication.access);
+    let store = store.map_err(PublishError::Store)?.with_token(publication.token.clone());
     let (mut tree, summary) = pack_observed(directory, &store, publication.format.codec(), observer)
         .map_err(|error| match error {
             PackError::Store { path, source } => PublishError::Block { path, source },

@@ -137,10 +137,19 @@ impl Shared {
             write!(hub, "{line}\r\n")?;
         }
         hub.write_all(b"Connection: close\r\n\r\n")?;
+        let length = content_length(&head).ok_or(std::io::ErrorKind::InvalidData)?;
+        std::io::copy(&mut (&mut client).take(length), &mut hub)?;
         std::io::copy(&mut hub, &mut client)?;
         client.conn.send_close_notify();
         client.flush()
     }
+}
+
+/// How long the body of a request is; `None` where the head does not say it so that it is understood.
+fn content_length(head: &str) -> Option<u64> {
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    let lengths = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    lengths.map(|(_, value)| value.trim().parse().ok()).next().unwrap_or(Some(0))
 }
 
 fn head(client: &mut impl Read) -> std::io::Result<String> {

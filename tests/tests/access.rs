@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use molt_tests::{BaseFile, Content, Node, Signing, Site, TlsProxy, UPGRADE_LIMIT, certificate};
+use molt_tests::{BaseFile, Content, Node, Payload, Signing, Site, TlsProxy, UPGRADE_LIMIT, certificate};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -34,6 +34,60 @@ fn node(site: &Site, proxy: &TlsProxy, signing: &Signing) -> molt_tests::NodeBui
         .file(BaseFile::text(AUTHORITIES, certificate("ca").unwrap()))
 }
 
+/// Somebody who publishes signed releases on the hub behind the proxy, which knows whom it lets in.
+struct Publisher<'p> {
+    site: &'p Site,
+    proxy: &'p TlsProxy,
+    signing: &'p Signing,
+    files: tempfile::TempDir,
+}
+
+impl<'p> Publisher<'p> {
+    fn new(site: &'p Site, proxy: &'p TlsProxy, signing: &'p Signing) -> Self {
+        Self { site, proxy, signing, files: tempfile::tempdir().unwrap() }
+    }
+
+    /// A file that its owner alone can read.
+    fn private(&self, name: &str, text: &str) -> String {
+        let path = self.files.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Runs `flist` with what the hub is shown; returns all that it says.
+    fn flist(&self, words: &[&str]) -> String {
+        let ca = self.private("ca", &certificate("ca").unwrap());
+        let pem = self.private("pem", &certificate("client").unwrap());
+        let token = self.private("token", TOKEN);
+        let mut flist = Command::new(self.site.hub.program());
+        flist.args(words).args(["--client-certificate", &pem, "--read-token-file", &token]);
+        flist.env("FLIST_HUB", self.proxy.url()).env("SSL_CERT_FILE", ca);
+        let output = self.site.netns.run(|| molt_tests::output(&mut flist, UPGRADE_LIMIT)).unwrap().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "{words:?}: {said}");
+        assert!(!said.contains(TOKEN), "{said}");
+        said
+    }
+
+    /// Publishes and signs a release for `dev`, with these packages beside the usual one.
+    fn publish(&self, version: &str, packages: &[(&str, &Payload)]) -> String {
+        let zos = self.site.payload(version).unwrap();
+        let options = self.signing.options();
+        let what = ["publish", "--repo", "tf-zos", "--version", version, "--run-mode", "dev", "--sign"];
+        let operands: Vec<String> = match packages {
+            [] => ["--name".into(), "zos".into(), zos.directory().display().to_string()].into(),
+            others => [("zos", &zos)]
+                .iter()
+                .chain(others)
+                .map(|(name, payload)| format!("{name}={}", payload.directory().display()))
+                .collect(),
+        };
+        let words = what.into_iter().chain(options.iter().map(String::as_str));
+        self.flist(&words.chain(operands.iter().map(String::as_str)).collect::<Vec<_>>())
+    }
+}
+
 fn says(node: &Node, text: &str) {
     node.wait_for(&format!("the console says '{text}'"), UPGRADE_LIMIT, || {
         match node.console().contains(text) {
@@ -49,10 +103,9 @@ fn a_hub_that_knows_its_nodes_is_used_and_its_secrets_are_seen_nowhere() {
     let site = Site::new().unwrap();
     let proxy = proxy(&site);
     let signing = Signing::new(&site.hub).unwrap();
+    let publisher = Publisher::new(&site, &proxy, &signing);
     let publish = |version: &str| {
-        let store = format!("{}/store", proxy.url());
-        let payload = site.payload(version).unwrap();
-        signing.publish_with(&site.hub, version, payload.directory(), ("dev", &["--route", &store])).unwrap();
+        publisher.publish(version, &[]);
     };
     publish("1.0.0");
     let pem = certificate("client").unwrap();
@@ -64,9 +117,16 @@ fn a_hub_that_knows_its_nodes_is_used_and_its_secrets_are_seen_nowhere() {
     site.await_version(&node, "1.0.0").unwrap();
     publish("2.0.0");
     site.await_version(&node, "2.0.0").unwrap();
+    // A tag of several packages, and the rest of what can be done on a hub.
+    let other = Payload::new().unwrap();
+    other.file("/usr/share/other", 0o644, "other\n").unwrap();
+    let said = publisher.publish("3.0.0", &[("other", &other)]);
+    assert!(said.contains("tf-zos/development now points to tf-zos/tags/3.0.0"), "{said}");
+    let listed = publisher.flist(&["list", "tf-zos"]);
+    assert!(listed.contains("zos:v3.0.0") && listed.contains("other:v3.0.0"), "{listed}");
     assert_eq!(proxy.turned_away(), 0, "{}", node.console().tail(20));
     let asked = proxy.let_in();
-    for path in ["/trust/timestamp.json", "/tf-zos/zos:v2.0.0.flist", "/store/"] {
+    for path in ["/trust/timestamp.json", "/tf-zos/zos:v2.0.0.flist", "/store/", "/api/molt/flist/tf-zos/"] {
         assert!(asked.iter().any(|asked| asked.starts_with(path)), "{path}: {asked:?}");
     }
 
@@ -95,10 +155,9 @@ fn a_secret_that_goes_bad_is_told_of_and_read_again_while_the_node_answers() {
     let site = Site::new().unwrap();
     let proxy = proxy(&site);
     let signing = Signing::new(&site.hub).unwrap();
+    let publisher = Publisher::new(&site, &proxy, &signing);
     let publish = |version: &str| {
-        let store = format!("{}/store", proxy.url());
-        let payload = site.payload(version).unwrap();
-        signing.publish_with(&site.hub, version, payload.directory(), ("dev", &["--route", &store])).unwrap();
+        publisher.publish(version, &[]);
     };
     publish("1.0.0");
     let pem = certificate("client").unwrap();

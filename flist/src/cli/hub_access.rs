@@ -47,13 +47,16 @@ pub(super) struct ShownToHub {
 }
 
 impl ShownToHub {
+    /// It, for the hub at this address, and for no other.
+    fn access(&self, hub: &str) -> Result<Access, Failure> {
+        let Self { read_token_file, client_certificate } = self;
+        Ok(Access::read(&[hub.to_owned()], read_token_file.as_deref(), client_certificate.as_deref())?)
+    }
+
     /// A client of the hub at this address, and of no other, that shows it.
     pub(super) fn client(&self, hub: &str) -> Result<HubClient, Failure> {
-        let Self { read_token_file, client_certificate } = self;
-        let access =
-            Access::read(&[hub.to_owned()], read_token_file.as_deref(), client_certificate.as_deref())?;
         let user_agent = concat!("flist/", env!("CARGO_PKG_VERSION"));
-        Ok(HubClient::with_access(hub, user_agent, Timeouts::default(), &access)?)
+        Ok(HubClient::with_access(hub, user_agent, Timeouts::default(), &self.access(hub)?)?)
     }
 }
 
@@ -75,6 +78,11 @@ pub(super) struct HubAccess {
 }
 
 impl HubAccess {
+    /// What the hub is shown.
+    pub(super) fn shown(&self) -> Result<Access, Failure> {
+        self.shown.access(&self.hub)
+    }
+
     /// Does something with the hub.
     pub(super) fn run<T>(
         &self,

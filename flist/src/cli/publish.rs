@@ -85,6 +85,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     let route = route.map(|route| route.url);
     let publication = Publication {
         token: access.token.token()?,
+        access: access.shown()?,
         hub: access.hub.clone(),
         repo: arguments.repo,
         version: arguments.version,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{Publication, PublishError, Published, USER_AGENT, packed};
-use crate::hub::{FlistName, HubClient, Sha256, TagName, TaglinkName};
+use super::{Publication, PublishError, Published, packed};
+use crate::hub::{FlistName, Sha256, TagName, TaglinkName};
 use crate::merge::merge;
 use crate::progress::Observer;
 use crate::tree::Limits;
@@ -31,15 +31,14 @@ pub fn publish_tag(
     packages: &BTreeMap<String, PathBuf>,
     observer: &dyn Observer,
 ) -> Result<PublishedTag, PublishError> {
-    let Publication { hub, repo, version, replace, .. } = publication;
+    let Publication { repo, version, replace, .. } = publication;
     let tag = TagName::new(repo, &version.to_string()).map_err(PublishError::TagName)?;
     let link = publication.run_mode.map(|mode| TaglinkName::new(repo, mode.hub_name())).transpose();
     let link = link.map_err(PublishError::TagName)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Runtime)?;
-    let unusable = |source| PublishError::Hub { hub: hub.clone(), source };
-    let client = HubClient::new(hub, USER_AGENT).map_err(unusable)?.with_token(publication.token.clone());
-    runtime.block_on(client.repos()).map_err(unusable)?;
+    let client = publication.client()?;
+    runtime.block_on(client.repos()).map_err(|source| publication.unusable(source))?;
 
     let mut made = BTreeMap::new();
     for (package, directory) in packages {

@@ -18,7 +18,7 @@ use crate::hub::{Access, Token, message_of, printable, shown_address};
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// A block has at most 600 KiB: one that takes longer comes at less than 10 KiB/s.
-pub(super) const WHOLE_REQUEST: Duration = Duration::from_secs(60);
+pub(crate) const WHOLE_REQUEST: Duration = Duration::from_secs(60);
 
 /// A web server with blocks.
 ///

@@ -23,6 +23,8 @@ pub use dir::DirStore;
 pub(crate) use dir::touch;
 pub use fetch::{Batch, FetchError, Plain, fetch_plain};
 pub use http::HttpStore;
+#[cfg(feature = "publish")]
+pub(crate) use http::WHOLE_REQUEST;
 pub(crate) use key_locks::KeyLocks;
 pub use open::{StoreUrl, open, open_for_reading, open_for_writing, open_routes, open_with_access};
 pub use origins::Origins;

@@ -41,6 +41,7 @@ async fn its_blocks_are_asked_for_counted_and_collected_as_others_are() {
         format: Format::Classic,
         replace: false,
         token: None,
+        access: flist::hub::Access::default(),
     };
     let at = source.path().to_owned();
     let published = tokio::task::spawn_blocking(move || publish(&publication, "app", &at, &()).unwrap());
