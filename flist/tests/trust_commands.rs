@@ -34,8 +34,15 @@ impl Rig {
             path
         };
         private("secret", PASSPHRASE);
-        let token = private("token", TOKEN);
-        let hub = Serving::start(&directory.path().join("hub"), &["--token-file", token.to_str().unwrap()]);
+        private("token", TOKEN);
+        // Of two others, one may publish and not bring signatures, and one the other way round.
+        let [flists, metadata] = ["flists", "metadata"].map(|name| {
+            let token = format!("another-token-for-{name}");
+            private(name, &token);
+            token
+        });
+        let grants = private("grants", &format!("{TOKEN}\n{flists} tf-zos\n{metadata} trust"));
+        let hub = Serving::start(&directory.path().join("hub"), &["--token-file", grants.to_str().unwrap()]);
         fs::create_dir(directory.path().join("tree")).unwrap();
         fs::write(directory.path().join("tree/file"), "content").unwrap();
         Self { hub, directory }
@@ -224,6 +231,46 @@ fn a_release_is_promoted_with_its_signature() {
     rig.says(&[&promote[..], &["--link-only"]].concat());
 }
 
+/// Whatever keeps it from being sent, or the link from being moved: it is signed, and what to do now is said.
+#[test]
+fn what_is_signed_and_not_sent_is_said_by_those_that_publish_too() {
+    let rig = Rig::start();
+    rig.says(&["trust", "init"]);
+    let with = |words: &[&str], token: &str| -> Vec<String> {
+        let word = |word: &&str| if *word == "token" { token.to_owned() } else { (*word).to_owned() };
+        words.iter().map(word).collect()
+    };
+    let unsent = |words: &[String]| {
+        let said = rig.refused(&strs(words));
+        let remedy = format!("trust refresh --dir {} --hub {}", rig.path("trust").display(), rig.hub.url);
+        assert!(said.contains("signed, in") && said.contains(&remedy), "{said}");
+        assert!(said.contains("not for repo trust"), "{said}");
+    };
+    let publish = rig.publish("1.0.0");
+    unsent(&with(&strs(&publish), "flists"));
+    let mut tag = rig.publish("1.1.0");
+    tag.retain(|word| !["--name", "zos"].contains(&word.as_str()));
+    tag.last_mut().unwrap().insert_str(0, "zos=");
+    unsent(&with(&strs(&tag), "flists"));
+    // What that says is what helps.
+    rig.says(&["trust", "refresh", "--token-file", "token"]);
+    assert!(rig.says(&["trust", "check"]).contains("1.0.0"));
+    rig.says(&strs(&publish));
+
+    let promote =
+        ["promote", "--repo", "tf-zos", "--name", "zos", "--sign", "--token-file", "token", "prod", "qa"];
+    unsent(&with(&promote, "flists"));
+    let link = "flist link tf-zos/zos:qa:latest.flist tf-zos/zos:v1.0.0.flist";
+    let said = rig.refused(&strs(&with(&promote, "metadata")));
+    assert!(said.contains("signed, and sent") && said.contains(link), "{said}");
+    let link: Vec<&str> = link.split(' ').skip(1).chain(["--token-file", "token"]).collect();
+    rig.says(&link);
+    // A secret that cannot be read is as good a reason.
+    fs::set_permissions(rig.path("metadata"), PermissionsExt::from_mode(0o644)).unwrap();
+    let said = rig.refused(&["trust", "refresh", "--token-file", "metadata"]);
+    assert!(said.contains("signed, in") && said.contains("chmod 600"), "{said}");
+}
+
 #[test]
 fn who_signs_for_what_is_shown_without_any_key() {
     let rig = Rig::start();
@@ -283,7 +330,7 @@ fn secrets_are_in_no_output_no_file_and_no_process() {
         let seen = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{place}")).unwrap()).into_owned();
         assert!(!seen.contains(TOKEN) && !seen.contains(PASSPHRASE), "{seen}");
     }
-    scan(rig.directory.path(), &[rig.path("secret"), rig.path("token")]);
+    scan(rig.directory.path(), &[rig.path("secret"), rig.path("token"), rig.path("grants")]);
 }
 
 /// No file but those that hold a secret has one in it.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::hub_access::HubAccess;
 use super::output::Output;
-use super::trust::{TrustAccess, outcome_json, outcome_text, send};
+use super::trust::{TrustAccess, not_moved, outcome_json, outcome_text, send};
 
 /// Longest timestamp of a trust repository that is looked for, in bytes.
 const MAX_TIMESTAMP: u64 = 16_384;
@@ -76,7 +76,11 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
         };
         // A link to what nobody has signed would lead nowhere.
         if signed.as_ref().is_none_or(|(_, outcome)| outcome.waiting.is_empty()) {
-            promoted.point(&client).await?;
+            let moved = promoted.point(&client).await;
+            moved.map_err(|failure| match signed {
+                Some(_) => not_moved(&promoted.to.to_string(), &promoted.target(), failure),
+                None => failure,
+            })?;
         }
         Ok((promoted, signed))
     })?;

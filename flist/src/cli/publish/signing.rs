@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::cli::failure::Failure;
 use crate::cli::hub_access::HubAccess;
-use crate::cli::trust::{ConditionOptions, TrustAccess, send};
+use crate::cli::trust::{ConditionOptions, TrustAccess, not_moved, send};
 
 /// What `--sign` needs.
 pub(super) struct Signing {
@@ -48,7 +48,8 @@ impl Signing {
             let flist = published.flist.clone();
             access.run(async |client: HubClient| {
                 send(&client, "trust", &signed.directory).await?;
-                Ok(client.link_to(&link, &flist).await?)
+                let moved = client.link_to(&link, &flist).await;
+                moved.map_err(|error| not_moved(&link.to_string(), &flist.to_string(), error.into()))
             })?;
             published.link = Some(link);
         } else {
@@ -79,7 +80,8 @@ impl Signing {
             let tag = published.tag.clone();
             access.run(async |client: HubClient| {
                 send(&client, "trust", &signed.directory).await?;
-                Ok(client.put_taglink(&link, &tag).await?)
+                let moved = client.put_taglink(&link, &tag).await;
+                moved.map_err(|error| not_moved(&link.to_string(), &tag.to_string(), error.into()))
             })?;
             published.link = Some(link);
         } else {

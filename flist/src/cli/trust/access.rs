@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use flist::exit::Exit;
-use flist::hub::{Channel, HubClient, RunMode};
+use flist::hub::{Channel, HubClient, RunMode, shown_address};
 use flist::trust::repository::{Outcome, RoleName, Signers, TrustDirectory, Waiting};
 use flist::trust::{Source, TrustClient, TrustError};
 use serde_json::{Value, json};
@@ -157,14 +157,12 @@ impl Destination {
         directory: &TrustDirectory,
     ) -> Result<Option<usize>, Failure> {
         let Some(hub) = &self.hub else { return Ok(None) };
-        let client = self.shown.client(hub)?.with_token(self.token.token()?);
+        let client =
+            || -> Result<HubClient, Failure> { Ok(self.shown.client(hub)?.with_token(self.token.token()?)) };
+        // Signed it is already, whatever keeps it from being sent.
+        let client = client().map_err(|failure| unsent(hub, directory, failure))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let sent = runtime.block_on(send(&client, repository, directory));
-        let unsent = |failure: Failure| {
-            let (hub, directory) = (hub.clone(), directory.path().to_owned());
-            Failure { error: Box::new(Unsent { hub, directory, source: failure.error }), ..failure }
-        };
-        sent.map(Some).map_err(unsent)
+        runtime.block_on(send(&client, repository, directory)).map(Some)
     }
 }
 
@@ -182,8 +180,38 @@ struct Unsent {
     source: Box<dyn std::error::Error>,
 }
 
-/// Sends the files that the hub does not have yet.
+/// What was signed is where nodes find it; only the link, for those without a root of trust, is where it was.
+#[derive(Debug, thiserror::Error)]
+#[error("signed, and sent to the hub; only the link was not moved: `flist link {link} {target}` moves it")]
+struct NotMoved {
+    link: String,
+    target: String,
+    source: Box<dyn std::error::Error>,
+}
+
+/// Says of a link that could not be moved after something was signed for it that this is all that is missing.
+pub(in crate::cli) fn not_moved(link: &str, target: &str, failure: Failure) -> Failure {
+    let (link, target) = (link.to_owned(), target.to_owned());
+    Failure { error: Box::new(NotMoved { link, target, source: failure.error }), ..failure }
+}
+
+fn unsent(hub: &str, directory: &TrustDirectory, failure: Failure) -> Failure {
+    let (hub, directory) = (shown_address(hub), directory.path().to_owned());
+    Failure { error: Box::new(Unsent { hub, directory, source: failure.error }), ..failure }
+}
+
+/// Sends the files that the hub does not have yet. What keeps them from it is told together with what is signed all the
+/// same, and what sends it later.
 pub(in crate::cli) async fn send(
+    client: &HubClient,
+    repository: &str,
+    directory: &TrustDirectory,
+) -> Result<usize, Failure> {
+    let sent = send_missing(client, repository, directory).await;
+    sent.map_err(|failure| unsent(client.url().trim_end_matches('/'), directory, failure))
+}
+
+async fn send_missing(
     client: &HubClient,
     repository: &str,
     directory: &TrustDirectory,

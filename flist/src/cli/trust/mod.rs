@@ -12,7 +12,7 @@ mod sign;
 use super::Outcome;
 use super::output::Output;
 pub(super) use access::{
-    Destination, Followers, NamedRelease, TrustAccess, new_node, outcome_json, outcome_text, send,
+    Destination, Followers, NamedRelease, TrustAccess, new_node, not_moved, outcome_json, outcome_text, send,
 };
 pub(super) use init::{Arguments as Initial, director as init_director};
 pub(super) use release::ConditionOptions;
