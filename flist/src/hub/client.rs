@@ -81,6 +81,8 @@ pub struct HubClient {
     pub(crate) http: reqwest::Client,
     pub(crate) timeouts: Timeouts,
     pub(super) token: Option<Token>,
+    /// Whether the hub is shown who asks.
+    pub(crate) is_shown: bool,
     /// Most bytes that the flists of a release may have together.
     pub(super) most: u64,
 }
@@ -127,7 +129,7 @@ impl HubClient {
         };
         let http =
             http.map_err(|source| HubError::Client { url: base.to_string(), source: source.without_url() })?;
-        Ok(Self { base, http, timeouts, token: None, most: MAX_FLIST })
+        Ok(Self { base, http, timeouts, token: None, is_shown: !access.is_empty(), most: MAX_FLIST })
     }
 
     /// Accepts releases whose flists have at most so many bytes together, instead of [`MAX_FLIST`].

@@ -11,7 +11,7 @@ use sigstore_tuf::{Error as TufError, Repository};
 
 use super::floors::Floors;
 use super::state::{StateDir, is_top_level};
-use crate::hub::HubClient;
+use crate::hub::{HubClient, shown_address};
 
 /// How slow a server may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +94,8 @@ pub struct Source {
     base: Url,
     http: Client,
     limits: SourceLimits,
+    /// Whether the server is shown who asks.
+    is_shown: bool,
 }
 
 impl Source {
@@ -102,13 +104,13 @@ impl Source {
     /// # Errors
     /// [`SourceError::BadUrl`].
     pub fn new(url: &str, http: Client) -> Result<Self, SourceError> {
-        let bad = || SourceError::BadUrl { url: url.escape_debug().take(200).collect() };
+        let bad = || SourceError::BadUrl { url: shown_address(url) };
         let mut base = Url::parse(url).map_err(|_| bad())?;
         if !matches!(base.scheme(), "http" | "https") || base.query().is_some() || base.fragment().is_some() {
             return Err(bad());
         }
         base.path_segments_mut().map_err(|()| bad())?.pop_if_empty();
-        Ok(Self { base, http, limits: SourceLimits::default() })
+        Ok(Self { base, http, limits: SourceLimits::default(), is_shown: false })
     }
 
     /// The metadata that a hub carries in its repository `trust` or `director`.
@@ -116,7 +118,9 @@ impl Source {
     /// # Errors
     /// [`SourceError::BadUrl`].
     pub fn of_hub(hub: &HubClient, repository: &str) -> Result<Self, SourceError> {
-        Self::new(&format!("{}/{repository}", hub.url().trim_end_matches('/')), hub.http.clone())
+        let source =
+            Self::new(&format!("{}/{repository}", hub.url().trim_end_matches('/')), hub.http.clone())?;
+        Ok(Self { is_shown: hub.is_shown, ..source })
     }
 
     /// Waits as long as this.
@@ -152,7 +156,11 @@ impl Source {
         let response = answer.map_err(|source| failed(&name, source))?;
         match response.status() {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => return Ok(None),
+            StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
+            // Object stores that may not be listed answer so for what is not there, and the end of the chain of roots
+            // is found by asking for such a file. Elsewhere it is a refusal: of whoever shows a token or a certificate,
+            // or asks for what has to be there. A refusal that ended the chain would keep new keys from a node unseen.
+            StatusCode::FORBIDDEN if !self.is_shown && name.ends_with(".root.json") => return Ok(None),
             status => return Err(SourceError::Status { url: name, status: status.as_u16() }),
         }
         if response.content_length().is_some_and(|length| length > limit) {

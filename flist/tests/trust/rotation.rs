@@ -3,12 +3,13 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use flist::hub::RunMode;
-use flist::trust::Verdict;
+use flist::hub::{Access, HubClient, RunMode, Timeouts};
 use flist::trust::repository::{RepositoryError, RoleName, SecretKey, SignedRelease, Signers};
+use flist::trust::{Source, TrustClient, Verdict};
 
 use crate::forge::next;
-use crate::rig::{DAY, Node, Repo, TODAY, at, passphrase};
+use crate::rig::{DAY, Node, Repo, TODAY, at, clocks, passphrase};
+use crate::web::Answer;
 
 fn role(name: &str) -> RoleName {
     name.parse().unwrap()
@@ -193,4 +194,40 @@ fn changes_that_make_no_sense_are_refused() {
     assert!(matches!(change(&[], Some(0)), Err(RepositoryError::Threshold { .. })));
     assert!(matches!(change(&["ff".repeat(40)], None), Err(RepositoryError::NoKey { .. })));
     assert!(matches!(change(&[String::new()], None), Err(RepositoryError::NoKey { .. })));
+}
+
+/// Stores that may not be listed say of what is not there what a hub says to readers whom it refuses.
+#[tokio::test]
+async fn a_refusal_ends_the_chain_of_roots_only_for_those_who_do_not_say_who_they_are() {
+    let repo = Repo::new();
+    repo.release("1.0.0", TODAY);
+    repo.web.put("2.root.json", Answer::Status(403));
+    assert_eq!(Node::of(&repo).version(TODAY).await.unwrap(), "1.0.0");
+
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "0123456789abcdef0123").unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    repo.web.names().iter().for_each(|name| {
+        let answer = repo.web.bytes(name).map_or(Answer::Status(403), Answer::Bytes);
+        repo.web.put(&format!("trust/{name}"), answer);
+    });
+    let url = repo.web.url().to_owned();
+    let client = |token: Option<&std::path::Path>, name: &str| {
+        let access = Access::read(std::slice::from_ref(&url), token, None).unwrap();
+        let hub = HubClient::with_access(&url, "test", Timeouts::default(), &access).unwrap();
+        let source = Source::of_hub(&hub, "trust").unwrap();
+        TrustClient::open(&repo.root, &dir.path().join(name), source).unwrap()
+    };
+    let refused = async |client: TrustClient, file: &str| {
+        let error = client.refresh(&clocks(TODAY)).await.err().unwrap();
+        let said = flist::report(&error);
+        assert!(said.contains(&format!("{file} answered 403")), "{said}");
+        assert_eq!(flist::exit::Exit::of(&error), flist::exit::Exit::Refused, "{said}");
+    };
+    client(None, "unknown").refresh(&clocks(TODAY)).await.unwrap();
+    refused(client(Some(&token), "known"), "2.root.json").await;
+    // What has to be there is refused to everybody.
+    repo.web.put("trust/timestamp.json", Answer::Status(403));
+    refused(client(None, "other"), "timestamp.json").await;
 }
