@@ -276,11 +276,11 @@ async fn look_for_newer(settings: &Settings, offers: &Offers, reporter: Option<&
     }
 }
 
-/// The version that this node ran last, if it is known and was of what is followed.
+/// The version that this node ran last, if it is known and was of what the run mode follows.
 fn recorded_version(engine: &Engine, settings: &Settings) -> Option<ReleaseVersion> {
     let state = engine.state();
     let current = state.recorded(state.current_number().ok()??).ok()??;
-    settings.follows(&current.channel).then_some(current.version)
+    settings.is_of_run_mode(&current.channel, &current.version).then_some(current.version)
 }
 
 /// Where releases are mounted while they are installed.

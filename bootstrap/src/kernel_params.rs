@@ -23,7 +23,7 @@ pub struct KernelParams {
     /// `hub=`: addresses of hubs with the same content, the best one first.
     pub hubs: Vec<String>,
     /// `version=`: this version instead of the newest of the run mode's channel.
-    pub version: Option<String>,
+    pub version: Option<Version>,
     /// `molt.group=` or `farmer_id=`: the group of nodes that this one belongs to.
     pub group: Option<String>,
     /// `molt.kernel_trial=SECONDS`: how long the kernel has until all has to be well with it.
@@ -121,7 +121,7 @@ pub fn parse(line: &str) -> Result<KernelParams, KernelParamsError> {
     let run_mode = value("runmode", "prod (or dev, test, qa)")?;
     let flist = value("flist", "<repo>/<name>.flist")?;
     let hubs = value("hub", "https://hub.example.org")?.map(hubs).transpose()?.unwrap_or_default();
-    let version = value("version", "1.2.3")?.map(version_text).transpose()?;
+    let version = value("version", "1.2.3")?.map(version_of).transpose()?;
     if version.is_some() && flist.is_some() {
         return Err(KernelParamsError::FlistAndVersion);
     }
@@ -160,13 +160,10 @@ fn hubs(text: &str) -> Result<Vec<String>, KernelParamsError> {
 }
 
 /// A version in three numbers, a `v` before it or not.
-fn version_text(text: &str) -> Result<String, KernelParamsError> {
-    let plain = text.strip_prefix('v').unwrap_or(text);
-    let numbers: Vec<_> = plain.split('.').map(str::parse::<u64>).collect();
-    match numbers.len() == 3 && numbers.iter().all(Result::is_ok) {
-        true => Ok(plain.to_owned()),
-        false => Err(KernelParamsError::Version(text.to_owned())),
-    }
+fn version_of(text: &str) -> Result<Version, KernelParamsError> {
+    let plain = text.strip_prefix('v').unwrap_or(text).parse::<Version>().ok();
+    let numbers = plain.filter(|version| version.pre.is_empty() && version.build.is_empty());
+    numbers.ok_or_else(|| KernelParamsError::Version(text.to_owned()))
 }
 
 fn switch(name: &'static str, value: Option<&Option<&str>>) -> Result<bool, KernelParamsError> {
@@ -249,10 +246,15 @@ mod tests {
         assert_eq!(params.hubs, ["http://a", "https://b:8080/x"]);
         assert!(matches!(parse("hub=http://a,,http://b"), Err(KernelParamsError::Hub(_))));
         let params = parse("version=v1.2.3 farmer_id=17 molt.hold molt.debug=1 molt.insecure=0").unwrap();
-        assert_eq!((params.version.as_deref(), params.group.as_deref()), (Some("1.2.3"), Some("17")));
+        assert_eq!((params.version, params.group.as_deref()), (Some(Version::new(1, 2, 3)), Some("17")));
         assert_eq!(params.switches, Switches { hold: true, insecure: false, debug: true, downgrade: false });
         assert!(params.unknown.is_empty());
-        assert!(matches!(parse("version=new"), Err(KernelParamsError::Version(_))));
+        for text in ["new", "1.2", "1.2.3.4", "1.2.3-rc.1", "1.02.3"] {
+            assert!(
+                matches!(parse(&format!("version={text}")), Err(KernelParamsError::Version(_))),
+                "{text}"
+            );
+        }
         assert!(matches!(parse("version=1.2.3 flist=a/b.flist"), Err(KernelParamsError::FlistAndVersion)));
         assert!(matches!(parse("farmer_id=me"), Err(KernelParamsError::Group(_))));
         let error = parse("molt.hold=maybe").unwrap_err();

@@ -15,7 +15,7 @@ use std::time::Duration;
 use flist::hub::{Channel, Packages, RunMode};
 use zinit_client::UnitName;
 
-pub use self::channel::BootstrapUpdate;
+pub use self::channel::{BootstrapUpdate, Pin};
 pub use self::error::SettingsError;
 pub(crate) use self::file::MAX_FILE;
 pub use self::file::{CONFIG, MAX_KEPT_GENERATIONS, Maintenance};
@@ -85,6 +85,8 @@ pub struct Settings {
     /// What the node can follow, with the packages of each: what the run mode follows on a hub, of which the
     /// first one counts that is there, or what was asked for.
     pub channels: Vec<(Channel, Packages)>,
+    /// Where these are a version of something: of what.
+    pub pin: Option<Pin>,
     /// Where a newer bootstrap is looked for.
     pub bootstrap: BootstrapUpdate,
     /// Time between two polls.
@@ -177,10 +179,15 @@ impl Settings {
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {
         let run_mode = overrides.run_mode.or(params.run_mode).or(file.run_mode).unwrap_or_default();
         let asked = overrides.flist.clone().or(params.flist.clone());
-        let channels = match (asked, &params.version, file.flist.clone()) {
-            (Some(channel), ..) | (None, None, Some(channel)) => vec![(channel, file.channel.packages())],
-            (None, Some(version), _) => file.channel.pinned(version, run_mode, &overrides.config)?,
-            (None, None, None) => file.channel.of(run_mode, &overrides.config)?,
+        let (channels, pin) = match (asked, &params.version, file.flist.clone()) {
+            (Some(channel), ..) | (None, None, Some(channel)) => {
+                (vec![(channel, file.channel.packages())], None)
+            }
+            (None, Some(version), _) => {
+                let (channels, pin) = file.channel.pinned(version, run_mode, &overrides.config)?;
+                (channels, Some(pin))
+            }
+            (None, None, None) => (file.channel.of(run_mode, &overrides.config)?, None),
         };
         let hub = HubSettings::weigh(&file, &params, overrides)?;
         let trust = TrustSettings::weigh(&file, &params);
@@ -199,6 +206,7 @@ impl Settings {
             hub,
             run_mode,
             channels,
+            pin,
             bootstrap: file.bootstrap.of(run_mode, &overrides.config)?,
             poll_interval,
             handover_timeout,

@@ -20,11 +20,17 @@ impl Offers {
         known: Option<ReleaseId>,
         director: Option<&[u8]>,
     ) -> Result<Answer, OffersError> {
-        let channels: Vec<Channel> = question.channels.iter().map(|(channel, _)| channel.clone()).collect();
+        let names: Vec<Channel> = question.channels.iter().map(|(channel, _)| channel.clone()).collect();
         let node = self.facts(question.installed);
+        // A version is looked for by what is signed of it: the names that hubs have for it are nobody's word.
+        let (pick, channels) = match self.settings.pinned(&names) {
+            Some((version, of)) => (Pick::Version(version), of),
+            None => (Pick::Newest, names.clone()),
+        };
         let wanted = Wanted {
             channels: &channels,
-            pick: Pick::Newest,
+            names: &names,
+            pick,
             node: &node,
             downgrade: self.settings.trust.allow_downgrade,
             known,

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use flist::hub::{Channel, FlistName, PackageRepo, Packages, RunMode, TagName, TaglinkName};
+use flist::hub::{Channel, FlistName, PackageRepo, Packages, ReleaseVersion, RunMode, TagName, TaglinkName};
+use semver::Version;
 use serde::Deserialize;
 
 use super::file::seconds_within;
@@ -83,22 +84,21 @@ impl ChannelNames {
         })
     }
 
-    /// A version instead of what this run mode offers now: the tag of this name, or the flist with it in its name.
+    /// A version instead of what this run mode offers now, by the names that hubs have for it; and what it is a version
+    /// of, in the same order.
     pub(super) fn pinned(
         &self,
-        version: &str,
+        version: &Version,
         run_mode: RunMode,
         path: &Path,
-    ) -> Result<Vec<(Channel, Packages)>, SettingsError> {
-        let tag = TagName::new(&self.repo, version).map_err(SettingsError::Tag)?;
-        let flist = FlistName::new(&self.repo, &format!("{}:v{version}.flist", self.name));
-        let flist = flist.map_err(SettingsError::Channel)?;
-        let of = |channel| match channel {
-            Channel::Taglink(_) | Channel::Tag(_) => Channel::Tag(tag.clone()),
-            Channel::Flist(_) => Channel::Flist(flist.clone()),
-        };
+    ) -> Result<(Vec<(Channel, Packages)>, Pin), SettingsError> {
         let channels = self.of(run_mode, path)?;
-        Ok(channels.into_iter().map(|(channel, packages)| (of(channel), packages)).collect())
+        let named = |(channel, packages): &(Channel, Packages)| {
+            Ok((version_of(channel, &version.to_string())?, packages.clone()))
+        };
+        let pinned = channels.iter().map(named).collect::<Result<_, SettingsError>>()?;
+        let of = channels.into_iter().map(|(channel, _)| channel).collect();
+        Ok((pinned, Pin { version: version.clone(), of }))
     }
 
     /// How the packages of a channel are found that was asked for by its name.
@@ -107,7 +107,52 @@ impl ChannelNames {
     }
 }
 
+/// How a hub names a version of what a channel offers: the tag of this name, or the flist with it in its name. Pure.
+fn version_of(channel: &Channel, version: &str) -> Result<Channel, SettingsError> {
+    let tag = |repo: &str| TagName::new(repo, version).map(Channel::Tag).map_err(SettingsError::Tag);
+    match channel {
+        Channel::Taglink(link) => tag(link.repo()),
+        Channel::Tag(other) => tag(other.repo()),
+        Channel::Flist(link) => {
+            let flist = FlistName::new(link.repo(), &format!("{}:v{version}.flist", link.package()));
+            flist.map(Channel::Flist).map_err(SettingsError::Channel)
+        }
+    }
+}
+
+/// One version of what the run mode follows, instead of the newest.
+///
+/// Without signatures it is what a hub has under the names for this version. What is signed says itself which version
+/// of which channel it is, whatever its flists are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    version: Version,
+    /// What the run mode follows: for each of [`Settings::channels`], what that is a version of.
+    of: Vec<Channel>,
+}
+
 impl Settings {
+    /// Which version of which channels is looked for among signed releases where these channels are followed, each in the
+    /// place of its own; `None`: the newest of these.
+    pub(crate) fn pinned(&self, channels: &[Channel]) -> Option<(Version, Vec<Channel>)> {
+        let Pin { version, of } = self.pin.as_ref()?;
+        let of = |channel: &Channel| {
+            let at = self.channels.iter().position(|(known, _)| known == channel)?;
+            of.get(at).cloned()
+        };
+        Some((version.clone(), channels.iter().map(of).collect::<Option<_>>()?))
+    }
+
+    /// Whether a release that this node had of a channel is of what its run mode follows, also where now or then it was
+    /// asked for by its version.
+    pub(crate) fn is_of_run_mode(&self, channel: &Channel, version: &ReleaseVersion) -> bool {
+        let followed = self.channels.iter().map(|(channel, _)| channel);
+        let of = |of: &Channel| {
+            *of == *channel || version_of(of, &version.to_string()).is_ok_and(|named| named == *channel)
+        };
+        followed.chain(self.pin.iter().flat_map(|pin| &pin.of)).any(of)
+    }
+
     /// Whether this node can follow this channel.
     pub fn follows(&self, channel: &Channel) -> bool {
         self.channels.iter().any(|(known, _)| known == channel)

@@ -129,8 +129,41 @@ fn flists_that_name_no_store_have_a_default_one() {
 fn a_version_on_the_kernel_command_line_pins_the_flist() {
     let settings = load("channel: {repo: a, name: b}\nflist: c/d.flist\n", "version=1.2.3", &[]).unwrap();
     assert_eq!(settings.channel_names(), "a/tags/1.2.3 or a/b:v1.2.3.flist");
+    let channels: Vec<_> = settings.channels.iter().map(|(channel, _)| channel.clone()).collect();
+    let (version, of) = settings.pinned(&channels).unwrap();
+    let names: Vec<_> = of.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (version.to_string().as_str(), &names[..]),
+        ("1.2.3", &["a/production".to_owned(), "a/b:production:latest.flist".to_owned()][..])
+    );
+    assert_eq!(settings.pinned(&channels[1..]).unwrap().1, of[1..]);
+    assert_eq!(settings.pinned(&["x/bootstrap.flist".parse().unwrap()]), None);
     let settings = load("", "version=1.2.3", &["--flist", "a/c.flist"]).unwrap();
     assert_eq!(settings.channel_names(), "a/c.flist");
+    assert_eq!(settings.pin, None);
+}
+
+/// Versions do not go down unnoticed because one of the two is asked for by its number.
+#[test]
+fn a_version_that_was_asked_for_is_of_the_run_mode_too() {
+    let of = |cmdline: &str, channel: &str, version: &str| {
+        let version = flist::hub::ReleaseVersion::Semver(version.parse().unwrap());
+        load("", cmdline, &[]).unwrap().is_of_run_mode(&channel.parse().unwrap(), &version)
+    };
+    let link = "tf-zos/zos:development:latest.flist";
+    for (cmdline, channel, version, is_of) in [
+        ("runmode=dev", link, "2.0.0", true),
+        ("runmode=dev version=1.0.0", link, "2.0.0", true),
+        ("runmode=dev version=1.0.0", "tf-zos/development", "2.0.0", true),
+        ("runmode=dev version=1.0.0", "tf-zos/tags/2.0.0", "2.0.0", true),
+        ("runmode=dev", "tf-zos/tags/2.0.0", "2.0.0", true),
+        ("runmode=dev", "tf-zos/zos:v2.0.0.flist", "2.0.0", true),
+        ("runmode=dev", "tf-zos/other:v2.0.0.flist", "2.0.0", false),
+        ("runmode=dev version=1.0.0", "tf-zos/testing", "2.0.0", false),
+        ("runmode=dev", "x/tags/2.0.0", "2.0.0", false),
+    ] {
+        assert_eq!(of(cmdline, channel, version), is_of, "{cmdline} {channel}");
+    }
 }
 
 #[test]

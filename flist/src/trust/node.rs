@@ -17,6 +17,9 @@ use crate::hub::{Channel, Download, HubClient, HubError, Release, ReleaseId};
 pub struct Wanted<'w> {
     /// The channels that it can follow.
     pub channels: &'w [Channel],
+    /// What this node calls each of them, in the same order: the release carries that name. One that follows a version
+    /// of a channel has another name for it than one that follows its newest.
+    pub names: &'w [Channel],
     /// Which release of them.
     pub pick: Pick,
     /// What it is.
@@ -107,7 +110,9 @@ async fn fetched(
     wanted: &Wanted<'_>,
     fresh: &Fresh,
 ) -> Result<Trusted<Release>, TrustError> {
-    let channel = wanted.channels.iter().find(|channel| offer.is_on(channel)).cloned().ok_or_else(|| {
+    let mut channels = wanted.channels.iter().zip(wanted.names);
+    let channel = channels.find(|(channel, _)| offer.is_on(channel)).map(|(_, name)| name.clone());
+    let channel = channel.ok_or_else(|| {
         let (channel, run_mode) = (offer.channel.clone(), offer.run_mode);
         TrustError::Refusal(OfferRefusal::Nothing { channel, run_mode })
     })?;

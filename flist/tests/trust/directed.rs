@@ -126,6 +126,7 @@ async fn the_director_alone_compromised() {
     let channels = [channel()];
     let wanted = Wanted {
         channels: &channels,
+        names: &channels,
         pick: Pick::Newest,
         node: &node,
         downgrade: false,
@@ -150,6 +151,7 @@ async fn the_director_does_not_say_what_time_it_is() {
     let (facts, who, channels) = (facts(None), who("a", None), [channel()]);
     let wanted = Wanted {
         channels: &channels,
+        names: &channels,
         pick: Pick::Newest,
         node: &facts,
         downgrade: false,
@@ -174,6 +176,7 @@ async fn without_the_directors_signature_nothing_is_installed() {
     let (node, who, channels) = (facts(None), who("a", None), [channel()]);
     let wanted = Wanted {
         channels: &channels,
+        names: &channels,
         pick: Pick::Newest,
         node: &node,
         downgrade: false,
