@@ -1,7 +1,8 @@
 //! What a node was given: the roots that it trusts, and its name.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{OffersError, TRUST};
 use crate::durable;
@@ -25,20 +26,21 @@ pub(super) fn director(settings: &Settings) -> Result<Option<Vec<u8>>, OffersErr
     }
 }
 
-/// What the director calls this node: what it was told, or what the machine is called, or a name that it gives itself.
+/// What the director calls this node: what it was told, or the name that it has given itself, or what the machine is
+/// called, or else a name that it gives itself now.
 pub(super) fn node_id(settings: &Settings) -> String {
     let state = StatePlace::of(settings).directory();
     let own = state.join(NODE_ID);
-    let machine = settings.root.join("etc/machine-id");
-    let places = [machine.as_path(), "/sys/class/dmi/id/product_uuid".as_ref(), own.as_path()];
-    let named = |path: &std::path::Path| {
-        let text = std::fs::read_to_string(path).ok()?;
-        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    let text = |path: &Path| std::fs::read_to_string(path).ok();
+    let found = Names {
+        told: settings.trust.node_id.clone(),
+        kept: text(&own),
+        machine_id: text(&settings.root.join("etc/machine-id")),
+        product_uuid: text("/sys/class/dmi/id/product_uuid".as_ref()),
     };
-    let known = settings.trust.node_id.clone().or_else(|| places.into_iter().find_map(named));
-    known.unwrap_or_else(|| {
+    found.id().unwrap_or_else(|| {
         // The kernel makes another one each time.
-        let new = named("/proc/sys/kernel/random/uuid".as_ref()).unwrap_or_default();
+        let new = text("/proc/sys/kernel/random/uuid".as_ref()).unwrap_or_default().trim().to_owned();
         let kept =
             durable::private_directory(&state).and_then(|()| durable::replace(&own, new.as_bytes(), 0o600));
         if let Err(error) = kept {
@@ -46,6 +48,50 @@ pub(super) fn node_id(settings: &Settings) -> String {
         }
         new
     })
+}
+
+/// What a node may be called, as it is found.
+struct Names {
+    told: Option<String>,
+    kept: Option<String>,
+    machine_id: Option<String>,
+    product_uuid: Option<String>,
+}
+
+/// What makers of boards write where a number of the machine belongs: thousands of machines have these.
+const NOBODYS: [&str; 3] = [
+    "03000200040005000006000700080009",
+    "00020003000400050006000700080009",
+    "123456781234567890abcddeefaabbcc",
+];
+
+impl Names {
+    /// The first that tells this node from others. The one that it gave itself comes before those of the machine: it is
+    /// kept only where there were none, and the node has had its place in waves by it since. Pure.
+    fn id(&self) -> Option<String> {
+        let named = |text: &Option<String>| {
+            let text = text.as_ref()?.trim();
+            (!text.is_empty()).then(|| text.to_owned())
+        };
+        // A base image may have `uninitialized` there, which systemd replaces, and nobody else.
+        let machine_id = || named(&self.machine_id).filter(|id| is_unique(id) && id.len() == DIGITS);
+        let uuid = || named(&self.product_uuid).filter(|id| is_unique(&id.replace('-', "")));
+        named(&self.told).or_else(|| named(&self.kept)).or_else(machine_id).or_else(uuid)
+    }
+}
+
+/// Digits of a machine's number.
+const DIGITS: usize = 32;
+
+/// Whether this is a number that one machine has: 32 hexadecimal digits, and not what many have. Pure.
+fn is_unique(id: &str) -> bool {
+    let id = id.to_ascii_lowercase();
+    let digits: BTreeSet<u8> = id.bytes().collect();
+    // All zeros, all f, all fe.
+    id.len() == DIGITS
+        && digits.iter().all(u8::is_ascii_hexdigit)
+        && digits.len() > 2
+        && !NOBODYS.contains(&id.as_str())
 }
 
 fn read(file: std::fs::File) -> io::Result<Vec<u8>> {
@@ -174,5 +220,47 @@ mod tests {
         std::fs::remove_file(&known).unwrap();
         std::os::unix::fs::symlink(directory.path().join("nowhere"), &known).unwrap();
         assert_eq!(trusted_before(&settings), Some(known));
+    }
+
+    const ID: &str = "0b7dc2f6a1b24bd08e0c3a4f5d6e7f80";
+    const UUID: &str = "4c4c4544-0042-3510-8052-b4c04f4a4d32";
+
+    fn id(told: &str, kept: &str, machine_id: &str, product_uuid: &str) -> Option<String> {
+        let some = |text: &str| Some(text.to_owned());
+        let names = Names {
+            told: some(told),
+            kept: some(kept),
+            machine_id: some(machine_id),
+            product_uuid: some(product_uuid),
+        };
+        names.id()
+    }
+
+    #[test]
+    fn a_node_is_called_by_what_no_other_is_called() {
+        assert_eq!(id("me", "kept", ID, UUID).as_deref(), Some("me"));
+        assert_eq!(id("", "kept\n", ID, UUID).as_deref(), Some("kept"));
+        assert_eq!(id("", "", &format!("{ID}\n"), UUID).as_deref(), Some(ID));
+        for none in
+            ["", "\n", "uninitialized", UUID, &ID[1..], "z".repeat(32).as_str(), "0".repeat(32).as_str()]
+        {
+            assert_eq!(id("", "", none, UUID).as_deref(), Some(UUID), "{none}");
+        }
+    }
+
+    #[test]
+    fn what_many_machines_are_called_is_no_name() {
+        for nobodys in [
+            "00000000-0000-0000-0000-000000000000",
+            "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+            "fefefefe-fefe-fefe-fefe-fefefefefefe",
+            "03000200-0400-0500-0006-000700080009",
+            "00020003-0004-0005-0006-000700080009",
+            "12345678-1234-5678-90AB-CDDEEFAABBCC",
+            "Not Settable",
+            "",
+        ] {
+            assert_eq!(id("", "", "", nobodys), None, "{nobodys}");
+        }
     }
 }
