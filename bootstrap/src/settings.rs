@@ -144,11 +144,11 @@ impl Settings {
     }
 
     /// Whether both programs would start with this text as their configuration file, on a node whose kernel command line
-    /// says nothing; `path` is for errors.
+    /// says nothing, and what they would go by then; `path` is for errors.
     ///
     /// # Errors
     /// [`SettingsError`].
-    pub fn check(path: &Path, text: &[u8]) -> Result<(), SettingsError> {
+    pub fn check(path: &Path, text: &[u8]) -> Result<Self, SettingsError> {
         let unreadable = |error| SettingsError::Read {
             path: path.to_owned(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
@@ -170,10 +170,11 @@ impl Settings {
         };
         let settings = Self::weigh(file::parse(path, text)?, KernelParams::default(), &overrides)?;
         // bootstrap boots with windows that nobody can keep; identityd does not start.
-        let windows =
-            settings.maintenance.map(|windows| Windows::new(&windows, &Path::new("/").join(ZONEINFO)));
+        let windows = settings.maintenance.as_ref();
+        let windows = windows.map(|windows| Windows::new(windows, &Path::new("/").join(ZONEINFO)));
         let unusable = |source| SettingsError::Maintenance { path: path.to_owned(), source };
-        windows.transpose().map_err(unusable).map(drop)
+        windows.transpose().map_err(unusable)?;
+        Ok(settings)
     }
 
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {

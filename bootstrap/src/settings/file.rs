@@ -70,15 +70,19 @@ pub(super) fn utc() -> String {
 /// One text, or a list of them.
 fn one_or_several<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected one address or a list of them")]
+    #[serde(untagged, expecting = "expected one address or a list of them, with at least one")]
     enum OneOrSeveral {
         One(String),
         Several(Vec<String>),
     }
-    Ok(match OneOrSeveral::deserialize(from)? {
-        OneOrSeveral::One(one) => vec![one],
-        OneOrSeveral::Several(several) => several,
-    })
+    match OneOrSeveral::deserialize(from)? {
+        OneOrSeveral::One(one) => Ok(vec![one]),
+        // Whoever writes this does not mean the hub that counts where none is named.
+        OneOrSeveral::Several(several) if several.is_empty() => {
+            Err(serde::de::Error::custom("it is an empty list; expected at least one address"))
+        }
+        OneOrSeveral::Several(several) => Ok(several),
+    }
 }
 
 pub(super) fn read_config(path: &Path) -> Result<ConfigFile, SettingsError> {

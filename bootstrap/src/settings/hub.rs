@@ -1,9 +1,9 @@
 //! Where releases come from: hubs, and the store of blocks whose flists name none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use flist::hub::{Access, HubClient, MAX_HUBS};
-use flist::store::StoreUrl;
+use flist::hub::{Access, HubClient, MAX_HUBS, shown_address};
+use flist::store::{StoreError, StoreUrl};
 use flist::tree::Route;
 use serde::Deserialize;
 
@@ -44,6 +44,11 @@ const DEFAULT_TOKEN: &str = "/etc/molt/hub.token";
 const DEFAULT_CERTIFICATE: &str = "/etc/molt/hub.pem";
 
 impl AccessFiles {
+    /// The files that have to be there, because they were named.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Path> {
+        [&self.token, &self.certificate].into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// Reads what these `hubs` are shown.
     ///
     /// # Errors
@@ -80,7 +85,12 @@ impl HubSettings {
         }
         let store = overrides.store.as_ref().or(file.store.as_ref()).cloned();
         let store = store.unwrap_or_else(|| DEFAULT_STORE.to_owned());
-        store.parse::<StoreUrl>().map_err(SettingsError::Store)?;
+        // The directory that both programs are started in is nothing that anybody means.
+        if matches!(store.parse().map_err(SettingsError::Store)?, StoreUrl::Dir(path) if !path.is_absolute())
+        {
+            let reason = "a directory has to be absolute, as in dir:///srv/blocks".to_owned();
+            return Err(SettingsError::Store(StoreError::BadUrl { url: shown_address(&store), reason }));
+        }
         Ok(Self {
             urls,
             store: Route::everything(store),

@@ -78,6 +78,8 @@ fn several_hubs_are_a_list() {
     assert!(matches!(load("hub: [http://a, b]\n", "", &[]), Err(SettingsError::Hub(_))));
     let error = load("hub: {a: 1}\n", "", &[]).unwrap_err();
     assert!(flist::report(&error).contains("one address or a list of them"), "{}", flist::report(&error));
+    let error = load("hub: []\n", "", &[]).unwrap_err();
+    assert!(flist::report(&error).contains("at least one address"), "{}", flist::report(&error));
     let many = vec!["http://a"; MAX_HUBS + 1].join(", ");
     assert!(matches!(load(&format!("hub: [{many}]\n"), "", &[]), Err(SettingsError::Range { .. })));
 }
@@ -122,7 +124,10 @@ fn flists_that_name_no_store_have_a_default_one() {
     assert_eq!(url("store: zdb://file/ns\n", &[]), "zdb://file/ns");
     assert_eq!(url("store: zdb://file/ns\n", &["--store", "dir:///arg"]), "dir:///arg");
     assert_eq!(url("", &[]), DEFAULT_STORE);
-    assert!(matches!(load("store: ftp://x\n", "", &[]), Err(SettingsError::Store(_))));
+    assert_eq!(url("store: /srv/blocks\n", &[]), "/srv/blocks");
+    for none in ["ftp://x", "foo", "dir://foo"] {
+        assert!(matches!(load(&format!("store: {none}\n"), "", &[]), Err(SettingsError::Store(_))), "{none}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bootstrap::provision::{ProvisionError, differing, provision};
+use bootstrap::provision::{ProvisionError, Provisioning};
 use bootstrap::source::is_in_ram;
 use serde_json::json;
 
@@ -45,11 +45,13 @@ struct Different {
 pub(super) fn run(Arguments { root, replace, json, directory }: &Arguments) -> CommandResult {
     let at = root.join("etc/molt");
     let place = at.display().to_string();
-    let different = if *replace { Vec::new() } else { differing(root, directory).map_err(failed)? };
+    // What is wrong is said before what would be lost.
+    let provisioning = Provisioning::check(root, directory).map_err(failed)?;
+    let different = if *replace { Vec::new() } else { provisioning.differing().map_err(failed)? };
     if !different.is_empty() {
         return Err(Failure::Refused(Box::new(Different { files: different.join(", "), place })));
     }
-    let changed = provision(root, directory).map_err(failed)?;
+    let changed = provisioning.carry_out().map_err(failed)?;
     let in_ram = is_in_ram(&at);
     if in_ram {
         eprintln!(

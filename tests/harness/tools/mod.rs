@@ -122,6 +122,19 @@ pub fn rsync() -> Result<Unpacked, Error> {
     Ok(Unpacked { program, library_path })
 }
 
+/// Strace; it is downloaded when it is not there yet.
+///
+/// # Errors
+/// When it cannot be downloaded, or does not run.
+pub fn strace() -> Result<Unpacked, Error> {
+    let package = package("strace")?;
+    let program = package.directory.join("usr/bin/strace");
+    let library_path = library_path(&package.libraries)?;
+    let mut version = Command::new(&program);
+    job::run(version.arg("-V").env("LD_LIBRARY_PATH", &library_path), VERSION_LIMIT)?;
+    Ok(Unpacked { program, library_path })
+}
+
 /// A kernel from Debian.
 #[derive(Debug, Clone)]
 pub struct Kernel {
