@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use flist::block::seal;
+use flist::hub::HubClient;
 use flist::store::{HttpStore, Store};
+use flist::trust::director::Who;
+use flist::trust::{Pick, Verdict, Wanted, What, offered};
 
-use crate::rig::{Node, Repo, TODAY, accepts};
+use crate::rig::{Node, Repo, TODAY, channel, clocks, facts};
 use crate::web::{Answer, Web};
 
 const FLIPS: usize = 1000;
@@ -24,9 +27,25 @@ async fn no_flipped_bit_is_accepted() {
     let repo = Repo::new();
     repo.release("1.0.0", TODAY);
     let truth = Node::of(&repo).offer(TODAY).await.unwrap();
-    let fresh = Node::of(&repo).refresh(TODAY).await.unwrap();
+    // The flist is fetched as nodes do, from a hub that is the same server.
+    let (flist, content) = (truth.flists[0].1.flist.to_string(), Repo::content("1.0.0"));
+    repo.web.put(&flist, Answer::Bytes(content.clone()));
+    let (reader, hub) = (Node::of(&repo), HubClient::new(repo.web.url(), "test").unwrap());
+    let (facts, channels) = (facts(None), [channel()]);
+    let who = Who { node: "n".to_owned(), group: None };
+    let wanted = Wanted {
+        channels: &channels,
+        names: &channels,
+        pick: Pick::Newest,
+        node: &facts,
+        downgrade: false,
+        known: None,
+        who: &who,
+    };
+    let fetches = async || offered(&reader.client, None, &hub, &wanted, &clocks(TODAY)).await;
+    let names = repo.web.names().into_iter().filter(|name| *name != flist);
     let metadata: BTreeMap<String, Vec<u8>> =
-        repo.web.names().into_iter().map(|name| (name.clone(), repo.web.bytes(&name).unwrap())).collect();
+        names.map(|name| (name.clone(), repo.web.bytes(&name).unwrap())).collect();
     let names: Vec<&String> = metadata.keys().collect();
     let (blocks, ids) = blocks();
     let store = tokio::task::spawn_blocking({
@@ -53,9 +72,11 @@ async fn no_flipped_bit_is_accepted() {
                 repo.web.put(name, Answer::Bytes(metadata[name].clone()));
             }
             1 => {
-                let bytes = flipped(&Repo::content("1.0.0"), &mut random);
-                assert!(!accepts(&truth, &bytes, &fresh));
+                repo.web.put(&flist, Answer::Bytes(flipped(&content, &mut random)));
+                let error = fetches().await.map(drop).unwrap_err();
+                assert_eq!(error.verdict(), Verdict::Mismatch, "{error}");
                 *refused.get_mut("flist").unwrap() += 1;
+                repo.web.put(&flist, Answer::Bytes(content.clone()));
             }
             _ => {
                 let (id, stored) = &ids[random.usize(..ids.len())];
@@ -69,6 +90,8 @@ async fn no_flipped_bit_is_accepted() {
             }
         }
     }
+    // What is right is accepted, all the same.
+    assert!(matches!(fetches().await.unwrap().what, What::Release(_)));
     tokio::task::spawn_blocking(move || drop(store)).await.unwrap();
     // The test has bitten everywhere.
     assert!(refused.values().all(|count| *count >= 100), "{refused:?}, {harmless} harmless");
