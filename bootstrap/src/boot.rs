@@ -11,6 +11,7 @@ mod offline;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use flist::exit::Exit;
 use flist::hub::ReleaseVersion;
 use flist::mount::{MountError, detach};
 use flist::store::StoreError;
@@ -94,6 +95,24 @@ pub enum BootError {
     /// A thread failed.
     #[error("the installation broke off")]
     Broken(#[source] tokio::task::JoinError),
+}
+
+impl BootError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        let told = match self {
+            // It speaks with the hub's words, and so its causes begin after them.
+            Self::Offers(OffersError::Hub(error)) => Exit::of(error),
+            error => Exit::of(error),
+        };
+        match told {
+            // Whoever has the lock ends, or is killed.
+            _ if matches!(self, Self::Lock(LockError::Held { .. })) => Exit::Unreachable,
+            // The settings are good: what is wrong in a release can be right in the next one.
+            Exit::Usage => Exit::Failed,
+            exit => exit,
+        }
+    }
 }
 
 /// Boots the node: returns when a release is installed, recorded and its services are monitored. A root
@@ -302,4 +321,31 @@ fn clear_stale_mounts(run_dir: &Path) {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BootError> {
     tokio::task::spawn_blocking(work).await.map_err(BootError::Broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use flist::hub::HubError;
+
+    use super::*;
+
+    /// With the settings, which `tests/command.rs` has, the rows of the table that a boot can end with.
+    #[test]
+    fn exit_codes() {
+        let held = LockError::Held { path: PathBuf::new(), holder: "x".to_owned(), waited: LONGEST_PAUSE };
+        let hub = |error| BootError::Offers(OffersError::Hub(error));
+        let name = || "it".to_owned();
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        for (error, code) in [
+            (BootError::Lock(held), 3),
+            (hub(HubError::Stalled { url: name(), seconds: 1 }), 3),
+            (hub(HubError::NotFound { what: name(), hub: name() }), 4),
+            (BootError::MountPoint { path: PathBuf::new(), source: full() }, 5),
+            (BootError::MountPoint { path: PathBuf::new(), source: std::io::Error::other("x") }, 1),
+            // Nothing that a release does ends the attempts, as wrong settings do.
+            (hub(HubError::BadUrl { url: name(), reason: name() }), 1),
+        ] {
+            assert_eq!(error.exit().code(), code, "{error:?}");
+        }
+    }
 }

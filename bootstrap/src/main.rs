@@ -69,11 +69,7 @@ fn run_worker(Arguments { overrides, quiet, .. }: &Arguments) -> ExitCode {
     };
     match runtime.block_on(bootstrap::boot::boot(&settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => match Exit::of(&error) {
-            // The settings are good: what is wrong in a release can be right in the next one.
-            Exit::Usage => fail(&error, Exit::Failed),
-            exit => fail(&error, exit),
-        },
+        Err(error) => fail(&error, error.exit()),
     }
 }
 

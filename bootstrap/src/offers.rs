@@ -77,7 +77,7 @@ impl OffersError {
     }
 
     /// Whether the hub just does not have it.
-    pub(crate) fn is_not_offered(&self) -> bool {
+    pub fn is_not_offered(&self) -> bool {
         match self {
             Self::Hub(error) => error.is_not_found(),
             Self::Untrusted(error) => error.verdict() == Verdict::Unsigned,

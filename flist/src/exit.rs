@@ -2,16 +2,20 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::ErrorReport;
-use crate::hub::{AccessError, HubError, TokenError};
+use crate::hub::{AccessError, HubError, NameError, TagNameError, TokenError};
+use crate::merge::MergeError;
 use crate::report::causes;
+#[cfg(feature = "server")]
+use crate::server::ServerError;
 use crate::store::{FetchError, StoreError};
-use crate::trust::SourceError;
 #[cfg(feature = "publish")]
 use crate::trust::repository::{KeyError, RepositoryError, SignerError};
+use crate::trust::{SourceError, TrustError, Verdict};
+use crate::unpack::UnpackError;
 
 /// How a command ended, as a script wants to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +30,12 @@ pub enum Exit {
     Unreachable = 3,
     /// The hub or the store does not have it.
     NotFound = 4,
-    /// The hub or the store refused: no or another token, a name that is taken, no room. Or a node is not one for
-    /// the release: preconditions, state that it could not read.
+    /// The hub or the store refused: no or another token, a name that is taken, no room. Or signatures are not in order,
+    /// something is in the way, a disk is full or cannot be written. Or a node does not take a release: it is held, failed
+    /// before, is older, asks for what the node is not.
     Refused = 5,
-    /// `diff` found differences, `verify` blocks that are missing or wrong, `lint` what would not run.
+    /// `diff` found differences, `verify` blocks that are missing or wrong, `lint` what would not run, `doctor` what needs
+    /// somebody; or packages do not fit together.
     Differs = 6,
 }
 
@@ -39,9 +45,9 @@ pub const EXIT_CODES: &str = "Exit codes:
   1  failed
   2  wrong usage or settings: the same command will fail again
   3  hub, store, zinit or identityd not reached: later it may work
-  4  the hub or the store does not have it; zinit does not know the service
-  5  refused: token, name that is taken, no room; by zinit; or by what a release asks of a node
-  6  diff, verify or lint found something";
+  4  the hub or the store does not have it, nobody has signed it; zinit does not know the service
+  5  refused: token, name that is taken, no room; signatures; by zinit; by a node that does not take a release now
+  6  diff, verify, lint or doctor found something; packages do not fit together";
 
 impl Exit {
     /// What an error means, by the first of its causes that tells.
@@ -52,13 +58,25 @@ impl Exit {
                 let store = || error.downcast_ref().map(of_store);
                 let fetch = || error.downcast_ref().map(of_fetch);
                 let source = || error.downcast_ref().map(of_source);
-                let secret = error.is::<TokenError>() || error.is::<AccessError>();
-                let token = || secret.then_some(Some(Self::Usage));
-                let found = hub.or_else(store).or_else(fetch).or_else(source).or_else(token);
+                let trust = || error.downcast_ref().map(of_trust);
+                let given = error.is::<TokenError>()
+                    || error.is::<AccessError>()
+                    || error.is::<NameError>()
+                    || error.is::<TagNameError>();
+                let given = || given.then_some(Some(Self::Usage));
+                let packages = || error.is::<MergeError>().then_some(Some(Self::Differs));
+                let unpacked = || error.downcast_ref().map(of_unpack);
+                let system = || error.downcast_ref().map(of_system);
+                let found = hub.or_else(store).or_else(fetch).or_else(source).or_else(trust);
+                let found = found.or_else(given).or_else(packages).or_else(unpacked).or_else(system);
+                #[cfg(feature = "server")]
+                let found = found.or_else(|| error.downcast_ref().map(of_server));
                 #[cfg(feature = "publish")]
                 let found = found.or_else(|| error.downcast_ref().map(of_repository));
                 #[cfg(feature = "publish")]
                 let found = found.or_else(|| error.downcast_ref().map(of_signer));
+                #[cfg(feature = "publish")]
+                let found = found.or_else(|| error.downcast_ref().map(of_key));
                 found.flatten()
             })
             .unwrap_or(Self::Failed)
@@ -99,6 +117,10 @@ fn of_hub(error: &HubError) -> Option<Exit> {
     match error {
         HubError::BadUrl { .. } => Some(Exit::Usage),
         HubError::Dangling { .. } => Some(Exit::NotFound),
+        // Names in a hub's answers are nothing that anybody has given.
+        HubError::BadAnswer { .. } | HubError::BadTarget { .. } | HubError::BadOffer { .. } => {
+            Some(Exit::Failed)
+        }
         error if error.is_not_found() => Some(Exit::NotFound),
         error if error.is_retryable() => Some(Exit::Unreachable),
         HubError::Status { status, .. } => of_status(*status),
@@ -132,10 +154,40 @@ fn of_source(error: &SourceError) -> Option<Exit> {
     }
 }
 
+/// What could not be fetched, or is wrong on this machine, is told by the cause.
+fn of_trust(error: &TrustError) -> Option<Exit> {
+    match error.verdict() {
+        Verdict::Unreachable | Verdict::Local => None,
+        Verdict::Unsigned => Some(Exit::NotFound),
+        Verdict::Signature
+        | Verdict::Rollback
+        | Verdict::Expired
+        | Verdict::Clock
+        | Verdict::Mismatch
+        | Verdict::Unfit => Some(Exit::Refused),
+    }
+}
+
+fn of_unpack(error: &UnpackError) -> Option<Exit> {
+    matches!(error, UnpackError::Exists(_)).then_some(Exit::Refused)
+}
+
+/// No room, and no leave to write.
+fn of_system(error: &io::Error) -> Option<Exit> {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull).then_some(Exit::Refused)
+}
+
+#[cfg(feature = "server")]
+fn of_server(error: &ServerError) -> Option<Exit> {
+    matches!(error, ServerError::Taken { .. }).then_some(Exit::Unreachable)
+}
+
 #[cfg(feature = "publish")]
 fn of_repository(error: &RepositoryError) -> Option<Exit> {
     match error {
         RepositoryError::None(_)
+        | RepositoryError::Damaged { .. }
         | RepositoryError::Directors(_)
         | RepositoryError::Threshold { .. }
         | RepositoryError::NoKey { .. }
@@ -151,7 +203,7 @@ fn of_repository(error: &RepositoryError) -> Option<Exit> {
         | RepositoryError::SameKeyTwice { .. }
         | RepositoryError::Staged(_) => Some(Exit::Refused),
         RepositoryError::Busy(_) => Some(Exit::Unreachable),
-        RepositoryError::NoTarget { .. } => Some(Exit::NotFound),
+        RepositoryError::NoTarget { .. } | RepositoryError::NothingStaged(_) => Some(Exit::NotFound),
         // The cause tells.
         _ => None,
     }
@@ -160,10 +212,20 @@ fn of_repository(error: &RepositoryError) -> Option<Exit> {
 #[cfg(feature = "publish")]
 fn of_signer(error: &SignerError) -> Option<Exit> {
     match error {
-        SignerError::NoPassphrase { .. } | SignerError::Key { source: KeyError::Passphrase { .. }, .. } => {
+        SignerError::NoPassphrase { .. } | SignerError::Run { .. } | SignerError::Commands(_) => {
             Some(Exit::Usage)
         }
-        _ => None,
+        SignerError::Command { .. } => Some(Exit::Refused),
+        // The cause tells.
+        SignerError::Key { .. } | SignerError::Directory { .. } => None,
+    }
+}
+
+#[cfg(feature = "publish")]
+fn of_key(error: &KeyError) -> Option<Exit> {
+    match error {
+        KeyError::NotAKey { .. } | KeyError::Passphrase { .. } | KeyError::NotPublic(_) => Some(Exit::Usage),
+        KeyError::File { .. } | KeyError::Crypto => None,
     }
 }
 
@@ -205,7 +267,48 @@ mod tests {
         }
         let store = StoreError::Refused { url: "x".into(), status: 401, message: String::new() };
         assert_eq!(Exit::of(&store), Exit::Refused);
-        assert_eq!(Exit::of(&std::io::Error::other("x")), Exit::Failed);
+        assert_eq!(Exit::of(&io::Error::other("x")), Exit::Failed);
+        assert_eq!(Exit::of(&io::Error::from(io::ErrorKind::StorageFull)), Exit::Refused);
+        assert_eq!(Exit::of(&io::Error::from(io::ErrorKind::PermissionDenied)), Exit::Failed);
+        // A name that was given is wrong, one that a hub gives is the hub's fault.
+        let name = || "tf/zos/x".parse::<crate::hub::FlistName>().unwrap_err();
+        assert_eq!(Exit::of(&name()), Exit::Usage);
+        let answer = br#"[{"name": "x", "size": 1}]"#;
+        let source = crate::hub::parse_listing(answer).unwrap_err();
+        assert_eq!(Exit::of(&HubError::BadAnswer { url: "http://hub".into(), source }), Exit::Failed);
+    }
+
+    #[test]
+    fn signatures_refuse_and_what_nobody_has_signed_is_not_there() {
+        use crate::trust::OfferRefusal;
+        let url = || "http://hub/trust".to_owned();
+        let refusal = |refusal| TrustError::Refusal(refusal);
+        let (offered, installed) = (semver::Version::new(1, 0, 0), semver::Version::new(2, 0, 0));
+        let missing = SourceError::Missing { url: url() };
+        for (error, exit) in [
+            (TrustError::SameKeyTwice { role: "prod".into() }, Exit::Refused),
+            (
+                TrustError::Expired {
+                    url: url(),
+                    role: "timestamp".into(),
+                    expires: jiff::Timestamp::MIN,
+                    now: jiff::Timestamp::MAX,
+                    ahead: false,
+                },
+                Exit::Refused,
+            ),
+            (TrustError::Mismatch { target: "x".into(), problem: "y".into() }, Exit::Refused),
+            (refusal(OfferRefusal::Downgrade { offered, installed }), Exit::Refused),
+            (TrustError::Unsigned { target: "x".into() }, Exit::NotFound),
+            (
+                refusal(OfferRefusal::Nothing { channel: "a/b".into(), run_mode: crate::hub::RunMode::Dev }),
+                Exit::NotFound,
+            ),
+            (TrustError::Fetch { url: url(), source: missing }, Exit::NotFound),
+            (TrustError::Hub { target: "x".into(), source: Box::new(hub(503)) }, Exit::Unreachable),
+        ] {
+            assert_eq!(Exit::of(&error), exit, "{error}");
+        }
     }
 
     #[test]
@@ -219,6 +322,15 @@ mod tests {
             (Box::new(missing) as Box<dyn Error>, Exit::NotFound),
             (Box::new(SourceError::Status { url: "http://hub".into(), status: 503 }), Exit::Unreachable),
             (Box::new(RepositoryError::Sign { role, source: wrong }), Exit::Usage),
+            (Box::new(KeyError::NotPublic("xyz".into())), Exit::Usage),
+            (Box::new(RepositoryError::NothingStaged(at())), Exit::NotFound),
+            (
+                Box::new(RepositoryError::Sign {
+                    role,
+                    source: SignerError::Command { command: "token".into(), problem: "no".into() },
+                }),
+                Exit::Refused,
+            ),
             (Box::new(RepositoryError::None(at())), Exit::Usage),
             (Box::new(RepositoryError::Staged(at())), Exit::Refused),
             (Box::new(RepositoryError::Busy(at())), Exit::Unreachable),

@@ -72,6 +72,10 @@ impl Node {
         self.command("doctor").args(arguments).output().unwrap()
     }
 
+    fn generations(&self) -> Output {
+        self.command("generations").output().unwrap()
+    }
+
     fn ask(&self, arguments: &[&str]) -> Output {
         Command::new(PROGRAM)
             .args(arguments)
@@ -292,6 +296,7 @@ fn the_history_is_shown_without_a_daemon() {
     };
     let nowhere = history(&[]);
     assert_eq!(nowhere.status.code(), Some(2));
+    assert_eq!(node.generations().status.code(), Some(2));
     let told = String::from_utf8(nowhere.stderr).unwrap();
     assert!(told.contains("--state-dir"), "{told}");
     std::fs::create_dir(node.path("state")).unwrap();

@@ -26,11 +26,10 @@ fn json(node: &Node, arguments: &[&str]) -> Value {
         .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {output:?}"))
 }
 
-/// What a command of identityd says when it refuses.
-fn refused(node: &Node, arguments: &[&str]) -> String {
+/// What a command of identityd says when it ends with this exit code.
+fn refused(node: &Node, code: i32, arguments: &[&str]) -> String {
     let output = node.exec(&[&["identityd"], arguments].concat()).unwrap();
-    // 3: what is not possible now may be possible later.
-    assert!(matches!(output.status.code(), Some(1 | 3)), "{arguments:?}: {output:?}");
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 
@@ -92,7 +91,7 @@ fn services(node: &Node) -> [u32; 2] {
 
 #[test]
 fn what_is_held_is_not_installed_until_it_is_let_go() {
-    let (site, node) = booted();
+    let (mut site, node) = booted();
     node.run(&["identityd", "hold", "--reason", "holiday"]).unwrap();
     let new = site.payload("2.0.0").unwrap();
     new.marked("/sbin/identityd", "2.0.0").unwrap();
@@ -104,7 +103,7 @@ fn what_is_held_is_not_installed_until_it_is_let_go() {
     assert!(said.contains("every release is held since") && said.contains("(holiday)"), "{said}");
     assert_eq!(json(&node, &["why"])[0]["gate"], "Hold");
     assert_eq!(json(&node, &["check"])["waits"]["gate"], "Hold");
-    assert!(refused(&node, &["apply", "--now"]).contains("identityd unhold"));
+    assert!(refused(&node, 5, &["apply", "--now"]).contains("identityd unhold"));
     assert_eq!(site.web_version().unwrap(), "1.0.0");
     assert!(node.run(&["identityd", "status"]).unwrap().contains("held        every release"));
 
@@ -120,6 +119,14 @@ fn what_is_held_is_not_installed_until_it_is_let_go() {
     assert!(web.unwrap()["down_ms"].is_u64(), "{attempt}");
     assert!(attempt["bytes_fetched"].as_u64().unwrap() > 0, "{attempt}");
     assert_eq!(json(&node, &["doctor"]), serde_json::json!([]));
+
+    // What a script learns by the exit code: another user, a hub that lacks the channel, a hub that is not there.
+    let other = node.exec(&["su", "-s", "/bin/sh", "nobody", "-c", "/sbin/identityd status"]).unwrap();
+    assert_eq!(other.status.code(), Some(5), "{other:?}");
+    site.hub.withdraw().unwrap();
+    assert!(refused(&node, 4, &["check"]).contains("does not exist"));
+    site.hub.kill().unwrap();
+    refused(&node, 3, &["check"]);
 }
 
 #[test]
@@ -154,7 +161,7 @@ fn a_pause_while_files_are_staged_stops_before_the_swap_and_survives_a_restart()
 fn what_is_cancelled_while_files_are_staged_stays_away_and_is_not_bad() {
     let (site, node) = booted();
     let before = services(&node);
-    assert!(refused(&node, &["cancel"]).contains("no upgrade runs"));
+    assert!(refused(&node, 1, &["cancel"]).contains("no upgrade runs"));
     let (payload, mut proxy) = publish_slowly(&site);
     until(&node, "files are staged", |status| status["stage"] == "Staging");
     let said = node.run(&["identityd", "cancel", "--reason", "not today"]).unwrap();
@@ -189,8 +196,8 @@ fn a_bad_release_is_named_and_tried_again_on_request() {
     let ends: Vec<_> = attempts.as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
     assert_eq!(ends, ["rolled-back", "refused"]);
 
-    assert!(refused(&node, &["retry", "9.9.9"]).contains("does not offer release 9.9.9"));
-    assert!(refused(&node, &["retry", "2.0.0"]).contains("rolled back"));
+    assert!(refused(&node, 1, &["retry", "9.9.9"]).contains("does not offer release 9.9.9"));
+    assert!(refused(&node, 5, &["retry", "2.0.0"]).contains("rolled back"));
     let attempts = json(&node, &["history"]);
     let retried = attempts.as_array().unwrap().iter().find(|attempt| attempt["cause"]["kind"] == "retry");
     assert_eq!(retried.unwrap()["outcome"], "rolled-back");

@@ -67,7 +67,7 @@ impl Destination {
         };
         match tree.iter().find(in_the_way) {
             Some((path, _)) => Err(Failure::new(
-                Exit::Failed,
+                Exit::Refused,
                 format!(
                     "'{path}' is already in {}; nothing was unpacked; remove it, or unpack elsewhere",
                     self.path.display()

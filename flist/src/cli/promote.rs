@@ -64,7 +64,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
             let message = format!(
                 "nothing was changed: this hub has signed releases, and nodes with a root of trust do not follow links; sign it for {to} too with --sign and --dir, or move only the link with --link-only"
             );
-            return Err(Failure::new(Exit::Failed, message));
+            return Err(Failure::new(Exit::Refused, message));
         }
         let promoted = match &name {
             Some(name) => Promoted::link(&client, &repo, name, from, to).await?,
@@ -141,7 +141,7 @@ impl Promoted {
         let target = destination(&from, &light)?.flist;
         if target == from {
             let message = format!("{from} is a flist, not a link; publish a version and link to it");
-            return Err(Failure::new(Exit::Failed, message));
+            return Err(Failure::usage(message));
         }
         let (to, channel) = (to.clone(), Channel::Flist(to));
         Ok(Self { from: Channel::Flist(from), to: channel, target: Target::Flist(to, target) })
@@ -185,7 +185,7 @@ impl Promoted {
                 self.from,
                 self.target()
             );
-            Failure::new(Exit::Failed, message)
+            Failure::new(Exit::NotFound, message)
         })?;
         let release = SignedRelease { run_mode: to, channel: self.to.to_string(), ..newest };
         let outcome = directory.release(&release, &mut signers, Timestamp::now())?;

@@ -27,7 +27,7 @@ pub(super) const MAX_LINK_BODY: usize = 4 * 1024;
 
 /// `PUT /api/molt/link/<repo>/<link>.flist` with `{"target": "<name>.flist"}`, or with
 /// `"<repo>/<name>.flist"` for a flist of another repo: 201 when the link is new, 200 when it was moved or
-/// is there already, 409 when the target is not a flist of this hub.
+/// is there already, 404 when the target is not there, 409 when it is not a flist.
 pub(super) async fn link(
     State(hub): State<Arc<Hub>>,
     Extension(writer): Extension<Writer>,
@@ -44,7 +44,7 @@ pub(super) async fn link(
 }
 
 /// `PUT /api/molt/taglink/<repo>/<name>` with `{"target": "<repo>/tags/<tag>"}`: 201 when the taglink is new,
-/// 200 when it was moved or is there already, 409 when there is no such tag.
+/// 200 when it was moved or is there already, 404 when there is no such tag.
 pub(super) async fn taglink(
     State(hub): State<Arc<Hub>>,
     Extension(writer): Extension<Writer>,
@@ -106,7 +106,8 @@ fn set_taglink(hub: &Hub, link: &TaglinkName, tag: &TagName) -> Result<StatusCod
     let failed = || Refusal::failed(format!("move taglink {link}"));
     let _publishing = hub.publishing();
     if !hub.layout.has_tag(tag).map_err(failed())? {
-        return Err(Refusal::conflict(format!("{tag} is not a tag of this hub; make it first")));
+        let message = format!("{tag} is not a tag of this hub; make it first");
+        return Err(Refusal::json(StatusCode::NOT_FOUND, message));
     }
     let stored = format!("../{}/{TAG_PREFIX}{}", tag.repo(), tag.tag());
     let present = hub.layout.name(link.repo(), link.name()).map_err(failed())?;
@@ -126,7 +127,11 @@ pub(super) fn require_flist(hub: &Hub, target: &FlistName) -> Result<(), Refusal
     let found = hub.layout.entry(target).map_err(Refusal::failed(format!("look for {target}")))?;
     match found.map(|found| found.object) {
         Some(Object::File) => Ok(()),
-        _ => Err(Refusal::conflict(format!("{target} is not a flist of this hub; publish it first"))),
+        Some(_) => Err(Refusal::conflict(format!("{target} is not a flist of this hub; publish it first"))),
+        None => {
+            let message = format!("{target} is not a flist of this hub; publish it first");
+            Err(Refusal::json(StatusCode::NOT_FOUND, message))
+        }
     }
 }
 

@@ -40,10 +40,10 @@ async fn a_tag_is_made_replaced_and_followed() {
     let (rolling, version) = (tag("zos/tags/rolling"), tag("zos/tags/1.0.0"));
     let one = entries(&[("zos.flist", "bins/zos:v1.0.0.flist")]);
     let two = entries(&[("zos.flist", "bins/zos:v1.0.0.flist"), ("net.flist", "bins/net.flist")]);
-    let early = refusal(hub.client.put_taglink(&taglink("zos/qa"), &rolling).await, 409);
+    let early = refusal(hub.client.put_taglink(&taglink("zos/qa"), &rolling).await, 404);
     assert!(early.contains("zos/tags/rolling is not a tag of this hub"), "{early}");
     let missing = entries(&[("zos.flist", "bins/none.flist")]);
-    let missing = refusal(hub.client.put_tag(&rolling, &missing, false).await, 409);
+    let missing = refusal(hub.client.put_tag(&rolling, &missing, false).await, 404);
     assert!(missing.contains("bins/none.flist is not a flist of this hub"), "{missing}");
     assert!(!hub.users().join("zos").exists(), "a refused tag made a repo");
 

@@ -63,8 +63,10 @@ pub(super) fn nothing_known(state: &State) -> Problem {
     match (&state.problem, state.gate) {
         (Some(problem), Some(Gate::BackOff | Gate::Refused)) => problem.clone(),
         (_, gate) => {
-            let why = gate.unwrap_or(Gate::Starting).explanation();
-            Problem::new(ProblemKind::Local, format!("cannot upgrade now: {why}"))
+            let gate = gate.unwrap_or(Gate::Starting);
+            // It has begun already, and ends by itself.
+            let kind = if gate == Gate::Starting { ProblemKind::Busy } else { ProblemKind::Local };
+            Problem::new(kind, format!("cannot upgrade now: {}", gate.explanation()))
         }
     }
 }

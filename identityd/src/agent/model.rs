@@ -206,12 +206,15 @@ pub struct Problem {
     /// What this node lacks for a release, each with its stable code; empty where it is about something else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmet: Vec<Unmet>,
+    /// Whether a hub has answered, and does not have what was asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
 }
 
 impl Problem {
     /// A problem of this kind.
     pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
-        Self { message: message.into(), kind, gate: None, unmet: Vec::new() }
+        Self { message: message.into(), kind, gate: None, unmet: Vec::new(), absent: false }
     }
 
     /// A closed gate.

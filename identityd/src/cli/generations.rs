@@ -13,7 +13,7 @@ use identityd::orders::{Hold, Orders, OrdersFile};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{CommandResult, Failure, bytes, other, print, print_json};
+use super::{CommandResult, Failure, bytes, other, print, print_json, require_state};
 
 /// Show the generations of this node, the oldest first: what is installed, and what can be gone back to. Works
 /// without a running identityd.
@@ -67,10 +67,8 @@ struct Line {
 
 pub(super) fn run(Arguments { json, overrides }: &Arguments) -> CommandResult {
     let settings = Settings::load_without_secrets(overrides).map_err(Failure::Settings)?;
-    let lines = match StatePlace::of(&settings).directory().exists() {
-        true => lines(&settings)?,
-        false => Vec::new(),
-    };
+    require_state(&StatePlace::of(&settings))?;
+    let lines = lines(&settings)?;
     if *json { print_json(&lines) } else { print(&text(&lines)) }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bootstrap::state_place::StatePlace;
 use identityd::history::{Cause, EndedBy, History, Record};
 
-use super::{CommandResult, Failure, bytes, other, print, print_json};
+use super::{CommandResult, bytes, other, print, print_json, require_state};
 
 /// Show what became of the attempts to upgrade, the oldest first. Works without a running identityd.
 #[derive(clap::Args)]
@@ -30,22 +30,9 @@ const EXAMPLES: &str = "Examples:
   identityd history
   identityd history --json --limit 100";
 
-/// There is no state of a node where it was looked for.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "there is no directory {}, where the state of a node is kept; on a node with another one give --state-dir; \
-     one that bootstrap has never booted has none",
-    .directory.display()
-)]
-struct NoState {
-    directory: PathBuf,
-}
-
 pub(super) fn run(Arguments { json, limit, state_dir, run_dir }: &Arguments) -> CommandResult {
     let place = StatePlace::new(state_dir, run_dir);
-    if !place.directory().is_dir() {
-        return Err(Failure::Usage(Box::new(NoState { directory: place.directory() })));
-    }
+    require_state(&place)?;
     let past = History::at(place).read(*limit).map_err(other)?;
     if *json {
         return print_json(&past.records);

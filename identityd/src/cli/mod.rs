@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bootstrap::settings::SettingsError;
+use bootstrap::state_place::StatePlace;
 use clap::{CommandFactory, Parser, Subcommand};
 use flist::ErrorReport;
 use flist::exit::{EXIT_CODES, Exit};
@@ -164,13 +165,11 @@ impl Failure {
     fn exit(&self) -> Exit {
         match self {
             Self::Ask(error) if error.is_unreachable() => Exit::Unreachable,
-            Self::Ask(AskError::Refused(Problem {
-                kind: ProblemKind::Network | ProblemKind::Busy, ..
-            })) => Exit::Unreachable,
-            Self::Ask(AskError::Refused(Problem { unmet, .. })) if !unmet.is_empty() => Exit::Refused,
+            Self::Ask(AskError::Refused(problem)) => of_problem(problem),
+            Self::Ask(error) if error.is_forbidden() => Exit::Refused,
             Self::Ill(_) => Exit::Differs,
-            // What could not be read may be readable the next time, and secrets may be put right.
-            Self::Settings(SettingsError::Read { .. } | SettingsError::Access(_)) => Exit::Failed,
+            // What could not be read may be readable the next time.
+            Self::Settings(SettingsError::Read { .. }) => Exit::Failed,
             Self::Settings(_) | Self::Usage(_) => Exit::Usage,
             Self::Refused(_) => Exit::Refused,
             Self::Ask(_) | Self::Other(_) => Exit::Failed,
@@ -187,6 +186,36 @@ impl Failure {
             }
         }
         report
+    }
+}
+
+/// What the daemon's answer means.
+fn of_problem(problem: &Problem) -> Exit {
+    match problem.kind {
+        _ if !problem.unmet.is_empty() => Exit::Refused,
+        ProblemKind::Network if problem.absent => Exit::NotFound,
+        ProblemKind::Network | ProblemKind::Busy => Exit::Unreachable,
+        ProblemKind::Refused => Exit::Refused,
+        ProblemKind::Local | ProblemKind::Degraded => Exit::Failed,
+    }
+}
+
+/// There is no state of a node where it was looked for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "there is no directory {}, where the state of a node is kept; on a node with another one give --state-dir; \
+     one that bootstrap has never booted has none",
+    .directory.display()
+)]
+struct NoState {
+    directory: PathBuf,
+}
+
+/// Refuses to look for the state of a node where there is none: what is found empty would be a mistyped directory.
+fn require_state(place: &StatePlace) -> CommandResult {
+    match place.directory() {
+        directory if directory.is_dir() => Ok(()),
+        directory => Err(Failure::Usage(Box::new(NoState { directory }))),
     }
 }
 
@@ -252,6 +281,8 @@ fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use identityd::agent::Gate;
+
     use super::*;
 
     #[test]
@@ -300,32 +331,70 @@ mod tests {
         }
     }
 
+    /// The table of docs/cli.md, by what the daemon answers and by what happens before.
     #[test]
-    fn what_a_node_lacks_is_exit_code_5_and_in_the_json() {
-        let unmet = flist::package::Unmet {
+    fn exit_codes() {
+        let socket = || PathBuf::from("/nowhere");
+        let connect = |kind: io::ErrorKind| AskError::Connect { socket: socket(), source: kind.into() };
+        let unmet = || flist::package::Unmet {
             code: "kernel-too-old".into(),
             package: "web".into(),
             need: "kernel 9.0.0 or newer".into(),
             have: "6.1.0".into(),
         };
-        let problem = Problem { unmet: vec![unmet], ..Problem::new(ProblemKind::Refused, "no") };
-        let failure = Failure::Ask(AskError::Refused(problem));
-        assert_eq!(failure.exit(), Exit::Refused);
-        assert_eq!(failure.as_json()["unmet"][0]["code"], "kernel-too-old");
-        let other = Failure::Ask(AskError::Refused(Problem::new(ProblemKind::Refused, "no")));
-        assert_eq!((other.exit(), other.as_json().get("unmet")), (Exit::Failed, None));
+        let problem = |kind| Problem::new(kind, "no");
+        let closed = |gate| Problem::closed(gate, "no");
+        let unreadable = SettingsError::Read { path: socket(), source: io::ErrorKind::NotFound.into() };
+        let secret = flist::hub::Access::read(&[], Some(&socket()), None).unwrap_err();
+        let asked = [
+            (AskError::NotRunning { socket: socket(), source: io::ErrorKind::NotFound.into() }, 3),
+            (AskError::Deadline { socket: socket(), after: std::time::Duration::ZERO }, 3),
+            (AskError::BrokenOff { socket: socket(), source: None }, 3),
+            (AskError::Garbage { socket: socket(), source: None }, 1),
+            (connect(io::ErrorKind::Other), 3),
+            (connect(io::ErrorKind::PermissionDenied), 5),
+        ];
+        let answered = [
+            (problem(ProblemKind::Network), 3),
+            (Problem { absent: true, ..problem(ProblemKind::Network) }, 4),
+            (problem(ProblemKind::Busy), 3),
+            (problem(ProblemKind::Local), 1),
+            (problem(ProblemKind::Degraded), 1),
+            (problem(ProblemKind::Refused), 5),
+            (Problem { unmet: vec![unmet()], ..problem(ProblemKind::Refused) }, 5),
+            (closed(Gate::Trust), 5),
+            (closed(Gate::BadRelease), 5),
+            (closed(Gate::Hold), 5),
+            (closed(Gate::Pause), 5),
+            (closed(Gate::Maintenance), 5),
+        ];
+        let others = [
+            (Failure::Settings(unreadable), 1),
+            (Failure::Settings(SettingsError::Access(secret)), 2),
+            (Failure::Ill(1), 6),
+            (Failure::Usage(Box::new(NoState { directory: socket() })), 2),
+            (other(io::Error::other("x")), 1),
+        ];
+        let answered = answered.map(|(problem, code)| (Failure::Ask(AskError::Refused(problem)), code));
+        let asked = asked.map(|(error, code)| (Failure::Ask(error), code));
+        for (failure, code) in asked.into_iter().chain(answered).chain(others) {
+            assert_eq!(failure.exit().code(), code, "{failure:?}");
+            assert_eq!(failure.as_json()["exit_code"], code, "{failure:?}");
+        }
+        let lacking = Problem { unmet: vec![unmet()], ..problem(ProblemKind::Refused) };
+        let report = Failure::Ask(AskError::Refused(lacking)).as_json();
+        assert_eq!(
+            (&report["unmet"][0]["code"], &report["kind"]),
+            (&"kernel-too-old".into(), &"Refused".into())
+        );
     }
 
     #[test]
-    fn a_daemon_that_does_not_run_is_exit_code_3() {
+    fn a_daemon_that_does_not_run_is_told_with_what_starts_it() {
         let socket = PathBuf::from("/nowhere");
-        let missing = AskError::NotRunning { socket: socket.clone(), source: io::ErrorKind::NotFound.into() };
-        let failure = Failure::Ask(missing);
-        assert_eq!(failure.exit(), Exit::Unreachable);
-        let report = failure.as_json();
+        let missing = AskError::NotRunning { socket, source: io::ErrorKind::NotFound.into() };
+        let report = Failure::Ask(missing).as_json();
         let text = report["error"].as_str().unwrap_or_default();
         assert!(text.contains("/nowhere") && text.contains("identityd run"), "{report}");
-        assert_eq!(report["exit_code"], 3);
-        assert_eq!(Failure::Ask(AskError::BrokenOff { socket, source: None }).exit(), Exit::Failed);
     }
 }

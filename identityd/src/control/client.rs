@@ -73,9 +73,18 @@ pub enum AskError {
 }
 
 impl AskError {
-    /// Whether identityd could not be asked at all.
+    /// Whether identityd could not be asked, or not to the end: later it may be possible.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::NotRunning { .. } | Self::Connect { .. } | Self::Deadline { .. })
+        match self {
+            Self::NotRunning { .. } | Self::Deadline { .. } | Self::BrokenOff { .. } => true,
+            Self::Connect { .. } => !self.is_forbidden(),
+            Self::Garbage { .. } | Self::Refused(_) => false,
+        }
+    }
+
+    /// Whether this user may not ask.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 

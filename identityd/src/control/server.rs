@@ -153,7 +153,7 @@ impl Peer {
         let user = self.stream.get_ref().peer_cred()?.uid();
         if !allowed.contains(&user) {
             warn!(user, "refused a request of another user");
-            return self.refuse(ProblemKind::Local, "only root may ask identityd").await;
+            return self.refuse(ProblemKind::Refused, "only root may ask identityd").await;
         }
         let line = match timeout(CLIENT_DEADLINE, read_line(&mut self.stream, LARGEST_REQUEST)).await {
             Ok(Ok(Line::Whole(line))) => line,

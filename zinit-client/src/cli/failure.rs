@@ -37,7 +37,9 @@ impl Failure {
             Self::Zinit(Error::Refused { reason: Refusal::UnknownService { .. }, .. }) => 4,
             Self::Zinit(Error::Refused { .. } | Error::Unsafe { .. }) => 5,
             Self::Zinit(Error::UnitFile { .. }) => USAGE,
-            Self::Zinit(_) | Self::StillUp { .. } | Self::Output(_) => 1,
+            // It ends later, or with another signal.
+            Self::StillUp { .. } => 3,
+            Self::Zinit(_) | Self::Output(_) => 1,
         }
     }
 
@@ -91,6 +93,7 @@ mod tests {
                 }),
                 3,
             ),
+            (Failure::StillUp { service: "a".parse().unwrap(), after: Duration::from_secs(1) }, 3),
         ] {
             assert_eq!(failure.exit_code(), code, "{failure:?}");
         }

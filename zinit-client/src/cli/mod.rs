@@ -50,7 +50,7 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage: the same command will fail again
-  3  zinit not reached: later it may work
+  3  zinit not reached, or a service has not ended in time: later it may work
   4  zinit does not know this service
   5  zinit refused, or would do more than was asked for";
 

@@ -54,6 +54,8 @@ impl Effects {
 fn refused(error: &OffersError) -> Problem {
     match error.verdict() {
         Some(_) => Problem::closed(Gate::Trust, report(error)),
-        None => Problem::new(ProblemKind::Network, report(error)),
+        None => {
+            Problem { absent: error.is_not_offered(), ..Problem::new(ProblemKind::Network, report(error)) }
+        }
     }
 }
