@@ -33,6 +33,16 @@ pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
 /// A name and its value in each line, for somebody who reads it at this second.
 fn text(status: &Status, now: u64) -> String {
     let mut lines = Lines::default();
+    add_standing(&mut lines, status, now);
+    add_orders(&mut lines, status, now);
+    add_work(&mut lines, status);
+    add_outdated(&mut lines, status);
+    add_node(&mut lines, status, now);
+    lines.0
+}
+
+/// Where the upgrade is, what is installed, and what the channel offers.
+fn add_standing(lines: &mut Lines, status: &Status, now: u64) {
     match status.gate {
         Some(gate) => lines.add("stage", format!("{} ({gate})", status.stage)),
         None => lines.add("stage", status.stage.to_string()),
@@ -63,6 +73,10 @@ fn text(status: &Status, now: u64) -> String {
         let message = if is_told { "the reason above" } else { &error.message };
         lines.add("last error", format!("{message} ({}, {times}, {when})", error.kind.as_str()));
     }
+}
+
+/// What keeps it from going on: gates, and what somebody has ordered.
+fn add_orders(lines: &mut Lines, status: &Status, now: u64) {
     for gate in &status.gates {
         lines.add("closed", format!("{}: {}", gate.gate, gate.why));
     }
@@ -77,6 +91,10 @@ fn text(status: &Status, now: u64) -> String {
         let what = hold.release.as_deref().unwrap_or("every release");
         lines.add("held", format!("{what}, {}", order(&hold.since, hold.by, hold.reason.as_deref(), now)));
     }
+}
+
+/// What was done since the boot.
+fn add_work(lines: &mut Lines, status: &Status) {
     if let Some(fetch) = status.fetch {
         lines.add("fetched", format!("{} of {}", bytes(fetch.bytes), bytes(fetch.total)));
     }
@@ -92,6 +110,10 @@ fn text(status: &Status, now: u64) -> String {
     if status.more_services > 0 {
         lines.add("service", format!("others were stopped or started {} times", status.more_services));
     }
+}
+
+/// Who runs what is no longer installed.
+fn add_outdated(lines: &mut Lines, status: &Status) {
     for old in &status.outdated {
         let files: Vec<_> = old.files.iter().map(|path| format!("/{path}")).collect();
         let files = if files.is_empty() { "files that are gone".to_owned() } else { files.join(", ") };
@@ -101,6 +123,16 @@ fn text(status: &Status, now: u64) -> String {
     if status.more_outdated > 0 {
         lines.add("runs old", format!("{} more services", status.more_outdated));
     }
+    for process in &status.left_behind {
+        lines.add("left behind", format!("{process}, and runs on with what was there before"));
+    }
+    if status.more_left_behind > 0 {
+        lines.add("left behind", format!("{} more processes", status.more_left_behind));
+    }
+}
+
+/// The node itself: its kernel, its state, its daemon, and whom it trusts.
+fn add_node(lines: &mut Lines, status: &Status, now: u64) {
     if let Some(KernelStatus { state, installed, running, .. }) = &status.kernel {
         let installed = installed.as_ref().map_or("another one", |installed| &installed.release);
         let what = match state {
@@ -118,19 +150,12 @@ fn text(status: &Status, now: u64) -> String {
         let since = past(&in_ram.since, now);
         lines.add("state", format!("IN RAM since {since}, lost at a reboot: {}{unread}", in_ram.reason));
     }
-    for process in &status.left_behind {
-        lines.add("left behind", format!("{process}, and runs on with what was there before"));
-    }
-    if status.more_left_behind > 0 {
-        lines.add("left behind", format!("{} more processes", status.more_left_behind));
-    }
     let daemon = &status.identityd;
     let started = past(&daemon.started, now);
     lines.add("identityd", format!("{}, pid {}, started {started}", daemon.version, daemon.pid));
     if status.insecure {
         lines.add("trust", "INSECURE: releases are not authenticated (no root of trust)".to_owned());
     }
-    lines.0
 }
 
 #[derive(Default)]
