@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use molt_tests::{BaseFile, Hub, Node, Signing, Site, UPGRADE_LIMIT};
+use molt_tests::{BaseFile, Content, Hub, Node, Signing, Site, UPGRADE_LIMIT, scratch};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 const CHANNEL: &str = "tf-zos/zos:development:latest.flist";
@@ -222,6 +224,71 @@ fn without_a_root_of_trust_every_start_says_so() {
         })
         .unwrap();
     assert!(!strict.path("/usr/bin/demo-web").exists());
+}
+
+/// Somebody takes the root of trust away, or a base image has lost it, so that any hub would be believed.
+#[test]
+fn a_root_of_trust_that_is_gone_is_missed() {
+    const ROOT: &str = "/etc/molt/root.json";
+    let (site, signing, node) = signed();
+    let root = node.read(ROOT).unwrap();
+    fs::remove_file(node.path(ROOT)).unwrap();
+    // Whoever owns the hub has another release, which nobody has signed.
+    site.publish("6.6.6", &site.payload("6.6.6").unwrap()).unwrap();
+    let before = node.status().unwrap()["identityd"]["pid"].clone();
+    let pid = node.pid_of("identityd").unwrap();
+    kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
+    until(&node, "the gate is closed", |status| {
+        status["gate"] == "Trust" && status["identityd"]["pid"] != before
+    });
+    looks_twice(&node);
+    let status = node.status().unwrap();
+    assert_eq!((&status["insecure"], &status["installed"]["version"]), (&false.into(), &"1.0.0".into()));
+    for said in [why(&node), node.run(&["identityd", "status"]).unwrap()] {
+        assert!(said.contains("local: the root of trust /etc/molt/root.json is gone"), "{said}");
+    }
+    let doctor = node.exec(&["identityd", "doctor"]).unwrap();
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("trust-damaged") && said.contains("has trusted one before"), "{said}");
+    // It is put back, which a root in RAM will not remember; what is signed is installed then.
+    signing.publish(&site.hub, "2.0.0", site.payload("2.0.0").unwrap().directory()).unwrap();
+    fs::create_dir_all(node.path("/tmp/fleet")).unwrap();
+    fs::write(node.path("/tmp/fleet/root.json"), root).unwrap();
+    let put = node.exec(&["identityd", "provision", "/tmp/fleet"]).unwrap();
+    let said = String::from_utf8_lossy(&put.stderr).into_owned();
+    assert!(put.status.success() && said.contains("/etc/molt lies in RAM"), "{said}");
+    site.await_version(&node, "2.0.0").unwrap();
+
+    // A boot without it, with the state of the node: only what is recorded as signed is taken.
+    let disk = scratch("state").unwrap();
+    molt_tests::run(
+        Command::new("cp").arg("-a").arg(node.path("/var/lib/molt").join(".")).arg(disk.path()),
+        UPGRADE_LIMIT,
+    )
+    .unwrap();
+    drop(node);
+    let kept = || BaseFile {
+        path: "/var/lib/molt/trust/root.json".into(),
+        mode: 0o600,
+        content: Content::Copy(disk.path().join("trust/root.json")),
+    };
+    let fresh = site.node().file(kept()).boot().unwrap();
+    fresh
+        .wait_for("the console says what is gone", UPGRADE_LIMIT, || {
+            let said = "waiting for a release that can be trusted";
+            match fresh.console().contains("is gone") && fresh.console().contains(said) {
+                true => Ok(()),
+                false => Err(fresh.console().tail(5)),
+            }
+        })
+        .unwrap();
+    assert!(!fresh.path("/usr/bin/demo-web").exists());
+    drop(fresh);
+    // Unless the kernel command line says that any hub is believed.
+    let line = format!("console=ttyS0 runmode=dev hub={} molt.insecure=1", site.hub.url());
+    let insecure = site.node().command_line(line).file(kept()).boot().unwrap();
+    site.await_version(&insecure, "2.0.0").unwrap();
+    assert_eq!(insecure.status().unwrap()["insecure"], true);
 }
 
 /// The hub that the node prefers has been frozen by whoever owns it; the other one has news.
