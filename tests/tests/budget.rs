@@ -125,11 +125,9 @@ fn a_service_that_starts_slowly_is_down_until_it_is_up() {
     let site = Site::new().unwrap();
     let publish = |version: &str| {
         let payload = site.payload(version).unwrap();
-        let exec = format!(
-            "exec: sh -c 'rm -f /run/ready; sleep 2; touch /run/ready; exec sleep 9{}'\n",
-            &version[..1]
-        );
-        payload.unit("slow", &format!("{exec}test: test -e /run/ready\n")).unwrap();
+        // Each has a file of its own: zinit may look before the first line of a script is run.
+        let exec = format!("exec: sh -c 'sleep 2; touch /run/ready-{version}; exec sleep 9000000'\n");
+        payload.unit("slow", &format!("{exec}test: test -e /run/ready-{version}\n")).unwrap();
         site.publish(version, &payload).unwrap();
     };
     publish("1.0.0");

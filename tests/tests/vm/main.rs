@@ -240,8 +240,12 @@ fn the_console_shows_two_hundred_mebibytes_being_installed_without_flooding() {
     let mut vm = range.vm().unwrap().memory_mib(1536).boot().unwrap();
     range.await_version(&mut vm, "1.0.0").unwrap();
     let console = vm.console().lines();
-    let of_bootstrap: Vec<_> =
-        console.iter().map(|line| line.text.as_str()).filter(|line| line.contains("bootstrap")).collect();
+    // All that is told until identityd is there is bootstrap's.
+    let lines = console.iter().map(|line| line.text.as_str());
+    let of_bootstrap: Vec<_> = lines
+        .take_while(|line| !line.contains("identityd starts"))
+        .filter(|line| [" INFO", " WARN", " ERROR"].iter().any(|level| line.contains(level)))
+        .collect();
     let staging: Vec<_> = of_bootstrap.iter().filter(|line| line.contains("staging: ")).collect();
     assert!((1..10).contains(&staging.len()), "{}", vm.console().text());
     assert!(staging.iter().all(|line| line.contains("iB/s, about ")), "{staging:?}");
