@@ -72,7 +72,7 @@ impl HealthWatch {
     }
 
     /// Watches this one no longer.
-    pub fn drop(&mut self, unit: &UnitName) {
+    pub fn ignore(&mut self, unit: &UnitName) {
         self.services.remove(unit);
     }
 

@@ -113,8 +113,8 @@ pub struct Context<'c> {
 }
 
 /// Carries out a plan. When it returns an error other than [`TransactionError::Degraded`] and
-/// [`TransactionError::Left`], the node is as it was before. A [`Purpose::SelfUpdate`] ends with the swap: the journal stays, and whoever runs next
-/// commits or recovers.
+/// [`TransactionError::Left`], the node is as it was before. A [`Purpose::SelfUpdate`] ends with the swap: the
+/// journal stays, and whoever runs next commits or recovers.
 ///
 /// # Errors
 /// [`TransactionError`].

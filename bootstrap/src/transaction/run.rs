@@ -55,9 +55,9 @@ pub(super) struct Run<'r> {
     pub(super) copies: Vec<Option<u64>>,
     /// What the copies held when they were migrated.
     pub(super) contents: Vec<String>,
-    /// What is written beside its place, to be put there when the new generation counts: what the node was booted from,
+    /// What the node will have been booted from, written beside its place.
     boot_info: Option<boot_info::ToBe>,
-    /// and which generation is current.
+    /// The pointer to the new generation, written beside the one that counts.
     pointer: Option<Replacement>,
     pub(super) committed: bool,
     /// Nobody knows whether it is committed.

@@ -208,7 +208,7 @@ pub async fn come_back(
             Ok(()) => return not_back,
             Err(ServiceError::NotWell { unit, why }) => {
                 not_back.push(format!("{unit} is not well: {why}"));
-                watch.drop(&unit);
+                watch.ignore(&unit);
             }
             Err(error) => {
                 not_back.push(flist::report(&error));

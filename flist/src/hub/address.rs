@@ -1,4 +1,6 @@
-//! Addresses as they may be shown.
+//! Addresses of hubs: what is one, and as they may be shown.
+
+use reqwest::Url;
 
 use super::name::printable;
 
@@ -16,6 +18,22 @@ pub fn shown_address(text: &str) -> String {
         None => (rest, ""),
     };
     printable(&format!("{scheme}{secret}{rest}{query}"))
+}
+
+/// The address of a hub, or what is wrong with it.
+pub(super) fn hub_address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text);
+    if !url.as_ref().map_or(text.contains("://"), |url| matches!(url.scheme(), "http" | "https")) {
+        return Err("it must start with http:// or https://".to_owned());
+    }
+    let url = url.map_err(|error| error.to_string())?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it must not contain a user name or a password".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("it must not have a query or a fragment".to_owned());
+    }
+    Ok(url)
 }
 
 #[cfg(test)]

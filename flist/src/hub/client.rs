@@ -10,7 +10,7 @@ use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Map, Value};
 
 use super::access::{Access, MAX_REDIRECTS};
-use super::address::shown_address;
+use super::address::{hub_address, shown_address};
 use super::answer::{AnswerHead, Ending, is_overridable, message_of};
 use super::channel::MAX_FLIST;
 use super::error::HubError;
@@ -346,21 +346,6 @@ impl HubClient {
 
 pub(super) fn failed(url: &Url, source: reqwest::Error) -> HubError {
     HubError::Request { url: url.to_string(), source: source.without_url() }
-}
-
-fn hub_address(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text);
-    if !url.as_ref().map_or(text.contains("://"), |url| matches!(url.scheme(), "http" | "https")) {
-        return Err("it must start with http:// or https://".to_owned());
-    }
-    let url = url.map_err(|error| error.to_string())?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("it must not contain a user name or a password".to_owned());
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("it must not have a query or a fragment".to_owned());
-    }
-    Ok(url)
 }
 
 fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
