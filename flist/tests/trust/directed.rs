@@ -3,12 +3,12 @@
 use flist::hub::{HubClient, RunMode};
 use flist::trust::director::{Choice, NotChosen, Rule, Wave, Who, chosen};
 use flist::trust::repository::{Passphrase, Plan, RoleName, SecretKey, Settings, Signers, TrustDirectory};
-use flist::trust::{Fresh, Pick, SignedOffer, Source, TrustClient, Verdict, Wanted, What, earliest, offered};
+use flist::trust::{Fresh, SignedOffer, Source, TrustClient, Verdict, What, earliest, offered};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::forge::{evil_target, next};
-use crate::rig::{DAY, Node, Repo, TODAY, at, channel, clocks, facts, passphrase};
+use crate::rig::{DAY, Node, Repo, TODAY, at, channel, clocks, facts, newest, passphrase};
 use crate::web::{Answer, Web};
 
 struct Director {
@@ -124,15 +124,7 @@ async fn the_director_alone_compromised() {
     let hub = HubClient::new(repo.web.url(), "test").unwrap();
     let (node, who) = (facts(Some("2.0.0")), who("a", None));
     let channels = [channel()];
-    let wanted = Wanted {
-        channels: &channels,
-        names: &channels,
-        pick: Pick::Newest,
-        node: &node,
-        downgrade: false,
-        known: None,
-        who: &who,
-    };
+    let wanted = newest(&channels, &node, &who);
     let client = Node::of(&repo);
     let answer =
         offered(&client.client, Some(&director.client()), &hub, &wanted, &clocks(TODAY)).await.unwrap();
@@ -149,15 +141,7 @@ async fn the_director_does_not_say_what_time_it_is() {
     });
     let hub = HubClient::new(repo.web.url(), "test").unwrap();
     let (facts, who, channels) = (facts(None), who("a", None), [channel()]);
-    let wanted = Wanted {
-        channels: &channels,
-        names: &channels,
-        pick: Pick::Newest,
-        node: &facts,
-        downgrade: false,
-        known: None,
-        who: &who,
-    };
+    let wanted = newest(&channels, &facts, &who);
     let node = Node::of(&repo);
     for _ in 0..2 {
         let _refused = offered(&node.client, Some(&director.client()), &hub, &wanted, &clocks(TODAY)).await;
@@ -174,15 +158,7 @@ async fn without_the_directors_signature_nothing_is_installed() {
     let (repo, director) = canary();
     let hub = HubClient::new(repo.web.url(), "test").unwrap();
     let (node, who, channels) = (facts(None), who("a", None), [channel()]);
-    let wanted = Wanted {
-        channels: &channels,
-        names: &channels,
-        pick: Pick::Newest,
-        node: &node,
-        downgrade: false,
-        known: None,
-        who: &who,
-    };
+    let wanted = newest(&channels, &node, &who);
     let releases = Node::of(&repo);
     let mut timestamp = crate::forge::file(&director.web, "timestamp.json");
     timestamp["signatures"] = json!([]);

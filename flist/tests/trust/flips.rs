@@ -6,9 +6,9 @@ use flist::block::seal;
 use flist::hub::HubClient;
 use flist::store::{HttpStore, Store};
 use flist::trust::director::Who;
-use flist::trust::{Pick, Verdict, Wanted, What, offered};
+use flist::trust::{Verdict, What, offered};
 
-use crate::rig::{Node, Repo, TODAY, channel, clocks, facts};
+use crate::rig::{Node, Repo, TODAY, channel, clocks, facts, newest};
 use crate::web::{Answer, Web};
 
 const FLIPS: usize = 1000;
@@ -33,15 +33,7 @@ async fn no_flipped_bit_is_accepted() {
     let (reader, hub) = (Node::of(&repo), HubClient::new(repo.web.url(), "test").unwrap());
     let (facts, channels) = (facts(None), [channel()]);
     let who = Who { node: "n".to_owned(), group: None };
-    let wanted = Wanted {
-        channels: &channels,
-        names: &channels,
-        pick: Pick::Newest,
-        node: &facts,
-        downgrade: false,
-        known: None,
-        who: &who,
-    };
+    let wanted = newest(&channels, &facts, &who);
     let fetches = async || offered(&reader.client, None, &hub, &wanted, &clocks(TODAY)).await;
     let names = repo.web.names().into_iter().filter(|name| *name != flist);
     let metadata: BTreeMap<String, Vec<u8>> =

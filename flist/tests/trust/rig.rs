@@ -6,11 +6,12 @@ use std::time::Duration;
 use flist::hub::{Channel, FlistName, RunMode, Sha256};
 use flist::trust::claims::NodeFacts;
 use flist::trust::clock::{Clocks, Uptime};
+use flist::trust::director::Who;
 use flist::trust::repository::{
     Conditions, Outcome, Passphrase, Plan, RepositoryError, RoleName, SecretKey, Settings, SignedFlist,
     SignedRelease, Signers, TrustDirectory, public_of,
 };
-use flist::trust::{Fresh, Pick, SignedOffer, Source, SourceLimits, TrustClient, TrustError, choose};
+use flist::trust::{Fresh, Pick, SignedOffer, Source, SourceLimits, TrustClient, TrustError, Wanted, choose};
 use jiff::Timestamp;
 use semver::Version;
 use tempfile::TempDir;
@@ -167,6 +168,11 @@ impl Node {
     pub(crate) async fn version(&self, now: i64) -> Result<String, String> {
         Ok(self.offer(now).await?.version.to_string())
     }
+}
+
+/// What a node wants that follows these channels, and nothing else.
+pub(crate) fn newest<'w>(channels: &'w [Channel], node: &'w NodeFacts, who: &'w Who) -> Wanted<'w> {
+    Wanted { channels, names: channels, pick: Pick::Newest, node, downgrade: false, known: None, who }
 }
 
 pub(crate) fn facts(installed: Option<&str>) -> NodeFacts {
