@@ -46,9 +46,8 @@ pub(crate) fn findings(
         Ok(found)
     };
     let known: BTreeSet<Finding> =
-        look(&AfterSwap { root, placed: BTreeMap::new() }, before, &Packages::new())?.into_iter().collect();
-    let placed = swaps.iter().map(|swap| (swap.change.path(), Placed::of(swap))).collect();
-    let mut found = look(&AfterSwap { root, placed }, after, packages)?;
+        look(&AfterSwap::of(root, &[])?, before, &Packages::new())?.into_iter().collect();
+    let mut found = look(&AfterSwap::of(root, swaps)?, after, packages)?;
     found.retain(|finding| !known.contains(finding));
     Ok(without_repeats(found))
 }
@@ -123,9 +122,28 @@ impl<'s> Placed<'s> {
 struct AfterSwap<'r> {
     root: &'r Root,
     placed: BTreeMap<&'r FlistPath, Placed<'r>>,
+    /// The names of what is placed, by directory.
+    names: BTreeMap<FlistPath, Vec<&'r FlistPath>>,
 }
 
-impl AfterSwap<'_> {
+impl<'r> AfterSwap<'r> {
+    fn of(root: &'r Root, swaps: &'r [Swap]) -> Result<Self, RootError> {
+        let placed = swaps.iter().map(|swap| (swap.change.path(), Placed::of(swap))).collect();
+        let mut names: BTreeMap<FlistPath, Vec<_>> = BTreeMap::new();
+        for path in swaps.iter().map(|swap| swap.change.path()) {
+            names.entry(path.parent().unwrap_or_default()).or_default().push(path);
+        }
+        let mut after = Self { root, placed, names };
+        // From the bottom, as they are removed: a directory that somebody else has put something into stays.
+        for swap in swaps.iter().filter(|swap| matches!(swap.change, FileChange::RemoveDirectory { .. })) {
+            let path = swap.change.path();
+            if !after.list(path)?.is_empty() {
+                after.placed.insert(path, Placed::Directory);
+            }
+        }
+        Ok(after)
+    }
+
     /// Where the file is now that will be at a path.
     fn now<'p>(&'p self, path: &'p FlistPath) -> &'p FlistPath {
         match self.placed.get(path) {
@@ -178,11 +196,11 @@ impl FutureRoot for AfterSwap<'_> {
             Err(error) if is_absent(&error) => BTreeSet::new(),
             Err(error) => return Err(failed("list", path)(error)),
         };
-        let here = |(at, _): &(&&FlistPath, &Placed<'_>)| at.parent().as_ref() == Some(path);
-        for (at, placed) in self.placed.iter().filter(here) {
-            match placed {
-                Placed::Nothing => names.remove(at.name()),
-                Placed::Directory | Placed::Staged(_) => names.insert(at.name().to_vec()),
+        for at in self.names.get(path).into_iter().flatten() {
+            match self.placed.get(at) {
+                Some(Placed::Nothing) => names.remove(at.name()),
+                Some(Placed::Directory | Placed::Staged(_)) => names.insert(at.name().to_vec()),
+                None => false,
             };
         }
         Ok(names.into_iter().collect())

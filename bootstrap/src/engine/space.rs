@@ -58,7 +58,11 @@ impl Engine {
             let filesystem = self.root.disk().filesystem(&top);
             let filesystem = filesystem.map_err(failed("look at the file system of", &top));
             let filesystem = filesystem.map_err(EngineError::Root)?;
-            let new = change.staged().map_or(0, |(_, item)| item.size());
+            let new = match change.staged() {
+                Some((_, item)) => item.size(),
+                // A directory takes a page, and one that goes has another one ready for undoing.
+                None => u64::from(change.is_of_a_directory()),
+            };
             let takes_away = matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. });
             let old = found.get(change.path()).filter(|_| takes_away && filesystem.copies_up);
             let copied = old.map_or(0, |old| old.item.size());

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use super::journal::Swap;
 use super::staging::set_meta;
 use crate::disk::{Disk, Kind, Rename, is_absent};
+use crate::item::Item;
 use crate::plan::FileChange;
 use crate::root::{Root, RootError, Stamp, failed};
 
@@ -64,15 +65,7 @@ pub(super) fn unswap(root: &Root, swap: &Swap) -> Result<(), RootError> {
             Some(now) if swap.staged_inode.is_none_or(|made| made == now) => remove_if_empty(root, path),
             _ => Ok(()),
         },
-        FileChange::RemoveDirectory { item, .. } => match disk.make_directory(path) {
-            Ok(()) => set_meta(root, path, item),
-            // It was never removed, or an earlier undo made it and did not come further.
-            Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => match root.stat(path)? {
-                Some(stat) if stat.kind == Kind::Directory => set_meta(root, path, item),
-                _ => Ok(()),
-            },
-            Err(error) => Err(failed("create directory", path)(error)),
-        },
+        FileChange::RemoveDirectory { item, .. } => put_directory_back(root, swap, item),
         FileChange::Add { .. } if has_happened(root, swap)? => {
             disk.rename(path, slot(swap)?, Rename::NoReplace).map_err(failed("swap back", path))
         }
@@ -89,6 +82,31 @@ pub(super) fn unswap(root: &Root, swap: &Swap) -> Result<(), RootError> {
             disk.rename(slot(swap)?, path, Rename::NoReplace).map_err(failed("swap back", path))
         }
         FileChange::Add { .. } | FileChange::Replace { .. } | FileChange::Remove { .. } => Ok(()),
+    }
+}
+
+/// Puts a directory back that was removed: one like it was staged, so that this needs no room. An earlier version staged
+/// none.
+fn put_directory_back(root: &Root, swap: &Swap, item: &Item) -> Result<(), RootError> {
+    let (disk, path) = (root.disk(), swap.change.path());
+    let not_made = failed("create directory", path);
+    let staged = match &swap.slot {
+        Some(slot) if root.inode(slot)?.is_some() => Some(slot),
+        _ => None,
+    };
+    let made = match staged {
+        Some(slot) => disk.rename(slot, path, Rename::NoReplace),
+        None => disk.make_directory(path),
+    };
+    match made {
+        Ok(()) if staged.is_some() => Ok(()),
+        Ok(()) => set_meta(root, path, item),
+        // It was never removed, or an earlier undo put it back and did not come further.
+        Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => match root.stat(path)? {
+            Some(stat) if stat.kind == Kind::Directory => set_meta(root, path, item),
+            _ => Ok(()),
+        },
+        Err(error) => Err(not_made(error)),
     }
 }
 

@@ -154,8 +154,8 @@ pub struct Header {
 pub struct Swap {
     /// What is changed.
     pub change: FileChange,
-    /// The slot: the new content before the swap, the old one after it. `None` for directories that go, and from
-    /// earlier versions for all.
+    /// The slot: the new content before the swap, the old one after it; for a directory that goes one like it. `None`
+    /// from earlier versions for all directories.
     pub slot: Option<FlistPath>,
     /// Inode number of what was staged; tells whether the swap has happened.
     pub staged_inode: Option<u64>,

@@ -27,7 +27,8 @@ pub(crate) const FETCHED_AT_ONCE: usize = 8;
 /// The directory at the top of each mount.
 pub(crate) const STAGING: &str = ".molt";
 
-/// Where the new content of each change is staged, or the old one is kept; `None` for directories that go.
+/// Where the new content of each change is staged, or the old one is kept. For a directory that goes that is an empty
+/// one like it, which undoing only has to put back.
 ///
 /// # Errors
 /// [`RootError`].
@@ -36,12 +37,9 @@ pub(super) fn slots(
     changes: &[FileChange],
     generation: u64,
 ) -> Result<Vec<Option<FlistPath>>, RootError> {
-    let slot = |(number, change): (usize, &FileChange)| match change {
-        FileChange::RemoveDirectory { .. } => Ok(None),
-        _ => {
-            let directory = staging_directory(root, change.path(), generation)?;
-            join(&directory, number.to_string().as_bytes()).map(Some)
-        }
+    let slot = |(number, change): (usize, &FileChange)| {
+        let directory = staging_directory(root, change.path(), generation)?;
+        join(&directory, number.to_string().as_bytes()).map(Some)
     };
     changes.iter().enumerate().map(slot).collect()
 }

@@ -27,6 +27,8 @@ impl Run<'_> {
             }
         }
         if !units.is_empty() {
+            // Without this record the next recovery does not end them. The old services come back all the same: they
+            // matter more, and what is left is told.
             problems.extend(problem(self.journal.append(&Record::Unstopped { units })));
         }
         problems

@@ -5,9 +5,11 @@ use std::io::Write;
 use std::path::Path;
 
 use bootstrap::plan::Purpose;
+use bootstrap::transaction::Recovery;
 use nix::errno::Errno;
 use nix::mount::umount;
 
+use crate::packages::DESCRIPTION;
 use crate::place::{Place, make_ext4, mount_image, own_mounts, wait_for};
 
 // No directory goes: its block would be free again.
@@ -32,14 +34,56 @@ fn fill(at: &Path) {
     }
 }
 
-#[test]
-fn a_disk_that_is_filled_right_before_the_swap_does_not_make_it_fail() {
+/// A place whose root and state are on a small disk of their own.
+fn on_a_disk() -> Place {
     own_mounts();
     let mut place = Place::new();
     make_ext4(&place.at("image"), 64 << 20);
     mount_image(&place.at("image"), &place.root());
     place.state = place.root().join("var/lib/molt");
     std::fs::create_dir_all(&place.state).unwrap();
+    place
+}
+
+/// Takes what has become free on a full disk meanwhile, and fails.
+const HOOK: &str = "#!/bin/sh
+if [ $1 = back ]; then exit 0; fi
+number=0
+while echo x > /var/filler/more$number; do number=$((number + 1)); done
+[ $number -gt 0 ] || exit 9
+exit 7
+";
+
+#[test]
+fn a_disk_that_is_full_does_not_keep_a_directory_from_being_put_back() {
+    let place = on_a_disk();
+    place.put_shell();
+    wait_for(async {
+        let hook = "hooks: [{name: fill, when: before-start, run: [/bin/hook, go], undo: [/bin/hook, back]}]";
+        let old = place.release("1", &[("bin/hook", HOOK), ("lib/gone/deep/file", "x")]);
+        let new = place.release("2", &[("bin/hook", HOOK), (DESCRIPTION, hook)]);
+        place.apply(&old, Purpose::Boot).await.unwrap();
+        let engine = place.engine();
+        let prepared = engine.prepare(&new, Purpose::Upgrade, place.source(), None).await.unwrap();
+        let fill_it = || {
+            fill(&place.root().join("var/filler"));
+            Ok(())
+        };
+        let failed = engine.apply(&place.lock(), &prepared, place.source(), &|_| {}, &fill_it).await;
+        let said = flist::report(&failed.unwrap_err());
+        assert!(said.contains("half-way and was undone") && said.contains("code 7"), "{said}");
+
+        std::fs::remove_dir_all(place.root().join("var/filler")).unwrap();
+        assert_eq!(place.read("lib/gone/deep/file"), "x");
+        assert!(!place.root().join(DESCRIPTION).exists());
+        assert_eq!(place.engine().recover(&place.lock()).await.unwrap(), Recovery::Clean);
+    });
+    umount(&place.root()).unwrap();
+}
+
+#[test]
+fn a_disk_that_is_filled_right_before_the_swap_does_not_make_it_fail() {
+    let place = on_a_disk();
     wait_for(async {
         let (old, new) = (place.release("1", OLD), place.release("2", NEW));
         place.apply(&old, Purpose::Boot).await.unwrap();

@@ -19,15 +19,20 @@ impl Place {
     /// A root in which shell scripts run.
     pub(crate) fn with_shell() -> Self {
         let place = Self::new();
+        place.put_shell();
+        place
+    }
+
+    /// Puts what runs shell scripts into the root.
+    pub(crate) fn put_shell(&self) {
         let said = Command::new("ldd").arg("/bin/sh").output().unwrap();
         let said = String::from_utf8(said.stdout).unwrap();
         let libraries = said.split_whitespace().filter(|word| word.starts_with('/'));
         for file in libraries.chain(["/bin/sh"]) {
-            let to = place.root().join(file.trim_start_matches('/'));
+            let to = self.root().join(file.trim_start_matches('/'));
             std::fs::create_dir_all(to.parent().unwrap()).unwrap();
             std::fs::copy(file, to).unwrap();
         }
-        place
     }
 
     /// Whether a release with this description may be installed.
@@ -130,6 +135,19 @@ async fn hooks_are_run_in_the_root_at_their_moments_and_a_dropped_one_is_taken_b
     let three = ReleaseTree { id: ReleaseId::of([]), ..two.clone() };
     place.apply(&three, Purpose::Upgrade).await.unwrap();
     assert_eq!(place.read("log"), "entity not found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_a_release_leaves_to_others_is_not_missed_by_the_rehearsal() {
+    let place = Place::with_shell();
+    // The libraries of the shell are in lib too, and nobody's.
+    let one = place.release("1", &[("bin/hook", HOOK), ("lib/own/file", "1")]);
+    place.apply(&one, Purpose::Boot).await.unwrap();
+    let description = format!("hooks:\n{}", hook("new", "before-start", 0));
+    let two = place.release("2", &[("bin/hook", HOOK), (DESCRIPTION, &description)]);
+    place.apply(&two, Purpose::Upgrade).await.unwrap();
+    assert!(place.read("log").contains("app new run"));
+    assert!(place.root().join("lib").exists() && !place.root().join("lib/own").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,7 +126,9 @@ impl Stager<'_> {
         next: &mut NextBlock<'_>,
     ) -> Result<Swap, TransactionError> {
         let mut swap = Swap { change: change.clone(), slot: slot.cloned(), staged_inode: None };
-        if let (Some(slot), FileChange::MakeDirectory { item, .. }) = (slot, change) {
+        if let (Some(slot), FileChange::MakeDirectory { item, .. } | FileChange::RemoveDirectory { item, .. }) =
+            (slot, change)
+        {
             let made = self.root.disk().make_directory(slot).map_err(failed("create", slot));
             let made =
                 made.and_then(|()| set_meta(self.root, slot, item)).and_then(|()| self.root.inode(slot));
