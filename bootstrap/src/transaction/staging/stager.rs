@@ -126,8 +126,10 @@ impl Stager<'_> {
         next: &mut NextBlock<'_>,
     ) -> Result<Swap, TransactionError> {
         let mut swap = Swap { change: change.clone(), slot: slot.cloned(), staged_inode: None };
-        if let (Some(slot), FileChange::MakeDirectory { item, .. } | FileChange::RemoveDirectory { item, .. }) =
-            (slot, change)
+        if let (
+            Some(slot),
+            FileChange::MakeDirectory { item, .. } | FileChange::RemoveDirectory { item, .. },
+        ) = (slot, change)
         {
             let made = self.root.disk().make_directory(slot).map_err(failed("create", slot));
             let made =
