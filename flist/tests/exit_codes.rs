@@ -90,7 +90,7 @@ fn wrong_usage_or_settings() {
         &[
             "inspect",
             "publish --repo tf/zos --name zos --version 1.0.0 --no-lint --token-file token tree",
-            "promote --repo tf/zos --link-only --token-file token dev test",
+            "promote --repo tf/zos --unsigned --token-file token dev test",
             "rm --token-file open a/zos:v1.0.0.flist",
             "rm --client-certificate tree/file a/zos:v1.0.0.flist",
             "trust key add prod --public 00ff",
@@ -100,7 +100,7 @@ fn wrong_usage_or_settings() {
     );
     // What is no link cannot be promoted.
     fs::copy(place.on_hub("a/zos:v1.0.0.flist"), place.on_hub("a/zos:development:latest.flist")).unwrap();
-    place.ends(2, "promote --repo a --name zos --link-only --token-file token dev test");
+    place.ends(2, "promote --repo a --name zos --unsigned --token-file token dev test");
     let key = place.key("timestamp");
     let whole = fs::read(&key).unwrap();
     fs::write(&key, "no key").unwrap();
@@ -145,7 +145,7 @@ fn not_there_or_not_signed() {
     // The link leads to what is not the newest release that is signed.
     place.ends(
         0,
-        "publish --repo a --name zos --version 2.0.0 --run-mode prod --no-lint --token-file token other",
+        "publish --repo a --name zos --version 2.0.0 --run-mode prod --no-lint --token-file token --unsigned other",
     );
     place.ends(4, "promote --repo a --name zos --sign --token-file token prod qa");
     fs::rename(place.path("blocks"), place.path("lost")).unwrap();
@@ -165,6 +165,10 @@ fn refused() {
             "publish --repo a --name zos --version 1.0.0 --no-lint --token-file token other",
             "unpack --merge app.fl occupied",
             "promote --repo a --name zos --token-file token prod qa",
+            // Links to what is not signed, on a hub with signed releases.
+            "publish --repo a --name zos --version 2.0.0 --run-mode prod --no-lint --token-file token other",
+            "link --token-file token a/zos:qa:latest.flist a/zos:v1.0.0.flist",
+            "tag --token-file token --run-mode qa a/tags/1.0.0 a/zos:v1.0.0.flist",
             "trust init",
             // Signed by others than those who may.
             "trust check --root trust2/root.json",

@@ -48,8 +48,8 @@ fn a_version_is_found_among_signed_tags() {
         let (tag, net) = (format!("tf-zos/tags/{version}"), format!("tf-zos/net:v{version}.flist"));
         let zos = format!("tf-zos/zos:v{of_zos}.flist");
         site.hub.command(&["tag", &tag, &zos, &net]).unwrap();
-        site.hub.command(&["link", "tf-zos/development", &tag]).unwrap();
         sign(&site, &signing, "tf-zos/development", version, &[&net, &zos]);
+        site.hub.command(&["link", "tf-zos/development", &tag]).unwrap();
     }
     for layout in ["tag", "auto"] {
         let node = node(&site, &signing, layout, "1.2.0");

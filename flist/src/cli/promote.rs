@@ -1,19 +1,21 @@
 //! `flist promote`
 
 use flist::exit::Exit;
-use flist::hub::{Channel, FlistName, HubClient, RunMode, TagName, TaglinkName, destination};
-use flist::trust::Source;
+use flist::hub::{
+    Channel, FlistName, HubClient, ReleaseVersion, RunMode, TagName, TaglinkName, destination, shown_address,
+};
 use flist::trust::repository::{SignedRelease, Signers, TrustDirectory};
 use jiff::Timestamp;
+use semver::Version;
 use serde_json::json;
 
 use super::failure::Failure;
 use super::hub_access::HubAccess;
 use super::output::Output;
-use super::trust::{TrustAccess, not_moved, outcome_json, outcome_text, send};
-
-/// Longest timestamp of a trust repository that is looked for, in bytes.
-const MAX_TIMESTAMP: u64 = 16_384;
+use super::trust::{
+    Signatures, TrustAccess, Unsigned, entries_of, in_order, not_moved, outcome_json, outcome_text, send,
+    sign_command,
+};
 
 /// Give the nodes of one run mode what those of another have.
 ///
@@ -34,11 +36,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     name: Option<String>,
     /// Sign the release for the second run mode, before the link moves
-    #[arg(long)]
+    #[arg(long, conflicts_with = "unsigned")]
     sign: bool,
-    /// Move the link only, on a hub with signed releases: for nodes without a root of trust
-    #[arg(long, conflicts_with = "sign")]
-    link_only: bool,
+    #[command(flatten)]
+    unsigned: Unsigned,
     #[command(flatten)]
     trust: TrustAccess,
     /// The run mode that has the release (dev, test, prod, qa)
@@ -53,18 +54,19 @@ const EXAMPLES: &str = "Examples:
   flist promote --hub https://hub.example --token-file ~/.hub-token --repo tf-zos qa prod";
 
 pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
-    let Arguments { access, repo, name, sign, link_only, trust, from, to } = arguments;
+    let Arguments { access, repo, name, sign, unsigned: Unsigned { unsigned }, trust, from, to } = arguments;
     if from == to {
         return Err(Failure::usage(format!("both run modes are {from}; name two")));
     }
     let signing = if sign { Some(open(&trust)?) } else { None };
-    let signed = signing.is_some() || link_only;
+    let signed = signing.is_some() || unsigned;
     let (promoted, signed) = access.run(async |client| {
-        if !signed && has_signatures(&client).await? {
-            let message = format!(
-                "nothing was changed: this hub has signed releases, and nodes with a root of trust do not follow links; sign it for {to} too with --sign and --dir, or move only the link with --link-only"
+        if !signed && Signatures::on(&client).await?.is_some() {
+            let message = "nothing was changed: this hub has signed releases, and nodes with a root of trust do not follow links";
+            let remedy = format!(
+                "sign it for {to} too with --sign and --dir; or say --unsigned, to move the link for nodes without a root of trust alone"
             );
-            return Err(Failure::new(Exit::Refused, message));
+            return Err(Failure { remedy: Some(remedy), ..Failure::new(Exit::Refused, message) });
         }
         let promoted = match &name {
             Some(name) => Promoted::link(&client, &repo, name, from, to).await?,
@@ -100,15 +102,14 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     })
 }
 
+fn shown_hub(client: &HubClient) -> String {
+    shown_address(client.url()).trim_end_matches('/').to_owned()
+}
+
 fn open(trust: &TrustAccess) -> Result<(TrustDirectory, Signers), Failure> {
     let directory = trust.open()?;
     let signers = trust.signers(&directory)?;
     Ok((directory, signers))
-}
-
-/// Whether nodes find signed releases on this hub.
-async fn has_signatures(client: &HubClient) -> Result<bool, Failure> {
-    Ok(Source::of_hub(client, "trust")?.open("timestamp.json", MAX_TIMESTAMP).await?.is_some())
 }
 
 /// Where a channel points to, and which one gets that.
@@ -179,20 +180,95 @@ impl Promoted {
         to: RunMode,
     ) -> Result<Signed, Failure> {
         let newest = directory.newest(from, &self.from.to_string())?;
-        let newest = newest.filter(|newest| self.is(newest)).ok_or_else(|| {
-            let message = format!(
-                "{} points to {}, which is not the newest release that is signed for {from}; sign that first with: flist trust release",
-                self.from,
-                self.target()
-            );
-            Failure::new(Exit::NotFound, message)
-        })?;
+        let newest = match newest {
+            Some(newest) if self.is(&newest) => newest,
+            other => return Err(self.not_newest(client, &directory, other, from).await),
+        };
         let release = SignedRelease { run_mode: to, channel: self.to.to_string(), ..newest };
         let outcome = directory.release(&release, &mut signers, Timestamp::now())?;
         if outcome.waiting.is_empty() {
             send(client, "trust", &directory).await?;
         }
         Ok((directory, outcome))
+    }
+
+    /// Says what has to be done before the newest signed release is what the channel points to: sign that, where it
+    /// is newer, or let the channel follow.
+    async fn not_newest(
+        &self,
+        client: &HubClient,
+        directory: &TrustDirectory,
+        newest: Option<SignedRelease>,
+        from: RunMode,
+    ) -> Failure {
+        let (channel, target) = (&self.from, self.target());
+        let version = self.version();
+        let is_ahead =
+            |newest: &SignedRelease| version.as_ref().is_some_and(|version| *version > newest.version);
+        let (message, remedy) = match newest {
+            Some(newest) if !is_ahead(&newest) => (
+                format!(
+                    "{channel} points to {target}, and version {} is the newest that is signed for it, which nodes with a root of trust install",
+                    newest.version
+                ),
+                self.follow(client, &newest)
+                    .await
+                    .map(|follow| format!("let it point there first: {follow}")),
+            ),
+            _ => (
+                format!("{channel} points to {target}, which is not signed for {from}"),
+                self.sign_command(client, directory, from, version.as_ref())
+                    .await
+                    .map(|sign| format!("sign it first: {sign}")),
+            ),
+        };
+        let failure = Failure::new(Exit::NotFound, format!("nothing was changed: {message}"));
+        remedy.map_or_else(|failure| failure, |remedy| Failure { remedy: Some(remedy), ..failure })
+    }
+
+    /// The version of what the channel points to, by its name.
+    fn version(&self) -> Option<Version> {
+        match &self.target {
+            Target::Flist(_, target) => ReleaseVersion::in_name(target).semver().cloned(),
+            Target::Tag(_, tag) => tag.version(),
+        }
+    }
+
+    /// The command that lets the first channel point to this release.
+    async fn follow(&self, client: &HubClient, release: &SignedRelease) -> Result<String, Failure> {
+        let (hub, channel) = (shown_hub(client), &self.from);
+        let Target::Tag(_, tag) = &self.target else {
+            let flist = release.flists.last().map(|last| last.flist.to_string()).unwrap_or_default();
+            return Ok(format!("flist link --hub {hub} {channel} {flist}"));
+        };
+        for name in [release.version.to_string(), format!("v{}", release.version)] {
+            let tag = TagName::new(tag.repo(), &name)?;
+            match client.tag(&tag).await {
+                Ok(_) => return Ok(format!("flist link --hub {hub} {channel} {tag}")),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let flists: Vec<String> =
+            release.flists.iter().map(|flist| format!("{}={}", flist.package, flist.flist)).collect();
+        let (tag, flists) = (TagName::new(tag.repo(), &release.version.to_string())?, flists.join(" "));
+        Ok(format!("flist tag --hub {hub} {tag} {flists} && flist link --hub {hub} {channel} {tag}"))
+    }
+
+    /// The command that signs what the first channel points to for it.
+    async fn sign_command(
+        &self,
+        client: &HubClient,
+        directory: &TrustDirectory,
+        from: RunMode,
+        version: Option<&Version>,
+    ) -> Result<String, Failure> {
+        let entries = match &self.target {
+            Target::Flist(_, target) => [(target.package().to_owned(), target.clone())].into(),
+            Target::Tag(_, tag) => entries_of(client, tag).await?,
+        };
+        let what = format!("--dir {} --hub {}", directory.path().display(), shown_hub(client));
+        Ok(sign_command(&what, &self.from, Some(from), version, &in_order(&entries)))
     }
 
     /// Whether a signed release is what the link, or the tag, leads to.

@@ -1,6 +1,7 @@
 //! `flist publish`
 
 mod signing;
+mod unsigned;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,14 +11,14 @@ use flist::hub::RunMode;
 use flist::pack::PackSummary;
 use flist::publish::{Publication, Published, PublishedTag, ask, publish, publish_tag};
 use flist::tree::Route;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::hub_access::{HubAccess, version};
 use super::lint::Gate;
 use super::output::{Output, counted, counted_entries};
 use super::pack::published;
-use super::trust::{ConditionOptions, TrustAccess, outcome_json, outcome_text};
+use super::trust::{ConditionOptions, TrustAccess, Unsigned, outcome_json, outcome_text};
 use signing::{Signed, Signing};
 
 /// Pack a directory and publish it on a hub: blocks first, then the versioned flist, then the link that
@@ -52,8 +53,10 @@ pub(super) struct Arguments {
     #[arg(long, requires = "route")]
     keep_passwords: bool,
     /// Sign it as the release of its run mode, before the link moves
-    #[arg(long, requires = "run_mode")]
+    #[arg(long, requires = "run_mode", conflicts_with = "unsigned")]
     sign: bool,
+    #[command(flatten)]
+    unsigned: Unsigned,
     #[command(flatten)]
     trust: TrustAccess,
     #[command(flatten)]
@@ -76,7 +79,7 @@ const EXAMPLES: &str = "Examples:
   flist publish --hub https://hub.example --token-file ~/.hub-token --repo tf-zos --name zos --version 1.1.0 ./app";
 
 pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
-    let Arguments { access, trust, conditions, gate, run_mode, sign, .. } = arguments;
+    let Arguments { access, trust, conditions, gate, run_mode, sign, unsigned, .. } = arguments;
     let what = What::of(arguments.name, arguments.directories)?;
     // Found out before anything is sent: keys that are not there, a passphrase that is wrong.
     let signing = if sign { run_mode.map(|mode| Signing::open(&trust, mode)).transpose()? } else { None };
@@ -97,42 +100,76 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     };
     // A hub that is not there is found before the directory is read, which takes its time.
     ask(&publication)?;
+    let signatures = match sign || unsigned.unsigned {
+        true => None,
+        false => unsigned::allowed(&access, &publication, &what)?,
+    };
     if let Some(path) = what.directories().iter().find(|path| !path.is_dir()) {
         return Err(Failure::usage(format!("cannot publish {}: there is no such directory", path.display())));
     }
     gate.check(&what.directories(), output)?;
+    let unlinked = match (sign, publication.replace) {
+        (true, _) => Unlinked::NotSignedByAll,
+        (false, true) => Unlinked::Replaced,
+        (false, false) => Unlinked::NoRunMode,
+    };
+    let (mut json, mut text, signed) =
+        send(&access, &publication, what, signing, &conditions, unlinked, output)?;
+    if let Some(Signed { directory, outcome, later }) = &signed {
+        json["signed"] = outcome_json(outcome);
+        let sent = outcome.waiting.is_empty().then_some(outcome.versions.len());
+        let later = later.as_ref().map(|link| format!("; and when it is published: {link}"));
+        text.push_str(&format!("\n{}{}", outcome_text(directory, outcome, sent), later.unwrap_or_default()));
+    }
+    if let Some(warning) = signatures {
+        text.push_str(&format!("\n{warning}"));
+        json["warning"] = warning.into();
+    }
+    output.done(&json, || text)
+}
+
+/// Packs, sends, and signs where that was asked for; what was done, for programs and for people.
+fn send(
+    access: &HubAccess,
+    publication: &Publication,
+    what: What,
+    signing: Option<Signing>,
+    conditions: &ConditionOptions,
+    unlinked: Unlinked,
+    output: &Output,
+) -> Result<(Value, String, Option<Signed>), Failure> {
     let progress = output.progress("publishing");
     let failed = |error| Failure::from(error).or_insist("to replace this one, use --replace");
-    let (mut json, text, signed) = match what {
+    match what {
         What::One(name, directory) => {
-            let mut published = publish(&publication, &name, &directory, &progress).map_err(failed)?;
+            let mut published = publish(publication, &name, &directory, &progress).map_err(failed)?;
             drop(progress);
             let finish = |signing: Signing| {
-                signing.finish_flist(&access, &publication, &name, &conditions, &mut published)
+                signing.finish_flist(access, publication, &name, conditions, &mut published)
             };
             let signed = signing.map(finish).transpose()?;
-            (as_json(&published), text(&published, publication.replace, sign), signed)
+            Ok((as_json(&published), text(&published, unlinked), signed))
         }
         What::Several(packages) => {
-            let mut published = publish_tag(&publication, &packages, &progress).map_err(failed)?;
+            let mut published = publish_tag(publication, &packages, &progress).map_err(failed)?;
             drop(progress);
             let finish =
-                |signing: Signing| signing.finish_tag(&access, &publication, &conditions, &mut published);
+                |signing: Signing| signing.finish_tag(access, publication, conditions, &mut published);
             let signed = signing.map(finish).transpose()?;
-            (tag_as_json(&published), tag_text(&published, sign), signed)
+            Ok((tag_as_json(&published), tag_text(&published, unlinked), signed))
         }
-    };
-    if let Some(Signed { outcome, .. }) = &signed {
-        json["signed"] = outcome_json(outcome);
     }
-    output.done(&json, || match &signed {
-        Some(Signed { directory, outcome, later }) => {
-            let sent = outcome.waiting.is_empty().then_some(outcome.versions.len());
-            let later = later.as_ref().map(|link| format!("; and when it is published: {link}"));
-            format!("{text}\n{}{}", outcome_text(directory, outcome, sent), later.unwrap_or_default())
-        }
-        None => text,
-    })
+}
+
+/// Why no link was moved, where none was.
+#[derive(Clone, Copy)]
+enum Unlinked {
+    /// No run mode was given.
+    NoRunMode,
+    /// No run mode was given, and something that may have links already got other content.
+    Replaced,
+    /// Signatures are missing.
+    NotSignedByAll,
 }
 
 /// What is to be published.
@@ -175,24 +212,27 @@ impl What {
     }
 }
 
-fn tag_as_json(PublishedTag { tag, link, packages }: &PublishedTag) -> serde_json::Value {
+fn tag_as_json(PublishedTag { tag, link, packages }: &PublishedTag) -> Value {
     let packages: BTreeMap<_, _> =
         packages.iter().map(|(package, published)| (package, as_json(published))).collect();
     json!({"tag": tag.to_string(), "link": link.as_ref().map(ToString::to_string), "packages": packages})
 }
 
-fn tag_text(PublishedTag { tag, link, packages }: &PublishedTag, signing: bool) -> String {
+fn tag_text(PublishedTag { tag, link, packages }: &PublishedTag, unlinked: Unlinked) -> String {
     let mut text: String = packages.values().map(|published| counts(published) + "\n").collect();
-    let link = match link {
-        Some(link) => format!("{link} now points to {tag}"),
-        None if signing => format!("no taglink leads to {tag} yet, because signatures are missing"),
-        None => format!("no run mode was given, so no taglink leads to {tag} yet"),
+    let link = match (link, unlinked) {
+        (Some(link), _) => format!("{link} now points to {tag}"),
+        (None, Unlinked::NotSignedByAll) => {
+            format!("no taglink leads to {tag} yet, because signatures are missing")
+        }
+        (None, Unlinked::Replaced) => format!("whatever taglink leads to {tag} leads to this content now"),
+        (None, Unlinked::NoRunMode) => format!("no run mode was given, so no taglink leads to {tag} yet"),
     };
     text.push_str(&link);
     text
 }
 
-fn as_json(Published { flist, link, entries, summary, length, sha256 }: &Published) -> serde_json::Value {
+fn as_json(Published { flist, link, entries, summary, length, sha256 }: &Published) -> Value {
     json!({
         "flist": flist.to_string(),
         "link": link.as_ref().map(ToString::to_string),
@@ -206,12 +246,12 @@ fn as_json(Published { flist, link, entries, summary, length, sha256 }: &Publish
     })
 }
 
-fn text(published: &Published, replaced: bool, signing: bool) -> String {
-    let link = match &published.link {
-        Some(link) => format!("{link} now points to it"),
-        None if signing => "no link was moved, because signatures are missing".to_owned(),
-        None if replaced => "whatever links to it leads to this content now".to_owned(),
-        None => "no run mode was given, so no link leads to it yet".to_owned(),
+fn text(published: &Published, unlinked: Unlinked) -> String {
+    let link = match (&published.link, unlinked) {
+        (Some(link), _) => format!("{link} now points to it"),
+        (None, Unlinked::NotSignedByAll) => "no link was moved, because signatures are missing".to_owned(),
+        (None, Unlinked::Replaced) => "whatever links to it leads to this content now".to_owned(),
+        (None, Unlinked::NoRunMode) => "no run mode was given, so no link leads to it yet".to_owned(),
     };
     format!("{}\n{link}", counts(published))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use flist::format;
-use flist::hub::{Download, FlistName, HubClient, MAX_FLIST, RunMode, TagName, TaglinkName};
+use flist::hub::{Channel, Download, FlistName, HubClient, MAX_FLIST, RunMode, TagName, TaglinkName};
 use flist::merge::merge;
 use flist::tree::Limits;
 use serde_json::json;
@@ -11,6 +11,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::hub_access::HubAccess;
 use super::output::{Output, counted};
+use super::trust::{Signatures, Target, Unsigned, check_link, in_order, unsigned_yet};
 
 /// Make a tag: a named set of flists that belong together, such as one version of everything a node needs.
 ///
@@ -30,6 +31,8 @@ pub(super) struct Arguments {
     /// Do not look whether the flists fit together
     #[arg(long)]
     no_check: bool,
+    #[command(flatten)]
+    unsigned: Unsigned,
     /// The tag: <repo>/tags/<tag>
     #[arg(value_name = "TAG")]
     tag: TagName,
@@ -67,7 +70,8 @@ impl std::str::FromStr for TagEntry {
 }
 
 pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
-    let Arguments { access, replace, run_mode, no_check, tag, entries } = arguments;
+    let Arguments { access, replace, run_mode, no_check, unsigned: Unsigned { unsigned }, tag, entries } =
+        arguments;
     let link = run_mode.map(|mode| TaglinkName::new(tag.repo(), mode.hub_name())).transpose()?;
     let mut named = BTreeMap::new();
     for TagEntry { file, flist } in entries {
@@ -79,22 +83,49 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     }
     let failed =
         |error| Failure::from(error).or_insist("to give it these entries all the same, use --replace");
-    access.run(async |client| {
+    let warning = access.run(async |client| {
+        let warning = match (&link, unsigned) {
+            (_, true) => None,
+            (Some(link), false) => {
+                let link = Channel::Taglink(link.clone());
+                check_link(&client, &link, Target::Tag(&tag, Some(&named))).await.map(|()| None)?
+            }
+            (None, false) => unsigned_tag(&client, &tag, &named).await?,
+        };
         if !no_check && named.len() > 1 {
             check(&client, &named).await?;
         }
         client.put_tag(&tag, &named, replace).await.map_err(failed)?;
-        match &link {
-            Some(link) => Ok(client.put_taglink(link, &tag).await?),
-            None => Ok(()),
+        if let Some(link) = &link {
+            client.put_taglink(link, &tag).await?;
         }
+        Ok(warning)
     })?;
     let link = link.as_ref().map(ToString::to_string);
-    let said = json!({"tag": tag.to_string(), "entries": named, "link": link});
+    let mut said = json!({"tag": tag.to_string(), "entries": named, "link": link});
+    if let Some(warning) = &warning {
+        said["warning"] = warning.clone().into();
+    }
     output.done(&said, || {
         let has = format!("{tag} has {}", counted(named.len() as u64, "flist"));
-        link.iter().fold(has, |has, link| format!("{has}\n{link} now points to it"))
+        let has = link.iter().fold(has, |has, link| format!("{has}\n{link} now points to it"));
+        warning.iter().fold(has, |has, warning| format!("{has}\n{warning}"))
     })
+}
+
+/// What nodes with a root of trust make of a tag that no taglink leads to yet.
+async fn unsigned_tag(
+    client: &HubClient,
+    tag: &TagName,
+    entries: &BTreeMap<String, FlistName>,
+) -> Result<Option<String>, Failure> {
+    let signatures = Signatures::on(client).await?;
+    if signatures.is_none_or(|signatures| entries.values().all(|flist| signatures.names(flist))) {
+        return Ok(None);
+    }
+    let channel = Channel::Taglink(TaglinkName::new(tag.repo(), RunMode::Prod.hub_name())?);
+    let (flists, version) = (in_order(entries), tag.version());
+    Ok(Some(unsigned_yet(client.url(), &tag.to_string(), &channel, version.as_ref(), &flists)))
 }
 
 /// Refuses flists that a node could not install together.

@@ -5,6 +5,7 @@ mod check;
 mod difference;
 mod init;
 mod key;
+mod on_hub;
 mod release;
 mod show;
 mod sign;
@@ -15,6 +16,9 @@ pub(super) use access::{
     Destination, Followers, NamedRelease, TrustAccess, new_node, not_moved, outcome_json, outcome_text, send,
 };
 pub(super) use init::{Arguments as Initial, director as init_director};
+pub(super) use on_hub::{
+    Signatures, Target, Unsigned, check_link, entries_of, in_order, sign_command, unsigned_yet,
+};
 pub(super) use release::ConditionOptions;
 
 /// Sign releases: make the keys that nodes trust, change them, sign with them, and see whether nodes would accept

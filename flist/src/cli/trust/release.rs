@@ -102,7 +102,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> crate::cli::Outcome 
 }
 
 /// The run mode whose nodes follow a channel by themselves, if its name says so.
-fn followed_by(channel: &Channel) -> Option<RunMode> {
+pub(super) fn followed_by(channel: &Channel) -> Option<RunMode> {
     match channel {
         Channel::Flist(name) => name.stem().strip_suffix(":latest")?.rsplit(':').next()?.parse().ok(),
         Channel::Taglink(name) => name.name().parse().ok(),
