@@ -1,84 +1,67 @@
 //! What makes a node one of a fleet: its roots of trust and its configuration, from a directory.
 //!
 //! Everything is checked before the first file is written, each file is replaced as a whole, and a file that is
-//! there already with the same content is left alone. So it can be interrupted anywhere and done again.
+//! there already with the same content is left alone. So it can be interrupted anywhere and done again. All paths of
+//! the node are those in its root, links of an image included: nothing outside of it is read or written.
 
+mod checks;
+mod error;
+mod given;
+
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use flist::hub::{Access, AccessError};
-use flist::trust::{TrustError, check_root};
+use flist::path::FlistPath;
+use nix::errno::Errno;
 
+pub use self::error::ProvisionError;
+use self::given::Given;
+use crate::disk::{self, Disk, Kind, Rename};
 use crate::durable;
-use crate::settings::{Settings, SettingsError};
+use crate::offers::TRUST;
+use crate::root::Root;
+use crate::settings::Settings;
 
 /// Largest file, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE: usize = 1 << 20;
 
 /// What may be in the directory, with its mode; the configuration comes last, because it may demand the others.
-const FILES: [(&str, u32); 5] = [
-    ("root.json", 0o644),
-    ("director.json", 0o644),
-    ("hub.token", 0o600),
-    ("hub.pem", 0o600),
-    ("config.yaml", 0o644),
-];
+const FILES: [(&str, u32); 5] =
+    [(ROOT, 0o644), (DIRECTOR, 0o644), (TOKEN, 0o600), (CERTIFICATE, 0o600), (CONFIGURATION, 0o644)];
+
+const ROOT: &str = "root.json";
+const DIRECTOR: &str = "director.json";
+const TOKEN: &str = "hub.token";
+const CERTIFICATE: &str = "hub.pem";
+const CONFIGURATION: &str = "config.yaml";
 
 /// Where they go, beneath the root.
 const PLACE: &str = "etc/molt";
 
-/// Why a node was not provisioned.
-#[derive(Debug, thiserror::Error)]
-pub enum ProvisionError {
-    /// A file cannot be read or written.
-    #[error("cannot {action} {path}")]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// A root of trust is none.
-    #[error("{path} is no root of trust; nothing was changed")]
-    Root {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: TrustError,
-    },
-    /// The configuration is not usable.
-    #[error("the configuration is not usable; nothing was changed")]
-    Config(#[source] SettingsError),
-    /// There is no such root.
-    #[error("{0} is no directory, so it is no root file system; nothing was changed")]
-    NoRoot(PathBuf),
-    /// What hubs are to be shown cannot be used.
-    #[error("what hubs are to be shown cannot be used; nothing was changed")]
-    Access(#[source] AccessError),
-    /// What the configuration names is not there.
-    #[error(
-        "the configuration names {path}, which is not in the root, so the node would install nothing; nothing was changed; put it there first, or leave the name out"
-    )]
-    Absent {
-        /// The file.
-        path: PathBuf,
-    },
-    /// There is nothing to provision.
-    #[error("{0} has none of root.json, director.json, hub.token, hub.pem and config.yaml")]
-    Empty(PathBuf),
-}
+/// What a node keeps of the root of trust that it has used, beneath the root.
+const STATE: &str = "var/lib/molt";
+
+/// How a name begins that is not what it is going to be yet.
+const TEMPORARY: &[u8] = durable::TEMPORARY.as_bytes();
 
 /// What a node is to be given, checked as a whole.
 #[derive(Debug)]
 pub struct Provisioning {
-    place: PathBuf,
-    /// Name, mode and content.
-    files: Vec<(&'static str, u32, Vec<u8>)>,
+    root: Root,
+    place: FlistPath,
+    given: Given,
+    /// What the node goes by afterwards; `None` where it has a configuration that nobody understands.
+    settings: Option<Settings>,
+}
+
+/// A node that will be without a root of trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untrusting {
+    /// Where it is looked for.
+    pub path: PathBuf,
+    /// What shows that there was one; `None`: there never was, so that any hub is believed.
+    pub known: Option<PathBuf>,
 }
 
 impl Provisioning {
@@ -87,54 +70,56 @@ impl Provisioning {
     /// # Errors
     /// [`ProvisionError`].
     pub fn check(root: &Path, from: &Path) -> Result<Self, ProvisionError> {
-        let (mut files, mut settings) = (Vec::new(), None);
-        for (name, mode) in FILES {
-            let path = from.join(name);
-            let Some(bytes) = read(&path)? else { continue };
-            match name {
-                "config.yaml" => {
-                    settings = Some(Settings::check(&path, &bytes).map_err(ProvisionError::Config)?);
-                }
-                "hub.token" => check_access(Some(&path), None)?,
-                "hub.pem" => check_access(None, Some(&path))?,
-                _ => check_root(&bytes).map_err(|source| ProvisionError::Root { path, source })?,
-            }
-            files.push((name, mode, bytes));
-        }
-        if files.is_empty() {
-            return Err(ProvisionError::Empty(from.to_owned()));
-        }
+        let given = Given::read(from)?;
+        let settings = given.check(from)?;
         if !root.is_dir() {
             return Err(ProvisionError::NoRoot(root.to_owned()));
         }
-        let provisioning = Self { place: root.join(PLACE), files };
-        if let Some(settings) = settings {
-            provisioning.check_named(root, &settings)?;
+        let root = Root::open(root).map_err(ProvisionError::InRoot)?;
+        let place = FlistPath::from_bytes(PLACE.as_bytes());
+        let place = place.map_err(|_| ProvisionError::NoRoot(root.path().to_owned()))?;
+        let mut provisioning = Self { root, place, given, settings };
+        provisioning.check_place()?;
+        provisioning.check_roots(from)?;
+        match &provisioning.settings {
+            Some(settings) => provisioning.check_named(settings)?,
+            None => provisioning.settings = provisioning.settings_there()?,
         }
+        provisioning.check_used()?;
         Ok(provisioning)
     }
 
-    /// Whether the files that the configuration names will be there: without them a node installs nothing.
-    fn check_named(&self, root: &Path, settings: &Settings) -> Result<(), ProvisionError> {
-        let trust = &settings.trust;
-        let roots = [(trust.is_required, &trust.root), (trust.is_directed, &trust.director)];
-        let roots = roots.into_iter().filter(|(is_named, _)| *is_named).map(|(_, path)| path.as_path());
-        for path in roots.clone().chain(settings.hub.shown.named()) {
-            let comes = path
-                .strip_prefix(Path::new("/").join(PLACE))
-                .is_ok_and(|name| self.files.iter().any(|(file, ..)| name == Path::new(file)));
-            if comes {
-                continue;
-            }
-            let there = root.join(path.strip_prefix("/").unwrap_or(path));
-            let Some(bytes) = read(&there)? else {
-                return Err(ProvisionError::Absent { path: path.to_owned() });
-            };
-            if roots.clone().any(|root| root == path) {
-                check_root(&bytes).map_err(|source| ProvisionError::Root { path: there, source })?;
-            }
+    /// The names of what is in the directory and is not taken, sorted.
+    pub fn not_taken(&self) -> &[String] {
+        &self.given.not_taken
+    }
+
+    /// Where the files go, as a path of this process.
+    pub fn place(&self) -> PathBuf {
+        self.root.outer(&self.place)
+    }
+
+    /// Whether what is written is gone at the next boot. Where that cannot be told it is not.
+    pub fn is_in_ram(&self) -> bool {
+        self.root.disk().filesystem(&self.place).is_ok_and(|filesystem| filesystem.in_ram)
+    }
+
+    /// Whether the node will have no root of trust, and what that means for it.
+    ///
+    /// # Errors
+    /// [`ProvisionError::File`].
+    pub fn untrusting(&self) -> Result<Option<Untrusting>, ProvisionError> {
+        let at = match &self.settings {
+            Some(settings) => self.named("trust.root", &settings.trust.root)?,
+            None => self.at(ROOT)?,
+        };
+        if self.comes(&at)? || self.content(&at)?.is_some() {
+            return Ok(None);
         }
-        Ok(())
+        let known: Option<FlistPath> = format!("{STATE}/{TRUST}/{ROOT}").parse().ok();
+        let is_there = |path: &FlistPath| self.root.stat(path).is_ok_and(|stat| stat.is_some());
+        let known = known.filter(is_there).map(|path| self.root.outer(&path));
+        Ok(Some(Untrusting { path: self.root.outer(&at), known }))
     }
 
     /// Which of the files the node has with other content, which would be replaced.
@@ -143,8 +128,8 @@ impl Provisioning {
     /// [`ProvisionError::File`].
     pub fn differing(&self) -> Result<Vec<&'static str>, ProvisionError> {
         let mut differing = Vec::new();
-        for (name, _, new) in &self.files {
-            if read(&self.place.join(name))?.is_some_and(|old| old != *new) {
+        for (name, _, new) in &self.given.files {
+            if self.content(&self.at(name)?)?.is_some_and(|old| old != *new) {
                 differing.push(*name);
             }
         }
@@ -156,188 +141,107 @@ impl Provisioning {
     /// # Errors
     /// [`ProvisionError::File`].
     pub fn carry_out(&self) -> Result<Vec<&'static str>, ProvisionError> {
-        std::fs::create_dir_all(&self.place).map_err(failed("make", &self.place))?;
-        let only_one = std::fs::File::open(&self.place).and_then(|place| place.lock().map(|()| place));
-        let _only_one = only_one.map_err(failed("lock", &self.place))?;
-        self.clear().map_err(failed("clear", &self.place))?;
+        self.make_place()?;
+        let real = self.root.disk().real_directory(&self.place).map_err(self.failed("find", &self.place))?;
+        // What is locked is only waited for, by those who do the same.
+        let place = File::open(self.root.outer(&real.unwrap_or_else(|| self.place.clone())));
+        let only_one = place.and_then(|place| place.lock().map(|()| place));
+        let _only_one = only_one.map_err(self.failed("lock", &self.place))?;
+        self.clear().map_err(self.failed("clear", &self.place))?;
         let mut changed = Vec::new();
-        for (name, mode, bytes) in &self.files {
-            let path = self.place.join(name);
-            if read(&path)?.is_some_and(|old| old == *bytes) && has_mode(&path, *mode) {
+        for (name, mode, bytes) in &self.given.files {
+            let at = self.at(name)?;
+            if self.is_as_it_shall_be(&at, bytes, *mode)? {
                 continue;
             }
-            durable::replace(&path, bytes, *mode).map_err(failed("write", &path))?;
+            disk::replace(self.root.disk(), &at, bytes, *mode).map_err(self.failed("write", &at))?;
             changed.push(*name);
         }
         Ok(changed)
     }
 
-    /// Removes what runs have left that were killed: halves of files, and of secrets.
-    fn clear(&self) -> io::Result<()> {
-        for entry in std::fs::read_dir(&self.place)? {
-            let entry = entry?;
-            let is_left = entry.file_name().as_encoded_bytes().starts_with(durable::TEMPORARY.as_bytes());
-            if is_left && entry.file_type()?.is_file() {
-                std::fs::remove_file(entry.path())?;
+    /// Makes the directory, and those above it. One that is made in part is gone on with.
+    fn make_place(&self) -> Result<(), ProvisionError> {
+        let disk = self.root.disk();
+        for directory in self.directories() {
+            if disk.real_directory(&directory).map_err(self.failed("find", &directory))?.is_none() {
+                make_directory(disk, &directory).map_err(self.failed("make", &directory))?;
             }
         }
         Ok(())
     }
+
+    /// Removes what runs have left that were killed: halves of files, and of secrets.
+    fn clear(&self) -> io::Result<()> {
+        let disk = self.root.disk();
+        for name in disk.list(&self.place)?.into_iter().filter(|name| name.starts_with(TEMPORARY)) {
+            let at = self.place.join(&name).map_err(|_| Errno::EINVAL)?;
+            if disk.stat(&at)?.is_some_and(|stat| stat.kind == Kind::File) {
+                disk.remove(&at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a file has this content, is as private as it has to be, and no other user's.
+    fn is_as_it_shall_be(&self, at: &FlistPath, bytes: &[u8], mode: u32) -> Result<bool, ProvisionError> {
+        let stat = self.root.disk().stat(at).map_err(self.failed("look at", at))?;
+        let own = [0, nix::unistd::geteuid().as_raw()];
+        let is_fit = stat
+            .is_some_and(|stat| stat.kind == Kind::File && stat.mode & !mode == 0 && own.contains(&stat.uid));
+        Ok(is_fit && self.content(at)?.as_deref() == Some(bytes))
+    }
+
+    /// The directory of the files, and those above it, from the top.
+    fn directories(&self) -> Vec<FlistPath> {
+        let above = std::iter::successors(Some(self.place.clone()), FlistPath::parent);
+        let mut directories: Vec<_> = above.filter(|directory| !directory.is_root()).collect();
+        directories.reverse();
+        directories
+    }
+
+    /// Where one of the files goes.
+    fn at(&self, name: &str) -> Result<FlistPath, ProvisionError> {
+        let no_name = |_| self.failed("name", &self.place)(Errno::EINVAL.into());
+        self.place.join(name.as_bytes()).map_err(no_name)
+    }
+
+    /// The path without links in its directories.
+    fn real(&self, path: &FlistPath) -> Result<FlistPath, ProvisionError> {
+        self.root.canonical(path).map_err(ProvisionError::InRoot)
+    }
+
+    /// What is in a file of the root, links in the root followed; `None` where there is none.
+    fn content(&self, at: &FlistPath) -> Result<Option<Vec<u8>>, ProvisionError> {
+        let read = disk::read_small(self.root.disk(), at, MAX_FILE, true);
+        read.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EINVAL) => ProvisionError::NoFile(self.root.outer(at)),
+            _ => self.failed("read", at)(error),
+        })
+    }
+
+    fn failed(&self, action: &'static str, path: &FlistPath) -> impl Fn(io::Error) -> ProvisionError + use<> {
+        let path = self.root.outer(path);
+        move |source| ProvisionError::File { action, path: path.clone(), source }
+    }
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ProvisionError + use<> {
-    let path = path.to_owned();
-    move |source| ProvisionError::File { action, path, source }
-}
-
-fn check_access(token: Option<&Path>, certificate: Option<&Path>) -> Result<(), ProvisionError> {
-    Access::read(&[], token, certificate).map(drop).map_err(ProvisionError::Access)
-}
-
-/// Whether a file is as private as it has to be.
-fn has_mode(path: &Path, mode: u32) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o7777 & !mode == 0)
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, ProvisionError> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed("read", path)(error)),
-    };
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE), &mut bytes).map_err(failed("read", path))?;
-    Ok(Some(bytes))
+/// Makes a directory that is either as it shall be or not there.
+fn make_directory(disk: &dyn Disk, at: &FlistPath) -> io::Result<()> {
+    let above = at.parent().unwrap_or_default();
+    let temporary = above.join(&[TEMPORARY, at.name()].concat()).map_err(|_| Errno::ENAMETOOLONG)?;
+    let is_there = |error: &io::Error| error.raw_os_error() == Some(Errno::EEXIST as i32);
+    match disk.make_directory(&temporary) {
+        Err(error) if !is_there(&error) => return Err(error),
+        _ => disk.set_mode(&temporary, 0o755)?,
+    }
+    match disk.rename(&temporary, at, Rename::NoReplace) {
+        // Somebody else has made it meanwhile.
+        Err(error) if is_there(&error) => disk.remove_directory(&temporary)?,
+        renamed => renamed?,
+    }
+    disk.sync_directory(&above)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    const CONFIG: &str = "hub: http://hub\nrun_mode: test\n";
-
-    fn directories() -> (tempfile::TempDir, tempfile::TempDir) {
-        let (from, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        fs::write(from.path().join("config.yaml"), CONFIG).unwrap();
-        fs::write(from.path().join("root.json"), include_bytes!("../tests/fixtures/root.json")).unwrap();
-        fs::write(from.path().join("director.json"), include_bytes!("../tests/fixtures/root.json")).unwrap();
-        for (name, text) in [
-            ("hub.token", "0123456789abcdef0123"),
-            ("hub.pem", include_str!("../../flist/tests/fixtures/tls/client.pem")),
-        ] {
-            fs::write(from.path().join(name), text).unwrap();
-            fs::set_permissions(from.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
-        }
-        (from, root)
-    }
-
-    fn provision(root: &Path, from: &Path) -> Result<Vec<&'static str>, ProvisionError> {
-        Provisioning::check(root, from)?.carry_out()
-    }
-
-    fn differing(root: &Path, from: &Path) -> Result<Vec<&'static str>, ProvisionError> {
-        Provisioning::check(root, from)?.differing()
-    }
-
-    /// Where a run was killed, in the middle of the next file; that runs are killed so is tried with the program.
-    #[test]
-    fn what_a_killed_run_has_left_is_gone_on_with_and_taken_away() {
-        for done in 0..=FILES.len() {
-            let (from, root) = directories();
-            let place = root.path().join(PLACE);
-            fs::create_dir_all(&place).unwrap();
-            for (name, _) in &FILES[..done] {
-                fs::copy(from.path().join(name), place.join(name)).unwrap();
-            }
-            fs::write(place.join(".new-abcdef"), "half a token").unwrap();
-            fs::create_dir(place.join(".new-mine")).unwrap();
-            let left: Vec<&str> = FILES[done..].iter().map(|(name, _)| *name).collect();
-            assert_eq!(provision(root.path(), from.path()).unwrap(), left, "{done}");
-            assert!(!place.join(".new-abcdef").exists() && place.join(".new-mine").exists());
-            assert_eq!(provision(root.path(), from.path()).unwrap(), [""; 0]);
-            for (name, mode) in FILES {
-                assert_eq!(fs::read(from.path().join(name)).unwrap(), fs::read(place.join(name)).unwrap());
-                let found = fs::metadata(place.join(name)).unwrap().permissions().mode() & 0o777;
-                assert_eq!(found, mode, "{name}");
-            }
-            // A secret that others could read is made private again.
-            fs::set_permissions(place.join("hub.token"), fs::Permissions::from_mode(0o644)).unwrap();
-            assert_eq!(provision(root.path(), from.path()).unwrap(), ["hub.token"]);
-            assert_eq!(provision(root.path(), from.path()).unwrap(), [""; 0]);
-        }
-    }
-
-    #[test]
-    fn what_the_configuration_names_has_to_be_there_or_to_come() {
-        let config = |text: &str| {
-            let (from, root) = directories();
-            fs::write(from.path().join("config.yaml"), text).unwrap();
-            (from, root)
-        };
-        for named in [
-            "trust: {root: /etc/molt/root.json, director: /etc/molt/director.json}\n",
-            "hub_access: {token: /etc/molt/hub.token, certificate: /etc/molt/hub.pem}\n",
-        ] {
-            let (from, root) = config(named);
-            provision(root.path(), from.path()).unwrap();
-        }
-        for named in [
-            "trust: {root: /etc/molt/other.json}\n",
-            "trust: {director: /media/usb/director.json}\n",
-            "hub_access: {token: /etc/molt/other.token}\n",
-            "hub_access: {certificate: /etc/molt/other.pem}\n",
-        ] {
-            let (from, root) = config(named);
-            let refused = provision(root.path(), from.path()).unwrap_err();
-            assert!(matches!(refused, ProvisionError::Absent { .. }), "{named}: {refused}");
-            assert!(!root.path().join(PLACE).exists(), "{named}");
-        }
-        let (from, root) = config("trust: {root: /usr/share/root.json}\n");
-        fs::create_dir_all(root.path().join("usr/share")).unwrap();
-        fs::write(root.path().join("usr/share/root.json"), "{}").unwrap();
-        let refused = provision(root.path(), from.path()).unwrap_err();
-        assert!(matches!(refused, ProvisionError::Root { .. }), "{refused}");
-        fs::copy(from.path().join("root.json"), root.path().join("usr/share/root.json")).unwrap();
-        provision(root.path(), from.path()).unwrap();
-    }
-
-    #[test]
-    fn what_would_be_replaced_is_known_before() {
-        let (from, root) = directories();
-        assert_eq!(differing(root.path(), from.path()).unwrap(), [""; 0]);
-        provision(root.path(), from.path()).unwrap();
-        assert_eq!(differing(root.path(), from.path()).unwrap(), [""; 0]);
-        fs::write(root.path().join(PLACE).join("root.json"), "another root").unwrap();
-        assert_eq!(differing(root.path(), from.path()).unwrap(), ["root.json"]);
-        fs::remove_file(from.path().join("root.json")).unwrap();
-        assert_eq!(differing(root.path(), from.path()).unwrap(), [""; 0]);
-    }
-
-    #[test]
-    fn what_is_wrong_changes_nothing() {
-        for (name, content) in [
-            ("root.json", "{}"),
-            ("director.json", "x"),
-            ("hub.token", "x"),
-            ("hub.pem", "x"),
-            ("config.yaml", "no_such_key: 1\n"),
-            ("config.yaml", "poll_interval: 0\n"),
-            ("config.yaml", "hub: []\n"),
-            ("config.yaml", "store: foo\n"),
-            ("config.yaml", "maintenance: {windows: [\"Foo 1-2\"]}\n"),
-            ("config.yaml", "maintenance: {timezone: Mars/Base, windows: [\"02:00-05:00\"]}\n"),
-        ] {
-            let (from, root) = directories();
-            fs::write(from.path().join(name), content).unwrap();
-            assert!(provision(root.path(), from.path()).is_err(), "{name}");
-            assert!(!root.path().join(PLACE).exists(), "{name}");
-        }
-        let (from, root) = directories();
-        let nowhere = root.path().join("no-such-root");
-        assert!(matches!(provision(&nowhere, from.path()), Err(ProvisionError::NoRoot(_))));
-        assert!(!nowhere.exists());
-        assert!(matches!(provision(root.path(), root.path()), Err(ProvisionError::Empty(_))));
-    }
-}
+mod tests;

@@ -177,6 +177,11 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The files without which nothing is installed, because the configuration names them, with the options that do.
+    pub fn named_files(&self) -> Vec<(&'static str, &Path)> {
+        self.trust.named().chain(self.hub.shown.named()).collect()
+    }
+
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {
         let run_mode = overrides.run_mode.or(params.run_mode).or(file.run_mode).unwrap_or_default();
         let asked = overrides.flist.clone().or(params.flist.clone());

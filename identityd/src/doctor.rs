@@ -4,6 +4,7 @@
 //! | code              | what is wrong                                                     |
 //! |-------------------|-------------------------------------------------------------------|
 //! | `mode`            | a private directory is open to others, or not root's              |
+//! | `no-state`        | there is no state directory: never booted by us, or another one was meant |
 //! | `state-in-ram`    | the state directory cannot be used, so upgrades work from RAM     |
 //! | `read-only`       | a file system that is written to is read-only                     |
 //! | `orders-damaged`, `releases-damaged`, `attempt-damaged`, `history-damaged`, `journal-damaged`, `current-damaged`, `generation-damaged` | that file of the state directory cannot be read |
@@ -166,7 +167,8 @@ pub async fn repair(settings: &Settings) -> Result<Vec<(Finding, Result<(), Doct
 /// All checks. `idle`: no engine is at work, so that what looks unfinished is.
 async fn look(settings: &Settings, idle: bool, now: SystemTime) -> Vec<Finding> {
     let place = StatePlace::of(settings);
-    let mut findings = node::modes(settings);
+    let mut findings: Vec<Finding> = node::no_state(&place).into_iter().collect();
+    findings.extend(node::modes(settings));
     findings.extend(place.notice().map(state::in_ram));
     findings.extend(node::read_only(settings));
     let state = state::look(&place);

@@ -13,8 +13,19 @@ use molt_tests::{Binaries, Hub, NetNs, Signing, tools, workspace};
 use tempfile::TempDir;
 
 /// The calls by which files are filled, made private and durable, and put into place.
-const CALLS: [&str; 8] =
-    ["fchmod", "chmod", "write", "fsync", "fdatasync", "rename", "renameat", "renameat2"];
+const CALLS: [&str; 11] = [
+    "mkdirat",
+    "fchmod",
+    "chmod",
+    "fchmodat",
+    "fchmodat2",
+    "write",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "renameat2",
+];
 
 /// Files and their content, with their modes.
 type Files = BTreeMap<String, (Vec<u8>, u32)>;

@@ -195,17 +195,31 @@ impl Engine {
     }
 
     /// Forgets generations that are neither the current one nor among the `keep` before it, with the files
-    /// that only they need. With `dry_run` it only says what it would forget.
+    /// that only they need.
     ///
     /// # Errors
     /// [`EngineError`]; [`EngineError::Unfinished`] while a transaction is under way.
     #[tracing::instrument(level = "debug", skip_all)]
-    pub fn collect(
-        &self,
-        _: &EngineLock,
-        keep: Option<usize>,
-        dry_run: bool,
-    ) -> Result<Collected, EngineError> {
+    pub fn collect(&self, _: &EngineLock, keep: Option<usize>) -> Result<Collected, EngineError> {
+        let (collected, unneeded) = self.outlived(keep)?;
+        // Files before records: what is recorded can be found again.
+        staging::clear(&self.root, &unneeded).map_err(EngineError::Root)?;
+        for number in &collected.generations {
+            self.state.forget(*number).map_err(EngineError::Generation)?;
+        }
+        Ok(collected)
+    }
+
+    /// What [`Engine::collect`] would forget. Without the lock it may be out of date at once.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn collectable(&self, keep: Option<usize>) -> Result<Collected, EngineError> {
+        self.outlived(keep).map(|(collected, _)| collected)
+    }
+
+    /// What is forgotten, and the directories that go with it.
+    fn outlived(&self, keep: Option<usize>) -> Result<(Collected, Vec<FlistPath>), EngineError> {
         let journal = self.state.journal().map_err(EngineError::Generation)?;
         let records = journal.read().map_err(|error| {
             EngineError::Transaction(crate::transaction::TransactionError::Journal(error))
@@ -215,7 +229,7 @@ impl Engine {
         }
         // Without a pointer nobody can tell which one counts.
         let Some(current) = self.state.current_number().map_err(EngineError::Generation)? else {
-            return Ok(Collected::default());
+            return Ok((Collected::default(), Vec::new()));
         };
         let keep = match keep {
             Some(keep) => keep,
@@ -241,14 +255,7 @@ impl Engine {
         collected.bytes = generations.iter().filter(gone).map(kept_bytes).sum();
         let unneeded = self.unneeded(&generations, &numbers, (oldest, current))?;
         collected.directories = unneeded.iter().map(|path| format!("/{path}")).collect();
-        if !dry_run {
-            // Files before records: what is recorded can be found again.
-            staging::clear(&self.root, &unneeded).map_err(EngineError::Root)?;
-            for number in &collected.generations {
-                self.state.forget(*number).map_err(EngineError::Generation)?;
-            }
-        }
-        Ok(collected)
+        Ok((collected, unneeded))
     }
 
     /// The staging directories that no generation needs any more, recorded or not.

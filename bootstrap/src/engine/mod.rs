@@ -115,9 +115,25 @@ impl Engine {
     /// [`EngineError`].
     pub fn open(settings: &Settings) -> Result<Self, EngineError> {
         let state = StatePlace::of(settings).directory();
-        let mut engine = Self::open_at(&settings.root, &state, &settings.zinit_socket)?;
-        engine.protected.extend(settings.protected.iter().cloned());
-        Ok(engine.with_health(settings.health))
+        let engine = Self::open_at(&settings.root, &state, &settings.zinit_socket)?;
+        Ok(engine.with_settings(settings))
+    }
+
+    /// As [`Engine::open`], for who only looks at what is recorded: nothing is made.
+    ///
+    /// # Errors
+    /// [`EngineError`]; there is no state of a node.
+    pub fn look(settings: &Settings) -> Result<Self, EngineError> {
+        let root = Root::open(&settings.root).map_err(EngineError::Root)?;
+        let state =
+            StateDir::there(&StatePlace::of(settings).directory()).map_err(EngineError::Generation)?;
+        let zinit = supervisor::at(root.path(), &settings.zinit_socket);
+        Ok(Self::on(root, state, Arc::new(zinit)).with_settings(settings))
+    }
+
+    fn with_settings(mut self, settings: &Settings) -> Self {
+        self.protected.extend(settings.protected.iter().cloned());
+        self.with_health(settings.health)
     }
 
     /// As [`Engine::open`], for who has no settings.
@@ -227,7 +243,7 @@ impl Engine {
         };
         let recovered = recovered.map_err(EngineError::Transaction)?;
         if recovered != Recovery::Clean
-            && let Err(error) = self.collect(lock, None, false)
+            && let Err(error) = self.collect(lock, None)
         {
             tracing::warn!(error = %flist::report(&error), "old generations are still recorded");
         }
@@ -317,7 +333,7 @@ impl Engine {
         let done = transaction::execute(&prepared.plan, &context).await.map_err(EngineError::Transaction);
         // A self-update is current only when the new daemon has said so.
         if (prepared.plan.purpose != Purpose::SelfUpdate || done.is_err())
-            && let Err(error) = self.collect(lock, None, false)
+            && let Err(error) = self.collect(lock, None)
         {
             tracing::warn!(error = %flist::report(&error), "old generations are still recorded");
         }

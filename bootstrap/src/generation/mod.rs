@@ -33,8 +33,9 @@ use serde::{Deserialize, Serialize};
 
 pub use identity::{RootIdentity, boot_id, random_token};
 pub use retention::{Candidate, Retained, retained};
+pub use state::GENERATIONS;
 pub use state::StateDir;
-pub(crate) use state::{CURRENT, FLOOR, GENERATIONS};
+pub(crate) use state::{CURRENT, FLOOR};
 
 use crate::item::{Item, Items};
 

@@ -14,7 +14,7 @@ use crate::durable;
 use crate::transaction::journal::{self, JournalPlace};
 
 /// Directory of the records, and the file with the number of the current one.
-pub(crate) const GENERATIONS: &str = "generations";
+pub const GENERATIONS: &str = "generations";
 pub(crate) const CURRENT: &str = "current";
 
 /// The file with a number up to which none is given out, because generations that could not be read may have them.
@@ -39,6 +39,16 @@ impl StateDir {
         let failed = |source| GenerationError::File { action: "create", path: path.to_owned(), source };
         durable::private_directory(path).map_err(failed)?;
         Self::on(Arc::new(Beneath::open(path).map_err(failed)?), path)
+    }
+
+    /// The state that is in a directory, for who only looks at it: nothing is made, and no mode is changed.
+    ///
+    /// # Errors
+    /// [`GenerationError::File`]; there is no such directory.
+    pub fn there(path: &Path) -> Result<Self, GenerationError> {
+        let failed = |source| GenerationError::File { action: "open", path: path.to_owned(), source };
+        let disk = Beneath::open(path).map_err(failed)?;
+        Ok(Self { disk: Arc::new(disk), path: path.to_owned() })
     }
 
     /// The state at the top of another disk; `path` is what it is called in messages.

@@ -44,9 +44,10 @@ const DEFAULT_TOKEN: &str = "/etc/molt/hub.token";
 const DEFAULT_CERTIFICATE: &str = "/etc/molt/hub.pem";
 
 impl AccessFiles {
-    /// The files that have to be there, because they were named.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &Path> {
-        [&self.token, &self.certificate].into_iter().flatten().map(PathBuf::as_path)
+    /// The files that have to be there, because they were named, with the options that name them.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [("hub_access.token", &self.token), ("hub_access.certificate", &self.certificate)];
+        files.into_iter().filter_map(|(option, file)| Some((option, file.as_deref()?)))
     }
 
     /// Reads what these `hubs` are shown.

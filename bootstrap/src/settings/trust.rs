@@ -1,6 +1,6 @@
 //! What a node trusts, and who it is to those who sign.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -58,5 +58,16 @@ impl TrustSettings {
             node_id: file.node_id.clone(),
             group: params.group.clone().or_else(|| file.group.clone()),
         }
+    }
+    /// The files that have to be there, because they were named, with the options that name them.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let roots = [
+            ("trust.root", self.is_required, &self.root),
+            ("trust.director", self.is_directed, &self.director),
+        ];
+        roots
+            .into_iter()
+            .filter(|(_, is_named, _)| *is_named)
+            .map(|(option, _, path)| (option, path.as_path()))
     }
 }

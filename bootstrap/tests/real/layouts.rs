@@ -126,7 +126,7 @@ async fn a_first_boot_onto_state_of_before_does_not_migrate_it_again_and_keeps_w
     // Of what was replaced nothing else stays.
     let lies_in = place.root().join(kept.slot.parent().unwrap().as_path());
     assert_eq!(std::fs::read_dir(lies_in).unwrap().count(), 1);
-    place.engine().collect(&place.lock(), None, false).unwrap();
+    place.engine().collect(&place.lock(), None).unwrap();
     assert_eq!(place.read(&format!("{}/data", kept.slot)), "3\n");
 
     place.without_mark();

@@ -9,12 +9,13 @@ use aws_lc_rs::digest::{self, Context};
 use jiff::Timestamp;
 use serde_json::Value;
 use sigstore_tuf::metadata::Role;
-use sigstore_tuf::{Error as TufError, Root, TargetFile, TrustedMetadataSet, Updater, UpdaterConfig};
+use sigstore_tuf::{Error as TufError, Root, TargetFile, Updater, UpdaterConfig};
 
 use super::clock::{self, Clocks, Progress};
 use super::error::TrustError;
 use super::floors::{Floors, key_ids};
 use super::keys;
+use super::root_of_trust::RootOfTrust;
 use super::source::{Source, SourceError, Transport};
 use super::state::{StateDir, StateError, kept_progress};
 use crate::hub::Sha256;
@@ -124,8 +125,7 @@ impl TrustClient {
 /// # Errors
 /// What is wrong with it.
 pub fn check_root(bytes: &[u8]) -> Result<(), TrustError> {
-    let trusted = TrustedMetadataSet::from_root(bytes).map_err(TrustError::BadRoot)?;
-    keys::check_root(trusted.root())
+    RootOfTrust::parse(bytes).map(drop)
 }
 
 /// Has TLS know what time it is at least by what is kept in this directory, the state of the repository of the releases.

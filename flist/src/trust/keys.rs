@@ -41,7 +41,7 @@ fn check(role: &str, ids: &[String], keys: &BTreeMap<String, Key>) -> Result<(),
 }
 
 /// What a key is, however it is written; of one that can verify nothing, what is written.
-fn bytes(key: &Key) -> Vec<u8> {
+pub(super) fn bytes(key: &Key) -> Vec<u8> {
     match key.verification_key() {
         Ok(key) => key.as_bytes().to_vec(),
         Err(_) => key.keyval.public.trim().as_bytes().to_vec(),

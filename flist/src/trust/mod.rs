@@ -27,6 +27,7 @@ mod node;
 mod offer;
 #[cfg(feature = "publish")]
 pub mod repository;
+mod root_of_trust;
 mod source;
 mod state;
 mod trusted;
@@ -37,6 +38,7 @@ pub use error::{TrustError, Verdict};
 pub use mirrors::Standing;
 pub use node::{Offered, Wanted, What, offered};
 pub use offer::{OfferRefusal, Pick, SignedOffer, choose};
+pub use root_of_trust::RootOfTrust;
 pub use source::{Body, Source, SourceError, SourceLimits};
 pub use state::StateError;
 pub use trusted::{Assurance, Trusted};

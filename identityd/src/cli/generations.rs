@@ -13,7 +13,7 @@ use identityd::orders::{Hold, Orders, OrdersFile};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{CommandResult, Failure, bytes, other, print, print_json, require_state};
+use super::{CommandResult, Failure, bytes, other, print, print_json, require_generations};
 
 /// Show the generations of this node, the oldest first: what is installed, and what can be gone back to. Works
 /// without a running identityd.
@@ -67,13 +67,13 @@ struct Line {
 
 pub(super) fn run(Arguments { json, overrides }: &Arguments) -> CommandResult {
     let settings = Settings::load_without_secrets(overrides).map_err(Failure::Settings)?;
-    require_state(&StatePlace::of(&settings))?;
+    require_generations(&StatePlace::of(&settings))?;
     let lines = lines(&settings)?;
     if *json { print_json(&lines) } else { print(&text(&lines)) }
 }
 
 fn lines(settings: &Settings) -> Result<Vec<Line>, Failure> {
-    let engine = Engine::open(settings).map_err(other)?;
+    let engine = Engine::look(settings).map_err(other)?;
     let releases = Releases::load(&StatePlace::of(settings));
     let orders = OrdersFile::at(StatePlace::of(settings)).load().unwrap_or_else(|error| {
         eprintln!("identityd: {}", flist::report(&error));
@@ -127,20 +127,11 @@ fn text(lines: &[Line]) -> String {
 pub(super) fn gc(GcArguments { keep, dry_run, json, overrides }: &GcArguments) -> CommandResult {
     let settings = Settings::load_without_secrets(overrides).map_err(Failure::Settings)?;
     let keep = keep.and_then(|keep| usize::try_from(keep).ok()).or(settings.keep_generations);
-    let lock = lock::take(&settings.run_dir, "identityd gc", LOCK_PATIENCE).map_err(|error| match error {
-        held @ LockError::Held { .. } => busy(flist::report(&held)),
-        error => other(error),
-    })?;
-    let orders = OrdersFile::at(StatePlace::of(&settings)).load().map_err(other)?;
-    if let Some(rollback) = orders.rollback {
-        let message = format!("a rollback to generation {} is under way; try again later", rollback.to);
-        return Err(busy(message));
-    }
-    let engine = Engine::open(&settings).map_err(other)?;
-    let collected = engine.collect(&lock, keep, *dry_run).map_err(|error| match error {
-        unfinished @ EngineError::Unfinished => busy(flist::report(&unfinished)),
-        error => other(error),
-    })?;
+    require_generations(&StatePlace::of(&settings))?;
+    let collected = match dry_run {
+        true => collectable(&settings, keep)?,
+        false => collect(&settings, keep)?,
+    };
     match json {
         true => {
             let Collected { generations, directories, bytes } = &collected;
@@ -149,6 +140,43 @@ pub(super) fn gc(GcArguments { keep, dry_run, json, overrides }: &GcArguments) -
             }))
         }
         false => print(&outcome(&collected, *dry_run)),
+    }
+}
+
+fn collect(settings: &Settings, keep: Option<usize>) -> Result<Collected, Failure> {
+    let lock = lock::take(&settings.run_dir, "identityd gc", LOCK_PATIENCE).map_err(|error| match error {
+        held @ LockError::Held { .. } => busy(flist::report(&held)),
+        error => other(error),
+    })?;
+    refuse_during_rollback(settings)?;
+    let engine = Engine::open(settings).map_err(other)?;
+    engine.collect(&lock, keep).map_err(not_collected)
+}
+
+/// Takes no lock, which would make its directory: whoever only looks changes nothing.
+fn collectable(settings: &Settings, keep: Option<usize>) -> Result<Collected, Failure> {
+    if let Some(holder) = lock::holder(&settings.run_dir).map_err(other)? {
+        return Err(busy(format!("another engine is at work: {holder}; try again later")));
+    }
+    refuse_during_rollback(settings)?;
+    Engine::look(settings).map_err(other)?.collectable(keep).map_err(not_collected)
+}
+
+fn refuse_during_rollback(settings: &Settings) -> CommandResult {
+    let orders = OrdersFile::at(StatePlace::of(settings)).load().map_err(other)?;
+    match orders.rollback {
+        None => Ok(()),
+        Some(rollback) => {
+            let message = format!("a rollback to generation {} is under way; try again later", rollback.to);
+            Err(busy(message))
+        }
+    }
+}
+
+fn not_collected(error: EngineError) -> Failure {
+    match error {
+        unfinished @ EngineError::Unfinished => busy(flist::report(&unfinished)),
+        error => other(error),
     }
 }
 
@@ -172,7 +200,11 @@ fn busy(message: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+
     use bootstrap::generation::Cause;
+    use clap::Parser;
     use identityd::timestamp::Timestamp;
 
     use super::*;
@@ -196,6 +228,66 @@ mod tests {
         assert_eq!(text(&[line]), expected);
         assert_eq!((&json["number"], &json["cause"]), (&3.into(), &"release".into()));
         assert_eq!((&json["bad"], &json["held"]["by"]), (&"web is not well".into(), &7.into()));
+    }
+
+    #[derive(clap::Parser)]
+    struct Words {
+        #[command(flatten)]
+        overrides: Overrides,
+    }
+
+    /// Names below a directory, with their modes.
+    fn tree(directory: &Path) -> Vec<(PathBuf, u32)> {
+        let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let with_what_is_in_it = |path: PathBuf| {
+            let below = if path.is_dir() { tree(&path) } else { Vec::new() };
+            let mode = path.metadata().unwrap().permissions().mode();
+            std::iter::once((path, mode)).chain(below)
+        };
+        let mut all: Vec<_> = entries.flat_map(with_what_is_in_it).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn who_looks_makes_nothing_and_a_mistyped_directory_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        std::fs::write(path("cmdline"), "").unwrap();
+        for directory in ["root", "state", "state/generations", "other"] {
+            std::fs::create_dir(path(directory)).unwrap();
+        }
+        std::fs::set_permissions(path("state"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let overrides = |state: &str| {
+            let of = |option: &str, name: &str| [format!("--{option}"), path(name).display().to_string()];
+            let words = [
+                of("root", "root"),
+                of("config", "config.yaml"),
+                of("cmdline", "cmdline"),
+                of("state-dir", state),
+                of("run-dir", "run"),
+            ];
+            Words::parse_from(std::iter::once("x".to_owned()).chain(words.into_iter().flatten())).overrides
+        };
+        let list = |state| run(&Arguments { json: true, overrides: overrides(state) });
+        let forget = |state, dry_run| {
+            gc(&GcArguments { keep: None, dry_run, json: true, overrides: overrides(state) })
+        };
+        let before = tree(place.path());
+        for (state, said) in [("nowhere", "there is no directory"), ("other", "there is no generations in")] {
+            for result in [list(state), forget(state, true), forget(state, false)] {
+                let failure = result.unwrap_err();
+                let text = failure.to_string();
+                assert!(text.contains(said) && text.contains("--state-dir"), "{text}");
+                assert_eq!(failure.exit().code(), 2, "{text}");
+            }
+        }
+        list("state").unwrap();
+        forget("state", true).unwrap();
+        assert_eq!(tree(place.path()), before);
+        // Nobody else may change anything meanwhile, so this one takes the lock.
+        forget("state", false).unwrap();
+        assert!(path("run/lock").exists());
     }
 
     #[test]

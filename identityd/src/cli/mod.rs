@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bootstrap::generation::GENERATIONS;
 use bootstrap::settings::SettingsError;
 use bootstrap::state_place::StatePlace;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -211,11 +212,30 @@ struct NoState {
     directory: PathBuf,
 }
 
+/// A directory is none with the state of a node.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "there is no {GENERATIONS} in {}, so this is not the directory with the state of a node; give the right one with --state-dir",
+    .directory.display()
+)]
+struct NoGenerations {
+    directory: PathBuf,
+}
+
 /// Refuses to look for the state of a node where there is none: what is found empty would be a mistyped directory.
 fn require_state(place: &StatePlace) -> CommandResult {
     match place.directory() {
         directory if directory.is_dir() => Ok(()),
         directory => Err(Failure::Usage(Box::new(NoState { directory }))),
+    }
+}
+
+/// As [`require_state`], for who looks for generations: every node that was ever booted has a place for them.
+fn require_generations(place: &StatePlace) -> CommandResult {
+    require_state(place)?;
+    match place.directory() {
+        directory if directory.join(GENERATIONS).is_dir() => Ok(()),
+        directory => Err(Failure::Usage(Box::new(NoGenerations { directory }))),
     }
 }
 
@@ -373,6 +393,7 @@ mod tests {
             (Failure::Settings(SettingsError::Access(secret)), 2),
             (Failure::Ill(1), 6),
             (Failure::Usage(Box::new(NoState { directory: socket() })), 2),
+            (Failure::Usage(Box::new(NoGenerations { directory: socket() })), 2),
             (other(io::Error::other("x")), 1),
         ];
         let answered = answered.map(|(problem, code)| (Failure::Ask(AskError::Refused(problem)), code));

@@ -11,6 +11,7 @@ use bootstrap::boot_info::{self, BootInfoError};
 use bootstrap::generation::Generation;
 use bootstrap::offers::trusted_before;
 use bootstrap::settings::Settings;
+use bootstrap::state_place::StatePlace;
 use flist::mountinfo::MountLine;
 use flist::report;
 use flist::trust::check_root;
@@ -29,6 +30,20 @@ const STAGED_ON: [&str; 12] = [
 
 /// The directory of staged files at the top of a mount.
 const STAGING: &str = ".molt";
+
+/// Where there is no state of a node. Everything else may be in order, and says nothing about this one then.
+pub(super) fn no_state(place: &StatePlace) -> Option<Finding> {
+    let directory = place.directory();
+    // What else it may be is told by its mode.
+    let is_absent = directory.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let what = || {
+        format!(
+            "there is no directory {}, where the state of a node is kept, so nothing can be said of what is installed; on a node with another one give --state-dir; one that bootstrap has never booted has none",
+            directory.display()
+        )
+    };
+    is_absent.then(|| Finding::unfixable("no-state", what()))
+}
 
 /// Private directories that are open to others.
 pub(super) fn modes(settings: &Settings) -> Vec<Finding> {
@@ -169,21 +184,29 @@ pub(super) fn roots_of_trust(settings: &Settings) -> Vec<Finding> {
     let known = trusted_before(settings);
     let wrong = files.into_iter().filter_map(|(path, demanded)| {
         let known = known.as_ref().filter(|_| *path == trust.root);
-        let why = match (fs::read(path), known) {
-            (Ok(content), _) => report(&check_root(&content).err()?),
-            (Err(error), Some(known)) if error.kind() == ErrorKind::NotFound && !demanded => {
-                format!("it is gone, and this node has trusted one before ({})", known.display())
-            }
+        let shown = path.display();
+        let what = match (fs::read(path), known) {
+            (Ok(content), _) => unusable(path, &report(&check_root(&content).err()?)),
+            (Err(error), Some(known)) if error.kind() == ErrorKind::NotFound && !demanded => format!(
+                "the root of trust {shown} is gone, and this node has trusted one before ({}), so that from its next start on identityd installs nothing, and a boot only what was signed and is recorded; put it back, with `identityd provision DIR`, and into the base image where it came from there; it is taken at the next poll",
+                known.display()
+            ),
             (Err(error), None) if error.kind() == ErrorKind::NotFound && !demanded => return None,
-            (Err(error), _) => error.to_string(),
+            (Err(error), _) if error.kind() == ErrorKind::NotFound => format!(
+                "the root of trust {shown} is not there, and config.yaml names it, so that identityd does not start and nothing is installed; put it there, or leave its name out of config.yaml if it lies in /etc/molt, then `zinit start identityd`"
+            ),
+            (Err(error), _) => unusable(path, &error.to_string()),
         };
-        let what = format!(
-            "the root of trust {} cannot be used, so that nothing is installed: {why}; put the right one there, with `identityd provision --replace`, and restart identityd",
-            path.display()
-        );
         Some(Finding::unfixable("trust-damaged", what))
     });
     wrong.collect()
+}
+
+fn unusable(path: &Path, why: &str) -> String {
+    format!(
+        "the root of trust {} cannot be used, so that nothing is installed: {why}; put the right one there, with `identityd provision --replace DIR`, and restart identityd",
+        path.display()
+    )
 }
 
 /// What keeps identityd from starting, beyond what keeps this program from it: windows that nobody understands.

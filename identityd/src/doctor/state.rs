@@ -82,9 +82,8 @@ pub(super) fn look(place: &StatePlace) -> State {
 
 /// What [`StateDir::floor`] says; where nobody can read it, all numbers may be taken.
 fn floor(directory: &Path) -> u64 {
-    // Opening it would make it.
     match directory.join("generations").exists() {
-        true => StateDir::open(directory).and_then(|state| state.floor()).unwrap_or(u64::MAX),
+        true => StateDir::there(directory).and_then(|state| state.floor()).unwrap_or(u64::MAX),
         false => 0,
     }
 }

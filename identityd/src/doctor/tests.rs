@@ -93,6 +93,20 @@ async fn a_healthy_node_has_nothing() {
 }
 
 #[tokio::test]
+async fn a_state_directory_that_is_not_there_is_told_and_not_made() {
+    let mut node = Node::new();
+    node.settings.state_dir = node.path("nowhere");
+    let findings = examine(&node.settings).await;
+    let found = findings.iter().find(|finding| finding.code == "no-state").unwrap();
+    assert!(found.what.contains("nowhere") && found.what.contains("--state-dir"), "{found:?}");
+    assert!(!node.path("nowhere").exists());
+    // Nor is the mode changed of one that is there.
+    node.settings.state_dir = node.path("state");
+    std::fs::set_permissions(node.path("state"), Permissions::from_mode(0o755)).unwrap();
+    assert_eq!((node.codes().await, node.codes().await), (vec!["mode"], vec!["mode"]));
+}
+
+#[tokio::test]
 async fn a_configuration_that_keeps_identityd_from_starting_is_told() {
     let mut node = Node::new();
     std::fs::write(node.path("config.yaml"), "maintenance: {windows: ['Foo 1-2']}\n").unwrap();
@@ -326,6 +340,9 @@ async fn a_root_of_trust_that_is_none_is_named() {
     std::fs::remove_file(&root).unwrap();
     node.settings.trust.is_required = true;
     assert_eq!(node.codes().await, ["trust-damaged"]);
+    let findings = examine(&node.settings).await;
+    let found = findings.iter().find(|finding| finding.code == "trust-damaged").unwrap();
+    assert!(found.what.contains("config.yaml names it") && found.what.contains("zinit start"), "{found:?}");
     // One that only is not there any more, where one was trusted before.
     node.settings.trust.is_required = false;
     assert_eq!(node.codes().await, [""; 0]);
@@ -335,7 +352,15 @@ async fn a_root_of_trust_that_is_none_is_named() {
     std::fs::write(&known, "{}").unwrap();
     let findings = examine(&node.settings).await;
     let found = findings.iter().find(|finding| finding.code == "trust-damaged").unwrap();
-    assert!(found.what.contains("has trusted one before") && found.what.contains("provision"), "{found:?}");
+    for part in [
+        "root.json is gone",
+        "has trusted one before",
+        "installs nothing",
+        "identityd provision DIR",
+        "next poll",
+    ] {
+        assert!(found.what.contains(part), "{part}: {found:?}");
+    }
     node.settings.trust.is_insecure = true;
     assert_eq!(node.codes().await, [""; 0]);
 }

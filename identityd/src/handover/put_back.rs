@@ -172,7 +172,7 @@ async fn undo(handover: &Handover, lock: &EngineLock, why: &str) -> Result<Undon
 fn collect(handover: &Handover, engine: &Engine, lock: &EngineLock) {
     let orders = OrdersFile::at(handover.places.state()).load();
     if orders.is_ok_and(|orders| orders.rollback.is_none())
-        && let Err(error) = engine.collect(lock, handover.keep, false)
+        && let Err(error) = engine.collect(lock, handover.keep)
     {
         tracing::warn!(error = report(&error), "old generations are still recorded");
     }

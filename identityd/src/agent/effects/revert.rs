@@ -61,7 +61,7 @@ impl Effects {
 
     /// Forgets what nobody can go back to any more.
     fn collect(&self, lock: &EngineLock) {
-        if let Err(error) = self.engine.collect(lock, None, false) {
+        if let Err(error) = self.engine.collect(lock, None) {
             tracing::warn!(error = report(&error), "old generations are still recorded");
         }
     }

@@ -269,7 +269,7 @@ async fn carry_out(
         // It is the second generation, after the first boot.
         Act::SelfRevert => return engine.revert_self_update(lock, 1).await.map(drop),
         Act::Recover => return engine.recover(lock).await.map(drop),
-        Act::Collect => return engine.collect(lock, Some(0), false).map(drop),
+        Act::Collect => return engine.collect(lock, Some(0)).map(drop),
         Act::Revert => {
             let (_, target) = engine.revert_target(None)?;
             let prepared = engine.prepare_revert(&target, source.clone()).await?;
