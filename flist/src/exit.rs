@@ -197,6 +197,7 @@ fn of_repository(error: &RepositoryError) -> Option<Exit> {
         RepositoryError::Exists(_)
         | RepositoryError::NotEmpty(_)
         | RepositoryError::Taken { .. }
+        | RepositoryError::OtherChange { .. }
         | RepositoryError::NotNext { .. }
         | RepositoryError::NotInForce { .. }
         | RepositoryError::OtherRoot { .. }
@@ -224,7 +225,10 @@ fn of_signer(error: &SignerError) -> Option<Exit> {
 #[cfg(feature = "publish")]
 fn of_key(error: &KeyError) -> Option<Exit> {
     match error {
-        KeyError::NotAKey { .. } | KeyError::Passphrase { .. } | KeyError::NotPublic(_) => Some(Exit::Usage),
+        KeyError::NotAKey { .. }
+        | KeyError::NotPrivate { .. }
+        | KeyError::Passphrase { .. }
+        | KeyError::NotPublic(_) => Some(Exit::Usage),
         KeyError::File { .. } | KeyError::Crypto => None,
     }
 }

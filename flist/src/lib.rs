@@ -29,6 +29,8 @@ pub mod private_file;
 pub mod progress;
 #[cfg(feature = "publish")]
 pub mod publish;
+#[cfg(feature = "publish")]
+pub mod regular_file;
 pub mod rehearsal;
 mod report;
 #[cfg(feature = "server")]

@@ -39,7 +39,7 @@ fn problem_of(metadata: &Metadata, limit: u64) -> Option<&'static str> {
     } else if metadata.mode() & 0o077 != 0 {
         Some("can be used by others than its owner; make it private with: chmod 600")
     } else if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-        Some("belongs to another user")
+        Some("belongs to another user; make it your own with: chown")
     } else if metadata.len() > limit {
         Some("is longer than any such file")
     } else {

@@ -121,7 +121,7 @@ async fn below_the_threshold_a_change_waits_and_nothing_is_served() {
         .trust
         .change_keys(role("timestamp"), &[key], &old, None, &mut repo.signers(), at(TODAY))
         .unwrap();
-    assert!(staged.waiting.iter().any(|waiting| waiting.role == RoleName::Root && waiting.signed == 1));
+    assert!(staged.waiting.iter().any(|waiting| waiting.role == RoleName::Root && waiting.signed.len() == 1));
     assert_eq!(repo.trust.served().unwrap(), before);
     // Meanwhile nodes get what does not need those who are missing: the news that nothing is kept from them, and
     // releases of other roles. What would have to wait beside it cannot be changed.

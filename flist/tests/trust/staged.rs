@@ -29,7 +29,7 @@ impl Rig {
         let key = keys_of(&repo.trust, "prod").remove(0);
         std::fs::rename(&key, place.path().join("usb/prod.key")).unwrap();
         let outcome = repo.release("2.0.0", TODAY + DAY);
-        assert_eq!((outcome.waiting[0].role, outcome.waiting[0].signed), (PROD, 1));
+        assert_eq!((outcome.waiting[0].role, outcome.waiting[0].signed.len()), (PROD, 1));
         let copy = place.path().join("copy");
         for directory in ["metadata", "staged"] {
             copy_files(&repo.trust.path().join(directory), &copy.join(directory));

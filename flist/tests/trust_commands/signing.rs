@@ -1,8 +1,10 @@
 //! `flist trust sign`, by somebody to whom the change was brought by somebody else.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -130,6 +132,179 @@ fn what_is_signed_is_shown_and_asked_before() {
     assert_eq!(json["difference"][0]["role"], "prod", "{json}");
     let subject = &json["difference"][0]["changes"][0]["subject"];
     assert_eq!(subject["target"], "prod/tf-zos/zos:v1.0.0.flist", "{json}");
+}
+
+/// A release that waits for the signatures of two others, whose keys are in `usb1` and `usb2`.
+fn waiting_for_two() -> Rig {
+    let rig = Rig::start();
+    rig.says(&["trust", "init", "--role", "prod=3/3"]);
+    let keys = fs::read_dir(rig.path("trust/keys")).unwrap().map(|entry| entry.unwrap().path());
+    let of_prod: Vec<PathBuf> = keys.filter(|path| path.display().to_string().contains("/prod-")).collect();
+    for (key, usb) in of_prod.iter().zip(["usb1", "usb2"]) {
+        fs::create_dir(rig.path(usb)).unwrap();
+        fs::rename(key, rig.path(usb).join("prod.key")).unwrap();
+    }
+    rig.says(&strs(&rig.publish("1.0.0")));
+    rig
+}
+
+/// The entry of prod in what `trust show` says.
+fn prod(rig: &Rig, dir: &str) -> Value {
+    let shown: Value = serde_json::from_str(&rig.says(&["trust", "show", "--dir", dir, "--json"])).unwrap();
+    let roles = shown["roles"].as_array().unwrap();
+    roles.iter().find(|role| role["role"] == "prod").unwrap().clone()
+}
+
+#[test]
+fn what_holders_sign_at_the_same_time_comes_together() {
+    let rig = waiting_for_two();
+    let signed = |dir: &str| prod(&rig, dir)["signatures"][0]["signed_by"].as_array().unwrap().len();
+    assert_eq!(signed("trust"), 1);
+    let said = rig.says(&["trust", "show"]);
+    assert!(said.contains("prod: 1 of 3 have signed: ") && said.contains("; able to sign: "), "{said}");
+    for (copy, usb) in [("copy1", "usb1"), ("copy2", "usb2")] {
+        rig.copy();
+        fs::rename(rig.path("copy"), rig.path(copy)).unwrap();
+        let said = rig.says(&["trust", "sign", "--dir", copy, "--keys", usb, "--yes"]);
+        assert!(said.contains("prod: 2 of 3 have signed") && said.contains("--from COPY"), "{said}");
+        assert!(said.contains("--root ROOT"), "{said}");
+    }
+    // One after the other; what is there already is no harm.
+    let sign = ["trust", "sign", "--yes", "--token-file", "token", "--from"];
+    let said = rig.says(&[&sign[..], &["copy1"]].concat());
+    assert!(said.contains("prod: 2 of 3 have signed"), "{said}");
+    assert_eq!(signed("trust"), 2);
+    let said = rig.refused(&[&sign[..], &["copy1"]].concat());
+    assert!(said.contains("that is not here already") && said.contains("nothing was signed"), "{said}");
+    // As when its file is laid over the other one: the copies have what that takes away.
+    fs::copy(rig.path("copy2/staged/2.prod.json"), rig.path("trust/staged/2.prod.json")).unwrap();
+    let shown = rig.says(&["trust", "show", "--staged"]);
+    assert!(shown.contains("signatures of prod: 2 of 3 have signed: "), "{shown}");
+    let said = rig.says(&[&sign[..], &["copy1", "--from", "copy2/staged"]].concat());
+    assert!(said.contains("sent to the hub"), "{said}");
+    assert!(rig.says(&["trust", "check"]).contains("1.0.0"));
+    // And what comes next can be followed.
+    let link = said.lines().last().unwrap().strip_prefix("for nodes without a root of trust: ").unwrap();
+    rig.follows(link);
+}
+
+#[test]
+fn signatures_for_another_change_are_not_taken() {
+    let rig = waiting_for_two();
+    rig.copy();
+    fs::rename(rig.path("copy"), rig.path("old")).unwrap();
+    rig.says(&["trust", "sign", "--dir", "old", "--keys", "usb1", "--yes"]);
+    fs::remove_dir_all(rig.path("trust/staged")).unwrap();
+    rig.says(&strs(&rig.publish("1.1.0")));
+    let before = fs::read(rig.path("trust/staged/2.prod.json")).unwrap();
+    let output = rig.run(&["trust", "sign", "--yes", "--from", "old"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("another change") && said.contains("old/staged"), "{said}");
+    // Nor what is no signature of a key that has to sign.
+    rig.copy();
+    let path = rig.path("copy/staged/2.prod.json");
+    let mut forged: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let missing = prod(&rig, "trust")["signatures"][0]["missing"].clone();
+    let garbage = missing.as_array().unwrap().iter().map(|id| json!({"keyid": id, "sig": "00".repeat(64)}));
+    forged["signatures"].as_array_mut().unwrap().extend(garbage);
+    fs::write(&path, forged.to_string()).unwrap();
+    rig.refused(&["trust", "sign", "--yes", "--from", "copy"]);
+    assert_eq!(fs::read(rig.path("trust/staged/2.prod.json")).unwrap(), before);
+    rig.refused(&["trust", "sign", "--yes", "--from", "tree"]);
+}
+
+#[test]
+fn what_is_signed_is_shown_however_quiet_it_is() {
+    let rig = waiting();
+    let output = rig.run(&["trust", "sign", "-q", "--dir", "copy", "--keys", "usb", "--yes"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert!(said.contains("+ prod/tf-zos/zos:v1.0.0.flist") && said.contains("SHA-256"), "{said}");
+}
+
+/// Signs the copy with a terminal, on which this is answered.
+fn answered(rig: &Rig, answer: &[u8]) -> (Option<i32>, String) {
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let flist = rig.command(&["trust", "sign", "--dir", "copy", "--keys", "usb"]);
+    let mut command = std::process::Command::new("setsid");
+    command.args(["--ctty", "--wait"]).arg(flist.get_program()).args(flist.get_args());
+    command.envs(flist.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env_remove("FLIST_TOKEN").current_dir(rig.directory.path());
+    command.stdin(terminal.slave).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    // The only other holder of the terminal's end; a program that asks nothing ends all the same.
+    drop(command);
+    let mut master = fs::File::from(terminal.master);
+    master.write_all(answer).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn who_sits_at_a_terminal_is_asked() {
+    let rig = waiting();
+    let staged = || fs::read(rig.path("copy/staged/2.prod.json")).unwrap();
+    let before = staged();
+    for answer in [&b"n\n"[..], b"\n"] {
+        let (code, said) = answered(&rig, answer);
+        assert_eq!(code, Some(5), "{said}");
+        assert!(said.contains("+ prod/tf-zos/zos:v1.0.0.flist") && said.contains("as you said"), "{said}");
+        assert_eq!(staged(), before);
+    }
+    let (code, said) = answered(&rig, b"y\n");
+    assert_eq!(code, Some(0), "{said}");
+    assert_ne!(staged(), before);
+}
+
+#[test]
+fn a_key_that_others_can_use_signs_nothing() {
+    let rig = waiting();
+    let key = rig.path("usb/prod.key");
+    fs::create_dir(rig.path("links")).unwrap();
+    std::os::unix::fs::symlink(&key, rig.path("links/prod.key")).unwrap();
+    for mode in [0o640, 0o604] {
+        fs::set_permissions(&key, PermissionsExt::from_mode(mode)).unwrap();
+        for keys in ["usb", "links"] {
+            let output = rig.run(&["trust", "sign", "--dir", "copy", "--keys", keys, "--yes"]);
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains("chmod 600") && said.contains("prod.key"), "{said}");
+        }
+    }
+    fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+    rig.says(&["trust", "sign", "--dir", "copy", "--keys", "links", "--yes"]);
+}
+
+#[test]
+fn nobody_is_waited_for_to_write_what_was_brought() {
+    let rig = waiting();
+    let fifo = |path: &str| {
+        let path = rig.path(path);
+        let _gone = fs::remove_file(&path);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    };
+    let quickly = |arguments: &[&str]| {
+        let flist = rig.command(arguments);
+        let mut command = std::process::Command::new("timeout");
+        command.arg("20").arg(flist.get_program()).args(flist.get_args()).current_dir(rig.directory.path());
+        command.envs(flist.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("not a regular file"), "{arguments:?}: {said}");
+        assert_ne!(output.status.code(), Some(124));
+    };
+    fifo("root");
+    quickly(&["trust", "show", "--staged", "--dir", "copy", "--root", "root"]);
+    quickly(&["trust", "check", "--root", "root"]);
+    fifo("usb/signers.json");
+    quickly(&["trust", "sign", "--dir", "copy", "--keys", "usb", "--yes"]);
+    fifo("usb/prod.key");
+    quickly(&["trust", "sign", "--dir", "copy", "--keys", "usb", "--yes"]);
+    fifo("copy/staged/2.prod.json");
+    quickly(&["trust", "show", "--staged", "--dir", "copy"]);
+    fifo("copy/settings.json");
+    quickly(&["trust", "show", "--dir", "copy"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use flist::exit::Exit;
 use flist::hub::{Channel, HubClient, RunMode, shown_address};
+use flist::regular_file;
 use flist::trust::repository::{Outcome, RoleName, Signers, TrustDirectory, Waiting};
 use flist::trust::{Source, TrustClient, TrustError};
 use serde_json::{Value, json};
@@ -12,6 +13,9 @@ use tempfile::TempDir;
 use crate::cli::failure::Failure;
 use crate::cli::hub_access::{ShownToHub, TokenAccess, version};
 use crate::cli::passphrase::PassphraseAccess;
+
+/// Longest root file, in bytes.
+const MAX_ROOT: u64 = 1024 * 1024;
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct TrustAccess {
@@ -241,7 +245,7 @@ pub(in crate::cli) fn new_node(
 ) -> Result<(TrustClient, TempDir), Failure> {
     let shown = root.display();
     let unreadable = |error| Failure::new(Exit::Usage, format!("cannot read {shown}: {error}"));
-    let content = std::fs::read(root).map_err(unreadable)?;
+    let content = regular_file::read(root, MAX_ROOT).map_err(unreadable)?;
     let state = tempfile::tempdir()?;
     let client = TrustClient::open(&content, state.path(), Source::of_hub(hub, repository)?);
     let client = client.map_err(|error| match error {
@@ -261,12 +265,33 @@ pub(in crate::cli) fn outcome_json(outcome: &Outcome) -> Value {
         "versions": outcome.versions.iter().map(versions).collect::<serde_json::Map<_, _>>(),
         "waiting": outcome.waiting.iter().map(|waiting| json!({
             "role": waiting.role.to_string(),
-            "signed": waiting.signed,
+            "signed": waiting.signed.len(),
+            "signed_by": waiting.signed,
             "needed": waiting.needed,
             "missing": waiting.missing,
         })).collect::<Vec<_>>(),
         "new_keys": outcome.new_keys,
     })
+}
+
+/// The beginnings of the ids of keys, for people.
+pub(super) fn short_ids(ids: &[String]) -> String {
+    let ids: Vec<&str> = ids.iter().map(|id| id.get(..12).unwrap_or(id)).collect();
+    ids.join(", ")
+}
+
+/// Who has signed a role, and who could.
+pub(super) fn standing(Waiting { signed, needed, missing, .. }: &Waiting) -> String {
+    let by = if signed.is_empty() { String::new() } else { format!(": {}", short_ids(signed)) };
+    let able = match signed.len() < *needed {
+        true => format!("; able to sign: {}", short_ids(missing)),
+        false => String::new(),
+    };
+    format!("{} of {needed} have signed{by}{able}", signed.len())
+}
+
+fn standing_text(waiting: &Waiting) -> String {
+    format!("  {}: {}\n", waiting.role, standing(waiting))
 }
 
 /// What a change came to, and what to do next.
@@ -287,23 +312,28 @@ pub(in crate::cli) fn outcome_text(
     for key in &outcome.new_keys {
         text.push_str(&format!("new key {}\n", key.display()));
     }
+    let copy = directory.path().display();
+    let only_online = |waiting: &Waiting| matches!(waiting.role, RoleName::Snapshot | RoleName::Timestamp);
+    if !outcome.waiting.is_empty() && !outcome.versions.is_empty() && outcome.waiting.iter().all(only_online)
+    {
+        text.push_str(&format!("all who have to have signed {}\n", versions.join(", ")));
+        outcome.waiting.iter().for_each(|waiting| text.push_str(&standing_text(waiting)));
+        text.push_str(&format!(
+            "next: where the keys of snapshot and timestamp are, which publish it: flist trust sign --dir TRUST --from {copy} --hub URL"
+        ));
+        return text;
+    }
     if !outcome.waiting.is_empty() {
         text.push_str(&format!(
             "not published yet, because signatures are missing: {}\n",
             versions.join(", ")
         ));
-        let line = |Waiting { role, signed, needed, missing }: &Waiting| {
-            let ids: Vec<&str> = missing.iter().map(|id| &id[..id.len().min(12)]).collect();
-            format!("  {role}: {signed} of {needed} have signed; able to sign: {}\n", ids.join(", "))
-        };
-        let mut lines: Vec<String> = outcome.waiting.iter().map(line).collect();
+        let mut lines: Vec<String> = outcome.waiting.iter().map(standing_text).collect();
         // A new root needs the signatures of the old one too, which mostly are the same.
         lines.dedup();
         text.push_str(&lines.concat());
-        let (directory, staged) = (directory.path().display(), directory.staged());
         text.push_str(&format!(
-            "next: take a copy of {directory} without its keys to whoever holds these; run there: flist trust sign --dir {directory} --keys DIR; and bring {} back, to run the same here",
-            staged.display(),
+            "next: whoever holds one of these signs a copy of {copy} without its keys: flist trust sign --dir COPY --keys DIR --root ROOT; and when it is back, where the repository is kept: flist trust sign --dir TRUST --from COPY"
         ));
         return text;
     }

@@ -1,12 +1,17 @@
 //! `flist trust sign` and `flist trust refresh`
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 
 use flist::exit::Exit;
-use flist::trust::repository::{RoleDifference, RoleName};
+use flist::hub::{Channel, shown_address};
+use flist::trust::claims::Claims;
+use flist::trust::repository::{RepositoryError, RoleDifference, RoleName, Subject};
 use jiff::Timestamp;
+use semver::Version;
 
-use super::access::{Destination, HeldRoot, TrustAccess, outcome_json, outcome_text};
+use super::access::{Destination, HeldRoot, TrustAccess, outcome_json, outcome_text, short_ids};
 use super::difference;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
@@ -15,7 +20,8 @@ use crate::cli::terminal;
 /// Sign what waits for signatures, with the keys at hand.
 ///
 /// Shows first what the change does to what is in force, and asks. When enough keys have signed, it is published;
-/// otherwise it goes on waiting. The repository may be a copy that somebody else has brought: nothing that it says is
+/// otherwise it goes on waiting. What several holders have signed, each in a copy of his own, comes together with
+/// --from: signatures are added to those that are there. The repository may be a copy that somebody else has brought: nothing that it says is
 /// run, so a key in a token takes --signer, or signers.json in a directory that --keys names.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -26,7 +32,11 @@ pub(super) struct Arguments {
     destination: Destination,
     #[command(flatten)]
     held: HeldRoot,
-    /// Sign without being asked
+    /// A copy of the repository that somebody has signed, or its directory `staged`: its signatures for this change are
+    /// added; may be given several times
+    #[arg(long, value_name = "COPY")]
+    from: Vec<PathBuf>,
+    /// Sign without being asked; what is signed is shown all the same
     #[arg(long)]
     yes: bool,
 }
@@ -34,25 +44,66 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "Examples:
   flist trust sign --dir copy --keys /media/usb/keys --root /media/usb/root.json
   flist trust sign --dir copy --signer 74c181c7ad8a=/usr/local/bin/sign-with-token
+  flist trust sign --dir trust --from copy1 --from copy2 --hub http://127.0.0.1:8080
   flist trust sign --dir trust --passphrase-file secret --hub http://127.0.0.1:8080 --yes";
 
 pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome {
-    let Arguments { access, destination, held, yes } = arguments;
+    let Arguments { access, destination, held, from, yes } = arguments;
     let directory = access.open()?;
     let root = held.of(&access.keys);
-    let waiting = directory.waiting(root.as_deref())?;
+    let mut waiting = directory.waiting(root.as_deref())?;
     let differences = difference::as_json(waiting.differences());
-    if !yes || !(output.json || output.quiet) {
-        eprint!("{}", shown(waiting.differences(), root.is_some()));
+    // Whatever else is quiet: what is signed is seen.
+    eprint!("{}", shown(waiting.differences(), root.is_some()));
+    for copy in from {
+        let added = waiting.add_from(copy)?;
+        output.note(&match added.is_empty() {
+            true => format!("no signature in {} that is not here already", copy.display()),
+            false => format!("from {}: signed by {}", copy.display(), short_ids(&added)),
+        });
     }
     if !yes {
-        ask(access)?;
+        ask(access, root.as_deref())?;
     }
+    let links = links(waiting.differences(), destination.hub.as_deref());
     let outcome = waiting.sign(&mut access.own_signers(&directory)?, Timestamp::now())?;
     let sent = if outcome.waiting.is_empty() { destination.send(&directory)? } else { None };
     let mut json = outcome_json(&outcome);
     json["difference"] = differences;
-    output.done(&json, || outcome_text(&directory, &outcome, sent))
+    output.done(&json, || {
+        let links = if outcome.waiting.is_empty() { links } else { String::new() };
+        format!("{}{links}", outcome_text(&directory, &outcome, sent))
+    })
+}
+
+/// The commands that move links to what was signed now.
+fn links(differences: &[RoleDifference], hub: Option<&str>) -> String {
+    let signed = differences.iter().flat_map(|difference| &difference.edits).filter_map(|edit| {
+        match (&edit.subject, &edit.after) {
+            (Subject::Target(_), Some(target)) => Claims::parse(target.get("custom")).ok(),
+            _ => None,
+        }
+    });
+    let mut last: BTreeMap<(String, Version), Claims> = BTreeMap::new();
+    for claims in signed {
+        let release = (claims.channel.clone(), claims.version.clone());
+        if last.get(&release).is_none_or(|known| known.index < claims.index) {
+            last.insert(release, claims);
+        }
+    }
+    let hub = hub.map_or("URL".to_owned(), shown_address);
+    let link = |claims: &Claims| {
+        let target = match claims.channel.parse() {
+            Ok(Channel::Flist(_)) => claims.flist.to_string(),
+            Ok(Channel::Taglink(link)) => format!("{}/tags/{}", link.repo(), claims.version),
+            Ok(Channel::Tag(_)) | Err(_) => return None,
+        };
+        Some(format!(
+            "\nfor nodes without a root of trust: flist link --hub {hub} {} {target}",
+            claims.channel
+        ))
+    };
+    last.values().filter_map(link).collect()
 }
 
 /// What is asked for, and what it is compared with.
@@ -66,7 +117,7 @@ pub(super) fn shown(differences: &[RoleDifference], is_rooted: bool) -> String {
     format!("{}{remark}", difference::as_text(differences))
 }
 
-fn ask(access: &TrustAccess) -> Result<(), Failure> {
+fn ask(access: &TrustAccess, root: Option<&Path>) -> Result<(), Failure> {
     let answer = match io::stdin().is_terminal() {
         true => terminal::agrees("Sign this?").ok(),
         false => None,
@@ -76,8 +127,9 @@ fn ask(access: &TrustAccess) -> Result<(), Failure> {
         Some(false) => Err(Failure::new(Exit::Refused, "nothing was signed, as you said")),
         None => Err(Failure {
             remedy: Some(format!(
-                "look at it with `flist trust show --staged --dir {}`, then sign with --yes",
-                access.dir.display()
+                "look at it with `flist trust show --staged --dir {}{}`, then sign with --yes",
+                access.dir.display(),
+                root.map(|root| format!(" --root {}", root.display())).unwrap_or_default()
             )),
             ..Failure::usage("nothing was signed: there is no terminal to ask on whether this shall be")
         }),
@@ -106,6 +158,11 @@ pub(super) fn refresh(arguments: &Refreshment, output: &Output) -> crate::cli::O
     let Refreshment { access, destination, roles } = arguments;
     let directory = access.open()?;
     let outcome = directory.refresh(roles, &mut access.signers(&directory)?, Timestamp::now())?;
+    // What nobody has decided waits nowhere: without these keys the timestamp runs out.
+    if outcome.versions.is_empty() && !outcome.waiting.is_empty() {
+        let missing = outcome.waiting.into_iter().flat_map(|waiting| waiting.missing).collect();
+        return Err(RepositoryError::NoKeyAtHand { missing }.into());
+    }
     let sent = if outcome.waiting.is_empty() { destination.send(&directory)? } else { None };
     output.done(&outcome_json(&outcome), || outcome_text(&directory, &outcome, sent))
 }

@@ -15,17 +15,24 @@ use super::signer::Signers;
 use super::{RepositoryError, key};
 use crate::trust::claims;
 
-/// A role whose next version lacks signatures.
+/// How the next version of a role stands with those who have to sign it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// The role.
     pub role: RoleName,
-    /// How many have signed.
-    pub signed: usize,
+    /// The ids of the keys that have signed.
+    pub signed: Vec<String>,
     /// How many have to.
     pub needed: usize,
     /// The ids of keys that could still sign.
     pub missing: Vec<String>,
+}
+
+impl Waiting {
+    /// Whether enough have signed.
+    pub fn is_done(&self) -> bool {
+        self.signed.len() >= self.needed
+    }
 }
 
 /// What became of a change.

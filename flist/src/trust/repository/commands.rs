@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::directory::replace;
+use crate::regular_file;
 
 /// Its name in a directory of keys.
 const NAME: &str = "signers.json";
@@ -54,12 +55,11 @@ pub(super) type Commands = BTreeMap<String, Vec<String>>;
 pub(super) fn read(directory: &Path) -> Result<Commands, CommandsError> {
     let path = directory.join(NAME);
     let failed = |source| CommandsError::File { action: "read", path: path.clone(), source };
-    let file = match std::fs::File::open(&path) {
-        Ok(file) => file,
+    let (file, metadata) = match regular_file::open(&path) {
+        Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Commands::new()),
         Err(error) => return Err(failed(error)),
     };
-    let metadata = file.metadata().map_err(failed)?;
     let is_owned = [0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid());
     if !is_owned || metadata.permissions().mode() & 0o022 != 0 {
         return Err(CommandsError::Unsafe(path));

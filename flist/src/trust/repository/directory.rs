@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use super::RepositoryError;
 use super::change_lock::ChangeLock;
 use super::envelope::Envelope;
 use super::roles::{MODES, RoleName};
+use crate::regular_file;
 
 /// Largest file that is read, in bytes: what nodes read back of their own.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -189,10 +190,14 @@ impl TrustDirectory {
 
     /// What waits for signatures. Snapshot and timestamp never do: they are made anew each time.
     pub(super) fn load_staged(&self) -> Result<BTreeMap<RoleName, Envelope>, RepositoryError> {
-        let directory = self.staged();
+        Self::load_staged_in(&self.staged())
+    }
+
+    /// As [`TrustDirectory::load_staged`], of any directory that is named so.
+    pub(super) fn load_staged_in(directory: &Path) -> Result<BTreeMap<RoleName, Envelope>, RepositoryError> {
         let of = |name: &String| Some((numbered(name)?.1, name.clone()));
         let of = |name: &String| of(name).filter(|(role, _)| !role.is_listing());
-        let found = names(&directory)?;
+        let found = names(directory)?;
         let found = found.iter().filter_map(of);
         found.map(|(role, name)| Ok((role, parse(&directory.join(name))?))).collect()
     }
@@ -272,14 +277,7 @@ fn read(path: &Path) -> Result<Vec<u8>, RepositoryError> {
 
 /// A file may have been brought by somebody else, so it is not read without end.
 pub(super) fn limited(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > MAX_FILE {
-        true => {
-            Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {MAX_FILE} bytes")))
-        }
-        false => Ok(bytes),
-    }
+    regular_file::read(path, MAX_FILE)
 }
 
 /// Replaces a file as a whole; everybody may read it, as a web server has to.

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sigstore_tuf::Key;
 
+use crate::private_file::{self, NotPrivate};
+
 /// Rounds of PBKDF2-HMAC-SHA256 for new keys (OWASP Password Storage Cheat Sheet, 2023).
 pub const ROUNDS: u32 = 600_000;
 
@@ -34,6 +36,15 @@ pub enum KeyError {
         /// The system's answer.
         #[source]
         source: io::Error,
+    },
+    /// Others could use the file. That a passphrase seals it is no reason to let them have it: they could guess at that
+    /// for as long as they want.
+    #[error("key file {path} {problem}")]
+    NotPrivate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and the remedy.
+        problem: &'static str,
     },
     /// The file is no key file.
     #[error("{path} is not a key file of flist: {problem}")]
@@ -243,7 +254,10 @@ struct KeyFile {
 impl KeyFile {
     fn read(path: &Path) -> Result<Self, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
-        let file = std::fs::File::open(path).map_err(failed)?;
+        let (file, _) = private_file::open(path, MAX_FILE).map_err(|error| match error {
+            NotPrivate::Open(source) => failed(source),
+            NotPrivate::Unsafe(problem) => KeyError::NotPrivate { path: path.to_owned(), problem },
+        })?;
         let mut text = String::new();
         io::Read::read_to_string(&mut io::Read::take(file, MAX_FILE), &mut text).map_err(failed)?;
         serde_json::from_str(&text)
@@ -289,6 +303,27 @@ mod tests {
         std::fs::write(&path, text.replace(&key.public.hex, &other.public.hex)).unwrap();
         assert!(matches!(SecretKey::open(&path, &right), Err(KeyError::Passphrase { .. })));
         assert!(matches!(key.seal(&path, &right), Err(KeyError::File { .. })));
+    }
+
+    #[test]
+    fn a_key_that_others_can_use_is_not_used_by_whatever_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (directory.path().join("a.key"), directory.path().join("link.key"));
+        let passphrase = Passphrase::with_rounds("right", 10);
+        SecretKey::generate().unwrap().seal(&path, &passphrase).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for (mode, is_private) in
+            [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)]
+        {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            for path in [&path, &link] {
+                let opened = SecretKey::open(path, &passphrase).map(drop).and(public_of(path).map(drop));
+                assert_eq!(opened.is_ok(), is_private, "{mode:o}: {opened:?}");
+                if let Err(error) = opened {
+                    assert!(error.to_string().contains("chmod 600"), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

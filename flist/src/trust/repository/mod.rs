@@ -153,6 +153,18 @@ pub enum RepositoryError {
     /// Nothing is waiting for signatures.
     #[error("nothing is waiting for signatures in {0}")]
     NothingStaged(PathBuf),
+    /// What waits in a copy is another change.
+    #[error(
+        "what waits of {role} in {copy} is another change than what waits in {directory}, and one can wait at a time; none of its signatures are taken: sign a copy of what waits, or give one of the two up by removing its directory"
+    )]
+    OtherChange {
+        /// The role.
+        role: RoleName,
+        /// Where the other change waits.
+        copy: PathBuf,
+        /// Where this one does.
+        directory: PathBuf,
+    },
     /// What waits is not what follows what is in force.
     #[error(
         "what waits of {role} in {directory} is version {version}, and {before} is in force, which only {} may follow; nothing is signed: get a copy that is up to date, or give the change up by removing that directory",

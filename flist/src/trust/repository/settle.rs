@@ -11,6 +11,7 @@ use super::envelope::{Envelope, Signatories, instant};
 use super::key::PublicKey;
 use super::roles::RoleName;
 use super::signer::Signers;
+use super::states::{all_signatories, standing};
 use crate::trust::client::SIGNED_AT;
 
 impl Change {
@@ -161,34 +162,12 @@ impl Change {
                 signers.sign(id, &bytes).map_err(|source| RepositoryError::Sign { role, source })?;
             envelope.put(id, &signature);
         }
-        let mut waiting = Vec::new();
-        for group in &groups {
-            let signed = envelope.signers(group)?;
-            if signed.len() < group.threshold {
-                let missing = group.keys.keys().filter(|id| !signed.contains(*id)).cloned().collect();
-                waiting.push(Waiting { role, signed: signed.len(), needed: group.threshold, missing });
-            }
-        }
-        Ok(waiting)
+        let stands = standing(role, envelope, &groups)?;
+        Ok(stands.into_iter().filter(|stands| !stands.is_done()).collect())
     }
 
-    /// Who has to sign a role; a new root has to be signed by the keys of the old one too.
     fn signatories(&self, role: RoleName) -> Vec<Signatories> {
-        let signed = |roles: &BTreeMap<RoleName, Envelope>, role| {
-            roles.get(&role).map_or(Value::Null, |envelope| envelope.signed.clone())
-        };
-        let root = signed(&self.roles, RoleName::Root);
-        match role {
-            RoleName::Mode(_) => {
-                let targets = signed(&self.roles, RoleName::Targets);
-                Signatories::of_delegation(&targets, role.as_str()).into_iter().collect()
-            }
-            RoleName::Root if !self.before.is_empty() => {
-                let before = signed(&self.before, RoleName::Root);
-                vec![Signatories::of_root(&before, role.as_str()), Signatories::of_root(&root, role.as_str())]
-            }
-            _ => vec![Signatories::of_root(&root, role.as_str())],
-        }
+        all_signatories(&self.before, &self.roles, role)
     }
 }
 

@@ -17,7 +17,7 @@ use super::directory::{TrustDirectory, limited};
 use super::envelope::Envelope;
 use super::roles::RoleName;
 use super::signer::Signers;
-use super::states::signatories;
+use super::states::{all_signatories, signatories};
 use crate::trust::keys;
 
 type Roles = BTreeMap<RoleName, Envelope>;
@@ -126,6 +126,52 @@ impl Staged {
     /// What it would change.
     pub fn differences(&self) -> &[RoleDifference] {
         &self.differences
+    }
+
+    /// Adds the signatures that a copy of the repository has for this change; says with which keys these are made that
+    /// were not there yet. `copy` may be its directory `staged` alone.
+    ///
+    /// # Errors
+    /// Nothing waits there, or another change does.
+    pub fn add_from(&mut self, copy: &Path) -> Result<Vec<String>, RepositoryError> {
+        let inner = copy.join("staged");
+        let there = if inner.is_dir() { inner } else { copy.to_owned() };
+        let theirs = TrustDirectory::load_staged_in(&there)?;
+        if theirs.is_empty() {
+            return Err(RepositoryError::NothingStaged(there));
+        }
+        let other = |role: &RoleName| RepositoryError::OtherChange {
+            role: *role,
+            copy: there.clone(),
+            directory: self.change.directory.staged(),
+        };
+        let is_same = |(role, theirs): &(&RoleName, &Envelope)| {
+            self.waits.get(role).is_some_and(|ours| ours.signed == theirs.signed)
+        };
+        // Before anything is taken, all of it is compared.
+        if let Some((role, _)) = theirs.iter().find(|entry| !is_same(entry)) {
+            return Err(other(role));
+        }
+        let mut added = BTreeSet::new();
+        for (role, theirs) in &theirs {
+            let groups = all_signatories(&self.change.before, &self.change.roles, *role);
+            let Some(ours) = self.change.roles.get_mut(role) else { continue };
+            for (group, signature) in groups
+                .iter()
+                .flat_map(|group| theirs.signatures.iter().map(move |signature| (group, signature)))
+            {
+                let alone = Envelope { signatures: vec![signature.clone()], signed: ours.signed.clone() };
+                let is_new =
+                    !alone.signers(group)?.is_empty() && !ours.signers(group)?.contains(&signature.keyid);
+                if let Ok(bytes) = hex::decode(&signature.sig)
+                    && is_new
+                {
+                    ours.put(&signature.keyid, &bytes);
+                    added.insert(signature.keyid.clone());
+                }
+            }
+        }
+        Ok(added.into_iter().collect())
     }
 
     /// Adds the signatures of the keys at hand to exactly what was shown. With enough of them it is published.
