@@ -75,7 +75,7 @@ fn an_error_is_json_too_where_that_is_wanted() {
     let place = Place::packed();
     place.lose_the_block();
     for (code, arguments) in [
-        (1, &["inspect", "--json", "nosuch.fl"][..]),
+        (1, &["inspect", "--json", "tree/file"][..]),
         (2, &["list", "--json"]),
         (2, &["inspect", "--json"]),
         (3, &["list", "--json", "--hub", NOBODY]),
@@ -130,7 +130,7 @@ fn quiet_leaves_only_errors_and_what_was_asked_for() {
         assert_eq!((output.stdout.len(), output.stderr.len()), (0, 0), "{output:?}");
     }
     assert!(place.succeeds(&["inspect", "-q", "app.fl"]).ends_with(" file\n"));
-    assert!(place.ends_with(1, &["inspect", "-q", "nosuch.fl"]).contains("nosuch.fl"));
+    assert!(place.ends_with(2, &["inspect", "-q", "nosuch.fl"]).contains("nosuch.fl"));
 }
 
 #[test]

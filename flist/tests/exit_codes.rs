@@ -75,10 +75,7 @@ impl Place {
 #[test]
 fn failed() {
     let place = Place::new();
-    place.all_end(
-        1,
-        &["inspect none.fl", "inspect tree/file", &format!("list --hub {}/elsewhere", place.hub.url)],
-    );
+    place.all_end(1, &["inspect tree/file", &format!("list --hub {}/elsewhere", place.hub.url)]);
 }
 
 #[test]
@@ -89,6 +86,20 @@ fn wrong_usage_or_settings() {
         2,
         &[
             "inspect",
+            "inspect none.fl",
+            "diff app.fl none.fl",
+            "lint none",
+            "verify none.fl",
+            "unpack none.fl new",
+            "convert none.fl new.fl",
+            "pack -m new.fl -s blocks none",
+            "publish --repo a --name zos --version 2.0.0 --no-lint --token-file token none",
+            "publish --repo a --name zos --version 2.0.0 --no-lint --token-file none tree",
+            "publish --repo a --name zos --version 2.0.0 --no-lint --token-file token --client-certificate none tree",
+            "trust show --dir none",
+            "trust check --root none",
+            "director status",
+            "director status --dir trust",
             "publish --repo tf/zos --name zos --version 1.0.0 --no-lint --token-file token tree",
             "promote --repo tf/zos --unsigned --token-file token dev test",
             "rm --token-file open a/zos:v1.0.0.flist",
@@ -130,6 +141,7 @@ fn not_reached_or_in_use() {
 #[test]
 fn not_there_or_not_signed() {
     let place = Place::new();
+    place.ends(0, "director init");
     place.all_end(
         4,
         &[
@@ -139,6 +151,8 @@ fn not_there_or_not_signed() {
             "link --token-file token a/qa a/tags/9.9.9",
             "tag --token-file token a/tags/9.9.9 a/none.flist",
             "trust sign",
+            "trust show --staged",
+            "director assign --run-mode prod --channel a/zos:production:latest.flist --version 9.9.9 --group x",
             "trust withdraw --run-mode prod --channel a/zos:production:latest.flist 9.9.9",
         ],
     );
@@ -176,6 +190,8 @@ fn refused() {
     );
     // A key in a token, of which the command says no.
     place.ends(5, &format!("trust key add prod --public {PUBLIC} --command /bin/false"));
+    // The hub has the metadata of another repository.
+    place.ends(5, "trust refresh --dir trust2 --token-file token");
 }
 
 #[test]

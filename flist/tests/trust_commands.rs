@@ -4,6 +4,8 @@
 
 #[path = "trust_commands/directed.rs"]
 mod directed;
+#[path = "trust_commands/hints.rs"]
+mod hints;
 mod serving;
 #[path = "trust_commands/signing.rs"]
 mod signing;
@@ -124,7 +126,7 @@ fn from_keys_to_a_release_that_nodes_would_accept() {
     assert!(rig.refused(&["trust", "init"]).contains("already"));
     // Nothing was sent yet.
     let said = rig.refused(&["trust", "check"]);
-    assert!(said.contains("does not exist") && said.contains("trust refresh --hub"), "{said}");
+    assert!(said.contains("does not exist") && said.contains("trust refresh --dir "), "{said}");
 
     let said = rig.says(&strs(&rig.publish("1.0.0")));
     assert!(

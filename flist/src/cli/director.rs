@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use flist::exit::Exit;
+use flist::hub::shown_address;
 use flist::trust::SignedOffer;
 use flist::trust::clock::Clocks;
 use flist::trust::director::{Choice, Of, Rule, Wave};
@@ -18,7 +19,8 @@ use named::{Named, Unassignment};
 use super::failure::Failure;
 use super::output::Output;
 use super::trust::{
-    Destination, Followers, Initial, NamedRelease, TrustAccess, new_node, outcome_json, outcome_text,
+    Destination, DirectorAccess, DirectorArguments, Followers, NamedRelease, new_node, or_send, outcome_json,
+    outcome_text, sign_command,
 };
 
 /// Say which nodes get which signed release, and when: by node, by group, or in waves.
@@ -44,9 +46,8 @@ const EXAMPLES: &str = "Examples:
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Make a director's repository with new keys
     #[command(after_help = EXAMPLES)]
-    Init(Initial),
+    Init(DirectorArguments),
     /// Choose a release for nodes or groups of nodes, beside those it is for; of one that was called off, for these only
     #[command(after_help = EXAMPLES)]
     Assign(Assignment),
@@ -69,7 +70,7 @@ enum Command {
     #[command(after_help = EXAMPLES)]
     Status {
         #[command(flatten)]
-        access: TrustAccess,
+        access: DirectorAccess,
     },
 }
 
@@ -77,7 +78,7 @@ enum Command {
 #[derive(clap::Args)]
 struct Signed {
     #[command(flatten)]
-    access: TrustAccess,
+    access: DirectorAccess,
     #[command(flatten)]
     destination: Destination,
     /// The root file that the release keys belong to
@@ -144,7 +145,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
 
 /// Adds rules to what is chosen of a release, which is looked up in what the release keys have signed.
 fn choose(release: &Signed, rules: &[Rule], output: &Output) -> super::Outcome {
-    let directory = open(&release.access)?;
+    let directory = release.access.open()?;
     let offer = find(release)?;
     let known = directory.targets(RoleName::Targets)?;
     let target = |path: &str, length: u64, sha256: String| {
@@ -179,16 +180,19 @@ fn find(release: &Signed) -> Result<SignedOffer, Failure> {
     let offers = runtime.block_on(async {
         let mut fresh = client.refresh(&Clocks::read()).await?;
         Ok::<_, Failure>(fresh.releases(*run_mode).await?)
-    })?;
+    });
+    let offers = offers.map_err(|failure| or_send(failure, &release.root, hub))?;
     let is_it = |offer: &SignedOffer| offer.version == *version && offer.is_on(channel);
     offers.into_iter().find(is_it).ok_or_else(|| {
-        let message = format!("nobody has signed version {version} of {channel} for run mode {run_mode}; a director can only choose what is signed");
-        Failure::new(Exit::NotFound, message)
+        let message = format!("nobody has signed version {version} of {channel} for run mode {run_mode}, and a director can only choose what is signed");
+        let which = format!("--hub {}", shown_address(hub).trim_end_matches('/'));
+        let sign = sign_command(&which, channel, Some(*run_mode), Some(version), &[]);
+        Failure { remedy: Some(format!("sign it first: {sign}FLIST…")), ..Failure::new(Exit::NotFound, message) }
     })
 }
 
 fn sign(
-    access: &TrustAccess,
+    access: &DirectorAccess,
     destination: &Destination,
     directory: &TrustDirectory,
     targets: &[(String, u64, String, Value)],
@@ -206,7 +210,7 @@ fn sign(
 
 /// Says nothing of these targets any more.
 fn remove(
-    access: &TrustAccess,
+    access: &DirectorAccess,
     destination: &Destination,
     directory: &TrustDirectory,
     paths: &[String],
@@ -221,8 +225,8 @@ fn remove(
     })
 }
 
-fn status(access: &TrustAccess, output: &Output) -> super::Outcome {
-    let directory = open(access)?;
+fn status(access: &DirectorAccess, output: &Output) -> super::Outcome {
+    let directory = access.open()?;
     let mut chosen = serde_json::Map::new();
     for (path, target) in directory.targets(RoleName::Targets)? {
         chosen.insert(path, serde_json::to_value(choice_of(&target)?)?);
@@ -231,18 +235,6 @@ fn status(access: &TrustAccess, output: &Output) -> super::Outcome {
         true => "nothing is chosen for anybody\n".to_owned(),
         false => chosen.iter().map(|(path, choice)| shown(path, choice)).collect(),
     })
-}
-
-/// The director's repository; the one of the releases is no place for its choices.
-fn open(access: &TrustAccess) -> Result<TrustDirectory, Failure> {
-    let directory = access.open()?;
-    match directory.is_directors()? {
-        true => Ok(directory),
-        false => Err(Failure::usage(format!(
-            "{} is the repository of the releases, not a director's; name that one with --dir",
-            directory.path().display()
-        ))),
-    }
 }
 
 /// A line for people.

@@ -1,9 +1,11 @@
 //! Why a subcommand did not do what it should.
 
 use std::error::Error;
+use std::io;
 
 use flist::causes;
 use flist::exit::Exit;
+use flist::format::FormatError;
 use flist::hub::HubError;
 
 /// An error, how the program ends for it, and what to do about it.
@@ -31,7 +33,7 @@ impl Failure {
 
     /// An error whose type nobody knows any more.
     pub(super) fn of(error: Box<dyn Error>) -> Self {
-        Self { exit: Exit::of(error.as_ref()), error, remedy: None }
+        Self { exit: exit_of(error.as_ref()), error, remedy: None }
     }
 
     /// Says how to insist, if the hub says that one can.
@@ -48,6 +50,18 @@ impl Failure {
 
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { exit: Exit::of(&error), error: Box::new(error), remedy: None }
+        Self { exit: exit_of(&error), error: Box::new(error), remedy: None }
+    }
+}
+
+/// How the program ends for an error. Here flists come from the command line, so one that is not there was named wrongly.
+fn exit_of(error: &(dyn Error + 'static)) -> Exit {
+    let is_missing = |error: &(dyn Error + 'static)| match error.downcast_ref() {
+        Some(FormatError::File { source, .. }) => source.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    };
+    match Exit::of(error) {
+        Exit::Failed if causes(error).any(is_missing) => Exit::Usage,
+        exit => exit,
     }
 }

@@ -102,8 +102,14 @@ pub(super) fn check_output(flist: &Path) -> Result<(), Failure> {
     }
 }
 
-/// A store in the directory would be packed too, and grow while it is.
+/// There has to be something to pack; and a store in the directory would be packed too, and grow while it is.
 fn check_input(directory: &Path, stores: &[Route]) -> Result<(), Failure> {
+    if !directory.exists() {
+        return Err(Failure::usage(format!(
+            "cannot pack {}: there is no such directory",
+            directory.display()
+        )));
+    }
     // What cannot be resolved cannot be packed either, which says why.
     let Ok(packed) = directory.canonicalize() else { return Ok(()) };
     for route in stores {

@@ -23,7 +23,7 @@ fn publish(version: &str, options: &[&str]) -> Vec<String> {
 }
 
 /// The command that follows these words, up to what ends it.
-fn command(said: &str, before: &str) -> String {
+pub(super) fn command(said: &str, before: &str) -> String {
     let start = said.find(before).unwrap_or_else(|| panic!("no '{before}' in: {said}")) + before.len();
     let rest = &said[start..];
     rest[..rest.find(['\n', ';']).unwrap_or(rest.len())].trim().to_owned()

@@ -9,17 +9,17 @@ use flist::trust::director::{Choice, Of, Rule};
 use flist::trust::repository::{RoleName, TrustDirectory};
 use jiff::Timestamp;
 
-use super::{choice_of, open, remove, rule_text, sign};
+use super::{choice_of, remove, rule_text, sign};
 use crate::cli::failure::Failure;
 use crate::cli::hub_access::version;
 use crate::cli::output::Output;
-use crate::cli::trust::{Destination, TrustAccess};
+use crate::cli::trust::{Destination, DirectorAccess};
 
 /// A release that the director has chosen already.
 #[derive(clap::Args)]
 pub(super) struct Named {
     #[command(flatten)]
-    pub(super) access: TrustAccess,
+    pub(super) access: DirectorAccess,
     #[command(flatten)]
     pub(super) destination: Destination,
     /// The run mode (dev, test, prod, qa)
@@ -123,7 +123,7 @@ pub(super) fn change(
     change: impl Fn(&mut Choice, i64),
     output: &Output,
 ) -> crate::cli::Outcome {
-    let directory = open(&named.access)?;
+    let directory = named.access.open()?;
     let mut targets = chosen(named, &directory)?;
     let now = Timestamp::now().as_second();
     targets.iter_mut().for_each(|chosen| change(&mut chosen.choice, now));
@@ -141,7 +141,7 @@ pub(super) fn unassign(
     if back.is_empty() && !waves {
         return Err(Failure::usage("for whom is it no more? Say it with --node, --group or --waves"));
     }
-    let directory = open(&named.access)?;
+    let directory = named.access.open()?;
     let mut targets = chosen(named, &directory)?;
     for Chosen { choice, .. } in &mut targets {
         let left = without(&choice.rules, &back, *waves);

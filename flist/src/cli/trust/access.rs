@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use flist::causes;
 use flist::exit::Exit;
-use flist::hub::{Channel, HubClient, RunMode, shown_address};
+use flist::hub::{Channel, HubClient, HubError, RunMode, shown_address};
 use flist::regular_file;
-use flist::trust::repository::{Outcome, RoleName, Signers, TrustDirectory, Waiting};
+use flist::trust::repository::{Outcome, RepositoryError, RoleName, Signers, TrustDirectory, Waiting};
 use flist::trust::{Source, TrustClient, TrustError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -22,6 +23,23 @@ pub(in crate::cli) struct TrustAccess {
     /// The trust repository
     #[arg(long, value_name = "DIR", env = "FLIST_TRUST_DIR", default_value = "trust")]
     pub(in crate::cli) dir: PathBuf,
+    #[command(flatten)]
+    pub(super) with: KeyAccess,
+}
+
+/// Which director's repository, with which keys.
+#[derive(clap::Args)]
+pub(in crate::cli) struct DirectorAccess {
+    /// The director's repository
+    #[arg(long, value_name = "DIR", env = "FLIST_DIRECTOR_DIR", default_value = "director")]
+    dir: PathBuf,
+    #[command(flatten)]
+    with: KeyAccess,
+}
+
+/// The keys at hand.
+#[derive(clap::Args)]
+pub(in crate::cli) struct KeyAccess {
     /// Where key files lie, and signers.json with the commands of those in tokens, beside the repository's own directory
     /// `keys`; may be given several times
     #[arg(long, value_name = "DIR")]
@@ -31,7 +49,7 @@ pub(in crate::cli) struct TrustAccess {
     #[arg(long, value_name = "ID=COMMAND", value_parser = signer)]
     signer: Vec<Signer>,
     #[command(flatten)]
-    pub(in crate::cli) passphrase: PassphraseAccess,
+    pub(super) passphrase: PassphraseAccess,
 }
 
 /// A key in a token, by how its id begins, and the command that signs with it.
@@ -112,9 +130,41 @@ impl TrustAccess {
         Ok(TrustDirectory::open(&self.dir)?)
     }
 
+    /// As [`KeyAccess::signers`].
+    pub(in crate::cli) fn signers(&self, directory: &TrustDirectory) -> Result<Signers, Failure> {
+        self.with.signers(directory)
+    }
+}
+
+impl DirectorAccess {
+    /// The director's repository; the one of the releases is no place for its choices.
+    pub(in crate::cli) fn open(&self) -> Result<TrustDirectory, Failure> {
+        let directory = TrustDirectory::open(&self.dir).map_err(|error| match error {
+            RepositoryError::None(path) => Failure::usage(format!(
+                "there is no director's repository in {}; name it with --dir, or make one with: flist director init",
+                path.display()
+            )),
+            error => error.into(),
+        })?;
+        match directory.is_directors()? {
+            true => Ok(directory),
+            false => Err(Failure::usage(format!(
+                "{} is the repository of the releases, not a director's; name that one with --dir",
+                directory.path().display()
+            ))),
+        }
+    }
+
+    /// As [`KeyAccess::signers`].
+    pub(in crate::cli) fn signers(&self, directory: &TrustDirectory) -> Result<Signers, Failure> {
+        self.with.signers(directory)
+    }
+}
+
+impl KeyAccess {
     /// The keys at hand where the repository is kept, by whoever keeps it: also those that a command signs with which is
     /// written down beside its own keys.
-    pub(in crate::cli) fn signers(&self, directory: &TrustDirectory) -> Result<Signers, Failure> {
+    fn signers(&self, directory: &TrustDirectory) -> Result<Signers, Failure> {
         let mut signers = self.own_signers(directory)?;
         signers.add_commands_in(&directory.keys())?;
         Ok(signers)
@@ -172,12 +222,7 @@ impl Destination {
 
 /// What was signed is not where nodes find it.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "signed, in {}, and not, or not all of it, sent to {hub}; if that hub has no other repository, \
-     `flist trust refresh --dir {} --hub {hub}` sends what is missing",
-    directory.display(),
-    directory.display()
-)]
+#[error("signed, in {}, and not, or not all of it, sent to {hub}", directory.display())]
 struct Unsent {
     hub: String,
     directory: PathBuf,
@@ -201,7 +246,23 @@ pub(in crate::cli) fn not_moved(link: &str, target: &str, failure: Failure) -> F
 
 fn unsent(hub: &str, directory: &TrustDirectory, failure: Failure) -> Failure {
     let (hub, directory) = (shown_address(hub), directory.path().to_owned());
-    Failure { error: Box::new(Unsent { hub, directory, source: failure.error }), ..failure }
+    let shown = directory.display();
+    let conflict = causes(failure.error.as_ref()).find_map(|cause| match cause.downcast_ref() {
+        Some(HubError::Status { status: 409, url, .. }) => Some(url.ends_with(".root.json")),
+        _ => None,
+    });
+    let remedy = match conflict {
+        // Sending it once more would end in the same way.
+        Some(true) => format!(
+            "the hub has the metadata of another repository than {shown}, whose nodes would refuse this: send this to another hub, or name the repository that belongs to this one with --dir"
+        ),
+        Some(false) => format!(
+            "the hub has other signatures than {shown}, which were made in another copy of it: bring `metadata` of that one here, or sign there, and have one place only where the repository is changed"
+        ),
+        None => format!("`flist trust refresh --dir {shown} --hub {hub}` sends what is missing"),
+    };
+    let error = Box::new(Unsent { hub, directory, source: failure.error });
+    Failure { error, remedy: Some(remedy), ..failure }
 }
 
 /// Sends the files that the hub does not have yet. What keeps them from it is told together with what is signed all the
@@ -340,8 +401,15 @@ pub(in crate::cli) fn outcome_text(
     text.push_str(&format!("signed {}\n", versions.join(", ")));
     text.push_str(&match sent {
         Some(sent) if directory.is_directors().unwrap_or(false) => format!("sent to the hub: {sent} files"),
-        Some(sent) => format!("sent to the hub: {sent} files; see what nodes make of it: flist trust check"),
-        None => format!("next: copy {} to where nodes read it, or use --hub", directory.metadata().display()),
+        Some(sent) => format!(
+            "sent to the hub: {sent} files; see what nodes make of it: flist trust check --hub URL --root {}",
+            directory.root().display()
+        ),
+        None => format!(
+            "next: copy {} to where nodes read it, or send it to a hub: flist trust refresh --dir {} --hub URL",
+            directory.metadata().display(),
+            directory.path().display()
+        ),
     });
     text
 }

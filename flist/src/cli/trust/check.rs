@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use flist::exit::Exit;
-use flist::hub::{HubClient, RunMode};
+use flist::hub::{HubClient, RunMode, shown_address};
 use flist::trust::clock::Clocks;
 use flist::trust::director::{Choices, choices_of};
 use flist::trust::{SignedOffer, Source};
@@ -71,10 +71,10 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome
         }
         Ok::<_, Failure>((fresh.expires(), releases))
     });
-    let (expires, releases) = checked.map_err(|failure| or_send(failure, "flist trust refresh --hub"))?;
+    let (expires, releases) = checked.map_err(|failure| or_send(failure, &arguments.root, &arguments.hub))?;
     let directed = runtime.block_on(directed(arguments.director.as_deref(), &hub));
-    let directed =
-        directed.map_err(|failure| or_send(failure, "flist trust refresh --dir director --hub"))?;
+    let of_director = arguments.director.as_deref().unwrap_or(Path::new("director/root.json"));
+    let directed = directed.map_err(|failure| or_send(failure, of_director, &arguments.hub))?;
     let until = match &directed {
         Directed::Chosen { until, .. } => expires.min(*until),
         Directed::No | Directed::Unseen => expires,
@@ -92,10 +92,13 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome
     })
 }
 
-/// Says how what the hub lacks gets there.
-fn or_send(mut failure: Failure, command: &str) -> Failure {
+/// Says how the metadata of the repository of this root file gets to a hub that has none.
+pub(in crate::cli) fn or_send(mut failure: Failure, root: &Path, hub: &str) -> Failure {
     if failure.exit == Exit::NotFound {
-        failure.remedy = Some(format!("send the metadata to this hub: {command}"));
+        let directory = root.parent().filter(|directory| directory.join("settings.json").exists());
+        let directory = directory.map_or("DIR".to_owned(), |directory| directory.display().to_string());
+        let command = format!("flist trust refresh --dir {directory} --hub {}", shown_address(hub));
+        failure.remedy = Some(format!("send the metadata to this hub, from where it is signed: {command}"));
     }
     failure
 }

@@ -117,8 +117,11 @@ fn change(
     match new {
         Some(New { public: Some(public), .. }) => add.push(PublicKey::from_hex(public)?),
         Some(New { public: None, .. }) => {
-            let (key, path) =
-                directory.new_key(*role, &access.new_keys(&directory), &access.passphrase.new_one()?)?;
+            let (key, path) = directory.new_key(
+                *role,
+                &access.with.new_keys(&directory),
+                &access.with.passphrase.new_one()?,
+            )?;
             add.push(key);
             made = Some(path);
         }
@@ -141,7 +144,7 @@ fn change(
     })?;
     // Not before: a command for a key that no role has would only lie about.
     if let Some((id, command)) = &command {
-        keep_command(&access.new_keys(&directory), id, command).map_err(|error| Failure {
+        keep_command(&access.with.new_keys(&directory), id, command).map_err(|error| Failure {
             remedy: Some(format!(
                 "the key was added; sign with --signer {}=COMMAND until that is written",
                 &id[..12]

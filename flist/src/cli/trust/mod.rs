@@ -13,9 +13,11 @@ mod sign;
 use super::Outcome;
 use super::output::Output;
 pub(super) use access::{
-    Destination, Followers, NamedRelease, TrustAccess, new_node, not_moved, outcome_json, outcome_text, send,
+    Destination, DirectorAccess, Followers, NamedRelease, TrustAccess, new_node, not_moved, outcome_json,
+    outcome_text, send,
 };
-pub(super) use init::{Arguments as Initial, director as init_director};
+pub(super) use check::or_send;
+pub(super) use init::{DirectorArguments, director as init_director};
 pub(super) use on_hub::{
     Signatures, Target, Unsigned, check_link, entries_of, in_order, sign_command, unsigned_yet,
 };

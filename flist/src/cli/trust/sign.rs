@@ -50,7 +50,7 @@ const EXAMPLES: &str = "Examples:
 pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome {
     let Arguments { access, destination, held, from, yes } = arguments;
     let directory = access.open()?;
-    let root = held.of(&access.keys);
+    let root = held.of(&access.with.keys);
     let mut waiting = directory.waiting(root.as_deref())?;
     let differences = difference::as_json(waiting.differences());
     // Whatever else is quiet: what is signed is seen.
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome
         ask(access, root.as_deref())?;
     }
     let links = links(waiting.differences(), destination.hub.as_deref());
-    let outcome = waiting.sign(&mut access.own_signers(&directory)?, Timestamp::now())?;
+    let outcome = waiting.sign(&mut access.with.own_signers(&directory)?, Timestamp::now())?;
     let sent = if outcome.waiting.is_empty() { destination.send(&directory)? } else { None };
     let mut json = outcome_json(&outcome);
     json["difference"] = differences;
