@@ -1,7 +1,8 @@
 //! What this node is offered, by the one policy of both programs: with a root of trust the newest signed release that
 //! is for this node, without one whatever the hub says.
 
-mod given;
+mod name;
+mod roots;
 mod signed;
 
 use std::io;
@@ -17,8 +18,10 @@ use crate::hubs;
 use crate::mirrors::{Look, Mirrors};
 use crate::settings::Settings;
 use crate::state_place::StatePlace;
-pub use given::trusted_before;
-use given::{director, gone, node_id, root};
+use name::node_id;
+pub use name::{GroupFrom, IdFrom};
+pub use roots::{Anchor, faults};
+use roots::{Had, Roots};
 
 /// The directories in the state directory with what was accepted: releases, and the director's choices.
 pub(crate) const TRUST: &str = "trust";
@@ -27,25 +30,53 @@ pub(crate) const DIRECTOR: &str = "director";
 /// Why there is nothing to install.
 #[derive(Debug, thiserror::Error)]
 pub enum OffersError {
-    /// The root of trust cannot be read.
-    #[error("cannot read the root of trust {path}; without it nothing is installed")]
+    /// A root cannot be read.
+    #[error(
+        "local: {anchor} {path} cannot be read, and without it nothing is installed; put it there, with `identityd provision DIR` or in the base image, or leave its name out of config.yaml if it stands there"
+    )]
     Root {
+        /// Which one.
+        anchor: Anchor,
         /// The file.
         path: PathBuf,
         /// The system's answer.
         #[source]
         source: io::Error,
     },
+    /// What is there is no root.
+    #[error(
+        "local: {anchor} {path} is damaged, and without it nothing is installed; put the right one there, with `identityd provision --replace DIR` or in the base image"
+    )]
+    Damaged {
+        /// Which one.
+        anchor: Anchor,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: TrustError,
+    },
     /// The root of trust is not there any more.
     #[error(
-        "local: the root of trust {} is gone, and this node has trusted one before ({}), so it believes no hub without; put it back, with `identityd provision` or in the base image, or boot with molt.insecure=1 to believe any hub for one boot",
-        path.display(), known.display()
+        "local: the root of trust {path} is gone, and this node has trusted one before ({known}), so it believes no hub without; put it back, with `identityd provision DIR` or in the base image, or boot with molt.insecure=1 to believe any hub for one boot"
     )]
     RootGone {
         /// Where it was.
         path: PathBuf,
         /// What shows it.
-        known: PathBuf,
+        known: String,
+    },
+    /// The director's root is not there any more.
+    #[error(
+        "local: the director's root {path} is gone, and this node has followed a director before ({known}), so it installs nothing that none has chosen; put it back, with `identityd provision DIR` or in the base image, or write `trust: {{director: none}}` into {config} to follow no director any more"
+    )]
+    DirectorGone {
+        /// Where it was.
+        path: PathBuf,
+        /// What shows it.
+        known: String,
+        /// Where one can say that none is followed.
+        config: PathBuf,
     },
     /// An address is not one of a hub, or no hub could be asked.
     #[error(transparent)]
@@ -59,11 +90,11 @@ impl OffersError {
     /// What is wrong with the signatures; `None` where it is only that nobody could be asked.
     pub fn verdict(&self) -> Option<Verdict> {
         match self {
-            Self::Root { .. } | Self::RootGone { .. } => Some(Verdict::Local),
             Self::Hub(_) => None,
             Self::Untrusted(error) => {
                 Some(error.verdict()).filter(|verdict| *verdict != Verdict::Unreachable)
             }
+            _ => Some(Verdict::Local),
         }
     }
 
@@ -72,7 +103,7 @@ impl OffersError {
         match self {
             Self::Hub(error) => error.is_retryable(),
             Self::Untrusted(error) => error.is_retryable(),
-            Self::Root { .. } | Self::RootGone { .. } => false,
+            _ => false,
         }
     }
 
@@ -81,7 +112,7 @@ impl OffersError {
         match self {
             Self::Hub(error) => error.is_not_found(),
             Self::Untrusted(error) => error.verdict() == Verdict::Unsigned,
-            Self::Root { .. } | Self::RootGone { .. } => false,
+            _ => false,
         }
     }
 }
@@ -117,13 +148,12 @@ pub struct Offers {
     settings: Settings,
     user_agent: String,
     hubs: Hubs,
-    /// The root of trust; `None` for a node that checks nothing.
-    root: Option<Vec<u8>>,
-    /// Whether the root of trust is gone, so that nothing is asked until it is there again.
-    is_root_gone: bool,
-    /// The director's root; `None` for a node without one.
-    director: Option<Vec<u8>>,
+    /// The roots by the last look; `None` where one of them is gone or cannot be used, so that nothing is asked.
+    roots: Option<Roots>,
+    /// Those that this process has gone by.
+    had: Had,
     who: Who,
+    id_from: IdFrom,
     /// The newer release that the director keeps from this node, by the last answer.
     withheld: Option<Withheld>,
     /// What the hubs say, compared.
@@ -134,42 +164,48 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Reads the root of trust. Where there never was one the node believes any hub, which is said. One that is gone is
-    /// looked for again at each question.
+    /// Reads the roots. Where there never was one of the releases the node believes any hub, which is said. They are read
+    /// again at each question: one that is gone, or cannot be used, keeps everything from being installed until it is there.
     ///
     /// # Errors
-    /// [`OffersError`]: the root cannot be read, or was named and is not there.
+    /// [`OffersError`]: an address is not one of a hub.
     pub fn open(settings: &Settings, user_agent: &str) -> Result<Self, OffersError> {
         let state = StatePlace::of(settings).directory();
         // Hubs are asked by TLS before their signatures are looked at.
         learn_time(&state.join(TRUST));
         let hubs = hubs::open(settings, user_agent).map_err(OffersError::Hub)?;
-        let (root, is_root_gone) = match root(settings) {
-            Err(gone @ OffersError::RootGone { .. }) => {
-                tracing::error!("{gone}");
-                (None, true)
-            }
-            root => (root?, false),
-        };
-        let director = match &root {
-            Some(_) => director(settings)?,
-            None => None,
-        };
-        let who = Who { node: node_id(settings), group: settings.trust.group.clone() };
-        let settings = settings.clone();
-        Ok(Self {
-            settings,
+        let (node, id_from) = node_id(settings);
+        let who = Who { node, group: settings.trust.group.clone() };
+        let mut offers = Self {
+            settings: settings.clone(),
             user_agent: user_agent.to_owned(),
             hubs,
-            root,
-            is_root_gone,
-            director,
+            roots: None,
+            had: Had::default(),
             who,
+            id_from,
             withheld: None,
             mirrors: Mirrors::default(),
             seen: None,
             known: None,
-        })
+        };
+        if let Err(error) = offers.look_at_roots() {
+            tracing::error!("{}", flist::report(&error));
+        }
+        Ok(offers)
+    }
+
+    /// Reads the roots again. Where they have changed, answers by the ones before count no more.
+    fn look_at_roots(&mut self) -> Result<Roots, OffersError> {
+        let before = self.roots.take();
+        let roots = Roots::read(&self.settings, self.had)?;
+        if before.as_ref() != Some(&roots) {
+            self.forget();
+            roots.announce(&self.settings);
+            roots.note(&mut self.had);
+        }
+        self.roots = Some(roots.clone());
+        Ok(roots)
     }
 
     /// Shows hubs something else from now on.
@@ -188,20 +224,14 @@ impl Offers {
         Ok(())
     }
 
-    /// Whether nothing is checked.
+    /// Whether nothing is checked, by the last look.
     pub fn is_insecure(&self) -> bool {
-        self.root.is_none() && !self.is_root_gone
+        self.roots.as_ref().is_some_and(|roots| roots.releases.is_none())
     }
 
-    /// Takes a root of trust that was put back, and the director's with it.
-    fn look_for_root(&mut self) -> Result<(), OffersError> {
-        if self.is_root_gone {
-            // Where what shows that there was one has gone as well, only a start begins anew without.
-            let found = root(&self.settings)?.ok_or_else(|| gone(&self.settings))?;
-            self.director = director(&self.settings)?;
-            (self.root, self.is_root_gone) = (Some(found), false);
-        }
-        Ok(())
+    /// Whether a director is followed, by the last look: its root is there.
+    pub fn is_directed(&self) -> bool {
+        self.roots.as_ref().is_some_and(|roots| roots.director.is_some())
     }
 
     /// The newer release that the director keeps from this node, by the last answer.
@@ -214,9 +244,14 @@ impl Offers {
         &self.mirrors
     }
 
-    /// Who this node is to a director; `None` for a node without one.
-    pub fn who(&self) -> Option<&Who> {
-        self.director.as_ref().map(|_| &self.who)
+    /// Who this node is to a director.
+    pub fn who(&self) -> &Who {
+        &self.who
+    }
+
+    /// Where its id is from.
+    pub fn id_from(&self) -> IdFrom {
+        self.id_from
     }
 
     /// Takes back what the last answer was: it is of no use, and is asked for again.
@@ -234,9 +269,10 @@ impl Offers {
     /// # Errors
     /// [`OffersError`].
     pub async fn ask(&mut self, question: Question<'_>) -> Result<Asked, OffersError> {
-        self.look_for_root()?;
+        let roots = self.look_at_roots()?;
+        let director = roots.director.as_deref();
         let Answer { asked, seen, withheld, looked } =
-            self.answer(question, self.known, self.seen.as_ref(), self.director.as_deref()).await?;
+            self.answer(question, &roots, (self.known, self.seen.as_ref()), director).await?;
         hubs::remember(&self.settings, &self.hubs);
         if let Some(withheld) = withheld.as_ref().filter(|withheld| Some(*withheld) != self.withheld.as_ref())
         {
@@ -261,8 +297,10 @@ impl Offers {
         &self,
         question: Question<'_>,
     ) -> Result<Option<Trusted<Release>>, OffersError> {
+        // What is wrong with the roots is said by who asks for a release.
+        let Some(roots) = &self.roots else { return Ok(None) };
         // A director chooses among releases of the node, not among programs that install them.
-        Ok(match self.answer(question, None, None, None).await?.asked {
+        Ok(match self.answer(question, roots, (None, None), None).await?.asked {
             Asked::Release(release) => Some(release),
             Asked::Same | Asked::Nothing => None,
         })
@@ -271,13 +309,12 @@ impl Offers {
     async fn answer(
         &self,
         question: Question<'_>,
-        known: Option<ReleaseId>,
-        seen: Option<&Seen>,
+        roots: &Roots,
+        (known, seen): (Option<ReleaseId>, Option<&Seen>),
         director: Option<&[u8]>,
     ) -> Result<Answer, OffersError> {
-        match &self.root {
+        match &roots.releases {
             Some(root) => self.ask_signed(root, question, known, director).await,
-            None if self.is_root_gone => Err(gone(&self.settings)),
             None => self.ask_anybody(question, seen).await,
         }
     }

@@ -107,7 +107,9 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     let (of_keeper, of_node) = (settings.clone(), (windows.clone(), boot_id()));
     // First of all: it finds out where the state is.
     let effects = Effects::new(settings, brake.clone()).map_err(RunError::Engine)?;
-    let status = Status::new(daemon, effects.is_insecure()).continued_from(file.read(), fetched);
+    let node = Some(effects.node());
+    let status = Status { node, ..Status::new(daemon, effects.is_insecure()) };
+    let status = status.continued_from(file.read(), fetched);
     let (shown, kernel) = watch::channel(None);
     let ground = Ground {
         poll_interval,

@@ -11,7 +11,9 @@ use bootstrap::processes::Stranger;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::agent::{Candidate, Gate, Installed, ProblemKind, ServiceEvent, Stage, State, StateInRam};
+use crate::agent::{
+    Candidate, Gate, Installed, NodeName, ProblemKind, ServiceEvent, Stage, State, StateInRam,
+};
 use crate::gates::GateReport;
 use crate::kernel::KernelStatus;
 use crate::orders::{Hold, Pause, Rollback};
@@ -91,6 +93,9 @@ pub struct Status {
     /// What is the matter with the kernel; `None`: the one that runs is the release's, or the release has none.
     #[serde(default)]
     pub kernel: Option<KernelStatus>,
+    /// Who this node is to a director, and how that is known.
+    #[serde(default)]
+    pub node: Option<NodeName>,
     /// The daemon itself.
     pub identityd: Daemon,
 }
@@ -179,6 +184,7 @@ impl Status {
             outdated: Vec::new(),
             more_outdated: 0,
             kernel: None,
+            node: None,
             identityd,
         }
     }
@@ -342,6 +348,7 @@ impl StatusFile {
             "state_in_ram",
             "outdated",
             "kernel",
+            "node",
             "candidate",
             "installed",
         ] {

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use molt_tests::{BaseFile, Hub, Node, Signing, Site, UPGRADE_LIMIT};
+use molt_tests::{BaseFile, Content, Hub, Node, NodeBuilder, Signing, Site, UPGRADE_LIMIT, scratch};
 use serde_json::Value;
 
 const CHANNEL: &str = "tf-zos/zos:development:latest.flist";
@@ -50,11 +51,16 @@ impl Fleet {
 
     /// Boots a node that is told these addresses of hubs.
     fn boot_from(&self, hubs: &str, config: &str) -> Node {
+        self.undirected(hubs, config).file(self.director.root().unwrap()).boot().unwrap()
+    }
+
+    /// A node whose base image has no director.
+    fn undirected(&self, hubs: &str, config: &str) -> NodeBuilder {
         let mut text = "poll_interval: 1\nhandover_timeout: 5\nhealth_window: 1\n".to_owned();
         text.push_str(config);
         let node = self.site.node().command_line(format!("console=ttyS0 runmode=dev hub={hubs}"));
-        let node = node.file(self.signing.root().unwrap()).file(self.director.root().unwrap());
-        node.file(BaseFile::text("/etc/molt/config.yaml", text)).boot().unwrap()
+        let node = node.file(self.signing.root().unwrap());
+        node.file(BaseFile::text("/etc/molt/config.yaml", text))
     }
 }
 
@@ -181,4 +187,96 @@ fn a_hub_that_keeps_the_directors_choices_back_is_seen_by_what_another_one_has()
         assert_eq!(standing(&node, "releases", &fleet.site.hub), "behind");
         assert_eq!(standing(&node, "director", &frozen), "behind");
     }
+}
+
+/// Where a base image has the root of its director.
+const ROOT: &str = "/etc/molt/director.json";
+
+/// Waits until the node refuses everything because of its director's root, and says so wherever it is asked.
+fn refuses(node: &Node, said: &str) {
+    let known = || {
+        let doctor = node.exec(&["identityd", "doctor"]).unwrap();
+        let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        [doctor, node.run(&["identityd", "why"]).unwrap(), node.run(&["identityd", "status"]).unwrap()]
+    };
+    until(node, "the gate is closed", |status| {
+        status["gate"] == "Trust" && status["reason"].as_str().unwrap().contains(said)
+    });
+    for told in known() {
+        assert!(told.contains(said), "{told}");
+    }
+    let checks = |status: &Value| status["counters"]["checks"].as_u64().unwrap();
+    let before = checks(&node.status().unwrap());
+    until(node, "the node has looked twice more", |status| checks(status) >= before + 2);
+    let status = node.status().unwrap();
+    assert_eq!((&status["installed"]["version"], &status["gate"]), (&"1.0.0".into(), &"Trust".into()));
+}
+
+/// Ends the daemon, and waits for the next one.
+fn restart_identityd(node: &Node) {
+    let before = node.service("identityd").unwrap().pid.unwrap();
+    node.run(&["kill", "-KILL", &before.to_string()]).unwrap();
+    until(node, "another identityd", |status| {
+        status["identityd"]["pid"] != before && status["identityd"]["polled"] == true
+    });
+}
+
+/// The node with these files of a directory at this place.
+fn with(node: NodeBuilder, from: &Path, at: &Path) -> NodeBuilder {
+    let entries = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path());
+    entries.fold(node, |node, path| {
+        let at = at.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => with(node, &path, &at),
+            false => node.file(BaseFile { path: at, mode: 0o600, content: Content::Copy(path) }),
+        }
+    })
+}
+
+/// Somebody takes the director's root away, or a base image has lost it, so that what was called off would be installed.
+#[test]
+fn a_directors_root_that_is_gone_is_missed() {
+    let fleet = Fleet::with(&["1.0.0"]);
+    fleet.direct("wave", "1.0.0", &["--percent", "100", "--hours", "0"]);
+    let node = fleet.boot("group: canary\n");
+    fleet.site.await_version(&node, "1.0.0").unwrap();
+    let status = node.status().unwrap();
+    let named = (&status["node"]["group"], &status["node"]["group_from"], &status["node"]["directed"]);
+    assert_eq!(named, (&"canary".into(), &"config".into(), &true.into()), "{status}");
+    let disk = scratch("state").unwrap();
+    copy(&node.path("/var/lib/molt"), disk.path());
+    fleet.publish("2.0.0");
+    fleet.direct("assign", "2.0.0", &["--node", "another"]);
+    fleet.direct("abort", "2.0.0", &[]);
+
+    let root = node.read(ROOT).unwrap();
+    fs::remove_file(node.path(ROOT)).unwrap();
+    let gone = "local: the director's root /etc/molt/director.json is gone";
+    refuses(&node, gone);
+    restart_identityd(&node);
+    refuses(&node, gone);
+    fs::write(node.path(ROOT), "{}").unwrap();
+    refuses(&node, "local: the director's root /etc/molt/director.json is damaged");
+    fs::write(node.path(ROOT), root).unwrap();
+    until(&node, "all is well again", |status| status["stage"] == "Idle" && status["gate"].is_null());
+    assert!(gate(&node)["why"].as_str().unwrap().contains("called it off"), "{}", gate(&node));
+
+    // Whoever wants to do without it says so.
+    fs::remove_file(node.path(ROOT)).unwrap();
+    let config = node.read("/etc/molt/config.yaml").unwrap();
+    fs::write(node.path("/etc/molt/config.yaml"), format!("{config}trust: {{director: none}}\n")).unwrap();
+    restart_identityd(&node);
+    fleet.site.await_version(&node, "2.0.0").unwrap();
+    assert_eq!(node.status().unwrap()["node"]["directed"], false);
+    drop(node);
+
+    // A boot without it, with the state of the node and its blocks, takes what is recorded.
+    let again = with(fleet.undirected(&fleet.site.hub.url(), ""), disk.path(), "/var/lib/molt".as_ref());
+    let again = with(again, &fleet.site.hub.block_directory(), "/var/cache/molt".as_ref()).boot().unwrap();
+    until(&again, "the recorded release runs", |status| status["installed"]["version"] == "1.0.0");
+    again.wait_for_services(&["web", "idle", "bootstrap"], UPGRADE_LIMIT).unwrap();
+    let printed = again.printed();
+    let told = "waiting for a release that can be trusted";
+    assert!(printed.contains(gone) && printed.contains(told), "{}", again.console().tail(30));
+    refuses(&again, gone);
 }

@@ -36,7 +36,7 @@ impl Offers {
             known,
             who: &self.who,
         };
-        let roots = Roots { releases: root, director };
+        let roots = Pinned { releases: root, director };
         let all = self.hubs.in_order().await;
         let mut failure = None;
         for hub in all.iter().copied() {
@@ -67,7 +67,7 @@ impl Offers {
         &self,
         taken: Taken<'h>,
         all: &[&'h HubClient],
-        roots: Roots<'_>,
+        roots: Pinned<'_>,
         wanted: &Wanted<'_>,
     ) -> Result<Answer, TrustError> {
         let Taken { answer, releases: hub, director } = taken;
@@ -109,7 +109,7 @@ impl Offers {
         &self,
         (releases, director): (&HubClient, &HubClient),
         all: &[&HubClient],
-        roots: Roots<'_>,
+        roots: Pinned<'_>,
     ) -> Look {
         let state = StatePlace::of(&self.settings).directory();
         let others =
@@ -134,7 +134,7 @@ impl Offers {
         &self,
         hub: &'h HubClient,
         directors: (&'h HubClient, &[&'h HubClient]),
-        roots: Roots<'_>,
+        roots: Pinned<'_>,
         wanted: &Wanted<'_>,
     ) -> Result<Taken<'h>, TrustError> {
         let (releases, clocks) = (self.client(hub, roots.releases, TRUST)?, Clocks::read());
@@ -197,7 +197,7 @@ impl Offers {
 
 /// The roots that this node was given.
 #[derive(Clone, Copy)]
-struct Roots<'r> {
+struct Pinned<'r> {
     releases: &'r [u8],
     director: Option<&'r [u8]>,
 }

@@ -68,8 +68,19 @@ impl Agent {
 
     /// Notes what the node is like.
     pub(super) fn facts(&mut self, facts: Facts) {
-        let Facts { state_in_ram, state_unusable, rollback_blocked, runs_old, withheld, mirrors } = facts;
+        let Facts {
+            state_in_ram,
+            state_unusable,
+            rollback_blocked,
+            runs_old,
+            withheld,
+            mirrors,
+            insecure,
+            node,
+        } = facts;
         (self.withheld, self.mirrors) = (withheld, mirrors);
+        self.status.insecure = insecure.unwrap_or(self.status.insecure);
+        self.status.node = node.or(self.status.node.take());
         self.status.state_in_ram = state_in_ram;
         (self.state_unusable, self.rollback_blocked) = (state_unusable, rollback_blocked);
         if let Some(runs_old) = runs_old {

@@ -44,8 +44,8 @@ pub use handle::{
     Answer, Asked, Handle, Inbox, Offer, Ordered, Outcome, Planned, Request, Upgraded, Verb, channel,
 };
 pub use model::{
-    Applied, Candidate, Facts, Installed, PlanReport, Problem, ProblemKind, Progress, Resolved, ServiceEvent,
-    StateInRam, Target, Withheld,
+    Applied, Candidate, Facts, Installed, NodeName, PlanReport, Problem, ProblemKind, Progress, Resolved,
+    ServiceEvent, StateInRam, Target, Withheld,
 };
 pub use schedule::Delay;
 pub use stage::{Gate, Stage};

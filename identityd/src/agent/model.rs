@@ -2,6 +2,7 @@
 
 use bootstrap::engine::RunsOld;
 use bootstrap::mirrors::Mirrors;
+use bootstrap::offers::{GroupFrom, IdFrom};
 use bootstrap::processes::Stranger;
 use flist::package::Unmet;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,27 @@ pub struct Facts {
     pub withheld: Option<Withheld>,
     /// What the node's hubs say, compared.
     pub mirrors: Mirrors,
+    /// Whether nothing that a hub says is checked; `None`: nobody could tell.
+    pub insecure: Option<bool>,
+    /// Who the node is to a director; `None`: nobody could tell.
+    pub node: Option<NodeName>,
+}
+
+/// Who this node is to a director, and how that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeName {
+    /// Its id.
+    pub id: String,
+    /// Where that is from.
+    pub id_from: IdFrom,
+    /// Its group.
+    pub group: Option<String>,
+    /// Where that is from.
+    pub group_from: Option<GroupFrom>,
+    /// Its place in waves: a wave of so many percent or more reaches it.
+    pub place: String,
+    /// Whether it follows a director.
+    pub directed: bool,
 }
 
 /// A newer release than what this node is offered, and why the director keeps it from it.
@@ -83,7 +105,7 @@ pub struct Withheld {
     pub node: String,
     /// Its group.
     pub group: Option<String>,
-    /// Its place in waves, in percent of all nodes.
+    /// Its place in waves: a wave of so many percent or more reaches it.
     pub place: String,
 }
 

@@ -153,6 +153,16 @@ fn add_node(lines: &mut Lines, status: &Status, now: u64) {
     let daemon = &status.identityd;
     let started = past(&daemon.started, now);
     lines.add("identityd", format!("{}, pid {}, started {started}", daemon.version, daemon.pid));
+    if let Some(node) = &status.node {
+        lines.add("node", format!("{} ({})", node.id, node.id_from.explanation()));
+        let group = match (&node.group, node.group_from) {
+            (Some(group), Some(from)) => format!("{group} ({})", from.explanation()),
+            (Some(group), None) => group.clone(),
+            (None, _) => "none".to_owned(),
+        };
+        lines.add("group", group);
+        lines.add("director", if node.directed { "followed" } else { "none is followed" }.to_owned());
+    }
     if status.insecure {
         lines.add("trust", "INSECURE: releases are not authenticated (no root of trust)".to_owned());
     }
@@ -200,7 +210,8 @@ fn span(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use identityd::agent::{Gate, Installed, ProblemKind, ServiceEvent, Stage};
+    use bootstrap::offers::{GroupFrom, IdFrom};
+    use identityd::agent::{Gate, Installed, NodeName, ProblemKind, ServiceEvent, Stage};
     use identityd::status::{Daemon, LastError};
 
     use super::*;
@@ -229,6 +240,27 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("trust       INSECURE"), "{text}");
+    }
+
+    #[test]
+    fn who_the_node_is_and_how_that_is_known() {
+        let mut node = NodeName {
+            id: "rack7-3".into(),
+            id_from: IdFrom::Config,
+            group: Some("canary".into()),
+            group_from: Some(GroupFrom::Kernel),
+            place: "17.20".into(),
+            directed: true,
+        };
+        let shown = |node: &NodeName| text(&Status { node: Some(node.clone()), ..status() }, 1000);
+        let told = "node        rack7-3 (node_id in the configuration file)\n\
+                    group       canary (molt.group= or farmer_id= on the kernel command line)\n\
+                    director    followed\n";
+        assert!(shown(&node).contains(told), "{}", shown(&node));
+        (node.id_from, node.group, node.group_from, node.directed) = (IdFrom::Own, None, None, false);
+        let own = shown(&node);
+        assert!(own.contains("rack7-3 (given by itself") && own.contains("group       none\n"), "{own}");
+        assert!(own.contains("director    none is followed\n"), "{own}");
     }
 
     #[test]

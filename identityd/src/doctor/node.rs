@@ -9,12 +9,11 @@ use std::time::SystemTime;
 
 use bootstrap::boot_info::{self, BootInfoError};
 use bootstrap::generation::Generation;
-use bootstrap::offers::trusted_before;
+use bootstrap::offers::{OffersError, faults};
 use bootstrap::settings::Settings;
 use bootstrap::state_place::StatePlace;
 use flist::mountinfo::MountLine;
 use flist::report;
-use flist::trust::check_root;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, Uid, access, chown, geteuid};
 use zinit_client::{Client, UnitName};
@@ -174,39 +173,13 @@ pub(super) fn cache(settings: &Settings) -> Option<Finding> {
     Some(Finding::unfixable("cache", what))
 }
 
-/// Roots of trust that cannot be used, or are gone, so that nothing is installed.
+/// Roots of trust that cannot be used, or are gone, so that nothing is installed; in the words in which the gate says it.
 pub(super) fn roots_of_trust(settings: &Settings) -> Vec<Finding> {
-    let trust = &settings.trust;
-    if trust.is_insecure {
-        return Vec::new();
-    }
-    let files = [(&trust.root, trust.is_required), (&trust.director, trust.is_directed)];
-    let known = trusted_before(settings);
-    let wrong = files.into_iter().filter_map(|(path, demanded)| {
-        let known = known.as_ref().filter(|_| *path == trust.root);
-        let shown = path.display();
-        let what = match (fs::read(path), known) {
-            (Ok(content), _) => unusable(path, &report(&check_root(&content).err()?)),
-            (Err(error), Some(known)) if error.kind() == ErrorKind::NotFound && !demanded => format!(
-                "the root of trust {shown} is gone, and this node has trusted one before ({}), so that from its next start on identityd installs nothing, and a boot only what was signed and is recorded; put it back, with `identityd provision DIR`, and into the base image where it came from there; it is taken at the next poll",
-                known.display()
-            ),
-            (Err(error), None) if error.kind() == ErrorKind::NotFound && !demanded => return None,
-            (Err(error), _) if error.kind() == ErrorKind::NotFound => format!(
-                "the root of trust {shown} is not there, and config.yaml names it, so that identityd does not start and nothing is installed; put it there, or leave its name out of config.yaml if it lies in /etc/molt, then `zinit start identityd`"
-            ),
-            (Err(error), _) => unusable(path, &error.to_string()),
-        };
-        Some(Finding::unfixable("trust-damaged", what))
-    });
-    wrong.collect()
-}
-
-fn unusable(path: &Path, why: &str) -> String {
-    format!(
-        "the root of trust {} cannot be used, so that nothing is installed: {why}; put the right one there, with `identityd provision --replace DIR`, and restart identityd",
-        path.display()
-    )
+    let finding = |fault: OffersError| {
+        let what = format!("nothing is installed: {}; what is there at the next poll counts", report(&fault));
+        Finding::unfixable("trust-damaged", what)
+    };
+    faults(settings).into_iter().map(finding).collect()
 }
 
 /// What keeps identityd from starting, beyond what keeps this program from it: windows that nobody understands.

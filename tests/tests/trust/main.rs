@@ -293,6 +293,38 @@ fn a_root_of_trust_that_is_gone_is_missed() {
     assert_eq!(insecure.status().unwrap()["insecure"], true);
 }
 
+/// The same under an identityd that goes on running: what the doctor reads is what it goes by.
+#[test]
+fn a_root_of_trust_that_is_damaged_or_gone_is_missed_at_the_next_poll() {
+    const ROOT: &str = "/etc/molt/root.json";
+    let (site, signing, node) = signed();
+    let root = node.read(ROOT).unwrap();
+    let pid = node.pid_of("identityd").unwrap();
+    site.publish("6.6.6", &site.payload("6.6.6").unwrap()).unwrap();
+    fs::remove_file(node.path(ROOT)).unwrap();
+    for said in ["is gone, and this node has trusted one before", "is damaged"] {
+        let said = format!("local: the root of trust {ROOT} {said}");
+        until(&node, "the gate is closed", |status| {
+            status["gate"] == "Trust" && status["reason"].as_str().unwrap().contains(&said)
+        });
+        looks_twice(&node);
+        let doctor = node.exec(&["identityd", "doctor"]).unwrap();
+        let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        for told in [doctor, why(&node), node.run(&["identityd", "status"]).unwrap()] {
+            assert!(told.contains(&said), "{told}");
+        }
+        let status = node.status().unwrap();
+        assert_eq!((&status["insecure"], &status["installed"]["version"]), (&false.into(), &"1.0.0".into()));
+        fs::write(node.path(ROOT), "{}").unwrap();
+    }
+    fs::write(node.path(ROOT), root).unwrap();
+    until(&node, "all is well again", |status| status["stage"] == "Idle");
+    assert_eq!(node.pid_of("identityd").unwrap(), pid);
+    assert!(node.exec(&["identityd", "doctor"]).unwrap().status.success());
+    signing.publish(&site.hub, "2.0.0", site.payload("2.0.0").unwrap().directory()).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+}
+
 /// The hub that the node prefers has been frozen by whoever owns it; the other one has news.
 #[test]
 fn one_hub_that_keeps_news_back_is_seen_by_what_another_one_has() {

@@ -5,9 +5,10 @@ use bootstrap::engine::ReleaseTree;
 use bootstrap::generation::Generation;
 use bootstrap::offers::{Asked, OffersError, Question};
 use flist::report;
+use flist::trust::director::Who;
 
 use super::{Effects, problem};
-use crate::agent::model::{Problem, ProblemKind, Withheld};
+use crate::agent::model::{NodeName, Problem, ProblemKind, Withheld};
 use crate::agent::stage::Gate;
 use crate::timestamp::Timestamp;
 
@@ -37,7 +38,7 @@ impl Effects {
 
     /// What the director keeps from this node.
     pub(super) fn withheld(&self) -> Option<Withheld> {
-        let (withheld, who) = self.offers.withheld().zip(self.offers.who())?;
+        let (withheld, who) = (self.offers.withheld()?, self.offers.who());
         let turn = withheld.turn().and_then(|at| u64::try_from(at).ok());
         Some(Withheld {
             version: withheld.version.to_string(),
@@ -46,9 +47,27 @@ impl Effects {
             turn: turn.map(Timestamp::from_unix),
             node: who.node.clone(),
             group: who.group.clone(),
-            place: format!("{:.2}", who.position() * 100.0),
+            place: place(who),
         })
     }
+
+    /// Who this node is to a director.
+    pub fn node(&self) -> NodeName {
+        let who = self.offers.who();
+        NodeName {
+            id: who.node.clone(),
+            id_from: self.offers.id_from(),
+            group: who.group.clone(),
+            group_from: self.settings.trust.group_from,
+            place: place(who),
+            directed: self.offers.is_directed(),
+        }
+    }
+}
+
+/// The place of a node in waves, in percent.
+fn place(who: &Who) -> String {
+    format!("{:.2}", who.position() * 100.0)
 }
 
 fn refused(error: &OffersError) -> Problem {

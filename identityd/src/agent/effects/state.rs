@@ -87,7 +87,16 @@ impl Effects {
         let (state_unusable, rollback_blocked) = (self.state_unusable.clone(), self.rollback_blocked());
         let (withheld, mirrors) = (self.withheld(), self.offers.mirrors().clone());
         let runs_old = runs_old.ok().map(|runs_old| self.with_own_unit(runs_old));
-        Facts { state_in_ram, state_unusable, rollback_blocked, runs_old, withheld, mirrors }
+        Facts {
+            state_in_ram,
+            state_unusable,
+            rollback_blocked,
+            runs_old,
+            withheld,
+            mirrors,
+            insecure: Some(self.is_insecure()),
+            node: Some(self.node()),
+        }
     }
 
     /// The supervisor, too, has what is no longer installed: the unit of this service.
