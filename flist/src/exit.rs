@@ -305,7 +305,11 @@ mod tests {
             (refusal(OfferRefusal::Downgrade { offered, installed }), Exit::Refused),
             (TrustError::Unsigned { target: "x".into() }, Exit::NotFound),
             (
-                refusal(OfferRefusal::Nothing { channel: "a/b".into(), run_mode: crate::hub::RunMode::Dev }),
+                refusal(OfferRefusal::Nothing {
+                    channel: "a/b".into(),
+                    run_mode: crate::hub::RunMode::Dev,
+                    hint: String::new(),
+                }),
                 Exit::NotFound,
             ),
             (TrustError::Fetch { url: url(), source: missing }, Exit::NotFound),

@@ -263,7 +263,11 @@ mod tests {
             assert!(is_overtaken(&lacking, &before, &after), "{after:?}");
         }
         let channel = "a/b:c.flist".to_owned();
-        let refusal = TrustError::Refusal(OfferRefusal::Nothing { channel, run_mode: RunMode::Prod });
+        let refusal = TrustError::Refusal(OfferRefusal::Nothing {
+            channel,
+            run_mode: RunMode::Prod,
+            hint: String::new(),
+        });
         assert!(is_overtaken(&refusal, &before, &before));
     }
 }

@@ -104,7 +104,7 @@ struct Assignment {
 struct WaveOrder {
     #[command(flatten)]
     release: Signed,
-    /// How many of 100 nodes get it
+    /// The share of all nodes that get it, in percent: those whose place, by a hash of their id, lies in it
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
     percent: u8,
     /// Over how many hours they get it
@@ -263,11 +263,15 @@ fn rule_text(rule: &Rule) -> String {
         Rule::Wave(Wave { start, seconds, percent }) => {
             let first = time_text(*start);
             let last = time_text(start.saturating_add(i64::from(*seconds)));
+            // No count: of few nodes it may be none, or more.
+            let wave = format!(
+                "a wave of {percent} % of all nodes (those whose place, by a hash of their id, is below {percent})"
+            );
             match seconds {
-                0 => format!("a wave of {percent} of 100 nodes, all of them from {first} on"),
-                _ => format!(
-                    "a wave of {percent} of 100 nodes, one after the other: the first from {first} on, the last from {last} on"
-                ),
+                0 => format!("{wave}, all of them from {first} on"),
+                _ => {
+                    format!("{wave}, one after the other: the first from {first} on, the last from {last} on")
+                }
             }
         }
     }

@@ -37,7 +37,7 @@ pub struct Wave {
     pub start: i64,
     /// How long it takes until the last one may, in seconds.
     pub seconds: u32,
-    /// How many of 100 nodes get it.
+    /// The share of all nodes that get it, in percent: those whose place lies in it.
     pub percent: u8,
 }
 

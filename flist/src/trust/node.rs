@@ -114,7 +114,7 @@ async fn fetched(
     let channel = channels.find(|(channel, _)| offer.is_on(channel)).map(|(_, name)| name.clone());
     let channel = channel.ok_or_else(|| {
         let (channel, run_mode) = (offer.channel.clone(), offer.run_mode);
-        TrustError::Refusal(OfferRefusal::Nothing { channel, run_mode })
+        TrustError::Refusal(OfferRefusal::Nothing { channel, run_mode, hint: String::new() })
     })?;
     let limit = hub.timeouts.release;
     let contents = tokio::time::timeout(limit, contents(hub, offer)).await.map_err(|_| {

@@ -1,6 +1,6 @@
 //! Which signed releases there are, which of them a node takes, and whether what it fetched is that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use md5::{Digest, Md5};
 use semver::Version;
@@ -47,14 +47,14 @@ pub enum Pick {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OfferRefusal {
     /// Nothing is signed for the channel.
-    #[error(
-        "nobody has signed a release for {channel} in run mode {run_mode}; sign one with: flist publish --sign"
-    )]
+    #[error("nobody has signed a release for {channel} in run mode {run_mode}{hint}")]
     Nothing {
         /// The channel, or the channels.
         channel: String,
         /// The run mode.
         run_mode: RunMode,
+        /// Why that may be, and the remedy.
+        hint: String,
     },
     /// What was asked for is not signed.
     #[error("nobody has signed {what} for {channel} in run mode {run_mode}")]
@@ -102,7 +102,7 @@ pub fn choose(
     let mut ours: Vec<&SignedOffer> =
         offers.iter().filter(|offer| channels.iter().any(|channel| offer.is_on(channel))).collect();
     if ours.is_empty() {
-        return Err(OfferRefusal::Nothing { channel, run_mode });
+        return Err(OfferRefusal::Nothing { channel, run_mode, hint: hint(offers, channels) });
     }
     match pick {
         Pick::Newest => {}
@@ -132,6 +132,36 @@ pub fn choose(
         Pick::Release(release) => format!("release {release}"),
     };
     Err(refused.unwrap_or(OfferRefusal::NotSigned { what, channel, run_mode }))
+}
+
+/// Most channels that are named to somebody who follows another one.
+const MOST_NAMED: usize = 4;
+
+/// Why none of these offers is on one of these channels, and the remedy.
+fn hint(offers: &[SignedOffer], channels: &[Channel]) -> String {
+    let mut hint = String::new();
+    if channels.iter().any(|channel| matches!(channel, Channel::Tag(_))) {
+        hint.push_str(
+            "; a tag is not signed by its name, because whoever runs the hub can change what is in it: what is signed \
+             names a channel, a version and flists; so follow the channel, with version= for one of its versions, or \
+             name the signed flist by flist=<repo>/<name>.flist",
+        );
+    }
+    let signed: BTreeSet<&str> = offers.iter().map(|offer| offer.channel.as_str()).collect();
+    let named: Vec<&str> = signed.iter().copied().take(MOST_NAMED).collect();
+    hint.push_str(&match signed.len() {
+        0 => "; nothing is signed in this run mode at all".to_owned(),
+        all if all > named.len() => {
+            format!(
+                "; what is signed in this run mode is for {} and {} more",
+                named.join(", "),
+                all - named.len()
+            )
+        }
+        _ => format!("; what is signed in this run mode is for {}", named.join(", ")),
+    });
+    hint.push_str("; sign one with: flist publish --sign");
+    hint
 }
 
 impl Fresh {
@@ -349,5 +379,27 @@ mod tests {
         assert!(matches!(chosen(&Pick::Release(other), None, false), Err(OfferRefusal::NotSigned { .. })));
         let nothing = choose(&[], &[on("r/a")], &Pick::Newest, &node(None), false);
         assert!(matches!(nothing, Err(OfferRefusal::Nothing { .. })));
+    }
+
+    #[test]
+    fn who_follows_what_nobody_has_signed_is_told_what_is_signed_and_what_a_tag_is() {
+        let offers = [offer("r/a", "1.0.0", None), offer("r/b", "9.0.0", None)];
+        let said = |offers: &[SignedOffer], channel: &str| {
+            choose(offers, &[on(channel)], &Pick::Newest, &node(None), false).unwrap_err().to_string()
+        };
+        let tag = said(&offers, "r/tags/1.0.0");
+        for part in [
+            "nobody has signed a release for r/tags/1.0.0",
+            "a tag is not signed by its name",
+            "version=",
+            "for r/a, r/b;",
+        ] {
+            assert!(tag.contains(part), "{part}: {tag}");
+        }
+        let other = said(&offers, "r/c");
+        assert!(!other.contains("a tag is not") && other.contains("for r/a, r/b; sign one"), "{other}");
+        assert!(said(&[], "r/c").contains("nothing is signed in this run mode at all"));
+        let many: Vec<_> = (0..9).map(|number| offer(&format!("r/{number}"), "1.0.0", None)).collect();
+        assert!(said(&many, "r/c").contains("for r/0, r/1, r/2, r/3 and 5 more"));
     }
 }

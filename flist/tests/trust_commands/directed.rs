@@ -82,7 +82,7 @@ fn what_is_chosen_can_be_taken_back_and_a_check_says_for_whom_it_is() {
     rig.says(&strs(&order("wave", &["--percent", "10", "--hours", "6"])));
     let said = rig.says(&[&["trust", "check"][..], &root].concat());
     assert!(
-        said.contains("chosen for node n1; group canary; a wave of 10 of 100 nodes, one after the other"),
+        said.contains("chosen for node n1; group canary; a wave of 10 % of all nodes (those whose place, by a hash of their id, is below 10), one after the other"),
         "{said}"
     );
     assert_eq!(checked(&root)["director"]["checked"], true);
@@ -95,7 +95,10 @@ fn what_is_chosen_can_be_taken_back_and_a_check_says_for_whom_it_is() {
     assert!(refused.contains("not assigned to group others; nothing was changed"), "{refused}");
     rig.says(&strs(&order("unassign", &["--group", "canary"])));
     let said = rig.says(&[&["trust", "check"][..], &root].concat());
-    assert!(said.contains("node n1") && said.contains("10 of 100") && !said.contains("canary"), "{said}");
+    assert!(
+        said.contains("node n1") && said.contains("a wave of 10 %") && !said.contains("canary"),
+        "{said}"
+    );
     let said = rig.says(&strs(&order("unassign", &["--node", "n1", "--waves"])));
     assert!(said.contains("for nobody any more"), "{said}");
     let said = rig.says(&[&["trust", "check"][..], &root].concat());
