@@ -36,7 +36,7 @@ fn run_supervised(Arguments { overrides, .. }: &Arguments) -> ExitCode {
             overrides.run_dir.display()
         );
     }
-    if let Err(error) = kernel_guard::start("/proc/self/exe", &overrides.run_dir, &overrides.cmdline) {
+    if let Err(error) = kernel_guard::start("/proc/self/exe", &overrides.run_dir, overrides.cmdline()) {
         eprintln!("bootstrap: a kernel on trial would not be left, because nobody can watch: {error}");
     }
     let report = overrides.run_dir.join("bootstrap.json");

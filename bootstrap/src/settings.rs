@@ -27,6 +27,8 @@ use crate::health::HealthLimits;
 use crate::kernel_params::{self, KernelParams, Switches};
 use crate::maintenance::{Windows, ZONEINFO};
 
+const DEFAULT_CONFIG: &str = "/etc/molt/config.yaml";
+const DEFAULT_CMDLINE: &str = "/proc/cmdline";
 const DEFAULT_POLL: Duration = Duration::from_secs(600);
 const MAX_POLL_SECONDS: u64 = 7 * 24 * 3600;
 const DEFAULT_HANDOVER: Duration = Duration::from_secs(30);
@@ -39,12 +41,12 @@ pub struct Overrides {
     /// The root file system to install into
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
-    /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "/etc/molt/config.yaml")]
-    pub config: PathBuf,
-    /// The kernel command line
-    #[arg(long, value_name = "FILE", default_value = "/proc/cmdline")]
-    pub cmdline: PathBuf,
+    /// The configuration file, which has to be there if it is named [default: /etc/molt/config.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The file with the kernel command line [default: /proc/cmdline]
+    #[arg(long, value_name = "FILE")]
+    pub cmdline: Option<PathBuf>,
     /// zinit's socket
     #[arg(long, value_name = "PATH", default_value = "/var/run/zinit.sock")]
     pub zinit_socket: PathBuf,
@@ -69,6 +71,28 @@ pub struct Overrides {
     /// Fetched blocks
     #[arg(long, value_name = "DIR", default_value = "/var/cache/molt")]
     pub cache_dir: PathBuf,
+}
+
+impl Overrides {
+    /// The configuration file.
+    pub fn config(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))
+    }
+
+    /// The file with the kernel command line.
+    pub fn cmdline(&self) -> &Path {
+        self.cmdline.as_deref().unwrap_or(Path::new(DEFAULT_CMDLINE))
+    }
+
+    /// Whether the files are there that somebody has named: what is in them was meant to hold.
+    fn require_named(&self) -> Result<(), SettingsError> {
+        let named = [("--config", &self.config), ("--cmdline", &self.cmdline)];
+        let absent = |(option, path): (&'static str, &Option<PathBuf>)| {
+            let path = path.clone().filter(|path| !path.exists())?;
+            Some(SettingsError::Absent { option, path })
+        };
+        named.into_iter().find_map(absent).map_or(Ok(()), Err)
+    }
 }
 
 /// What holds after everything has been weighed.
@@ -123,7 +147,7 @@ impl Settings {
     /// Reads the configuration file and the kernel command line and weighs them with the arguments.
     ///
     /// # Errors
-    /// [`SettingsError`]. A configuration file that is not there is no error.
+    /// [`SettingsError`]. A configuration file that is not there is no error, unless it was named.
     pub fn load(overrides: &Overrides) -> Result<Self, SettingsError> {
         let mut settings = Self::load_without_secrets(overrides)?;
         settings.hub.access = settings.hub.shown.read(&settings.hub.urls)?;
@@ -136,10 +160,11 @@ impl Settings {
     /// # Errors
     /// As [`Settings::load`].
     pub fn load_without_secrets(overrides: &Overrides) -> Result<Self, SettingsError> {
-        let cmdline = std::fs::read_to_string(&overrides.cmdline)
-            .map_err(|source| SettingsError::Read { path: overrides.cmdline.clone(), source })?;
+        overrides.require_named()?;
+        let cmdline = std::fs::read_to_string(overrides.cmdline())
+            .map_err(|source| SettingsError::Read { path: overrides.cmdline().to_owned(), source })?;
         let params = kernel_params::parse(&cmdline).map_err(SettingsError::KernelParams)?;
-        let file = read_config(&overrides.config)?;
+        let file = read_config(overrides.config())?;
         Self::weigh(file, params, overrides)
     }
 
@@ -157,8 +182,8 @@ impl Settings {
         let nowhere = PathBuf::new;
         let overrides = Overrides {
             root: nowhere(),
-            config: path.to_owned(),
-            cmdline: nowhere(),
+            config: Some(path.to_owned()),
+            cmdline: None,
             zinit_socket: nowhere(),
             hub: Vec::new(),
             store: None,
@@ -190,14 +215,14 @@ impl Settings {
                 (vec![(channel, file.channel.packages())], None)
             }
             (None, Some(version), _) => {
-                let (channels, pin) = file.channel.pinned(version, run_mode, &overrides.config)?;
+                let (channels, pin) = file.channel.pinned(version, run_mode, overrides.config())?;
                 (channels, Some(pin))
             }
-            (None, None, None) => (file.channel.of(run_mode, &overrides.config)?, None),
+            (None, None, None) => (file.channel.of(run_mode, overrides.config())?, None),
         };
         let hub = HubSettings::weigh(&file, &params, overrides)?;
         let trust = TrustSettings::weigh(&file, &params);
-        let seconds = |key, value, default, max| seconds_within(&overrides.config, key, value, default, max);
+        let seconds = |key, value, default, max| seconds_within(overrides.config(), key, value, default, max);
         let poll_interval = seconds("poll_interval", file.poll_interval, DEFAULT_POLL, MAX_POLL_SECONDS)?;
         let handover_timeout =
             seconds("handover_timeout", file.handover_timeout, DEFAULT_HANDOVER, MAX_HANDOVER_SECONDS)?;
@@ -213,16 +238,16 @@ impl Settings {
             run_mode,
             channels,
             pin,
-            bootstrap: file.bootstrap.of(run_mode, &overrides.config)?,
+            bootstrap: file.bootstrap.of(run_mode, overrides.config())?,
             poll_interval,
             handover_timeout,
             health,
             trust,
-            kernel: file.kernel.weigh(&overrides.config)?,
+            kernel: file.kernel.weigh(overrides.config())?,
             maintenance: file.maintenance,
-            keep_generations: kept(&overrides.config, file.keep_generations)?,
+            keep_generations: kept(overrides.config(), file.keep_generations)?,
             protected: file.protected,
-            config: overrides.config.clone(),
+            config: overrides.config().to_owned(),
             state_dir: overrides.state_dir.clone(),
             run_dir: overrides.run_dir.clone(),
             cache_dir: overrides.cache_dir.clone(),

@@ -37,6 +37,23 @@ fn settings_that_cannot_be_are_exit_code_2_so_that_nobody_tries_again() {
     }
 }
 
+/// What stands in a file that somebody has named was meant to hold.
+#[test]
+fn a_file_that_is_named_and_not_there_is_exit_code_2() {
+    for option in ["--config", "--cmdline"] {
+        let at = tempfile::tempdir().unwrap();
+        let absent = at.path().join("absent");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bootstrap"));
+        for option in ["--root", "--state-dir", "--run-dir", "--cache-dir"] {
+            command.arg(option).arg(at.path().join("nowhere"));
+        }
+        let output = command.arg(option).arg(&absent).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(option) && text.contains(&absent.display().to_string()), "{text}");
+    }
+}
+
 /// What is written into an address by mistake is in no log of the console.
 #[test]
 fn passwords_in_addresses_of_hubs_are_not_shown() {

@@ -24,6 +24,7 @@ impl Node {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("root/tmp")).unwrap();
         std::fs::write(directory.path().join("cmdline"), "runmode=dev\n").unwrap();
+        std::fs::write(directory.path().join("config.yaml"), "").unwrap();
         Self { directory }
     }
 
@@ -201,6 +202,18 @@ fn a_bad_configuration_is_named() {
 fn gate(node: &Node, name: &str) -> serde_json::Value {
     let gates = json(&node.ask(&["why", "--json"]));
     gates.as_array().unwrap().iter().find(|gate| gate["gate"] == name).unwrap().clone()
+}
+
+#[test]
+fn a_configuration_that_is_named_and_not_there_is_named() {
+    let node = Node::new();
+    std::fs::remove_file(node.path("config.yaml")).unwrap();
+    for mut command in [node.run(), node.command("doctor")] {
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("--config names") && text.contains("config.yaml"), "{text}");
+    }
 }
 
 #[test]

@@ -20,6 +20,14 @@ pub enum SettingsError {
         #[source]
         source: std::io::Error,
     },
+    /// A file that was named is not there.
+    #[error("{option} names {path}, which is not there; make it, or leave the option out")]
+    Absent {
+        /// The option that names it.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
     /// The configuration file is not valid.
     #[error("{path} is not valid")]
     File {

@@ -78,7 +78,7 @@ impl HubSettings {
         urls.iter().try_for_each(|url| HubClient::check_address(url)).map_err(SettingsError::Hub)?;
         if urls.len() > MAX_HUBS {
             return Err(SettingsError::Range {
-                path: overrides.config.clone(),
+                path: overrides.config().to_owned(),
                 key: "hub",
                 value: format!("a list of {}", urls.len()),
                 expected: format!("at most {MAX_HUBS} addresses"),

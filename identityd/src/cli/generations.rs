@@ -254,6 +254,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = |name: &str| place.path().join(name);
         std::fs::write(path("cmdline"), "").unwrap();
+        std::fs::write(path("config.yaml"), "").unwrap();
         for directory in ["root", "state", "state/generations", "other"] {
             std::fs::create_dir(path(directory)).unwrap();
         }

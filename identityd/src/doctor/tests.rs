@@ -47,6 +47,7 @@ impl Node {
         std::fs::create_dir_all(path("root/tmp")).unwrap();
         std::fs::create_dir_all(path("cache")).unwrap();
         std::fs::write(path("cmdline"), "").unwrap();
+        std::fs::write(path("config.yaml"), "").unwrap();
         let settings = load(directory.path());
         let channel: FlistName = "a/b:v1.0.0.flist".parse().unwrap();
         let version = ReleaseVersion::in_name(&channel);

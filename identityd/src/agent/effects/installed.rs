@@ -128,6 +128,7 @@ mod tests {
             std::fs::create_dir(path(name)).unwrap();
         }
         std::fs::write(path("cmdline"), "").unwrap();
+        std::fs::write(path("config.yaml"), "").unwrap();
         let mut words = vec!["x".to_owned()];
         for (option, name) in [
             ("--root", "root"),
