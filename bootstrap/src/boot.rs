@@ -18,6 +18,7 @@ use flist::store::StoreError;
 
 use crate::boot_info::{self, BootInfoError};
 use crate::boot_report::Reporter;
+use crate::boot_waits;
 use crate::engine::{Engine, EngineError, LOCK_PATIENCE};
 use crate::generation::{Generation, RootIdentity};
 use crate::lock::{self, EngineLock, LockError};
@@ -162,8 +163,9 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
     installed
 }
 
-/// Tells whoever watches a newer bootstrap that it does.
+/// Tells whoever watches a newer bootstrap that it does, and takes back what was waited for.
 fn committed(settings: &Settings, reporter: Option<&Reporter>) {
+    boot_waits::clear(&settings.run_dir);
     if let Some(reporter) = reporter {
         newer::succeeded(settings, reporter);
         reporter.committed();
@@ -267,14 +269,18 @@ async fn wait_for_choice(
             return Ok(other);
         }
         if reason != said {
+            let until = offline.until(event);
             tracing::warn!(
                 hub = offers.hubs(),
                 channel = settings.channel_names(),
                 reason,
-                "waiting for {what} since {:.0?}, until {}; trying again, at the latest every {LONGEST_PAUSE:?}",
+                "waiting for {what} since {:.0?}, until {until}; trying again, at the latest every {LONGEST_PAUSE:?}",
                 start.elapsed(),
-                offline.until(event)
             );
+            let note = format!("bootstrap waits for {what}, until {until}; {reason}");
+            if let Err(error) = boot_waits::note(&settings.run_dir, &note) {
+                tracing::debug!(%error, "nobody else is told what is waited for");
+            }
             said = reason;
         }
         tokio::time::sleep(pause).await;

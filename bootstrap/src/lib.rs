@@ -10,6 +10,7 @@
 pub mod boot;
 pub mod boot_info;
 pub mod boot_report;
+pub mod boot_waits;
 pub mod cli;
 pub mod disk;
 pub mod durable;

@@ -109,6 +109,8 @@ pub struct Settings {
     /// What the node can follow, with the packages of each: what the run mode follows on a hub, of which the
     /// first one counts that is there, or what was asked for.
     pub channels: Vec<(Channel, Packages)>,
+    /// What says so, for people: `runmode= on the kernel command line`.
+    pub channels_from: &'static str,
     /// Where these are a version of something: of what.
     pub pin: Option<Pin>,
     /// Where a newer bootstrap is looked for.
@@ -220,6 +222,7 @@ impl Settings {
             }
             (None, None, None) => (file.channel.of(run_mode, overrides.config())?, None),
         };
+        let channels_from = channel::said_by(&file, &params, overrides);
         let hub = HubSettings::weigh(&file, &params, overrides)?;
         let trust = TrustSettings::weigh(&file, &params);
         let seconds = |key, value, default, max| seconds_within(overrides.config(), key, value, default, max);
@@ -237,6 +240,7 @@ impl Settings {
             hub,
             run_mode,
             channels,
+            channels_from,
             pin,
             bootstrap: file.bootstrap.of(run_mode, overrides.config())?,
             poll_interval,

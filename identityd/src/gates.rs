@@ -112,6 +112,10 @@ pub struct Inputs<'i> {
     pub rollback_blocked: Option<&'i str>,
     /// What is the matter with the kernel.
     pub kernel: Option<&'i KernelStatus>,
+    /// What this node is to follow instead of what is installed.
+    pub asked_channel: Option<&'i str>,
+    /// What its boot waits for.
+    pub boot_waits: Option<&'i str>,
 }
 
 /// All gates, the closed ones first.
@@ -128,7 +132,8 @@ pub fn closed_before_upgrade(inputs: &Inputs<'_>, now: &Timestamp) -> Option<Gat
 
 fn judge(gate: Gate, inputs: &Inputs<'_>, now: &Timestamp) -> GateReport {
     let Verdict { closed, inputs, at, on } = match gate {
-        Gate::Starting | Gate::FlistName => judges::waits(gate, inputs),
+        Gate::Starting => judges::starting(inputs),
+        Gate::FlistName => judges::flist_name(inputs),
         Gate::Orders => judges::orders(inputs),
         Gate::Pause => judges::pause(inputs),
         Gate::Hold => judges::hold(inputs),

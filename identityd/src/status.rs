@@ -93,6 +93,12 @@ pub struct Status {
     /// What is the matter with the kernel; `None`: the one that runs is the release's, or the release has none.
     #[serde(default)]
     pub kernel: Option<KernelStatus>,
+    /// What this node is to follow instead of what is installed, and what says so.
+    #[serde(default)]
+    pub asked_channel: Option<String>,
+    /// What the boot of this node waits for.
+    #[serde(default)]
+    pub boot_waits: Option<String>,
     /// Who this node is to a director, and how that is known.
     #[serde(default)]
     pub node: Option<NodeName>,
@@ -184,6 +190,8 @@ impl Status {
             outdated: Vec::new(),
             more_outdated: 0,
             kernel: None,
+            asked_channel: None,
+            boot_waits: None,
             node: None,
             identityd,
         }

@@ -259,6 +259,60 @@ fn cached(node: NodeBuilder, cache: &Path, directory: &Path) -> NodeBuilder {
     })
 }
 
+/// The kernel command line asks for another channel than that of the recorded release, and no hub answers.
+#[test]
+fn a_recorded_release_of_another_channel_is_not_booted_from_and_it_is_said_why() {
+    let (site, disk) = ran_the_first();
+    let cache = site.hub.block_directory();
+    let asks = |mode: &str| {
+        let node = cached(with_state(&site, &disk, &ONE_RELEASE), &cache, &cache);
+        node.command_line(format!("console=ttyS0 runmode={mode} hub=http://127.0.0.1:9"))
+    };
+    // A base image that has an identityd already.
+    let payload = site.payload("0.9.0").unwrap();
+    let identityd = BaseFile::program("/usr/sbin/identityd", payload.directory().join("sbin/identityd"));
+    let unit = include_str!("../../assets/units/identityd.yaml");
+    let node = asks("test").file(identityd).unit("identityd", unit).boot().unwrap();
+    let said = "version 1.0.0 is recorded, but of tf-zos/zos:development:latest.flist, and runmode= on the kernel \
+                command line asks for tf-zos/testing or tf-zos/zos:testing:latest.flist; bring back a hub that \
+                offers that, or boot with what asked for tf-zos/zos:development:latest.flist";
+    prints(&node, said);
+    node.wait_for("the status says it", UPGRADE_LIMIT, || {
+        let status = node.status().map_err(|error| format!("{error:?}"))?;
+        let reason = status["reason"].as_str().unwrap_or_default();
+        if status["gate"] == "FlistName" && reason.contains(said) { Ok(()) } else { Err(status.to_string()) }
+    })
+    .unwrap();
+    let why = node.run(&["identityd", "why"]).unwrap();
+    assert!(why.contains("CLOSED FlistName") && why.contains(said), "{why}");
+    node.stop_service("identityd").unwrap();
+    let asked = node.exec(&["identityd", "status"]).unwrap();
+    let stderr = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(asked.status.code() == Some(3) && stderr.contains(said), "{stderr}");
+    assert!(!node.path("/usr/bin/demo-web").exists());
+    drop(node);
+    // With the channel as it was.
+    let node = asks("dev").boot().unwrap();
+    runs_the_first(&site, &node);
+    assert!(!node.path("/run/molt/boot-waits").exists());
+    // It goes on with what is installed when it is told to follow something else, and says so.
+    let config = node.read("/etc/molt/config.yaml").unwrap();
+    let config = format!("{config}flist: tf-zos/another.flist\n");
+    fs::write(node.path("/etc/molt/config.yaml"), config).unwrap();
+    node.run(&["kill", &node.service("identityd").unwrap().pid.unwrap().to_string()]).unwrap();
+    let said = "flist in the configuration file asks for tf-zos/another.flist";
+    node.wait_for("the status says what was asked for", UPGRADE_LIMIT, || {
+        let status = node.status().map_err(|error| format!("{error:?}"))?;
+        let asked = status["asked_channel"].as_str().unwrap_or_default();
+        if asked.contains(said) { Ok(()) } else { Err(status.to_string()) }
+    })
+    .unwrap();
+    for told in ["why", "status"] {
+        let told = node.run(&["identityd", told]).unwrap();
+        assert!(told.contains(said), "{told}");
+    }
+}
+
 #[test]
 fn another_channel_is_an_upgrade_that_is_watched_and_undone() {
     let site = Site::new().unwrap();

@@ -87,7 +87,7 @@ pub(super) fn other(engine: &Engine, offered: &Trusted<Release>) -> Result<Other
 }
 
 /// Whether something is installed in this root; whoever chooses knows that it is of no channel that is followed.
-pub(super) fn is_occupied(engine: &Engine) -> Result<bool, BootError> {
+fn is_occupied(engine: &Engine) -> Result<bool, BootError> {
     Ok(engine.current().map_err(BootError::State)?.is_some())
 }
 
@@ -152,6 +152,13 @@ pub(super) struct Recorded {
     cause: Cause,
     channel: Channel,
     release: ReleaseId,
+}
+
+impl Recorded {
+    /// What it was installed from.
+    pub(super) fn channel(&self) -> &Channel {
+        &self.channel
+    }
 }
 
 pub(super) fn recorded(engine: &Engine) -> Result<Vec<Recorded>, EngineError> {

@@ -1,13 +1,14 @@
 //! Booting while no hub answers with something that may be installed: from a recorded release whose content this node
 //! still has, or from what is installed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flist::hub::ReleaseId;
+use flist::hub::{Channel, ReleaseId};
 use flist::store::{DirStore, Store};
 
 use super::BootError;
-use super::choice::{Choice, Other, Trust, good, is_occupied, notes, recorded};
+use super::choice::{Choice, Other, Recorded, Trust, good, notes, recorded};
 use crate::engine::{Engine, ReleaseTree};
 use crate::releases::Note;
 use crate::settings::Settings;
@@ -20,6 +21,8 @@ pub(super) struct Offline<'e> {
     engine: &'e Engine,
     cache: DirStore,
     other: Other,
+    /// What this node has of another channel than the one that it is to follow, for people.
+    elsewhere: Option<String>,
 }
 
 impl<'e> Offline<'e> {
@@ -30,11 +33,21 @@ impl<'e> Offline<'e> {
     /// [`BootError::State`].
     pub(super) fn look(engine: &'e Engine, settings: &Settings, trust: Trust) -> Result<Self, BootError> {
         let cache = DirStore::new(&settings.cache_dir);
-        let other = match is_occupied(engine)? {
-            true => Other::Installed,
-            false => Other::Recorded(complete(engine, settings, trust, &cache)?),
+        let followed = settings.channels.iter().map(|(channel, _)| channel.clone()).collect::<Vec<_>>();
+        let recorded = |channels: &[Channel]| complete(engine, channels, trust, &cache);
+        let (other, number) = match engine.current().map_err(BootError::State)? {
+            Some(current) => (Other::Installed, Some(current.number)),
+            None => match recorded(&followed)? {
+                // What could be booted from if something else were asked for.
+                none if none.is_empty() => {
+                    let others = other_channels(engine, &followed)?;
+                    (Other::Recorded(none), recorded(&others)?.into_iter().max())
+                }
+                numbers => (Other::Recorded(numbers), None),
+            },
         };
-        Ok(Self { engine, other, cache })
+        let elsewhere = number.and_then(|number| of_other_channel(engine, settings, &other, number));
+        Ok(Self { engine, other, cache, elsewhere })
     }
 
     /// What to boot from when the hub, after so long, has answered with nothing that may be installed: silence and
@@ -58,13 +71,16 @@ impl<'e> Offline<'e> {
                 whole
             });
         }
-        let why = format!("the hub has offered nothing for {PATIENCE:?} that may be installed: {reason}");
+        let mut why = format!("the hub has offered nothing for {PATIENCE:?} that may be installed: {reason}");
+        if let Some(elsewhere) = &self.elsewhere {
+            why = format!("{why}; {elsewhere}");
+        }
         (!self.other.is_nothing()).then(|| Choice::Other { other: self.other.clone(), why })
     }
 
     /// What ends the wait besides `event`, for people.
     pub(super) fn until(&self, event: &str) -> String {
-        match &self.other {
+        let until = match &self.other {
             Other::Installed => format!("{event}, for at most {PATIENCE:?}: then what is installed counts"),
             Other::Recorded(numbers) if numbers.is_empty() => {
                 format!("{event}; nothing that is recorded could be installed instead")
@@ -72,20 +88,48 @@ impl<'e> Offline<'e> {
             Other::Recorded(_) => {
                 format!("{event}, for at most {PATIENCE:?}: then what is recorded is installed")
             }
+        };
+        match &self.elsewhere {
+            Some(elsewhere) => format!("{until}: {elsewhere}"),
+            None => until,
         }
     }
 }
 
+/// The channels that releases are recorded of, other than these.
+fn other_channels(engine: &Engine, followed: &[Channel]) -> Result<Vec<Channel>, BootError> {
+    let recorded = recorded(engine).map_err(BootError::State)?;
+    let others = recorded.iter().map(Recorded::channel).filter(|channel| !followed.contains(channel));
+    Ok(others.cloned().collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+/// What is said of a generation of another channel than the ones that are followed: why it is not booted from, and what
+/// would have it so.
+fn of_other_channel(engine: &Engine, settings: &Settings, other: &Other, number: u64) -> Option<String> {
+    let generation = engine.state().recorded(number).ok()??;
+    let (channel, version) = (&generation.channel, &generation.version);
+    let asks = settings.asks_instead_of(channel)?;
+    Some(match other {
+        Other::Installed => format!(
+            "version {version} of {channel} is installed, and {asks}, which is installed at a boot at which a hub offers it"
+        ),
+        Other::Recorded(_) => format!(
+            "version {version} is recorded, but of {channel}, and {asks}; bring back a hub that offers that, or boot \
+             with what asked for {channel} to boot from what is recorded"
+        ),
+    })
+}
+
 fn complete(
     engine: &Engine,
-    settings: &Settings,
+    channels: &[Channel],
     trust: Trust,
     cache: &DirStore,
 ) -> Result<Vec<u64>, BootError> {
     let releases = notes(engine);
     let recorded = recorded(engine).map_err(BootError::State)?;
     let is_bad = |release: &ReleaseId| releases.note(release).is_some_and(Note::is_bad);
-    let followed = settings.channels.iter().flat_map(|(channel, _)| good(&recorded, channel, trust, is_bad));
+    let followed = channels.iter().flat_map(|channel| good(&recorded, channel, trust, is_bad));
     let mut numbers: Vec<u64> = followed.collect();
     // A record that cannot be read is as good as none.
     numbers.retain(|number| {

@@ -7,9 +7,10 @@ use flist::hub::{Channel, FlistName, PackageRepo, Packages, ReleaseVersion, RunM
 use semver::Version;
 use serde::Deserialize;
 
-use super::file::seconds_within;
-use super::{Settings, SettingsError};
+use super::file::{ConfigFile, seconds_within};
+use super::{Overrides, Settings, SettingsError};
 use crate::boot_report::{MAX_PATIENCE, PATIENCE};
+use crate::kernel_params::KernelParams;
 
 /// Where the channels of the run modes are on a hub.
 #[derive(Debug, Deserialize)]
@@ -107,6 +108,20 @@ impl ChannelNames {
     }
 }
 
+/// What says which channels a node follows, in the order in which it is weighed; for people. Pure.
+pub(super) fn said_by(file: &ConfigFile, params: &KernelParams, overrides: &Overrides) -> &'static str {
+    let said = [
+        (overrides.flist.is_some(), "--flist"),
+        (params.flist.is_some(), "flist= on the kernel command line"),
+        (params.version.is_some(), "version= on the kernel command line"),
+        (file.flist.is_some(), "flist in the configuration file"),
+        (overrides.run_mode.is_some(), "--run-mode"),
+        (params.run_mode.is_some(), "runmode= on the kernel command line"),
+        (file.run_mode.is_some(), "run_mode in the configuration file"),
+    ];
+    said.into_iter().find_map(|(is_said, by)| is_said.then_some(by)).unwrap_or("the default run mode")
+}
+
 /// How a hub names a version of what a channel offers: the tag of this name, or the flist with it in its name. Pure.
 fn version_of(channel: &Channel, version: &str) -> Result<Channel, SettingsError> {
     let tag = |repo: &str| TagName::new(repo, version).map(Channel::Tag).map_err(SettingsError::Tag);
@@ -169,6 +184,12 @@ impl Settings {
                 (channel.clone(), Packages { boot, repo: None })
             }
         }
+    }
+
+    /// Where this node is to follow something else than this channel: what, and what says so, for people.
+    pub fn asks_instead_of(&self, channel: &Channel) -> Option<String> {
+        let (by, asked) = (self.channels_from, self.channel_names());
+        (!self.follows(channel)).then(|| format!("{by} asks for {asked}"))
     }
 
     /// The names of what can be followed, for messages.

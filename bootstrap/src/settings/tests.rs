@@ -48,6 +48,27 @@ fn later_sources_win() {
 }
 
 #[test]
+fn what_says_which_channel_is_followed_is_known() {
+    let said =
+        |config: &str, line: &str, arguments: &[&str]| load(config, line, arguments).unwrap().channels_from;
+    let file = "run_mode: dev\nflist: a/b.flist\n";
+    assert_eq!(said("", "", &[]), "the default run mode");
+    assert_eq!(said("run_mode: dev\n", "", &[]), "run_mode in the configuration file");
+    assert_eq!(said("run_mode: dev\n", "runmode=qa", &[]), "runmode= on the kernel command line");
+    assert_eq!(said("", "runmode=qa", &["--run-mode", "dev"]), "--run-mode");
+    // A flist counts more than a run mode, whatever says which.
+    assert_eq!(said(file, "runmode=qa", &["--run-mode", "dev"]), "flist in the configuration file");
+    assert_eq!(said(file, "version=1.2.3", &[]), "version= on the kernel command line");
+    assert_eq!(said(file, "flist=c/d.flist", &[]), "flist= on the kernel command line");
+    assert_eq!(said(file, "flist=c/d.flist", &["--flist", "e/f.flist"]), "--flist");
+    let settings = load("", "flist=c/d.flist", &[]).unwrap();
+    let (followed, other) = ("c/d.flist".parse().unwrap(), "a/b.flist".parse().unwrap());
+    assert_eq!(settings.asks_instead_of(&followed), None);
+    let asked = settings.asks_instead_of(&other);
+    assert_eq!(asked.as_deref(), Some("flist= on the kernel command line asks for c/d.flist"));
+}
+
+#[test]
 fn what_is_done_about_another_kernel_is_said_in_full() {
     let kernel = load("", "", &[]).unwrap().kernel;
     assert_eq!((kernel.policy, kernel.deadline), (KernelPolicy::Never, Duration::from_secs(900)));

@@ -77,7 +77,10 @@ impl Agent {
             mirrors,
             insecure,
             node,
+            asked_channel,
+            boot_waits,
         } = facts;
+        (self.status.asked_channel, self.status.boot_waits) = (asked_channel, boot_waits);
         (self.withheld, self.mirrors) = (withheld, mirrors);
         self.status.insecure = insecure.unwrap_or(self.status.insecure);
         self.status.node = node.or(self.status.node.take());
@@ -94,7 +97,8 @@ impl Agent {
         let mut closed = self.gates();
         closed.retain(|report| !report.open);
         let waits_for = |report: &&GateReport| {
-            Some(report.gate) == self.state.gate && gates::BEFORE_UPGRADE.contains(&report.gate)
+            let told = gates::BEFORE_UPGRADE.contains(&report.gate) || report.gate == Gate::FlistName;
+            Some(report.gate) == self.state.gate && told
         };
         if let Some(report) = closed.iter().find(waits_for) {
             self.status.reason = Some(report.why.clone());
@@ -164,6 +168,8 @@ impl Agent {
             mirrors: &self.mirrors,
             rollback_blocked: self.rollback_blocked.as_deref(),
             kernel: self.status.kernel.as_ref(),
+            asked_channel: self.status.asked_channel.as_deref(),
+            boot_waits: self.status.boot_waits.as_deref(),
         }
     }
 }

@@ -71,6 +71,10 @@ pub struct Facts {
     pub insecure: Option<bool>,
     /// Who the node is to a director; `None`: nobody could tell.
     pub node: Option<NodeName>,
+    /// What this node is to follow instead of what is installed, and what says so.
+    pub asked_channel: Option<String>,
+    /// What its boot waits for.
+    pub boot_waits: Option<String>,
 }
 
 /// Who this node is to a director, and how that is known.

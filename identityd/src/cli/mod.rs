@@ -367,7 +367,14 @@ mod tests {
         let unreadable = SettingsError::Read { path: socket(), source: io::ErrorKind::NotFound.into() };
         let secret = flist::hub::Access::read(&[], Some(&socket()), None).unwrap_err();
         let asked = [
-            (AskError::NotRunning { socket: socket(), source: io::ErrorKind::NotFound.into() }, 3),
+            (
+                AskError::NotRunning {
+                    socket: socket(),
+                    waits: None,
+                    source: io::ErrorKind::NotFound.into(),
+                },
+                3,
+            ),
             (AskError::Deadline { socket: socket(), after: std::time::Duration::ZERO }, 3),
             (AskError::BrokenOff { socket: socket(), source: None }, 3),
             (AskError::Garbage { socket: socket(), source: None }, 1),
@@ -413,9 +420,12 @@ mod tests {
     #[test]
     fn a_daemon_that_does_not_run_is_told_with_what_starts_it() {
         let socket = PathBuf::from("/nowhere");
-        let missing = AskError::NotRunning { socket, source: io::ErrorKind::NotFound.into() };
+        let waits = Some("for the hub".to_owned());
+        let missing = AskError::NotRunning { socket, waits, source: io::ErrorKind::NotFound.into() };
         let report = Failure::Ask(missing).as_json();
         let text = report["error"].as_str().unwrap_or_default();
-        assert!(text.contains("/nowhere") && text.contains("identityd run"), "{report}");
+        for said in ["/nowhere", "identityd run", "not booted yet: for the hub"] {
+            assert!(text.contains(said), "{report}");
+        }
     }
 }

@@ -58,6 +58,9 @@ fn add_standing(lines: &mut Lines, status: &Status, now: u64) {
         }
         None => lines.add("installed", "unknown".to_owned()),
     }
+    if let Some(asked) = &status.asked_channel {
+        lines.add("asked for", asked.clone());
+    }
     if let Some(candidate) = &status.candidate {
         lines.add("candidate", release(&candidate.version, &candidate.release));
     }

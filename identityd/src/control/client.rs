@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{LARGEST_ANSWER, Line, patience, read_line};
 use crate::agent::{Answer, Asked, Gate, Outcome, Problem, ProblemKind, Progress, Stage, Upgraded, Verb};
 use crate::status::Status;
+use bootstrap::boot_waits;
 
 /// How long connecting and sending the request may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -26,12 +27,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 pub enum AskError {
     /// Nobody listens.
     #[error(
-        "identityd is not running: nobody listens on {}; start it with `zinit start identityd`, or by hand with `identityd run`",
-        socket.display()
+        "identityd is not running: nobody listens on {}{}; start it with `zinit start identityd`, or by hand with `identityd run`",
+        socket.display(),
+        waits.as_ref().map(|waits| format!(", and this node has not booted yet: {waits}")).unwrap_or_default()
     )]
     NotRunning {
         /// The socket.
         socket: PathBuf,
+        /// What the boot of this node waits for, if it does.
+        waits: Option<String>,
         /// What the system said.
         source: io::Error,
     },
@@ -271,7 +275,8 @@ async fn connect(socket: &Path, asked: &Asked) -> Result<UnixStream, AskError> {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(source)) => Err(match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                AskError::NotRunning { socket, source }
+                let waits = socket.parent().and_then(boot_waits::read);
+                AskError::NotRunning { socket, waits, source }
             }
             _ => AskError::Connect { socket, source },
         }),

@@ -24,17 +24,36 @@ pub(super) struct Verdict {
     pub(super) on: &'static str,
 }
 
-pub(super) fn waits(gate: Gate, Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
-    let closed = state.gate == Some(gate);
-    let (open, on) = match gate {
-        Gate::Starting => ("what interrupted runs left is recovered", "the end of recovery"),
-        _ => ("flist.name says what this node was booted from", "a boot that writes /tmp/flist.name"),
-    };
+pub(super) fn starting(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
+    let closed = state.gate == Some(Gate::Starting);
     Verdict {
-        closed: if closed { Err(gate.explanation().to_owned()) } else { Ok(open.to_owned()) },
+        closed: match closed {
+            true => Err(Gate::Starting.explanation().to_owned()),
+            false => Ok("what interrupted runs left is recovered".to_owned()),
+        },
         inputs: json!({ "recovered": state.recovered, "installed": state.installed }),
         at: next_check.filter(|_| closed).cloned(),
-        on,
+        on: "the end of recovery",
+    }
+}
+
+/// Whether it is known what this node follows; and where that is not what it was told to, why.
+pub(super) fn flist_name(
+    Inputs { state, next_check, asked_channel, boot_waits, .. }: &Inputs<'_>,
+) -> Verdict {
+    let closed = state.gate == Some(Gate::FlistName);
+    Verdict {
+        closed: match (closed, boot_waits, asked_channel) {
+            (true, Some(waits), _) => Err(format!("{}: {waits}", Gate::FlistName.explanation())),
+            (true, None, _) => Err(Gate::FlistName.explanation().to_owned()),
+            (false, _, None) => Ok("flist.name says what this node was booted from".to_owned()),
+            (false, _, Some(asked)) => Ok(format!(
+                "flist.name says what this node was booted from, which is not what it was told: {asked}"
+            )),
+        },
+        inputs: json!({ "recovered": state.recovered, "installed": state.installed, "asked": asked_channel, "boot_waits": boot_waits.filter(|_| closed) }),
+        at: next_check.filter(|_| closed).cloned(),
+        on: "a boot that writes /tmp/flist.name",
     }
 }
 

@@ -54,6 +54,8 @@ struct World {
     mirrors: Mirrors,
     no_way_back: Option<&'static str>,
     kernel: Option<KernelStatus>,
+    asked: Option<&'static str>,
+    boot_waits: Option<&'static str>,
 }
 
 impl Default for World {
@@ -76,6 +78,8 @@ impl Default for World {
             mirrors: Mirrors::default(),
             no_way_back: None,
             kernel: None,
+            asked: None,
+            boot_waits: None,
         }
     }
 }
@@ -102,6 +106,8 @@ impl World {
             mirrors: &self.mirrors,
             rollback_blocked: self.no_way_back,
             kernel: self.kernel.as_ref(),
+            asked_channel: self.asked,
+            boot_waits: self.boot_waits,
         }
     }
 
@@ -159,6 +165,14 @@ fn starting() {
 fn flist_name() {
     let report = World::waiting(Gate::FlistName, None).closes(Gate::FlistName, &["/tmp/flist.name"]);
     assert_eq!(report.may_change.at, Some(at(NOON + 600)));
+    let waits = "bootstrap waits for the hub";
+    let world = World { boot_waits: Some(waits), ..World::waiting(Gate::FlistName, None) };
+    world.closes(Gate::FlistName, &["/tmp/flist.name", waits]);
+    // What was asked for is not what is followed: that keeps nothing from being installed, and is said.
+    let world = World { asked: Some("flist= asks for a/b"), boot_waits: Some(waits), ..World::default() };
+    let reports = world.reports();
+    let report = reports.iter().find(|report| report.gate == Gate::FlistName).unwrap();
+    assert!(report.open && report.why.contains("flist= asks for a/b"), "{report:?}");
 }
 
 #[test]

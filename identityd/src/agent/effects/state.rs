@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bootstrap::boot_waits;
 use bootstrap::engine::{LOCK_PATIENCE, Outdated, RunsOld};
 use bootstrap::generation::{StateDir, boot_id};
 use bootstrap::lock::{self, EngineLock};
@@ -96,7 +97,19 @@ impl Effects {
             mirrors,
             insecure: Some(self.is_insecure()),
             node: Some(self.node()),
+            asked_channel: self.asked_channel(),
+            boot_waits: boot_waits::read(&self.settings.run_dir),
         }
+    }
+
+    /// What this node is to follow instead of what is installed, if it is another channel.
+    fn asked_channel(&self) -> Option<String> {
+        let current = self.current().ok()??;
+        let asks = self.settings.asks_instead_of(&current.channel)?;
+        Some(format!(
+            "{asks}, but {} is installed and followed; a boot at which a hub offers what is asked for installs that",
+            current.channel
+        ))
     }
 
     /// The supervisor, too, has what is no longer installed: the unit of this service.
