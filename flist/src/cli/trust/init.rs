@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use flist::trust::repository::{Lifetimes, Outcome, Plan, RolePlan, Settings, TrustDirectory};
 use jiff::Timestamp;
 
-use super::access::{outcome_json, outcome_text};
+use super::outcome::{outcome_json, outcome_text};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::passphrase::PassphraseAccess;

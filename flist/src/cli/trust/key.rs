@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use flist::trust::repository::{PublicKey, RoleName, TrustDirectory, keep_command};
 use jiff::Timestamp;
 
-use super::access::{Destination, TrustAccess, outcome_json, outcome_text};
+use super::access::{Destination, TrustAccess};
+use super::outcome::{outcome_json, outcome_text};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 

@@ -6,6 +6,7 @@ mod difference;
 mod init;
 mod key;
 mod on_hub;
+mod outcome;
 mod release;
 mod show;
 mod sign;
@@ -13,14 +14,14 @@ mod sign;
 use super::Outcome;
 use super::output::Output;
 pub(super) use access::{
-    Destination, DirectorAccess, Followers, NamedRelease, TrustAccess, new_node, not_moved, outcome_json,
-    outcome_text, send,
+    Destination, DirectorAccess, Followers, NamedRelease, TrustAccess, new_node, not_moved, send,
 };
 pub(super) use check::or_send;
 pub(super) use init::{DirectorArguments, director as init_director};
 pub(super) use on_hub::{
     Signatures, Target, Unsigned, check_link, entries_of, in_order, sign_command, unsigned_yet,
 };
+pub(super) use outcome::{outcome_json, outcome_text};
 pub(super) use release::ConditionOptions;
 
 /// Sign releases: make the keys that nodes trust, change them, sign with them, and see whether nodes would accept

@@ -6,7 +6,8 @@ use flist::trust::repository::{Conditions, SignedFlist, SignedRelease};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::access::{Destination, Followers, NamedRelease, TrustAccess, outcome_json, outcome_text};
+use super::access::{Destination, Followers, NamedRelease, TrustAccess};
+use super::outcome::{outcome_json, outcome_text};
 use crate::cli::failure::Failure;
 use crate::cli::hub_access::version;
 use crate::cli::output::Output;

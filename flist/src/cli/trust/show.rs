@@ -6,8 +6,9 @@ use flist::trust::repository::{RoleName, RoleState, TrustDirectory, Waiting};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::access::{HeldRoot, standing};
+use super::access::HeldRoot;
 use super::difference;
+use super::outcome::standing;
 use super::sign::shown;
 use crate::cli::output::Output;
 

@@ -11,8 +11,9 @@ use flist::trust::repository::{RepositoryError, RoleDifference, RoleName, Subjec
 use jiff::Timestamp;
 use semver::Version;
 
-use super::access::{Destination, HeldRoot, TrustAccess, outcome_json, outcome_text, short_ids};
+use super::access::{Destination, HeldRoot, TrustAccess};
 use super::difference;
+use super::outcome::{outcome_json, outcome_text, short_ids};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::terminal;
