@@ -19,8 +19,16 @@ use crate::transaction::journal::Swap;
 /// Units by name.
 type Units = BTreeMap<UnitName, ServiceUnit>;
 
-/// What would be wrong after the swap and is not wrong now. With `reads_config` it is this program, or one that reads the
-/// same, that starts with the configuration as it will be.
+/// Who starts with the configuration as it will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConfigReader {
+    /// This program, or one that reads the same.
+    ThisOne,
+    /// A newer one, which alone knows whether it can.
+    Newer,
+}
+
+/// What would be wrong after the swap and is not wrong now.
 ///
 /// # Errors
 /// The root, or what is staged, could not be looked at.
@@ -29,7 +37,7 @@ pub(crate) fn findings(
     swaps: &[Swap],
     (before, after): (&Units, &Units),
     packages: &Packages,
-    reads_config: bool,
+    reader: ConfigReader,
 ) -> Result<Vec<Finding>, RootError> {
     let changed: Vec<FlistPath> = swaps
         .iter()
@@ -40,7 +48,7 @@ pub(crate) fn findings(
         let services = [services(units), programs(packages)].concat();
         let facts = Facts { services: &services, changed: &changed, machine: here() };
         let mut found = rehearse(root, &facts)?;
-        if reads_config {
+        if reader == ConfigReader::ThisOne {
             found.extend(configuration(root)?);
         }
         Ok(found)

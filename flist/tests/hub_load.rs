@@ -248,6 +248,27 @@ fn allow_connections() {
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted), hard).unwrap();
 }
 
+/// Reads everything twice with all others, and then again and again until there is enough.
+async fn read_on(hub: Arc<Serving>, world: Arc<World>, phase: Arc<Barrier>) {
+    let mut reader = Reader::connect(&hub).await;
+    phase.wait().await;
+    reader.round(&world).await;
+    reader.round(&world).await;
+    phase.wait().await;
+    phase.wait().await;
+    while !world.enough.load(Ordering::Relaxed) {
+        reader.round(&world).await;
+    }
+}
+
+/// Waits until enough has moved, or one of the tasks has failed, and tells everybody.
+async fn until_enough_has_moved(world: &World, tasks: &[JoinHandle<()>]) {
+    while world.moves.load(Ordering::Relaxed) < MOVES && !tasks.iter().any(JoinHandle::is_finished) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.enough.store(true, Ordering::Relaxed);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_reader_ever_sees_a_half_release() {
     allow_connections();
@@ -272,19 +293,8 @@ async fn no_reader_ever_sees_a_half_release() {
 
     // Everybody is connected, and everybody has read everything at the same time, before anything moves.
     let phase = Arc::new(Barrier::new(READERS + 1));
-    let reader = |hub: Arc<Serving>, world: Arc<World>, phase: Arc<Barrier>| async move {
-        let mut reader = Reader::connect(&hub).await;
-        phase.wait().await;
-        reader.round(&world).await;
-        reader.round(&world).await;
-        phase.wait().await;
-        phase.wait().await;
-        while !world.enough.load(Ordering::Relaxed) {
-            reader.round(&world).await;
-        }
-    };
-    let mut readers: Vec<_> =
-        (0..READERS).map(|_| tokio::spawn(reader(hub.clone(), world.clone(), phase.clone()))).collect();
+    let readers = (0..READERS).map(|_| read_on(hub.clone(), world.clone(), phase.clone()));
+    let mut readers: Vec<_> = readers.map(tokio::spawn).collect();
     phase.wait().await;
     phase.wait().await;
     let (before, files) = (hub.memory("VmHWM"), hub.open_files());
@@ -296,11 +306,7 @@ async fn no_reader_ever_sees_a_half_release() {
     for number in EARLY..EARLY + LATE {
         publish(&client, &world, number).await;
     }
-    let failed = |tasks: &[JoinHandle<()>]| tasks.iter().any(JoinHandle::is_finished);
-    while world.moves.load(Ordering::Relaxed) < MOVES && !failed(&readers) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    world.enough.store(true, Ordering::Relaxed);
+    until_enough_has_moved(&world, &readers).await;
     for reader in readers {
         reader.await.unwrap();
     }

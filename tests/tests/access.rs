@@ -173,62 +173,67 @@ fn a_secret_that_goes_bad_is_told_of_and_read_again_while_the_node_answers() {
     let mode = |file: &str, mode: u32| {
         fs::set_permissions(node.path(file), fs::Permissions::from_mode(mode)).unwrap();
     };
-    let told = |word: &str, remedy: &str| {
-        // By itself the node would wait a little longer each time.
-        node.exec(&["identityd", "check"]).unwrap();
-        let shown = node.wait_for("the status says what is wrong", UPGRADE_LIMIT, || {
-            let shown = printed(&node, &["identityd", "status"]);
-            let words = ["BackOff", word, remedy];
-            if words.iter().all(|word| shown.contains(word)) { Ok(shown) } else { Err(shown) }
-        });
-        let shown = shown.unwrap();
-        let why = printed(&node, &["identityd", "why"]);
-        assert!(why.contains("CLOSED BackOff") && why.contains(word), "{why}");
-        let findings: Value =
-            serde_json::from_str(&printed(&node, &["identityd", "doctor", "--json"])).unwrap();
-        let secret = |finding: &&Value| finding["code"] == "secret";
-        let finding = findings.as_array().unwrap().iter().find(secret).unwrap();
-        assert!(finding["what"].as_str().unwrap().contains(word), "{finding}");
-        assert!(!format!("{why}{shown}{findings}").contains(TOKEN));
-    };
-    let well = || {
-        node.exec(&["identityd", "check"]).unwrap();
-        // What the node has gone back from is held, when the hub offers it.
-        until(&node, "the hub is asked again", |status| {
-            status["stage"] == "Idle" || status["gate"] == "Hold"
-        });
-        let findings = printed(&node, &["identityd", "doctor", "--json"]);
-        assert!(!findings.contains("\"secret\""), "{findings}");
-    };
     mode("/etc/molt/hub.token", 0o644);
-    told("hub.token", "chmod 600");
+    is_told(&node, "hub.token", "chmod 600");
     mode("/etc/molt/hub.token", 0o600);
-    well();
+    is_well(&node);
     fs::write(node.path("/etc/molt/hub.pem"), "not a certificate\n").unwrap();
-    told("hub.pem", "expected the certificate");
+    is_told(&node, "hub.pem", "expected the certificate");
 
     // A new process finds it so, and does not end; nor is the hub needed to go back.
-    let before = node.pid_of("identityd").unwrap();
-    kill(Pid::from_raw(before.try_into().unwrap()), Signal::SIGTERM).unwrap();
-    node.wait_for("a new identityd", UPGRADE_LIMIT, || match node.pid_of("identityd") {
-        Ok(pid) if pid != before => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .unwrap();
-    told("hub.pem", "expected the certificate");
-    let restarted = node.pid_of("identityd").unwrap();
+    let restarted = restart(&node);
+    is_told(&node, "hub.pem", "expected the certificate");
     node.run(&["identityd", "rollback"]).unwrap();
     until(&node, "the node has gone back", |status| status["installed"]["version"] == "1.0.0");
     assert_eq!(site.web_version().unwrap(), "1.0.0");
-    told("hub.pem", "expected the certificate");
+    is_told(&node, "hub.pem", "expected the certificate");
 
     // Put right, it is found by itself.
     fs::write(node.path("/etc/molt/hub.pem"), &pem).unwrap();
-    well();
+    is_well(&node);
     publish("3.0.0");
     site.await_version(&node, "3.0.0").unwrap();
     assert_eq!(node.pid_of("identityd").unwrap(), restarted, "{}", node.console().tail(20));
     assert_eq!(proxy.turned_away(), 0, "{}", node.console().tail(20));
+}
+
+/// The node says everywhere what is wrong with a secret, and shows it nowhere.
+fn is_told(node: &Node, word: &str, remedy: &str) {
+    // By itself the node would wait a little longer each time.
+    node.exec(&["identityd", "check"]).unwrap();
+    let shown = node.wait_for("the status says what is wrong", UPGRADE_LIMIT, || {
+        let shown = printed(node, &["identityd", "status"]);
+        let words = ["BackOff", word, remedy];
+        if words.iter().all(|word| shown.contains(word)) { Ok(shown) } else { Err(shown) }
+    });
+    let shown = shown.unwrap();
+    let why = printed(node, &["identityd", "why"]);
+    assert!(why.contains("CLOSED BackOff") && why.contains(word), "{why}");
+    let findings: Value = serde_json::from_str(&printed(node, &["identityd", "doctor", "--json"])).unwrap();
+    let secret = |finding: &&Value| finding["code"] == "secret";
+    let finding = findings.as_array().unwrap().iter().find(secret).unwrap();
+    assert!(finding["what"].as_str().unwrap().contains(word), "{finding}");
+    assert!(!format!("{why}{shown}{findings}").contains(TOKEN));
+}
+
+/// Nothing is wrong with the secrets, and the hub is asked.
+fn is_well(node: &Node) {
+    node.exec(&["identityd", "check"]).unwrap();
+    // What the node has gone back from is held, when the hub offers it.
+    until(node, "the hub is asked again", |status| status["stage"] == "Idle" || status["gate"] == "Hold");
+    let findings = printed(node, &["identityd", "doctor", "--json"]);
+    assert!(!findings.contains("\"secret\""), "{findings}");
+}
+
+/// Ends identityd; the pid of the one that zinit starts then.
+fn restart(node: &Node) -> u32 {
+    let before = node.pid_of("identityd").unwrap();
+    kill(Pid::from_raw(before.try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let new = node.wait_for("a new identityd", UPGRADE_LIMIT, || match node.pid_of("identityd") {
+        Ok(pid) if pid != before => Ok(pid),
+        other => Err(format!("{other:?}")),
+    });
+    new.unwrap()
 }
 
 /// Where one of these texts can be seen: in what the node prints, shows, logs and keeps, and in /proc.

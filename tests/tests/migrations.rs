@@ -163,18 +163,25 @@ fn state_goes_up_and_back_and_never_by_half() {
 fn hooks_that_do_not_do_are_taken_back_and_budgets_count_for_them_too() {
     let site = Site::new().unwrap();
     let (node, first) = node(&site, UNIT);
+    bad_hooks_are_taken_back(&site, &node, &first);
+    a_hook_that_takes_longer_than_a_service_may_be_away_is_ended(&site, &node, &first);
+    budgets_count_for_migrations(&site, &node);
+}
+
+/// A hook of the package, at this point of an upgrade, with its limit in seconds.
+fn hook(when: &str, what: &str, timeout: u32) -> String {
+    format!(
+        "{{name: {what}, when: {when}, run: [/usr/libexec/store/hook, {what}], undo: [/usr/libexec/store/hook, undo], timeout: {timeout}}}"
+    )
+}
+
+fn bad_hooks_are_taken_back(site: &Site, node: &Node, first: &Payload) {
     let pids = || ["web", "idle", "store"].map(|name| node.pid_of(name).unwrap());
     let before = pids();
-    let hook = |when: &str, what: &str, timeout: u32| {
-        format!(
-            "{{name: {what}, when: {when}, run: [/usr/libexec/store/hook, {what}], undo: [/usr/libexec/store/hook, undo], timeout: {timeout}}}"
-        )
-    };
-
     // One that fails before anything is stopped costs nothing.
     let failing = hook("before-swap", "fail", 5);
-    site.publish("2.0.0", &store(&site, "2.0.0", UNIT, (1, ""), &failing)).unwrap();
-    let undone = attempt(&node, "2.0.0");
+    site.publish("2.0.0", &store(site, "2.0.0", UNIT, (1, ""), &failing)).unwrap();
+    let undone = attempt(node, "2.0.0");
     let reason = undone["reason"].as_str().unwrap();
     let said =
         "the hook fail of package store failed: it ended with code 3; the last it said: no room for it";
@@ -183,50 +190,55 @@ fn hooks_that_do_not_do_are_taken_back_and_budgets_count_for_them_too() {
     assert_eq!(node.read("/tmp/taken-back").unwrap(), "fail\n");
 
     // One that hangs is ended at its limit, and everything is as before.
-    site.publish("3.0.0", &store(&site, "3.0.0", UNIT, (1, ""), &hook("before-start", "hang", 1))).unwrap();
-    let undone = attempt(&node, "3.0.0");
+    site.publish("3.0.0", &store(site, "3.0.0", UNIT, (1, ""), &hook("before-start", "hang", 1))).unwrap();
+    let undone = attempt(node, "3.0.0");
     assert!(
         undone["reason"].as_str().unwrap().contains("it did not end within 1s and was killed"),
         "{undone}"
     );
     assert_eq!(node.read("/tmp/taken-back").unwrap(), "fail\nhang\n");
-    require_installed(&node, &first).unwrap();
+    require_installed(node, first).unwrap();
     node.wait_for_services(&["web", "idle", "store"], UPGRADE_LIMIT).unwrap();
     assert!(node.run(&["ps"]).unwrap().lines().all(|line| !line.contains("4000001")), "it was left running");
+}
 
-    // One that takes longer than a service may be away is ended when that time is up: nobody had measured it.
+/// Nobody had measured it.
+fn a_hook_that_takes_longer_than_a_service_may_be_away_is_ended(site: &Site, node: &Node, first: &Payload) {
     let unit = "exec: sleep 5000001\nmolt: {downtime_budget: 1500}\n";
     let slow = hook("before-start", "slow", 60);
-    site.publish("4.0.0", &store(&site, "4.0.0", unit, (1, ""), &slow)).unwrap();
-    let undone = attempt(&node, "4.0.0");
+    site.publish("4.0.0", &store(site, "4.0.0", unit, (1, ""), &slow)).unwrap();
+    let undone = attempt(node, "4.0.0");
     let reason = undone["reason"].as_str().unwrap();
     assert!(reason.contains("store was away for") && reason.contains("its unit allows 1500 ms"), "{undone}");
-    require_installed(&node, &first).unwrap();
-    let gate = until(&node, "it is not tried again", |status| status["gate"] == "Refused");
+    require_installed(node, first).unwrap();
+    let gate = until(node, "it is not tried again", |status| status["gate"] == "Refused");
     assert!(gate["reason"].as_str().unwrap().contains("store was away for"), "{gate}");
     // Somebody who wants it all the same gets it.
     node.run(&["identityd", "retry", "4.0.0"]).unwrap();
-    site.await_version(&node, "4.0.0").unwrap();
+    site.await_version(node, "4.0.0").unwrap();
+}
 
+fn budgets_count_for_migrations(site: &Site, node: &Node) {
+    let unit = "exec: sleep 5000001\nmolt: {downtime_budget: 1500}\n";
     // What a migration may take is known beforehand.
-    let migrating = store(&site, "5.0.0", unit, (2, TO_TWO), "");
+    let migrating = store(site, "5.0.0", unit, (2, TO_TWO), "");
     site.publish("5.0.0", &migrating).unwrap();
-    until(&node, "it waits", |status| status["gate"] == "Downtime");
-    let gate = why(&node, "Downtime");
+    until(node, "it waits", |status| status["gate"] == "Downtime");
+    let gate = why(node, "Downtime");
     assert!(gate.contains("and up to 300000 ms for migrations, MORE than its budget of 1500 ms"), "{gate}");
-    assert_eq!(data(&node), "a\nb\n");
+    assert_eq!(data(node), "a\nb\n");
     node.run(&["identityd", "apply"]).unwrap();
-    site.await_version(&node, "5.0.0").unwrap();
-    assert_eq!(data(&node), "two:a\ntwo:b\n");
+    site.await_version(node, "5.0.0").unwrap();
+    assert_eq!(data(node), "two:a\ntwo:b\n");
 
     // Without a history nobody knows; with it, it goes on by itself.
     let history = "/var/lib/molt/history.jsonl";
     node.run(&["sh", "-c", &format!("mv {history} /tmp/ && mkdir {history}")]).unwrap();
     let unit = "exec: sleep 5000002\nmolt: {downtime_budget: 60000}\n";
-    site.publish("6.0.0", &store(&site, "6.0.0", unit, (2, TO_TWO), "")).unwrap();
-    until(&node, "it waits", |status| status["gate"] == "Downtime");
-    let gate = why(&node, "Downtime");
+    site.publish("6.0.0", &store(site, "6.0.0", unit, (2, TO_TWO), "")).unwrap();
+    until(node, "it waits", |status| status["gate"] == "Downtime");
+    let gate = why(node, "Downtime");
     assert!(gate.contains("store (budget 60000 ms)") && gate.contains("could not read"), "{gate}");
     node.run(&["sh", "-c", &format!("rmdir {history} && mv /tmp/history.jsonl {history}")]).unwrap();
-    site.await_version(&node, "6.0.0").unwrap();
+    site.await_version(node, "6.0.0").unwrap();
 }

@@ -3,7 +3,7 @@
 use flist::hub::{Channel, HubClient, HubError, ReleaseId, ReleaseVersion};
 use flist::trust::claims::NodeFacts;
 use flist::trust::clock::Clocks;
-use flist::trust::{Pick, Source, TrustClient, TrustError, Wanted, What, offered};
+use flist::trust::{Downgrade, Pick, Source, TrustClient, TrustError, Wanted, What, offered};
 
 use super::{Answer, Asked, DIRECTOR, Offers, OffersError, Question, TRUST};
 use crate::mirrors::{self, Look};
@@ -32,7 +32,7 @@ impl Offers {
             names: &names,
             pick,
             node: &node,
-            downgrade: self.settings.trust.allow_downgrade,
+            downgrade: Downgrade::allowed_if(self.settings.trust.allow_downgrade),
             known,
             who: &self.who,
         };

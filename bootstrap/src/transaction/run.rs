@@ -14,7 +14,7 @@ use crate::boot_info::{self, BootInfo};
 use crate::disk::Replacement;
 use crate::generation::{Cause, Generation, Kept, KeptState, Packages};
 use crate::plan::{FileChange, Plan, Purpose, Step};
-use crate::rehearsal;
+use crate::rehearsal::{self, ConfigReader};
 use crate::root::{Found, Root, RootError, Stamp, failed};
 
 /// What the journal takes besides changes and hooks, in bytes.
@@ -204,10 +204,13 @@ impl<'r> Run<'r> {
             Purpose::SelfUpdate => Packages::new(),
             _ => self.generation.packages.clone(),
         };
-        // The new identityd reads its configuration itself, and is put back if it cannot.
-        let reads_config = self.plan.purpose != Purpose::SelfUpdate;
+        let reader = match self.plan.purpose {
+            // The new identityd is put back if it cannot read its configuration.
+            Purpose::SelfUpdate => ConfigReader::Newer,
+            _ => ConfigReader::ThisOne,
+        };
         let work = tokio::task::spawn_blocking(move || {
-            rehearsal::findings(&root, &swaps, (&before, &after), &packages, reads_config)
+            rehearsal::findings(&root, &swaps, (&before, &after), &packages, reader)
         });
         let findings = work.await.map_err(TransactionError::Broken)?.map_err(TransactionError::Rehearsal)?;
         for finding in &findings {

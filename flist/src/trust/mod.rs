@@ -37,7 +37,7 @@ pub use client::{Fresh, SignedTarget, TrustClient, check_root, earliest, learn_t
 pub use error::{TrustError, Verdict};
 pub use mirrors::Standing;
 pub use node::{Offered, Wanted, What, offered};
-pub use offer::{OfferRefusal, Pick, SignedOffer, choose};
+pub use offer::{Downgrade, OfferRefusal, Pick, SignedOffer, choose};
 pub use root_of_trust::RootOfTrust;
 pub use source::{Body, Source, SourceError, SourceLimits};
 pub use state::StateError;

@@ -8,7 +8,7 @@ use super::client::{Fresh, SignedTarget, TrustClient, learn_time};
 use super::clock::Clocks;
 use super::director::{Who, Withheld, chosen};
 use super::error::TrustError;
-use super::offer::{OfferRefusal, Pick, SignedOffer, choose};
+use super::offer::{Downgrade, OfferRefusal, Pick, SignedOffer, choose};
 use super::trusted::Trusted;
 use crate::hub::{Channel, Download, HubClient, HubError, Release, ReleaseId};
 
@@ -25,7 +25,7 @@ pub struct Wanted<'w> {
     /// What it is.
     pub node: &'w NodeFacts,
     /// Whether an older release than the installed one is taken.
-    pub downgrade: bool,
+    pub downgrade: Downgrade,
     /// The release that it has, which is not fetched again.
     pub known: Option<ReleaseId>,
     /// Who it is to a director.

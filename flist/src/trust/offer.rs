@@ -86,6 +86,22 @@ pub enum OfferRefusal {
     },
 }
 
+/// Whether a version below the installed one is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Downgrade {
+    /// No: whoever sends an old release is refused.
+    Refused,
+    /// Yes: the node's owner has said so.
+    Allowed,
+}
+
+impl Downgrade {
+    /// Allowed where the node's owner has said so.
+    pub fn allowed_if(said: bool) -> Self {
+        if said { Self::Allowed } else { Self::Refused }
+    }
+}
+
 /// Chooses among signed releases. Pure.
 ///
 /// # Errors
@@ -95,7 +111,7 @@ pub fn choose(
     channels: &[Channel],
     pick: &Pick,
     node: &NodeFacts,
-    downgrade: bool,
+    downgrade: Downgrade,
 ) -> Result<SignedOffer, OfferRefusal> {
     let names: Vec<String> = channels.iter().map(ToString::to_string).collect();
     let (channel, run_mode) = (names.join(" or "), node.run_mode);
@@ -113,7 +129,8 @@ pub fn choose(
     let mut refused = None;
     for offer in ours {
         let unfit = offer.flists.iter().find_map(|(_, claims)| claims.fit(node).err());
-        let installed = node.installed.as_ref().filter(|installed| offer.version < **installed && !downgrade);
+        let is_lower = |installed: &&Version| offer.version < **installed;
+        let installed = node.installed.as_ref().filter(is_lower).filter(|_| downgrade == Downgrade::Refused);
         let refusal = match (unfit, installed) {
             (Some(reason), _) => {
                 OfferRefusal::Unfit { version: offer.version.clone(), reason: Box::new(reason) }
@@ -327,7 +344,7 @@ mod tests {
         }
     }
 
-    fn chosen(pick: &Pick, installed: Option<&str>, downgrade: bool) -> Result<String, OfferRefusal> {
+    fn chosen(pick: &Pick, installed: Option<&str>, downgrade: Downgrade) -> Result<String, OfferRefusal> {
         let offers = [
             offer("r/a", "1.0.0", None),
             offer("r/a", "2.0.0", None),
@@ -340,44 +357,50 @@ mod tests {
 
     #[test]
     fn the_newest_that_fits_is_taken() {
-        assert_eq!(chosen(&Pick::Newest, None, false).unwrap(), "3.0.0");
-        assert_eq!(chosen(&Pick::Newest, Some("2.5.0"), false).unwrap(), "3.0.0");
+        assert_eq!(chosen(&Pick::Newest, None, Downgrade::Refused).unwrap(), "3.0.0");
+        assert_eq!(chosen(&Pick::Newest, Some("2.5.0"), Downgrade::Refused).unwrap(), "3.0.0");
         // By way of the one in between.
-        assert_eq!(chosen(&Pick::Newest, Some("1.0.0"), false).unwrap(), "2.0.0");
-        assert_eq!(chosen(&Pick::Version(Version::new(1, 0, 0)), None, false).unwrap(), "1.0.0");
+        assert_eq!(chosen(&Pick::Newest, Some("1.0.0"), Downgrade::Refused).unwrap(), "2.0.0");
+        assert_eq!(chosen(&Pick::Version(Version::new(1, 0, 0)), None, Downgrade::Refused).unwrap(), "1.0.0");
         let id = offer("r/a", "2.0.0", None).release;
-        assert_eq!(chosen(&Pick::Release(id), None, false).unwrap(), "2.0.0");
+        assert_eq!(chosen(&Pick::Release(id), None, Downgrade::Refused).unwrap(), "2.0.0");
     }
 
     #[test]
     fn versions_do_not_go_down_by_themselves() {
         let one = Pick::Version(Version::new(1, 0, 0));
-        let refused = chosen(&one, Some("2.0.0"), false).unwrap_err();
+        let refused = chosen(&one, Some("2.0.0"), Downgrade::Refused).unwrap_err();
         assert!(
             matches!(refused, OfferRefusal::Downgrade { .. })
                 && refused.to_string().contains("allow_downgrade")
         );
-        assert_eq!(chosen(&one, Some("2.0.0"), true).unwrap(), "1.0.0");
-        assert!(matches!(chosen(&Pick::Newest, Some("4.0.0"), false), Err(OfferRefusal::Downgrade { .. })));
+        assert_eq!(chosen(&one, Some("2.0.0"), Downgrade::Allowed).unwrap(), "1.0.0");
+        assert!(matches!(
+            chosen(&Pick::Newest, Some("4.0.0"), Downgrade::Refused),
+            Err(OfferRefusal::Downgrade { .. })
+        ));
     }
 
     #[test]
     fn a_flist_that_is_named_itself_is_found() {
         let offers = [offer("r/a", "1.0.0", None), offer("r/a", "2.0.0", None)];
         let one = on("tf-zos/zos:v1.0.0.flist");
-        let chosen = choose(&offers, &[one], &Pick::Newest, &node(None), false).unwrap();
+        let chosen = choose(&offers, &[one], &Pick::Newest, &node(None), Downgrade::Refused).unwrap();
         assert_eq!(chosen.version, Version::new(1, 0, 0));
         let planted = on("evil/zos:v1.0.0.flist");
-        assert!(choose(&offers, &[planted], &Pick::Newest, &node(None), false).is_err());
+        assert!(choose(&offers, &[planted], &Pick::Newest, &node(None), Downgrade::Refused).is_err());
     }
 
     #[test]
     fn what_is_not_signed_is_not_taken() {
-        let none = chosen(&Pick::Version(Version::new(7, 0, 0)), None, false).unwrap_err();
+        let none = chosen(&Pick::Version(Version::new(7, 0, 0)), None, Downgrade::Refused).unwrap_err();
         assert!(none.to_string().contains("version 7.0.0"), "{none}");
         let other = offer("r/b", "9.0.0", None).release;
-        assert!(matches!(chosen(&Pick::Release(other), None, false), Err(OfferRefusal::NotSigned { .. })));
-        let nothing = choose(&[], &[on("r/a")], &Pick::Newest, &node(None), false);
+        assert!(matches!(
+            chosen(&Pick::Release(other), None, Downgrade::Refused),
+            Err(OfferRefusal::NotSigned { .. })
+        ));
+        let nothing = choose(&[], &[on("r/a")], &Pick::Newest, &node(None), Downgrade::Refused);
         assert!(matches!(nothing, Err(OfferRefusal::Nothing { .. })));
     }
 
@@ -385,7 +408,9 @@ mod tests {
     fn who_follows_what_nobody_has_signed_is_told_what_is_signed_and_what_a_tag_is() {
         let offers = [offer("r/a", "1.0.0", None), offer("r/b", "9.0.0", None)];
         let said = |offers: &[SignedOffer], channel: &str| {
-            choose(offers, &[on(channel)], &Pick::Newest, &node(None), false).unwrap_err().to_string()
+            choose(offers, &[on(channel)], &Pick::Newest, &node(None), Downgrade::Refused)
+                .unwrap_err()
+                .to_string()
         };
         let tag = said(&offers, "r/tags/1.0.0");
         for part in [

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use flist::hub::RunMode;
-use flist::trust::{Pick, TrustError, Verdict, choose};
+use flist::trust::{Downgrade, Pick, TrustError, Verdict, choose};
 use serde_json::json;
 
 use crate::forge::{evil_target, file, newest, next, put, relist, signed};
@@ -111,9 +111,9 @@ async fn rollback_of_the_release() {
     let offers = node.refresh(TODAY).await.unwrap().releases(RunMode::Prod).await.unwrap();
     let one = Pick::Version("1.0.0".parse().unwrap());
     let take = |downgrade| choose(&offers, &[channel()], &one, &facts(Some("2.0.0")), downgrade);
-    assert!(take(false).unwrap_err().to_string().contains("older than 2.0.0"));
+    assert!(take(Downgrade::Refused).unwrap_err().to_string().contains("older than 2.0.0"));
     // Only the explicit local switch.
-    assert!(take(true).is_ok());
+    assert!(take(Downgrade::Allowed).is_ok());
 }
 
 #[tokio::test]

@@ -11,7 +11,9 @@ use flist::trust::repository::{
     Conditions, Outcome, Passphrase, Plan, RepositoryError, RoleName, SecretKey, Settings, SignedFlist,
     SignedRelease, Signers, TrustDirectory, public_of,
 };
-use flist::trust::{Fresh, Pick, SignedOffer, Source, SourceLimits, TrustClient, TrustError, Wanted, choose};
+use flist::trust::{
+    Downgrade, Fresh, Pick, SignedOffer, Source, SourceLimits, TrustClient, TrustError, Wanted, choose,
+};
 use jiff::Timestamp;
 use semver::Version;
 use tempfile::TempDir;
@@ -161,7 +163,8 @@ impl Node {
         let said = |error: TrustError| flist::report(&error);
         let mut fresh = self.refresh(now).await.map_err(said)?;
         let offers = fresh.releases(RunMode::Prod).await.map_err(said)?;
-        choose(&offers, &[channel()], &Pick::Newest, &facts(None), false).map_err(|error| error.to_string())
+        choose(&offers, &[channel()], &Pick::Newest, &facts(None), Downgrade::Refused)
+            .map_err(|error| error.to_string())
     }
 
     /// The version of it.
@@ -172,7 +175,15 @@ impl Node {
 
 /// What a node wants that follows these channels, and nothing else.
 pub(crate) fn newest<'w>(channels: &'w [Channel], node: &'w NodeFacts, who: &'w Who) -> Wanted<'w> {
-    Wanted { channels, names: channels, pick: Pick::Newest, node, downgrade: false, known: None, who }
+    Wanted {
+        channels,
+        names: channels,
+        pick: Pick::Newest,
+        node,
+        downgrade: Downgrade::Refused,
+        known: None,
+        who,
+    }
 }
 
 pub(crate) fn facts(installed: Option<&str>) -> NodeFacts {

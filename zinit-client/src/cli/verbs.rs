@@ -18,13 +18,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let client = arguments.client();
     match &arguments.verb {
-        Verb::List => {
-            let services = client.list().await?;
-            arguments.print(&services, || {
-                let width = services.keys().map(|name| name.chars().count()).max().unwrap_or(0);
-                services.iter().map(|(name, state)| format!("{name:width$}  {state}\n")).collect()
-            })
-        }
+        Verb::List => list(arguments, &client).await,
         Verb::Status { service } => {
             let status = client.status(service).await?;
             arguments.print(&status, || status_text(&status))
@@ -63,20 +57,32 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
             client.kill(service, *signal).await?;
             done(arguments, "kill", std::slice::from_ref(service))
         }
-        Verb::Log { service } => {
-            let log = client.log_snapshot().await?;
-            let marks = service.as_ref().map(|name| [format!("[+] {name}: "), format!("[-] {name}: ")]);
-            let wanted = |line: &&str| {
-                marks.as_ref().is_none_or(|marks| marks.iter().any(|mark| line.starts_with(mark.as_str())))
-            };
-            let lines: Vec<&str> = log.lines().filter(wanted).collect();
-            arguments.print(&lines, || lines.iter().map(|line| format!("{line}\n")).collect())
-        }
+        Verb::Log { service } => log(arguments, &client, service.as_ref()).await,
         Verb::Dialect => {
             let dialect = client.dialect().await?.to_string();
             arguments.print(&dialect, || format!("{dialect}\n"))
         }
     }
+}
+
+/// Prints all services with their states.
+async fn list(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
+    let services = client.list().await?;
+    arguments.print(&services, || {
+        let width = services.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+        services.iter().map(|(name, state)| format!("{name:width$}  {state}\n")).collect()
+    })
+}
+
+/// Prints the log so far; of one service only what it has written.
+async fn log(arguments: &Arguments, client: &Client, service: Option<&UnitName>) -> Result<(), Failure> {
+    let log = client.log_snapshot().await?;
+    let marks = service.map(|name| [format!("[+] {name}: "), format!("[-] {name}: ")]);
+    let wanted = |line: &&str| {
+        marks.as_ref().is_none_or(|marks| marks.iter().any(|mark| line.starts_with(mark.as_str())))
+    };
+    let lines: Vec<&str> = log.lines().filter(wanted).collect();
+    arguments.print(&lines, || lines.iter().map(|line| format!("{line}\n")).collect())
 }
 
 /// Stops, waits, starts. zinit 0.3 stops what depends on the service too; that is started again. zinit 0.2.20 to

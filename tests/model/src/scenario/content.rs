@@ -193,20 +193,43 @@ fn with_packages() -> Vec<Scenario> {
 
 /// All scenarios.
 pub fn all() -> Vec<Scenario> {
-    let upgrade = |name, release| scenario(name, Act::Upgrade, Some(small()), release);
-    let changed = || {
-        small_but(&[
-            ("bin/web", 0o755, "#!/bin/sh\nweb 2"),
-            ("lib/libx.so", 0o644, "-> libx.so.2"),
-            ("lib/libx.so.2", 0o644, "x 2"),
-        ])
-    };
-    let identityd = |version| ("bin/identityd", 0o755, version);
-    let identityd_unit = ("etc/zinit/identityd.yaml", 0o644, "exec: /bin/identityd\n");
-    let with_identityd = |version| small_but(&[identityd(version), identityd_unit]);
-    let mut all = vec![
+    [plain(), of_services(), of_identityd(), elsewhere(), with_packages()].concat()
+}
+
+fn upgrade(name: &'static str, release: Vec<FileSpec>) -> Scenario {
+    scenario(name, Act::Upgrade, Some(small()), release)
+}
+
+/// The small release with another program and another library.
+fn changed() -> Vec<FileSpec> {
+    small_but(&[
+        ("bin/web", 0o755, "#!/bin/sh\nweb 2"),
+        ("lib/libx.so", 0o644, "-> libx.so.2"),
+        ("lib/libx.so.2", 0o644, "x 2"),
+    ])
+}
+
+/// What every node goes through.
+fn plain() -> Vec<Scenario> {
+    vec![
         scenario("first boot", Act::Boot, None, small()),
         upgrade("small upgrade", changed()),
+        scenario("rollback", Act::Revert, Some(small()), changed()),
+        scenario("gc", Act::Collect, Some(small()), changed()),
+        scenario("recovery", Act::Recover, Some(small()), changed()),
+        upgrade(
+            "directories come and go",
+            without(
+                small_but(&[("opt/a/b/c", 0o644, "deep"), ("opt/a/d", 0o755, "-> b")]),
+                &["lib/libx.so", "lib/libx.so.1"],
+            ),
+        ),
+    ]
+}
+
+/// Services and their units come, go, change, and do not come up.
+fn of_services() -> Vec<Scenario> {
+    vec![
         upgrade(
             "service added",
             small_but(&[
@@ -230,18 +253,6 @@ pub fn all() -> Vec<Scenario> {
                 ]),
             )
         },
-        scenario(
-            "self-update",
-            Act::SelfUpdate,
-            Some(with_identityd("#!/bin/sh\nidentityd 1")),
-            with_identityd("#!/bin/sh\nidentityd 2"),
-        ),
-        scenario(
-            "self-update that is gone back from",
-            Act::SelfRevert,
-            Some(with_identityd("#!/bin/sh\nidentityd 1")),
-            with(with_identityd("#!/bin/sh\nidentityd 2"), &[("lib/identityd", 0o644, "only 2 has it")]),
-        ),
         upgrade(
             "bad release",
             small_but(&[("bin/web", 0o755, "#!/bin/sh\nexits 2"), ("bin/db", 0o755, "#!/bin/sh\ndb 2")]),
@@ -250,6 +261,29 @@ pub fn all() -> Vec<Scenario> {
             "dying release",
             small_but(&[("bin/web", 0o755, "#!/bin/sh\ndies 2"), ("etc/zinit/web.yaml", 0o644, WEB)]),
         ),
+    ]
+}
+
+/// The daemon that upgrades is upgraded.
+fn of_identityd() -> Vec<Scenario> {
+    let unit = ("etc/zinit/identityd.yaml", 0o644, "exec: /bin/identityd\n");
+    let with_identityd = |version| small_but(&[("bin/identityd", 0o755, version), unit]);
+    let first = || Some(with_identityd("#!/bin/sh\nidentityd 1"));
+    let second = || with_identityd("#!/bin/sh\nidentityd 2");
+    vec![
+        scenario("self-update", Act::SelfUpdate, first(), second()),
+        scenario(
+            "self-update that is gone back from",
+            Act::SelfRevert,
+            first(),
+            with(second(), &[("lib/identityd", 0o644, "only 2 has it")]),
+        ),
+    ]
+}
+
+/// On other file systems.
+fn elsewhere() -> Vec<Scenario> {
+    vec![
         Scenario { no_exchange: true, ..upgrade("upgrade without exchange", changed()) },
         Scenario {
             base: with(base(), &small()),
@@ -257,17 +291,5 @@ pub fn all() -> Vec<Scenario> {
             ..upgrade("upgrade on an overlay", changed())
         },
         Scenario { in_ram: true, ..upgrade("upgrade in RAM", changed()) },
-        scenario("rollback", Act::Revert, Some(small()), changed()),
-        scenario("gc", Act::Collect, Some(small()), changed()),
-        scenario("recovery", Act::Recover, Some(small()), changed()),
-        upgrade(
-            "directories come and go",
-            without(
-                small_but(&[("opt/a/b/c", 0o644, "deep"), ("opt/a/d", 0o755, "-> b")]),
-                &["lib/libx.so", "lib/libx.so.1"],
-            ),
-        ),
-    ];
-    all.extend(with_packages());
-    all
+    ]
 }
