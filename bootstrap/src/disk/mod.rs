@@ -256,8 +256,9 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     /// See [`Disk`].
     fn remove_directory(&self, path: &FlistPath) -> io::Result<()>;
 
-    /// Removes a directory with everything in it. No symlink is followed, also not one that somebody who may write in
-    /// there puts in the place of a directory meanwhile. A part of it may be gone when this fails.
+    /// Removes a directory with everything in it, or a symlink in its place. No symlink is followed, also not one that
+    /// somebody who may write in there puts in the place of a directory meanwhile. A part of it may be gone when this
+    /// fails.
     ///
     /// # Errors
     /// See [`Disk`].

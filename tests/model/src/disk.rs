@@ -70,8 +70,8 @@ impl Disk for ModelDisk {
         self.look(|files| files.real_directory(path))
     }
 
-    fn mount_top(&self, _: &FlistPath) -> io::Result<FlistPath> {
-        self.look(|_| Ok(FlistPath::root()))
+    fn mount_top(&self, directory: &FlistPath) -> io::Result<FlistPath> {
+        self.look(|files| files.mount_top(directory))
     }
 
     fn filesystem(&self, directory: &FlistPath) -> io::Result<Filesystem> {

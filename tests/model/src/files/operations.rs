@@ -42,6 +42,11 @@ impl Files {
         }
     }
 
+    /// Nothing is mounted in it.
+    pub(crate) fn mount_top(&self, directory: &FlistPath) -> Answer<FlistPath> {
+        self.directory(directory).map(|_| FlistPath::root())
+    }
+
     pub(crate) fn filesystem(&self, directory: &FlistPath) -> Answer<Filesystem> {
         self.directory(directory)?;
         Ok(Filesystem {
@@ -136,7 +141,7 @@ impl Files {
         let inode = self.inode_mut(path)?;
         (inode.uid, inode.gid) = (uid, gid);
         // chown(2): the kernel treats root like other users here.
-        if !matches!(inode.node, Node::Directory(_) | Node::Symlink(_)) {
+        if !matches!(inode.node, Node::Directory(_)) {
             let group_executes = inode.mode & 0o010 != 0;
             inode.mode &= if group_executes { !0o6000 } else { !0o4000 };
             inode.xattrs.remove(&b"security.capability"[..]);
@@ -154,7 +159,11 @@ impl Files {
     }
 
     pub(crate) fn set_xattrs(&mut self, path: &FlistPath, xattrs: &Xattrs) -> Answer<()> {
-        self.inode_mut(path)?.xattrs.extend(xattrs.clone());
+        for (name, value) in xattrs {
+            let inode = self.inode_mut(path)?;
+            inode.may_have(name)?;
+            inode.xattrs.insert(name.clone(), value.clone());
+        }
         Ok(())
     }
 
@@ -284,7 +293,7 @@ impl Files {
     pub(crate) fn remove_tree(&mut self, path: &FlistPath) -> Answer<()> {
         let place = self.place(path)?;
         let number = self.at(&place)?.ok_or(Errno::ENOENT)?;
-        if !matches!(self.inodes[&number].node, Node::Directory(_)) {
+        if !matches!(self.inodes[&number].node, Node::Directory(_) | Node::Symlink(_)) {
             return Err(Errno::ENOTDIR);
         }
         for place in self.beneath(number) {
@@ -306,5 +315,17 @@ impl Files {
             all
         };
         names.iter().flat_map(with_own).collect()
+    }
+}
+
+impl Inode {
+    /// Whether something of this kind can have an extended attribute of this name (xattr(7), acl(5)).
+    fn may_have(&self, name: &[u8]) -> Answer<()> {
+        match self.node {
+            Node::File(_) | Node::Directory(_) => Ok(()),
+            _ if name.starts_with(b"user.") => Err(Errno::EPERM),
+            Node::Symlink(_) if name.starts_with(b"system.posix_acl_") => Err(Errno::EOPNOTSUPP),
+            _ => Ok(()),
+        }
     }
 }
