@@ -12,7 +12,8 @@ use flist::path::FlistPath;
 use flist::store::{CachedStore, DirStore, FetchError, Store, StoreError, fetch_plain};
 use flist::tree::{Content, Fingerprint};
 
-use crate::disk::{Beneath, Disk, Reader};
+use crate::disk::{Beneath, Disk, Filesystem, Reader};
+use crate::engine::EngineError;
 use crate::root::Root;
 
 /// Why content could not be had.
@@ -187,15 +188,35 @@ impl ContentSource for KeptSource {
 /// Most bytes of fetched blocks that a node keeps.
 const CACHE_LIMIT: u64 = 512 << 20;
 
+/// The part of the memory that is left which blocks may take where they are kept in RAM: what is installed, and whoever
+/// runs, needs it more.
+const CACHE_SHARE: u64 = 8;
+
 /// Puts the node's cache in front of a store.
 pub fn cached(store: Arc<dyn Store>, cache_dir: &Path) -> Arc<dyn Store> {
-    Arc::new(CachedStore::new(store, DirStore::new(cache_dir)).with_limit(CACHE_LIMIT))
+    let limit = filesystem_of(cache_dir).map_or(CACHE_LIMIT, |filesystem| cache_limit(&filesystem));
+    Arc::new(CachedStore::new(store, DirStore::new(cache_dir)).with_limit(limit))
+}
+
+/// Most bytes of fetched blocks that are kept on a file system.
+fn cache_limit(filesystem: &Filesystem) -> u64 {
+    match filesystem {
+        Filesystem { in_ram: true, available: Some(available), .. } => {
+            CACHE_LIMIT.min(available / CACHE_SHARE)
+        }
+        _ => CACHE_LIMIT,
+    }
+}
+
+/// The file system that a directory is on, or will be once it is made; `None` where nobody can look.
+fn filesystem_of(directory: &Path) -> Option<Filesystem> {
+    let nearest = directory.ancestors().find(|at| at.is_dir())?;
+    Beneath::open(nearest).and_then(|disk| disk.filesystem(&FlistPath::root())).ok()
 }
 
 /// Whether a directory lies in RAM, so that what is kept in it costs memory. One that nobody can look at does not.
 pub fn is_in_ram(directory: &Path) -> bool {
-    let filesystem = Beneath::open(directory).and_then(|disk| disk.filesystem(&FlistPath::root()));
-    filesystem.is_ok_and(|filesystem| filesystem.in_ram)
+    filesystem_of(directory).is_some_and(|filesystem| filesystem.in_ram)
 }
 
 /// Makes the fetched blocks durable, before anything says that their release is installed: a node whose root is lost with
@@ -217,6 +238,14 @@ pub fn clear_cache_in_ram(cache_dir: &Path) {
         && let Err(error) = DirStore::new(cache_dir).clear()
     {
         tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
+    }
+}
+
+/// Removes the fetched blocks where they take the room that an installation needs: in RAM. The next attempt has it. Blocks
+/// the thread.
+pub fn make_room(error: &EngineError, cache_dir: &Path) {
+    if matches!(error, EngineError::NoSpace(space) if space.in_ram) {
+        clear_cache_in_ram(cache_dir);
     }
 }
 
@@ -271,6 +300,18 @@ mod tests {
     use flist::tree::Block;
 
     use super::*;
+
+    #[test]
+    fn in_ram_the_cache_takes_a_share_of_what_is_left_and_on_a_disk_its_limit() {
+        let of = |in_ram, available| {
+            cache_limit(&Filesystem { device: 1, in_ram, read_only: false, copies_up: false, available })
+        };
+        assert_eq!((of(true, Some(80 << 20)), of(false, Some(80 << 20))), (10 << 20, CACHE_LIMIT));
+        assert_eq!((of(true, Some(u64::MAX)), of(true, None)), (CACHE_LIMIT, CACHE_LIMIT));
+        let here = std::env::temp_dir();
+        let not_yet = here.join("not/there/yet");
+        assert_eq!(filesystem_of(&not_yet).unwrap().device, filesystem_of(&here).unwrap().device);
+    }
 
     #[test]
     fn what_is_kept_is_found_and_nothing_else_is_taken_for_it() {

@@ -18,7 +18,9 @@ use crate::lock::EngineLock;
 use crate::plan::Purpose;
 use crate::releases::Releases;
 use crate::settings::Settings;
-use crate::source::{BlockSource, ContentSource, MountSource, cached, clear_cache_in_ram, keep_cache};
+use crate::source::{
+    BlockSource, ContentSource, MountSource, cached, clear_cache_in_ram, keep_cache, make_room,
+};
 use crate::state_place::StatePlace;
 use crate::transaction::Progress;
 
@@ -50,6 +52,9 @@ pub(super) async fn install(
         Err(error) => Err(error),
     };
     content.close().await?;
+    if let Err(error) = &installed {
+        make_room(error, &settings.cache_dir);
+    }
     if let Err(EngineError::Transaction(error)) = &installed
         && error.is_judged()
     {

@@ -14,7 +14,8 @@ use zinit_client::UnitName;
 use super::{Engine, EngineError, ReleaseTree};
 use crate::generation::{Generation, Packages};
 use crate::plan::{
-    FileChange, FilePlan, PackagePlan, PackageView, PlanError, ServicePlan, ServiceView, plan_packages,
+    FileChange, FilePlan, PackagePlan, PackageView, PlanError, ServicePlan, ServiceView, StatePaths,
+    plan_packages,
 };
 use crate::root::{Root, RootError, failed};
 use crate::source::ContentSource;
@@ -168,6 +169,24 @@ impl Engine {
             }
         }
         Ok(plan)
+    }
+
+    /// Where state lies that packages declare.
+    ///
+    /// # Errors
+    /// [`EngineError::Root`].
+    pub(super) fn state_paths<'p>(
+        &self,
+        packages: impl IntoIterator<Item = &'p Packages>,
+    ) -> Result<StatePaths, EngineError> {
+        let states =
+            packages.into_iter().flat_map(Packages::values).filter_map(|package| package.state.as_ref());
+        let mut declared = Vec::new();
+        for path in states.flat_map(|state| &state.paths) {
+            declared.extend(self.directory(path.inside())?);
+            declared.push(path.inside().clone());
+        }
+        Ok(StatePaths::with(declared))
     }
 
     /// The directory that a path leads to, if there is one.

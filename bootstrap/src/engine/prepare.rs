@@ -49,11 +49,12 @@ impl Engine {
         let view = tokio::task::spawn_blocking(move || look.take(source.as_ref()));
         let View { wanted, found, units, base } = view.await.map_err(EngineError::Broken)??;
 
-        let files = plan_files(&base, &wanted, &found, first_boot).map_err(EngineError::Plan)?;
-        let items = installed_after(installed.as_ref(), &wanted, only);
-        let (after, before) = (units.after(&files.changes), units.before);
         let nothing = Packages::new();
         let packages_before = installed.as_ref().map_or(&nothing, |installed| &installed.packages);
+        let state = self.state_paths([packages_before, &packages])?;
+        let files = plan_files(&base, &wanted, &found, &state, first_boot).map_err(EngineError::Plan)?;
+        let items = installed_after(installed.as_ref(), &wanted, only);
+        let (after, before) = (units.after(&files.changes), units.before);
         let package_plan = match purpose {
             Purpose::SelfUpdate => PackagePlan::default(),
             _ => self.plan_packages((packages_before, &packages), &migrations, &files)?,

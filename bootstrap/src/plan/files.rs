@@ -100,6 +100,27 @@ pub struct FilePlan {
     pub conflicts: BTreeSet<FlistPath>,
 }
 
+/// Where services and people keep what is theirs: `/var`, `/home`, `/root`, and what packages declare as their state. A
+/// release puts there what is missing, and never replaces or removes anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatePaths {
+    declared: BTreeSet<FlistPath>,
+}
+
+impl StatePaths {
+    /// With these that packages declare.
+    pub fn with(declared: impl IntoIterator<Item = FlistPath>) -> Self {
+        Self { declared: declared.into_iter().collect() }
+    }
+
+    /// Whether a path is one of them, or beneath one.
+    pub fn has(&self, path: &FlistPath) -> bool {
+        let top = path.components().next();
+        top.is_some_and(|top| [&b"var"[..], b"home", b"root"].contains(&top))
+            || self.declared.iter().any(|state| path == state || path.is_beneath(state))
+    }
+}
+
 /// Compares what is installed, what is wanted and what was found, all at paths without symlinks.
 ///
 /// # Errors
@@ -109,6 +130,7 @@ pub fn plan_files(
     installed: &Items,
     wanted: &BTreeMap<FlistPath, Wanted>,
     found: &BTreeMap<FlistPath, Found>,
+    state: &StatePaths,
     first_boot: bool,
 ) -> Result<FilePlan, PlanError> {
     let mut plan = FilePlan::default();
@@ -131,9 +153,15 @@ pub fn plan_files(
             }
             (None, Some(user)) if user.item.is_directory() => {
                 // What is mounted on it needs it, as what others have put into it does.
-                if base.is_some_and(Item::is_directory) && !user.mount_point {
+                if base.is_some_and(Item::is_directory) && !user.mount_point && !state.has(path) {
                     removed_directories
                         .push(FileChange::RemoveDirectory { path: path.clone(), item: user.item.clone() });
+                }
+            }
+            _ if state.has(path) => {
+                // What is there is somebody's data, and what was taken away was taken away.
+                if let (None, None, Some(new)) = (base, user, new) {
+                    puts.push(put(path, new, false));
                 }
             }
             _ => {
@@ -253,7 +281,8 @@ mod tests {
             let mount_point = at == path("mounted");
             (at, Found { item, leads_to_directory: false, mount_point, stamp })
         });
-        plan_files(&items(installed), &wanted.collect(), &found.collect(), installed.is_empty())
+        let state = StatePaths::with([path("data")]);
+        plan_files(&items(installed), &wanted.collect(), &found.collect(), &state, installed.is_empty())
     }
 
     fn shown(plan: &FilePlan) -> Vec<String> {
@@ -306,6 +335,46 @@ mod tests {
         assert!(merged.conflicts.contains(&path("etc/c")));
         let again = [("etc", "dir"), ("etc/c", "mine"), ("etc/c.new", "2"), ("lib", "2")];
         assert!(plan(&base, &new, &again).unwrap().changes.is_empty());
+    }
+
+    #[test]
+    fn state_is_put_where_nothing_is_and_never_touched_again() {
+        let seeds = [
+            ("var", "dir"),
+            ("var/lib", "dir"),
+            ("var/lib/app", "dir"),
+            ("var/lib/app/db", "1"),
+            ("data", "dir"),
+            ("data/x", "1"),
+        ];
+        let first = plan(&[], &seeds, &[]).unwrap();
+        let made = [
+            "mkdir data",
+            "mkdir var",
+            "mkdir var/lib",
+            "mkdir var/lib/app",
+            "add data/x",
+            "add var/lib/app/db",
+        ];
+        assert_eq!(shown(&first), made);
+        let used = [
+            ("var", "dir"),
+            ("var/lib", "dir"),
+            ("var/lib/app", "dir"),
+            ("var/lib/app/db", "used"),
+            ("data", "dir"),
+        ];
+        let next = [&seeds[..4], &[("data", "dir"), ("data/x", "2"), ("data/new", "2")]].concat();
+        // What was taken away stays away, what is new comes.
+        assert_eq!(shown(&plan(&seeds, &next, &used).unwrap()), ["add data/new"]);
+        assert!(plan(&seeds, &[], &used).unwrap().changes.is_empty());
+        assert!(plan(&seeds, &[], &seeds).unwrap().changes.is_empty());
+        // Also of a root whose generations were lost.
+        assert_eq!(shown(&plan(&[], &seeds, &used).unwrap()), ["add data/x"]);
+        assert_eq!(
+            shown(&plan(&[("variable", "1")], &[], &[("variable", "1")]).unwrap()),
+            ["remove variable"]
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use zinit_client::UnitName;
 
 pub use cascade::{Table, Unavoidable};
-pub use files::{FileChange, FilePlan, Wanted, plan_files};
+pub use files::{FileChange, FilePlan, StatePaths, Wanted, plan_files};
 pub use packages::{HookCall, MigrationCall, Moment, PackagePlan, PackageView, StateChange, plan_packages};
 pub use services::{ServiceNote, ServicePlan, ServiceView, ServicesError, Verdict, plan_services};
 pub use space::{Space, SpaceSum};

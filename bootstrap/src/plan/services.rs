@@ -97,6 +97,18 @@ pub enum ServicesError {
     /// Units depend on each other in a circle.
     #[error("the services of the release cannot be ordered")]
     Order(#[source] OrderError),
+    /// A service would be stopped and then wait for another one that nobody starts.
+    #[error(
+        "{unit} would not come up again: it is started after {needs}, which {why}; start {needs}, or take it out of the unit"
+    )]
+    HeldUp {
+        /// The service.
+        unit: UnitName,
+        /// Whom it waits for.
+        needs: UnitName,
+        /// What is known of that one.
+        why: &'static str,
+    },
     /// The supervisor would do something that no plan does.
     #[error("this version of zinit cannot do it")]
     Unavoidable(#[source] Unavoidable),
@@ -134,6 +146,9 @@ pub fn plan_services(view: &ServiceView) -> Result<ServicePlan, ServicesError> {
     };
     let stop = pick(&[Verdict::Restart, Verdict::Remove, Verdict::Forget]);
     let start = pick(&[Verdict::Start, Verdict::Restart]);
+    if !view.starts_missing {
+        view.check_not_held_up(&stop, &start)?;
+    }
     // A service whose unit file is gone or broken has no place in the order; it is stopped first.
     let (known, unknown): (BTreeSet<_>, BTreeSet<_>) =
         stop.into_iter().partition(|name| view.before.contains_key(name));
@@ -211,6 +226,33 @@ impl ServiceView {
             return note(Verdict::Keep, format!("{reason}; it has done its work and its unit is the same"));
         }
         note(Verdict::Restart, reason)
+    }
+
+    /// zinit starts no service before those that it comes after are up, or have done their work. At a boot nothing is
+    /// lost by waiting for them.
+    ///
+    /// # Errors
+    /// [`ServicesError::HeldUp`].
+    fn check_not_held_up(
+        &self,
+        stop: &BTreeSet<UnitName>,
+        start: &BTreeSet<UnitName>,
+    ) -> Result<(), ServicesError> {
+        for unit in start {
+            let after = self.after.get(unit).into_iter().flat_map(|definition| &definition.after);
+            for needs in after.filter(|needs| !start.contains(*needs)) {
+                let why = match self.status.get(needs) {
+                    None => "zinit does not know",
+                    Some(_) if stop.contains(needs) => "zinit is made to forget",
+                    Some(status) if status.target == Target::Down && status.state != State::Success => {
+                        "is stopped"
+                    }
+                    Some(_) => continue,
+                };
+                return Err(ServicesError::HeldUp { unit: unit.clone(), needs: needs.clone(), why });
+            }
+        }
+        Ok(())
     }
 
     /// Whether a service runs once, as it was loaded, if its unit is known.

@@ -98,6 +98,15 @@ pub enum TransactionError {
         /// The longest that it may be.
         budget: Duration,
     },
+    /// Something of the release did not do while a file system was full, which may be why.
+    #[error("{at} has no room left, which may be why")]
+    NoRoom {
+        /// The file system.
+        at: String,
+        /// What did not do.
+        #[source]
+        source: Box<TransactionError>,
+    },
     /// It was undone, but for what hooks did whose inverses failed again and again, and for services that do not come
     /// up again.
     #[error("it was undone, but this stays: {}", .left.join("; "))]
@@ -134,8 +143,18 @@ fn in_words(findings: &[Finding]) -> String {
 }
 
 /// Answers of the system that are about this node's disk and memory, not about the release.
-const NOT_THE_RELEASE: [Errno; 7] =
-    [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE];
+const NOT_THE_RELEASE: [Errno; 9] = [
+    Errno::ENOSPC,
+    Errno::EDQUOT,
+    Errno::EIO,
+    Errno::EROFS,
+    Errno::ENOMEM,
+    Errno::EMFILE,
+    Errno::ENFILE,
+    // A damaged file system.
+    Errno::EUCLEAN,
+    Errno::EBADMSG,
+];
 
 impl TransactionError {
     /// Whether the same may succeed later: the disk or the kernel refused, not a program.
@@ -184,7 +203,9 @@ impl TransactionError {
             if error.downcast_ref::<ServiceError>().is_some_and(|error| !error.may_be_the_releases_fault()) {
                 return false;
             }
-            if matches!(error.downcast_ref::<RootError>(), Some(RootError::Changed(_))) {
+            if matches!(error.downcast_ref::<RootError>(), Some(RootError::Changed(_)))
+                || matches!(error.downcast_ref::<TransactionError>(), Some(TransactionError::NoRoom { .. }))
+            {
                 return false;
             }
             cause = error.source();

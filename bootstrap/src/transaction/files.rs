@@ -29,7 +29,11 @@ pub(super) fn swap(root: &Root, swap: &Swap, seen: Option<&Stamp>) -> Result<(),
     match &swap.change {
         FileChange::RemoveDirectory { path, .. } => remove_if_empty(root, path),
         FileChange::MakeDirectory { path, .. } | FileChange::Add { path, .. } => {
-            disk.rename(slot(swap)?, path, Rename::NoReplace).map_err(failed("swap", path))
+            disk.rename(slot(swap)?, path, Rename::NoReplace).map_err(|error| match error.kind() {
+                // Somebody else has put something there meanwhile.
+                io::ErrorKind::AlreadyExists => RootError::Changed(path.clone()),
+                _ => failed("swap", path)(error),
+            })
         }
         FileChange::Replace { path, .. } => exchange(disk, slot(swap)?, path).map_err(failed("swap", path)),
         FileChange::Remove { path } => {

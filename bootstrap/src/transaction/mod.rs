@@ -13,6 +13,7 @@ pub mod journal;
 mod mounts;
 mod recover;
 mod restarts;
+mod room;
 mod run;
 pub mod services;
 pub(crate) mod staging;
@@ -122,7 +123,7 @@ pub async fn execute(plan: &Plan, context: &Context<'_>) -> Result<(), Transacti
     let mut run = Run::begin(plan, context)?;
     for step in &plan.steps {
         let done = run.step(step).await;
-        if let Err(error) = run.in_budget(done) {
+        if let Err(error) = run.or_no_room(run.in_budget(done)) {
             return Err(run.undo(error).await);
         }
     }

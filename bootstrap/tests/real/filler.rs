@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use bootstrap::engine::EngineError;
 use bootstrap::plan::Purpose;
 use bootstrap::transaction::Recovery;
 use nix::errno::Errno;
@@ -70,8 +71,14 @@ fn a_disk_that_is_full_does_not_keep_a_directory_from_being_put_back() {
             Ok(())
         };
         let failed = engine.apply(&place.lock(), &prepared, place.source(), &|_| {}, &fill_it).await;
-        let said = flist::report(&failed.unwrap_err());
-        assert!(said.contains("half-way and was undone") && said.contains("code 7"), "{said}");
+        let failed = failed.unwrap_err();
+        let said = flist::report(&failed);
+        for part in ["half-way and was undone", "code 7", "no room left"] {
+            assert!(said.contains(part), "{said}");
+        }
+        // A program that fails where nobody can write says nothing about its release.
+        let EngineError::Transaction(error) = &failed else { panic!("{failed:?}") };
+        assert!(!error.is_judged() && !error.is_the_releases_fault(), "{failed:?}");
 
         std::fs::remove_dir_all(place.root().join("var/filler")).unwrap();
         assert_eq!(place.read("lib/gone/deep/file"), "x");

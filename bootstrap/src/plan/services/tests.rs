@@ -148,6 +148,30 @@ fn what_the_administrator_stopped_stays_down() {
 }
 
 #[test]
+fn a_service_is_not_stopped_that_would_wait_for_one_that_nobody_starts() {
+    let mut view = view();
+    view.changed_files.insert("bin/web".parse().unwrap());
+    let refused = |view: &ServiceView| match plan_services(view) {
+        Err(ServicesError::HeldUp { unit, needs, why }) => format!("{unit} {needs} {why}"),
+        other => other.unwrap().start.iter().map(UnitName::as_str).collect::<Vec<_>>().join(", "),
+    };
+    assert_eq!(refused(&view), "web");
+    let db = view.status.get_mut(&name("db")).unwrap();
+    (db.target, db.state, db.pid) = (Target::Down, State::Success, None);
+    assert_eq!(refused(&view), "web", "what has done its work holds up nobody");
+    view.status.get_mut(&name("db")).unwrap().state = State::Unknown;
+    assert_eq!(refused(&view), "web db is stopped");
+    view.changed_units = names(&["db"]);
+    assert_eq!(refused(&view), "web db zinit is made to forget");
+    view.status.remove(&name("db"));
+    assert_eq!(refused(&view), "web db zinit does not know");
+    view.starts_missing = true;
+    assert_eq!(refused(&view), "db, web");
+    view.after.get_mut(&name("web")).unwrap().after = vec![name("nobody")];
+    assert_eq!(refused(&view), "db, web", "a boot goes on without it");
+}
+
+#[test]
 fn globs() {
     for (pattern, text, expected) in [
         ("a*c", "abc", true),

@@ -9,7 +9,9 @@ use bootstrap::generation::boot_id;
 use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
-use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, clear_cache_in_ram, keep_cache};
+use bootstrap::source::{
+    BlockSource, ContentSource, CountingStore, cached, clear_cache_in_ram, keep_cache, make_room,
+};
 use bootstrap::transaction::{Progress as Step, TransactionError};
 use flist::report;
 use tokio::sync::mpsc::UnboundedSender;
@@ -64,7 +66,10 @@ impl Effects {
         }
         self.update_self(lock, (release, purpose), (source.clone(), fetched), observer).await?;
         let prepared = self.engine.prepare(release, purpose, source.clone(), None).await;
-        let prepared = prepared.map_err(|error| problem(&error))?;
+        let prepared = prepared.map_err(|error| {
+            make_room(&error, &self.settings.cache_dir);
+            problem(&error)
+        })?;
         let prepared = prepared.minding_downtime(self.brake.minds_downtime());
         let current = self.current()?.map(|current| current.release);
         if prepared.plan.is_empty() && current == Some(release.id) {

@@ -1,0 +1,49 @@
+//! Whether what does not do may lack room.
+
+use flist::path::FlistPath;
+
+use super::TransactionError;
+use super::run::Run;
+use super::services::ServiceError;
+use crate::disk::Filesystem;
+
+/// A file system with less room than this is full for whoever wants to write a small file, in bytes.
+const FULL: u64 = 64 << 10;
+
+/// Where services and programs of packages write, besides what is mounted elsewhere.
+const WRITTEN_TO: [&str; 4] = ["", "tmp", "var", "run"];
+
+impl Run<'_> {
+    /// A program or a service that fails while a file system is full says nothing about the release.
+    ///
+    /// # Errors
+    /// The step's; [`TransactionError::NoRoom`].
+    pub(super) fn or_no_room(&self, step: Result<(), TransactionError>) -> Result<(), TransactionError> {
+        let error = match step {
+            Err(
+                error @ (TransactionError::Program { .. }
+                | TransactionError::Service(ServiceError::NotWell { .. })),
+            ) => error,
+            other => return other,
+        };
+        match self.full() {
+            Some(at) => Err(TransactionError::NoRoom { at, source: error.into() }),
+            None => Err(error),
+        }
+    }
+
+    /// A directory in a full file system, for people.
+    fn full(&self) -> Option<String> {
+        let root = &self.context.root;
+        let looked_at = WRITTEN_TO.iter().filter_map(|at| {
+            let at: FlistPath = at.parse().ok()?;
+            Some((root.disk().filesystem(&at).ok()?, root.outer(&at).display().to_string()))
+        });
+        let state = self.context.state.filesystem().ok();
+        looked_at.chain(state).find(|(filesystem, _)| is_full(filesystem)).map(|(_, at)| at)
+    }
+}
+
+fn is_full(filesystem: &Filesystem) -> bool {
+    filesystem.available.is_some_and(|available| available < FULL)
+}
