@@ -56,35 +56,58 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     std::iter::repeat_with(|| random.u8(..)).take(length).collect()
 }
 
+/// The names in a directory of the node.
+fn names_in(node: &Node, directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(node.path(directory)).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 #[test]
 fn z1_a_failed_copy_never_costs_the_good_copy() {
     let site = Site::new().unwrap();
-    let path = |number: u64| format!("/mnt/small/{number}");
     let files = |version: &str, bytes: usize| {
         let payload = site.payload(version).unwrap();
         for n in 0..5 {
-            payload.file(&path(n), 0o644, noise(n + bytes as u64, bytes)).unwrap();
+            payload.file(&format!("/mnt/small/{n}"), 0o644, noise(n + bytes as u64, bytes)).unwrap();
         }
         payload
     };
     site.publish("1.0.0", &files("1.0.0", 1000)).unwrap();
-    // A file system with space for three of the five new files, beside the old ones.
-    let small = "exec: mount -t tmpfs -o size=3500k small /mnt/small\noneshot: true\n";
+    // With inodes for the five files, for the five new ones beside them, for three directories, and for nothing more.
+    let small = "exec: mount -t tmpfs -o size=3500k,nr_inodes=13 small /mnt/small\noneshot: true\n";
     let directory = molt_tests::BaseFile::directory("/mnt/small", 0o755);
     let boot = "exec: /sbin/bootstrap --supervise\noneshot: true\nafter: [internet, small]\nlog: stdout\n";
     let node = site.node().file(directory).unit("small", small).unit("bootstrap", boot).boot().unwrap();
     site.await_version(&node, "1.0.0").unwrap();
     node.wait_for_services(&SERVICES, UPGRADE_LIMIT).unwrap();
-    let (before, old) = (pids(&node, SERVICES), files("1.0.0", 1000));
+    let (before, old, names) = (pids(&node, SERVICES), files("1.0.0", 1000), names_in(&node, "/mnt/small"));
+    let is_as_before = || {
+        require_installed(&node, &old).unwrap();
+        // It is tried again and again; between two attempts nothing is left of the copies.
+        node.wait_for("the copies are gone", UPGRADE_LIMIT, || match names_in(&node, "/mnt/small") {
+            now if now == names => Ok(()),
+            now => Err(format!("{now:?}")),
+        })
+        .unwrap();
+        assert_eq!(pids(&node, SERVICES), before, "nothing was stopped");
+        assert_eq!(site.web_version().unwrap(), "1.0.0");
+    };
 
     let new = files("2.0.0", 1 << 20);
+    // It comes after the files, and is no file, so nobody takes an inode for it in advance.
+    new.link("/mnt/small/link", "0").unwrap();
     site.publish("2.0.0", &new).unwrap();
-    until(&node, "the copy of a file fails", |status| says(status, "/mnt/small/") || says(status, "small"));
-    require_installed(&node, &old).unwrap();
-    assert_eq!(pids(&node, SERVICES), before, "nothing was stopped");
-    assert_eq!(site.web_version().unwrap(), "1.0.0");
+    until(&node, "the files are too large", |status| says(status, "/mnt/small needs"));
+    is_as_before();
 
     node.run(&["mount", "-o", "remount,size=20m", "/mnt/small"]).unwrap();
+    // The five copies are there by then.
+    until(&node, "a copy fails", |status| says(status, "stage /mnt/small/") && says(status, "No space left"));
+    is_as_before();
+
+    node.run(&["mount", "-o", "remount,nr_inodes=100", "/mnt/small"]).unwrap();
     site.await_version(&node, "2.0.0").unwrap();
     require_installed(&node, &new).unwrap();
 }
