@@ -365,3 +365,23 @@ fn another_channel_whose_identityd_does_not_run_is_gone_back_from() {
     node.run(&["bootstrap", "--run-mode", "test"]).unwrap();
     assert_eq!(node.pid_of("web").unwrap(), web);
 }
+
+/// It can take as long as the lock of the engine is waited for, which bootstrap has meanwhile.
+#[test]
+fn an_identityd_that_does_not_end_is_not_the_fault_of_the_release_of_another_channel() {
+    let site = Site::new().unwrap();
+    site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
+    let config = "poll_interval: 1\nhandover_timeout: 5\nhealth_window: 1\nstart_timeout: 5\n";
+    let node = site.node().config(config).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    site.hub.publish("2.0.0", site.payload("2.0.0").unwrap().directory(), Some("test")).unwrap();
+    let old = node.pid_of("identityd").unwrap();
+    // So it does not hear that it shall end.
+    node.run(&["kill", "-STOP", &node.service("identityd").unwrap().pid.unwrap().to_string()]).unwrap();
+    let said = node.exec(&["bootstrap", "--run-mode", "test"]).unwrap();
+    let said = (said.status.success(), String::from_utf8_lossy(&said.stderr).into_owned());
+    assert!(said.0 && !said.1.contains("going back"), "{}", said.1);
+    site.await_version(&node, "2.0.0").unwrap();
+    assert_ne!(node.pid_of("identityd").unwrap(), old);
+    assert!(node.read("/tmp/flist.name").unwrap().contains("testing"));
+}

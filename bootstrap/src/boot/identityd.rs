@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flist::hub::ReleaseId;
-use zinit_client::{SignalName, Target, UnitName};
+use zinit_client::{Target, UnitName};
 
 use super::{BootError, not_installed};
 use crate::engine::{Engine, EngineError, ReleaseTree};
@@ -15,7 +15,7 @@ use crate::releases::Releases;
 use crate::settings::Settings;
 use crate::source::{ContentSource, KeptSource};
 use crate::state_place::StatePlace;
-use crate::transaction::services::{ServiceError, soak, status};
+use crate::transaction::services::{ServiceError, end_by_request, soak, status};
 
 /// The service that upgrades the node once it runs.
 const IDENTITYD: &str = "identityd";
@@ -23,26 +23,27 @@ const IDENTITYD: &str = "identityd";
 /// How often it is looked for the new process.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long the old one may take to end. It leaves nothing half-done when it is killed then: it cannot be in a transaction
+/// while this process has the engine's lock, but it may be waiting for that lock for longer.
+const ENDING: Duration = Duration::from_secs(10);
+
 /// Ends an identityd that was started from the root before it was upgraded, and follows the channel before: zinit starts
 /// it again. Watches it as a service that an upgrade has started. One that was stopped, or that zinit does not know, is
 /// nothing to watch.
 ///
 /// # Errors
-/// [`ServiceError::NotWell`]: it does not come up, or does not stay up.
+/// [`ServiceError::NotWell`]: it does not come up, or does not stay up. That the old one does not end is never that.
 pub(super) async fn renew(engine: &Engine, settings: &Settings) -> Result<(), ServiceError> {
     let Ok(unit) = IDENTITYD.parse::<UnitName>() else { return Ok(()) };
     let zinit = engine.zinit();
-    let before = match status(zinit, &unit).await? {
-        Some(status) if status.target == Target::Up => status.pid,
-        _ => return Ok(()),
-    };
-    if let Some(pid) = before {
-        tracing::info!(service = %unit, "ended, so that it follows the new channel");
-        zinit.hold(pid).signal_group(SignalName::TERM);
+    if status(zinit, &unit).await?.is_none_or(|status| status.target != Target::Up) {
+        return Ok(());
     }
+    tracing::info!(service = %unit, "ended, so that it follows the new channel");
+    end_by_request(zinit, &unit, ENDING).await?;
+    // Only now: the time that the old one takes says nothing about the new one.
     let began = Instant::now();
-    // What zinit says of the old process says nothing about the new one.
-    while status(zinit, &unit).await?.is_some_and(|status| status.pid.is_none() || status.pid == before) {
+    while status(zinit, &unit).await?.is_some_and(|status| status.pid.is_none()) {
         if began.elapsed() > settings.health.start_timeout {
             let why = format!("it was not started within {:?}", settings.health.start_timeout);
             return Err(ServiceError::NotWell { unit, why });

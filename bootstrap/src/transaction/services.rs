@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use zinit_client::{Error as ZinitError, Refusal, ServiceStatus, UnitName};
 
-pub use super::stopping::{discard, end_process, stop_and_forget};
+pub use super::stopping::{discard, end_by_request, end_process, stop_and_forget};
 
 use crate::health::{HealthWatch, Judgement};
 use crate::supervisor::Supervisor;

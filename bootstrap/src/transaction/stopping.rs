@@ -105,6 +105,24 @@ pub async fn end_process(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), 
     }
 }
 
+/// Ends the process that a service has, without a word to the supervisor: a service that is wanted up is started again,
+/// as what is installed then. The process is asked, and its whole process group is killed when it has not ended within
+/// `patience`. Returns when the supervisor has noticed; at once where there is no process.
+///
+/// # Errors
+/// [`ServiceError`]; never [`ServiceError::NotWell`].
+#[tracing::instrument(level = "debug", skip_all)]
+pub async fn end_by_request(
+    zinit: &dyn Supervisor,
+    unit: &UnitName,
+    patience: Duration,
+) -> Result<(), ServiceError> {
+    let Held::Process(pid, process) = held(zinit, unit).await? else { return Ok(()) };
+    process.signal_group(SignalName::TERM);
+    end_leader(process.as_ref(), unit, pid, patience).await?;
+    until_noticed(zinit, unit, pid).await.map(drop)
+}
+
 async fn stop_order(zinit: &dyn Supervisor, unit: &UnitName) -> Result<StopOrder, ServiceError> {
     zinit.stop_order().await.map_err(failed("say how to stop", unit))
 }
