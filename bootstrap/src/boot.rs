@@ -8,6 +8,7 @@ mod install;
 mod meter;
 mod offline;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use flist::exit::Exit;
 use flist::hub::ReleaseVersion;
 use flist::mount::{MountError, detach};
 use flist::store::StoreError;
+use zinit_client::UnitName;
 
 use crate::boot_info::{self, BootInfoError};
 use crate::boot_report::Reporter;
@@ -133,7 +135,7 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
     if let Some(newer) = reporter.as_ref().and_then(Reporter::newer) {
         tracing::info!(release = newer, version = env!("CARGO_PKG_VERSION"), "this is a newer bootstrap");
     }
-    if is_installed(&engine, &lock, settings).await? {
+    if is_installed(&engine, &lock, settings, &Stopped::new()).await? {
         committed(settings, reporter.as_ref());
         return Ok(());
     }
@@ -145,7 +147,7 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
         let engine = open_engine(settings, &lock, 0)?;
         engine.recover(&lock).await.map_err(BootError::State)?;
         // Somebody else may have been faster, and by now this would be an upgrade that nobody watches.
-        if is_installed(&engine, &lock, settings).await? {
+        if is_installed(&engine, &lock, settings, &Stopped::new()).await? {
             committed(settings, reporter.as_ref());
             return Ok(());
         }
@@ -189,22 +191,32 @@ async fn take_lock(settings: &Settings) -> Result<EngineLock, BootError> {
     blocking(move || lock::take(&run_dir, "bootstrap", LOCK_PATIENCE)).await?.map_err(BootError::Lock)
 }
 
+/// Services that the administrator had stopped before this process changed anything: what it installs may make the
+/// supervisor forget them, and they are no less stopped then.
+type Stopped = BTreeSet<UnitName>;
+
 /// Whether the root has a generation of what is followed already; then it is gone on with.
-async fn is_installed(engine: &Engine, lock: &EngineLock, settings: &Settings) -> Result<bool, BootError> {
+async fn is_installed(
+    engine: &Engine,
+    lock: &EngineLock,
+    settings: &Settings,
+    stopped: &Stopped,
+) -> Result<bool, BootError> {
     let current = engine.current().map_err(BootError::State)?;
     match current.filter(|current| settings.follows(&current.channel)) {
-        Some(current) => resume(engine, lock, settings, &current).await.map(|()| true),
+        Some(current) => resume(engine, lock, settings, &current, stopped).await.map(|()| true),
         None => Ok(false),
     }
 }
 
 /// Goes on with what is installed: the boot information, which may lie in RAM, is written again, and
-/// services that the supervisor does not know yet are monitored.
+/// services that the supervisor does not know yet are monitored, unless they are stopped.
 async fn resume(
     engine: &Engine,
     lock: &EngineLock,
     settings: &Settings,
     current: &Generation,
+    stopped: &Stopped,
 ) -> Result<(), BootError> {
     tracing::info!(channel = %current.channel, version = %current.version, generation = current.number, "installed already");
     let named = boot_info::read_name(&settings.root).ok().flatten();
@@ -214,7 +226,7 @@ async fn resume(
             tracing::error!(error = %flist::report(&error), "what the node was booted from is not recorded in /tmp");
         }
     }
-    let started = engine.start_missing(lock, current).await.map_err(BootError::State)?;
+    let started = engine.start_missing(lock, current, stopped).await.map_err(BootError::State)?;
     for unit in started {
         tracing::info!(service = %unit, "monitored");
     }

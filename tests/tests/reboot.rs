@@ -385,3 +385,30 @@ fn an_identityd_that_does_not_end_is_not_the_fault_of_the_release_of_another_cha
     assert_ne!(node.pid_of("identityd").unwrap(), old);
     assert!(node.read("/tmp/flist.name").unwrap().contains("testing"));
 }
+
+/// By an upgrade that is kept, and by one that is undone.
+#[test]
+fn what_the_administrator_has_stopped_stays_stopped_when_another_channel_is_followed() {
+    for is_good in [true, false] {
+        let site = Site::new().unwrap();
+        let release = |version: &str| {
+            let payload = site.payload(version).unwrap();
+            payload.unit("aside", &format!("exec: sleep 4000000\n# {version}\n")).unwrap();
+            payload
+        };
+        site.publish("1.0.0", &release("1.0.0")).unwrap();
+        let node = site.boot("1.0.0").unwrap();
+        node.wait_for_services(&["web", "idle", "aside"], UPGRADE_LIMIT).unwrap();
+        node.stop_service("aside").unwrap();
+        let other = release("2.0.0");
+        if !is_good {
+            other.unit("broken", "exec: sh -c 'exit 1'\noneshot: true\n").unwrap();
+        }
+        site.hub.publish("2.0.0", other.directory(), Some("test")).unwrap();
+        node.run(&["bootstrap", "--run-mode", "test"]).unwrap();
+        let installed = if is_good { "2.0.0" } else { "1.0.0" };
+        site.await_version(&node, installed).unwrap();
+        assert!(node.read("/etc/zinit/aside.yaml").unwrap().contains(installed));
+        assert_eq!(node.running("sleep").unwrap().len(), 1, "idle sleeps, aside does not");
+    }
+}

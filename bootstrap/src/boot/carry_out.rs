@@ -10,7 +10,9 @@ use super::choice::{self, Choice, Other};
 use super::identityd;
 use super::install::install;
 use super::offline::PATIENCE;
-use super::{BootError, FIRST_PAUSE, LONGEST_PAUSE, is_installed, not_installed, open_engine, resume};
+use super::{
+    BootError, FIRST_PAUSE, LONGEST_PAUSE, Stopped, is_installed, not_installed, open_engine, resume,
+};
 use crate::engine::{Engine, EngineError, ReleaseTree};
 use crate::lock::EngineLock;
 use crate::settings::Settings;
@@ -27,9 +29,10 @@ pub(super) async fn carry_out(
     settings: &Settings,
     choice: Choice,
 ) -> Result<(), BootError> {
+    let stopped = engine.stopped().await.map_err(|error| not_installed(settings, error))?;
     match choice {
-        Choice::Offered(release) => install_offered(engine, lock, settings, *release).await,
-        Choice::Other { other, why } => install_other(engine, lock, settings, (&other, &why)).await,
+        Choice::Offered(release) => install_offered(engine, lock, settings, *release, &stopped).await,
+        Choice::Other { other, why } => install_other(engine, lock, settings, (&other, &why), &stopped).await,
     }
 }
 
@@ -39,6 +42,7 @@ async fn install_offered(
     lock: &EngineLock,
     settings: &Settings,
     offered: Trusted<Release>,
+    stopped: &Stopped,
 ) -> Result<(), BootError> {
     let other = choice::other(engine, &offered)?;
     if other.is_nothing() {
@@ -53,11 +57,11 @@ async fn install_offered(
     match installed {
         Err(error) if Failure::of(&error) != Failure::Node => {
             let engine = open_engine(settings, lock, 0)?;
-            install_other(&engine, lock, settings, (&other, &flist::report(&error))).await
+            install_other(&engine, lock, settings, (&other, &flist::report(&error)), stopped).await
         }
         Ok(()) if other == Other::Installed => {
             let engine = open_engine(settings, lock, 0)?;
-            keep_with_identityd(&engine, lock, settings, (before, release)).await
+            keep_with_identityd(&engine, lock, settings, (before, release), stopped).await
         }
         installed => installed,
     }
@@ -69,11 +73,13 @@ async fn keep_with_identityd(
     lock: &EngineLock,
     settings: &Settings,
     (before, release): (Option<u64>, ReleaseId),
+    stopped: &Stopped,
 ) -> Result<(), BootError> {
     match (identityd::renew(engine, settings).await, before) {
         (Err(error @ ServiceError::NotWell { .. }), Some(before)) => {
             identityd::go_back(engine, lock, settings, (before, release), &error).await?;
-            return install_other(engine, lock, settings, (&Other::Installed, &flist::report(&error))).await;
+            let why = flist::report(&error);
+            return install_other(engine, lock, settings, (&Other::Installed, &why), stopped).await;
         }
         (Err(error), _) => {
             tracing::error!(error = flist::report(&error), "nobody knows whether identityd is well");
@@ -81,7 +87,7 @@ async fn keep_with_identityd(
         (Ok(()), _) => {}
     }
     // An upgrade starts nothing that it does not change.
-    is_installed(engine, lock, settings).await.map(drop)
+    is_installed(engine, lock, settings, stopped).await.map(drop)
 }
 
 /// Installs what the channel offers. Content that cannot be had is asked for again until so much time has passed.
@@ -112,13 +118,14 @@ async fn install_other(
     lock: &EngineLock,
     settings: &Settings,
     (other, why): (&Other, &str),
+    stopped: &Stopped,
 ) -> Result<(), BootError> {
     let current = engine.current().map_err(BootError::State)?;
     match (other, current) {
         // Also where it was installed before something else failed.
         (_, Some(current)) => {
             tracing::error!(reason = why, "NOT installing what the channel offers: what is installed counts");
-            resume(engine, lock, settings, &current).await
+            resume(engine, lock, settings, &current, stopped).await
         }
         // Somebody has taken it away meanwhile; the next attempt finds something else.
         (Other::Installed, None) => Err(not_installed(settings, EngineError::NothingBefore(Vec::new()))),

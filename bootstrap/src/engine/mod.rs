@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flist::path::FlistPath;
-use zinit_client::{ServiceUnit, UnitName};
+use zinit_client::{ServiceUnit, Target, UnitName};
 
 pub use error::EngineError;
 pub use generations::{Collected, Listed};
@@ -273,8 +273,19 @@ impl Engine {
         Ok(true)
     }
 
-    /// Makes the supervisor monitor the services of a generation that it does not know; tells which. One
-    /// that cannot be started is reported, and the others are started all the same.
+    /// The services that the supervisor knows and that are wanted down: the administrator has stopped them.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the supervisor does not answer.
+    pub async fn stopped(&self) -> Result<BTreeSet<UnitName>, EngineError> {
+        let known = self.services().await?;
+        let stopped = known.into_iter().filter(|(_, status)| status.target == Target::Down);
+        Ok(stopped.map(|(unit, _)| unit).collect())
+    }
+
+    /// Makes the supervisor monitor the services of a generation that it does not know; tells which. Those that were
+    /// `stopped` before a plan had the supervisor forget them stay down. One that cannot be started is reported, and the
+    /// others are started all the same.
     ///
     /// # Errors
     /// [`EngineError`] when the supervisor does not answer.
@@ -282,10 +293,12 @@ impl Engine {
         &self,
         _: &EngineLock,
         generation: &Generation,
+        stopped: &BTreeSet<UnitName>,
     ) -> Result<Vec<UnitName>, EngineError> {
         let known = self.services().await?;
         let mut started = Vec::new();
-        for unit in generation.items.keys().filter_map(unit_name).filter(|unit| !known.contains_key(unit)) {
+        let is_missing = |unit: &UnitName| !known.contains_key(unit) && !stopped.contains(unit);
+        for unit in generation.items.keys().filter_map(unit_name).filter(is_missing) {
             match monitor(self.zinit(), &unit).await {
                 Ok(()) => started.push(unit),
                 Err(error) => {

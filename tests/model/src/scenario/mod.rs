@@ -204,7 +204,7 @@ impl Stage {
         engine.recover(lock).await?;
         match engine.standing()? {
             Standing::Installed(current) if restarted || self.scenario.act == Act::Boot => {
-                engine.start_missing(lock, &current).await.map(drop)
+                engine.start_missing(lock, &current, &BTreeSet::new()).await.map(drop)
             }
             Standing::Nothing if restarted && self.scenario.in_ram => {
                 carry_out(machine, &self.release, Act::Boot, lock).await
