@@ -1,7 +1,8 @@
 //! What is remembered of releases: how often one was tried, and which ones failed.
 //!
 //! A release whose services were started and did not do is bad at once, because finding out again would cost
-//! another downtime. One whose attempts only ended before anybody could judge it is bad after
+//! another downtime. So is one that would not run, because it would be fetched and rehearsed again for the same answer;
+//! no attempt is counted then. One whose attempts only ended before anybody could judge it is bad after
 //! [`MAX_ATTEMPTS`].
 
 use std::collections::BTreeMap;
@@ -52,7 +53,7 @@ pub struct Note {
     pub attempts: u32,
     /// Why the last one failed.
     pub reason: String,
-    /// It was judged: its services did not do.
+    /// It was judged: its services did not do, or it would not run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub judged: bool,
     /// Attempts that stopped services and failed for reasons that were not the release's, in the boot `excused_in`.
@@ -71,6 +72,11 @@ impl Note {
     /// Whether it is not to be tried again.
     pub fn is_bad(&self) -> bool {
         self.judged || self.attempts >= MAX_ATTEMPTS
+    }
+
+    /// Whether it is bad although nothing of it was ever begun: it would not run here.
+    pub fn is_refused(&self) -> bool {
+        self.judged && self.attempts == 0
     }
 
     /// Whether it is not to be tried again in this boot: that it is not to blame does not help the services which each
@@ -181,6 +187,18 @@ impl Releases {
         let reason = shortened(reason);
         self.note_down(release, |note| {
             note.attempts = note.attempts.max(1);
+            note.judged = true;
+            note.reason = reason;
+        })
+    }
+
+    /// Says that the release would not run here, and why: it is bad from now on, and no attempt is counted.
+    ///
+    /// # Errors
+    /// [`ReleasesError`].
+    pub fn refused(&mut self, release: ReleaseId, reason: &str) -> Result<(), ReleasesError> {
+        let reason = shortened(reason);
+        self.note_down(release, |note| {
             note.judged = true;
             note.reason = reason;
         })

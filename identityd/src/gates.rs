@@ -50,7 +50,7 @@ pub struct MayChange {
 /// What is remembered of a release that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failures {
-    /// How often it failed.
+    /// How often it failed; 0 of one that is bad: it would not run, so nobody began.
     pub attempts: u32,
     /// Whether it is not tried again.
     pub bad: bool,

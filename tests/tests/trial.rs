@@ -297,7 +297,7 @@ fn is_refused_before_anything_happens(patch: impl Fn(&mut Vec<u8>), says: &str) 
     let status = until(&node, "the release is refused", |status| status["last_error"]["message"].is_string());
     let said = status["last_error"]["message"].as_str().unwrap();
     assert!(said.contains(says), "{said}");
-    let status = until(&node, "it waits", |status| status["gate"] == "BackOff");
+    let status = until(&node, "it waits", |status| status["gate"] == "Refused");
     assert_eq!(status["installed"]["version"], "1.0.0");
     assert_eq!(["identityd", "web", "idle"].map(|name| node.pid_of(name).unwrap()), pids);
     old_runs(&node, &old).unwrap();

@@ -72,9 +72,16 @@ impl Attempt {
             Some(BootError::Engine { source: EngineError::Transaction(error), .. }) => Some(error),
             _ => None,
         };
+        if transaction.is_some_and(TransactionError::would_not_run) {
+            // Found before anything was begun, and found again by whoever asks again.
+            told(releases.excuse(self.release));
+        }
         told(match (error, transaction) {
             (None, _) => releases.installed(self.release),
             (Some(_), Some(failed)) if failed.is_judged() => Ok(()),
+            (Some(_), Some(failed)) if failed.would_not_run() => {
+                releases.refused(self.release, &flist::report(failed))
+            }
             (Some(error), Some(failed)) if failed.is_the_releases_fault() => {
                 releases.failed(self.release, &flist::report(error))
             }
@@ -93,6 +100,8 @@ fn told(noted: Result<(), ReleasesError>) {
 #[cfg(test)]
 mod tests {
     use std::io;
+
+    use flist::rehearsal::{Code, Finding};
 
     use super::*;
     use crate::plan::PlanError;
@@ -125,6 +134,20 @@ mod tests {
         let mount_point = BootError::MountPoint { path: "/x".into(), source: io::ErrorKind::Other.into() };
         assert_eq!(Failure::of(&mount_point), Failure::Node);
         assert!(Failure::Content.may_pass() && !Failure::Release.may_pass());
+    }
+
+    #[test]
+    fn a_release_that_would_not_run_is_bad_at_once_and_nothing_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = StatePlace::fixed(dir.path());
+        let release = ReleaseId::of([]);
+        let finding = Finding::about_path(Code::MissingExec, "bin/web".parse().unwrap(), "it is missing");
+        let refused = engine(EngineError::Transaction(TransactionError::WouldNotRun(vec![finding])));
+        Attempt::begin(&place, release).ended(&place, Some(&refused));
+        let releases = Releases::load(&place);
+        let note = releases.note(&release).unwrap();
+        assert!(note.is_bad() && note.is_refused(), "{note:?}");
+        assert!(note.reason.contains("it is missing"), "{note:?}");
     }
 
     #[test]

@@ -107,7 +107,7 @@ enum Objection {
 impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bad(reason) => write!(f, "failed on this node: {reason}"),
+            Self::Bad(reason) => write!(f, "is bad on this node: {reason}"),
             Self::Held(reason) => write!(f, "is held: {reason}"),
         }
     }

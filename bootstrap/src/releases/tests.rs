@@ -45,6 +45,22 @@ fn a_release_that_was_judged_is_bad_at_once_until_it_is_forgotten() {
 }
 
 #[test]
+fn a_release_that_would_not_run_is_bad_without_an_attempt_until_it_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = StatePlace::fixed(dir.path());
+    Releases::load(&place).refused(id(1), "/bin/web is missing").unwrap();
+    let mut releases = Releases::load(&place);
+    let note = releases.note(&id(1)).unwrap();
+    assert_eq!((note.attempts, note.reason.as_str()), (0, "/bin/web is missing"));
+    assert!(note.is_bad() && note.is_refused());
+    assert_eq!(releases.forget("0101").unwrap(), [id(1)]);
+    releases.attempt(id(1)).unwrap();
+    releases.judged_bad(id(1), "web is not well").unwrap();
+    let note = releases.note(&id(1)).unwrap();
+    assert!(note.is_bad() && !note.is_refused(), "{note:?}");
+}
+
+#[test]
 fn a_release_rests_when_it_has_stopped_services_three_times_for_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let place = StatePlace::fixed(dir.path());

@@ -184,6 +184,12 @@ impl TransactionError {
         }
     }
 
+    /// Whether the rehearsal found that the release would not run here, before anything was touched: it would find the
+    /// same again, as long as nobody changes this node.
+    pub fn would_not_run(&self) -> bool {
+        matches!(self, Self::WouldNotRun(_))
+    }
+
     /// Whether the release is to blame. Whatever fails before the first service is stopped costs nothing, unless
     /// it was the rehearsal that found what would fail; a full or broken disk, or a supervisor that does not answer, is
     /// nobody's release.

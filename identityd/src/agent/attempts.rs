@@ -240,7 +240,12 @@ pub(super) fn failures(place: &StatePlace, release: &str) -> Option<Failures> {
         let reason = format!("{reason}; a reboot tries it again, too");
         return Some(Failures { attempts: *excused, bad: true, reason, unknown: false });
     }
-    (*attempts > 0).then(|| Failures { attempts: *attempts, bad, reason: reason.clone(), unknown: false })
+    (*attempts > 0 || bad).then(|| Failures {
+        attempts: *attempts,
+        bad,
+        reason: reason.clone(),
+        unknown: false,
+    })
 }
 
 /// An upgrade is not held up because nobody will know of it.

@@ -198,7 +198,8 @@ fn problem(error: &EngineError) -> Problem {
         | EngineError::Package { .. }
         | EngineError::Unmet(_)
         | EngineError::Schema(_)
-        | EngineError::Plan(_) => ProblemKind::Refused,
+        | EngineError::Plan(_)
+        | EngineError::Transaction(TransactionError::WouldNotRun(_)) => ProblemKind::Refused,
         _ => ProblemKind::Local,
     };
     let unmet = match error {

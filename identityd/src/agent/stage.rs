@@ -80,7 +80,7 @@ pub enum Gate {
     Maintenance,
     /// Services would be down for longer than their units allow.
     Downtime,
-    /// The release has failed, or too many attempts to install it were cut off.
+    /// The release has failed, or would not run, or too many attempts to install it were cut off.
     BadRelease,
     /// What the channel offers is not signed as it has to be: expired, kept back, forged, or the clock is wrong.
     Trust,
@@ -167,7 +167,7 @@ impl Gate {
             Self::Downtime => {
                 "services would be down for longer than their units allow; `identityd apply` installs it"
             }
-            Self::BadRelease => "the release failed on this node; `identityd retry` tries it again",
+            Self::BadRelease => "the release failed or would not run here; `identityd retry` tries it again",
             Self::Trust => {
                 "what the channel offers is not signed as it has to be; waits for somebody who may sign"
             }

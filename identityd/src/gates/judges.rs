@@ -192,6 +192,11 @@ pub(super) fn bad_release(Inputs { candidate, failures, .. }: &Inputs<'_>) -> Ve
         (Some(Candidate { version, release, .. }), Some(Failures { unknown: true, reason, .. })) => {
             Err(format!("nobody knows whether release {version} ({release}) has failed here: {reason}"))
         }
+        (Some(Candidate { version, release, .. }), Some(Failures { attempts: 0, bad: true, reason, .. })) => {
+            Err(format!(
+                "release {version} ({release}) is refused and not tried again: {reason}; `identityd retry` tries it again"
+            ))
+        }
         (Some(Candidate { version, release, .. }), Some(Failures { attempts, bad: true, reason, .. })) => {
             let times = count(*attempts, "time");
             Err(format!(

@@ -301,6 +301,11 @@ fn bad_release() {
     let says = ["2.0.0", &id, "failed 3 times", "web did not start", "identityd retry"];
     world(true).closes(Gate::BadRelease, &says);
     assert!(world(false).reports().iter().all(|report| report.open));
+    let refused = Failures { attempts: 0, bad: true, reason: "web is missing".into(), unknown: false };
+    let why = World { failures: Some(refused), ..World::default() }
+        .closes(Gate::BadRelease, &["2.0.0", &id, "is refused", "web is missing", "identityd retry"])
+        .why;
+    assert!(!why.contains("failed"), "{why}");
     let unknown =
         Failures { attempts: 0, bad: true, reason: "releases.json cannot be read".into(), unknown: true };
     let world = World { failures: Some(unknown), ..World::default() };

@@ -87,7 +87,7 @@ impl Effects {
         };
         match self.engine.apply(lock, &prepared, source, observer, &before_swap).await {
             Ok(()) => self.succeeded(release, &prepared),
-            Err(error) => self.failed(release, &error, !prepared.plan.services.stop.is_empty()),
+            Err(error) => self.failed((release, purpose), &error, !prepared.plan.services.stop.is_empty()),
         }
     }
 
@@ -104,12 +104,15 @@ impl Effects {
     /// stopped services.
     pub(super) fn failed(
         &self,
-        release: &ReleaseTree,
+        (release, purpose): (&ReleaseTree, Purpose),
         error: &EngineError,
         stops: bool,
     ) -> Result<Applied, Problem> {
-        let mut releases = Releases::load(&self.place);
         let problem = problem(error);
+        if matches!(error, EngineError::Transaction(error) if error.would_not_run()) {
+            return Err(self.refused((release, purpose), problem));
+        }
+        let mut releases = Releases::load(&self.place);
         let undone = matches!(
             error,
             EngineError::Transaction(TransactionError::Undone(_) | TransactionError::Left { .. })
@@ -127,6 +130,19 @@ impl Effects {
             tracing::error!(error = report(&error), "the failure cannot be remembered");
         }
         if blamed { Ok(Applied::RolledBack { reason: problem.message }) } else { Err(problem) }
+    }
+
+    /// One that would not run is refused: nothing of it was installed, so there is no rollback. A person who goes back to
+    /// one decides himself whether to try again.
+    fn refused(&self, (release, purpose): (&ReleaseTree, Purpose), problem: Problem) -> Problem {
+        if purpose == Purpose::Revert {
+            return problem;
+        }
+        if let Err(error) = Releases::load(&self.place).refused(release.id, &problem.message) {
+            tracing::error!(error = report(&error), "that it would not run cannot be remembered");
+        }
+        let message = format!("{}; it is not tried again until `identityd retry`", problem.message);
+        Problem { message, ..problem }
     }
 
     pub(super) fn attempt(&self, release: &ReleaseTree) -> Result<(), Problem> {

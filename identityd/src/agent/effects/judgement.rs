@@ -53,6 +53,11 @@ fn speaks_against(releases: &Releases, version: &ReleaseVersion, id: ReleaseId) 
     }
     let note = releases.note(&id)?;
     let Note { attempts, excused, reason, .. } = note;
+    if note.is_refused() {
+        return Some(refused(format!(
+            "release {version} ({id}) is not tried again until `identityd retry`: {reason}"
+        )));
+    }
     if note.is_bad() {
         let times = count(*attempts, "time");
         return Some(refused(format!(
@@ -104,6 +109,10 @@ mod tests {
         assert_eq!(said(), None);
         Releases::load(&StatePlace::fixed(dir.path())).judged_bad(id, "web is not well").unwrap();
         assert!(said().unwrap().contains("web is not well"));
+        Releases::load(&StatePlace::fixed(dir.path())).forget("").unwrap();
+        Releases::load(&StatePlace::fixed(dir.path())).refused(id, "it would not run").unwrap();
+        let refused = said().unwrap();
+        assert!(refused.ends_with("`identityd retry`: it would not run"), "{refused}");
         Releases::load(&StatePlace::fixed(dir.path())).forget("").unwrap();
         for rests in [false, false, true] {
             let mut releases = Releases::load(&StatePlace::fixed(dir.path()));

@@ -55,7 +55,7 @@ impl Effects {
         if let Err(error) = self.engine.apply(lock, &prepared, source, observer, &before_swap).await {
             let problem = problem(&error);
             handover.give_up(problem.kind != ProblemKind::Degraded);
-            return self.failed(release, &error, false).and(Err(problem));
+            return self.failed((release, purpose), &error, false).and(Err(problem));
         }
         // What was fetched so far counts for the release; nobody else can tell the new daemon.
         if let Err(problem) = handover.note_fetched(fetched.load(Ordering::Relaxed)) {
