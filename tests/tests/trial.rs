@@ -160,6 +160,12 @@ fn a_good_one_whose_hub_is_gone_is_kept() {
     tell(&node, "armed", ASKS);
     site.publish("2.0.0", &new).unwrap();
     let (pid, outside) = halted(&node);
+    for arguments in
+        [&["identityd", "gc", "--keep", "0"][..], &["identityd", "gc", "--keep", "0", "--dry-run"]]
+    {
+        let refused = node.run(arguments).unwrap_err().to_string();
+        assert!(refused.contains("on trial") && refused.contains("generation 1"), "{refused}");
+    }
     site.hub.kill().unwrap();
     node.run(&["kill", "-CONT", &pid]).unwrap();
     let status = until(&node, "it says that the hub is gone", |status| status["gate"] == "BackOff");
@@ -171,6 +177,7 @@ fn a_good_one_whose_hub_is_gone_is_kept() {
     assert!(!node.path("/run/molt/handover.json").exists());
     site.hub.restart().unwrap();
     site.await_version(&node, "2.0.0").unwrap();
+    node.run(&["identityd", "gc", "--keep", "0"]).unwrap();
     let history = said(&node, &["history"]);
     let codes: Vec<_> = history.as_array().unwrap().iter().map(|attempt| &attempt["code"]).collect();
     assert_eq!(codes, ["Handover", "Committed"], "{history}");

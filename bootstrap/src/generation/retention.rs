@@ -26,8 +26,12 @@ pub struct Retained {
 
 /// The current generation, and before it so many others that can be gone back to. Generations of a
 /// self-update are kept with those between which they lie, because what they replaced is on the way.
+/// What a self-update is gone back to if the new identityd does not stand its trial is kept in any case.
 /// Generations after the current one were never committed, and those of another root are gone with it.
 pub fn retained(all: &[Candidate], current: u64, previous: usize) -> Retained {
+    let is_self_update =
+        |candidate: &Candidate| candidate.number == current && candidate.cause == Cause::SelfUpdate;
+    let previous = if all.iter().any(is_self_update) { previous.max(1) } else { previous };
     let mut before: Vec<_> =
         all.iter().filter(|candidate| candidate.here && candidate.number < current).collect();
     before.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.number));
@@ -67,6 +71,7 @@ mod tests {
         assert_eq!(kept(5, 0), (vec![5], 5));
         assert_eq!(kept(5, 100), (vec![1, 2, 3, 4, 5], 1));
         assert_eq!(kept(4, 1), (vec![3, 4], 3));
+        assert_eq!(kept(4, 0), (vec![3, 4], 3), "the trial of 4 may go back to 3");
         assert_eq!(kept(1, 1), (vec![1], 1));
     }
 
@@ -85,7 +90,8 @@ mod tests {
             for previous in 0..4 {
                 let Retained { numbers, oldest } = retained(&all, 4, previous);
                 let targets = all.iter().filter(|c| c.here && c.number < 4 && c.cause != Cause::SelfUpdate);
-                let wanted: Vec<_> = targets.rev().take(previous).map(|c| c.number).collect();
+                let at_least = usize::from(cause(4) == Cause::SelfUpdate);
+                let wanted: Vec<_> = targets.rev().take(previous.max(at_least)).map(|c| c.number).collect();
                 assert!(numbers.contains(&4) && numbers.contains(&oldest));
                 assert!(wanted.iter().all(|number| numbers.contains(number)), "{all:?} {previous}");
                 assert!(numbers.iter().all(|number| *number <= 4 && *number >= oldest));

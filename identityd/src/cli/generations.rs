@@ -9,6 +9,7 @@ use bootstrap::settings::{MAX_KEPT_GENERATIONS, Overrides, Settings};
 use bootstrap::state_place::StatePlace;
 use identityd::agent::{Candidate, Problem, ProblemKind};
 use identityd::control::AskError;
+use identityd::handover::Handover;
 use identityd::orders::{Hold, Orders, OrdersFile};
 use serde::Serialize;
 use serde_json::json;
@@ -149,6 +150,7 @@ fn collect(settings: &Settings, keep: Option<usize>) -> Result<Collected, Failur
         error => other(error),
     })?;
     refuse_during_rollback(settings)?;
+    refuse_during_trial(settings)?;
     let engine = Engine::open(settings).map_err(other)?;
     engine.collect(&lock, keep).map_err(not_collected)
 }
@@ -159,6 +161,7 @@ fn collectable(settings: &Settings, keep: Option<usize>) -> Result<Collected, Fa
         return Err(busy(format!("another engine is at work: {holder}; try again later")));
     }
     refuse_during_rollback(settings)?;
+    refuse_during_trial(settings)?;
     Engine::look(settings).map_err(other)?.collectable(keep).map_err(not_collected)
 }
 
@@ -170,6 +173,15 @@ fn refuse_during_rollback(settings: &Settings) -> CommandResult {
             let message = format!("a rollback to generation {} is under way; try again later", rollback.to);
             Err(busy(message))
         }
+    }
+}
+
+fn refuse_during_trial(settings: &Settings) -> CommandResult {
+    match Handover::goes_back_to(settings) {
+        None => Ok(()),
+        Some(before) => Err(busy(format!(
+            "a new identityd is on trial, and generation {before} is what is gone back to if it fails; try again when it              has asked its channel once and answers, which `identityd status` shows as polled"
+        ))),
     }
 }
 

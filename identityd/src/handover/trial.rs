@@ -135,6 +135,14 @@ impl Handover {
         read.ok().filter(|handover| handover.current() == Some(handover.generation))
     }
 
+    /// The generation that is gone back to if the identityd that is on trial now fails; `None`: none is on trial. Also where
+    /// the state could not be told of the trial.
+    pub fn goes_back_to(settings: &Settings) -> Option<u64> {
+        let noted = Self::read(&settings.run_dir).filter(Self::is_on_trial);
+        let handover = noted.or_else(|| Self::on_trial(&StatePlace::of(settings)))?;
+        handover.trial.map(|trial| trial.before)
+    }
+
     /// The same trial, of this process.
     ///
     /// # Errors
