@@ -18,7 +18,7 @@ use bootstrap::transaction::services::status;
 use flist::report;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use zinit_client::{Target, UnitName};
 
 use super::guardian::{LOOK, is_readable_within, is_there};
@@ -88,8 +88,12 @@ impl Watch {
         let begun = *self.trial.get_or_insert_with(Instant::now);
         if !self.is_there() {
             return match is_wanted(handover).await {
-                // Nobody who does not run can be put back; and the whole node may be going down.
-                None => Seen::Nothing,
+                // Nobody who does not run can be put back; and the whole node may be going down. A process that is gone
+                // is seen at once, so this is where time passes.
+                None => {
+                    sleep(LOOK).await;
+                    Seen::Nothing
+                }
                 Some(false) => Seen::Stopped,
                 Some(true) => Seen::Failed("it ended before it had asked its channel once".to_owned()),
             };
@@ -225,5 +229,30 @@ impl Handover {
         if let Err(problem) = (Self { failed: Some(why.to_owned()), ..now }).write() {
             tracing::warn!(%problem, "another guardian would judge the new identityd anew");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn time_passes_where_neither_the_daemon_nor_the_supervisor_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            root: "/".into(),
+            state_dir: dir.path().to_owned(),
+            run_dir: dir.path().to_owned(),
+            zinit_socket: dir.path().join("nobody"),
+        };
+        let handover: Handover = serde_json::from_value(serde_json::json!({
+            "pid": 0, "unit": "identityd", "generation": 3, "release": "ff".repeat(32), "seconds": 30,
+            "places": places,
+        }))
+        .unwrap();
+        let mut watch = Watch::begin(&handover);
+        let begun = Instant::now();
+        assert_eq!(watch.trial(&handover).await, Seen::Nothing);
+        assert!(begun.elapsed() >= LOOK, "a guardian would only turn round");
     }
 }
