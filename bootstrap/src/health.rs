@@ -43,6 +43,8 @@ struct Watched {
     /// The process it was first seen up with.
     process: Option<u32>,
     up: bool,
+    /// Somebody has stopped it, when it was last seen.
+    stopped: bool,
 }
 
 /// Watches services that were just started.
@@ -83,12 +85,17 @@ impl HealthWatch {
         let mut late = None;
         for (unit, watched) in &mut self.services {
             let Some(status) = seen.get(unit) else {
+                if watched.stopped {
+                    // And has made zinit forget it: that says no more.
+                    continue;
+                }
                 return bad(unit, "zinit does not know it".to_owned());
             };
             if status.has_failed() {
                 return bad(unit, format!("its state is {}", status.state));
             }
-            if status.target == zinit_client::Target::Down {
+            watched.stopped = status.target == zinit_client::Target::Down;
+            if watched.stopped {
                 // Somebody stopped it meanwhile: that says nothing about the release.
                 watched.up = true;
                 continue;
@@ -195,6 +202,15 @@ mod tests {
         stopped.judge(&seen(State::Running, Some(7)), SECOND);
         let mut down = seen(State::Success, None);
         down.values_mut().for_each(|status| status.target = Target::Down);
+        let mut forgotten = stopped.clone();
         assert_eq!(stopped.judge(&down, SECOND * 9), Judgement::Keep);
+
+        assert_eq!(forgotten.judge(&down, SECOND * 2), Judgement::Wait);
+        assert_eq!(forgotten.judge(&BTreeMap::new(), SECOND * 9), Judgement::Keep, "and forgets");
+        // Who is seen up in between is watched again.
+        let mut again = watch(false);
+        again.judge(&down, SECOND);
+        again.judge(&seen(State::Running, Some(7)), SECOND * 2);
+        assert!(why(again.judge(&BTreeMap::new(), SECOND * 3)).contains("not know"));
     }
 }
