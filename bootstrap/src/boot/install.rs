@@ -132,7 +132,7 @@ fn report_progress(progress: &Progress, (start, bytes): (Instant, u64), steps: &
         Progress::Swapping => tracing::info!("swapping"),
         Progress::Started { unit, .. } => tracing::info!(service = %unit, "monitored"),
         Progress::Stopped(unit) => tracing::info!(service = %unit, "stopped"),
-        Progress::Staged { .. } | Progress::Soaking | Progress::LeftBehind(_) => {}
+        Progress::Staged { .. } | Progress::Verifying | Progress::Soaking | Progress::LeftBehind(_) => {}
     }
 }
 

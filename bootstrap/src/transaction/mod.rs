@@ -55,6 +55,8 @@ pub enum Progress {
         /// How many there are to stage.
         total: usize,
     },
+    /// Everything is staged; from here on it is rehearsed, and brought to its medium.
+    Verifying,
     /// From here on services are stopped and files swapped.
     Swapping,
     /// A service has stopped.

@@ -197,6 +197,7 @@ impl<'r> Run<'r> {
 
     async fn rehearse(&mut self) -> Result<(), TransactionError> {
         self.stage_all().await?;
+        (self.context.observer)(Progress::Verifying);
         let (root, swaps) = (self.context.root.clone(), self.swaps.clone());
         let (before, after) = (self.context.units.0.clone(), self.context.units.1.clone());
         let packages = match self.plan.purpose {

@@ -15,10 +15,10 @@ pub enum Stage {
     Waiting,
     /// Gets the blocks that are not on the node yet.
     Fetching,
-    /// Checks what was fetched.
-    Verifying,
-    /// Puts files beside their destinations, and rehearses.
+    /// Puts files beside their destinations, each block checked before it is used.
     Staging,
+    /// Rehearses whether what is staged would run, and brings it to its medium.
+    Verifying,
     /// Stops the affected services, exchanges files, starts the services.
     Swapping,
     /// Watches what was started for its health window.
@@ -39,8 +39,8 @@ impl Stage {
             Self::Resolving => "Resolving",
             Self::Waiting => "Waiting",
             Self::Fetching => "Fetching",
-            Self::Verifying => "Verifying",
             Self::Staging => "Staging",
+            Self::Verifying => "Verifying",
             Self::Swapping => "Swapping",
             Self::Soaking => "Soaking",
             Self::Committed => "Committed",

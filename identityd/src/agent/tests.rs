@@ -226,7 +226,7 @@ async fn a_plan_changes_nothing() {
 #[tokio::test]
 async fn apply_follows_the_upgrade_while_status_answers_and_checks_are_refused() {
     let (go_on, wait) = oneshot::channel();
-    let said = vec![Progress::Stage(Stage::Verifying), Progress::Stage(Stage::Staging)];
+    let said = vec![Progress::Stage(Stage::Staging), Progress::Stage(Stage::Verifying)];
     let applied = Applying(said, Some(wait), Ok(Applied::Committed { generation: 2 }));
     let node = Running::start(
         RARELY,
@@ -238,7 +238,7 @@ async fn apply_follows_the_upgrade_while_status_answers_and_checks_are_refused()
     );
     node.until("idle", |status| status.stage == Stage::Idle).await;
     let first = node.handle.ask(Verb::Apply, 0);
-    node.until("staging", |status| status.stage == Stage::Staging).await;
+    node.until("verifying", |status| status.stage == Stage::Verifying).await;
     for verb in [Verb::Check, Verb::Plan] {
         let answers = all(node.handle.ask(verb, 0)).await;
         assert!(matches!(&answers[..], [Answer::Error(problem)] if problem.kind == ProblemKind::Busy));
@@ -246,8 +246,8 @@ async fn apply_follows_the_upgrade_while_status_answers_and_checks_are_refused()
     let second = node.handle.ask(Verb::Apply, 0);
     go_on.send(()).unwrap();
     let (first, second) = tokio::join!(all(first), all(second));
-    assert_eq!(stages(&first), [Stage::Fetching, Stage::Verifying, Stage::Staging]);
-    assert_eq!(stages(&second), [Stage::Staging]);
+    assert_eq!(stages(&first), [Stage::Fetching, Stage::Staging, Stage::Verifying]);
+    assert_eq!(stages(&second), [Stage::Verifying]);
     let end = Upgraded { committed: true, version: Some("2".into()), generation: Some(2) };
     assert_eq!(first.last(), Some(&Answer::Ok(Outcome::Apply(end.clone()))));
     assert_eq!(second.last(), Some(&Answer::Ok(Outcome::Apply(end))));

@@ -18,6 +18,7 @@ pub(super) fn observer(
     move |step| {
         let stage = match &step {
             Step::Staged { .. } => Some(Stage::Staging),
+            Step::Verifying => Some(Stage::Verifying),
             Step::Swapping => Some(Stage::Swapping),
             Step::Soaking => Some(Stage::Soaking),
             Step::Stopped(_) | Step::Started { .. } | Step::LeftBehind(_) => None,
@@ -44,7 +45,35 @@ pub(super) fn observer(
                 })
             }
             Step::LeftBehind(processes) => progress.send(Progress::LeftBehind { processes }),
-            Step::Swapping | Step::Soaking => Ok(()),
+            Step::Verifying | Step::Swapping | Step::Soaking => Ok(()),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stages_of_an_upgrade_are_told_once_each_in_their_order() {
+        let (progress, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let observe = observer(progress, Arc::default());
+        for step in [
+            Step::Staged { done: 1, total: 2 },
+            Step::Staged { done: 2, total: 2 },
+            Step::Verifying,
+            Step::Swapping,
+            Step::Soaking,
+        ] {
+            observe(step);
+        }
+        drop(observe);
+        let stages = std::iter::from_fn(|| told.blocking_recv()).filter_map(|progress| match progress {
+            Progress::Stage(stage) => Some(stage),
+            _ => None,
+        });
+        let stages: Vec<_> = stages.collect();
+        assert_eq!(stages, [Stage::Staging, Stage::Verifying, Stage::Swapping, Stage::Soaking]);
+        assert!(stages.is_sorted(), "a status never goes back: {stages:?}");
     }
 }

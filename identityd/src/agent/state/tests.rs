@@ -41,8 +41,8 @@ fn samples() -> Vec<(&'static str, &'static str, State)> {
         ("Degraded", "", State { recovered: false, ..failed(upgrading(Stage::Degraded)) }),
         ("Resolving", "", at(Stage::Resolving, None)),
         ("Fetching", "", upgrading(Stage::Fetching)),
-        ("Verifying", "", upgrading(Stage::Verifying)),
         ("Staging", "", upgrading(Stage::Staging)),
+        ("Verifying", "", upgrading(Stage::Verifying)),
         ("Swapping", "", upgrading(Stage::Swapping)),
         ("Soaking", "", upgrading(Stage::Soaking)),
     ]
@@ -109,8 +109,8 @@ const STAGES: &[(Stage, bool)] = &[
     (Stage::Resolving, false),
     (Stage::Waiting, false),
     (Stage::Fetching, true),
-    (Stage::Verifying, true),
     (Stage::Staging, true),
+    (Stage::Verifying, true),
     (Stage::Swapping, true),
     (Stage::Soaking, true),
     (Stage::Committed, false),
@@ -120,7 +120,7 @@ const STAGES: &[(Stage, bool)] = &[
 
 /// Nodes that the diagram draws in one box, with one arrow for all of them.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("upgrade", &["Fetching", "Verifying", "Staging", "Swapping", "Soaking"]),
+    ("upgrade", &["Fetching", "Staging", "Verifying", "Swapping", "Soaking"]),
     (
         "rest",
         &["Idle", "Committed", "RolledBack", "BackOff", "Refused", "Orders", "Pause", "Hold", "Maintenance"],
@@ -174,15 +174,15 @@ const TABLE: &[Row] = &[
     ("Resolving", "", RESOLVE_FAILED, "BackOff", &[Do::BackOff]),
     ("Resolving", "", &["Resolve failed: Refused"], "Refused", &[Do::PollRegularly]),
     ("Resolving", "", &["Resolve failed: Degraded"], "Degraded", &[Do::BackOff]),
-    ("Fetching", "", &["Progress Verifying"], "Verifying", &[]),
     ("Fetching", "", &["Progress Staging"], "Staging", &[]),
+    ("Fetching", "", &["Progress Verifying"], "Verifying", &[]),
     ("Fetching", "", &["Progress Swapping"], "Swapping", &[]),
     ("Fetching", "", &["Progress Soaking"], "Soaking", &[]),
-    ("Verifying", "", &["Progress Staging"], "Staging", &[]),
-    ("Verifying", "", &["Progress Swapping"], "Swapping", &[]),
-    ("Verifying", "", &["Progress Soaking"], "Soaking", &[]),
+    ("Staging", "", &["Progress Verifying"], "Verifying", &[]),
     ("Staging", "", &["Progress Swapping"], "Swapping", &[]),
     ("Staging", "", &["Progress Soaking"], "Soaking", &[]),
+    ("Verifying", "", &["Progress Swapping"], "Swapping", &[]),
+    ("Verifying", "", &["Progress Soaking"], "Soaking", &[]),
     ("Swapping", "", &["Progress Soaking"], "Soaking", &[]),
     ("upgrade", "", &["Committed"], "Committed", &[Do::PollRegularly]),
     ("upgrade", "", &["Stopped"], "Idle", &[Do::PollRegularly]),
