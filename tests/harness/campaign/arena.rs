@@ -1,5 +1,6 @@
 //! A node that gets one release after the other, and what has to hold after each.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::hint::spin_loop;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,9 @@ const BUSY: usize = 2;
 
 /// MiB of a node's root file system.
 const SIZE: u32 = 512;
+
+/// Services and their processes; one that has none has done its work, or is stopped.
+type Pids = BTreeMap<String, Option<u32>>;
 
 /// A node whose blocks come through a proxy.
 pub(super) struct Arena {
@@ -80,9 +84,16 @@ impl Arena {
         let (version, payload) = self.next_release()?;
         match trouble {
             Trouble::Bad(bad) => {
+                let pids = self.pids()?;
                 bad.spoil(&payload)?;
                 self.publish(&version, &payload)?;
-                self.await_refusal(&version)?;
+                if bad.is_found_before() {
+                    self.await_end(&version, &["refused", "rolled-back"])?;
+                    self.nobody_was_touched(&pids)?;
+                } else {
+                    self.await_end(&version, &["rolled-back"])?;
+                    self.is_known_to_be_bad(&version)?;
+                }
             }
             Trouble::HubDies => {
                 self.publish(&version, &payload)?;
@@ -178,17 +189,47 @@ impl Arena {
         }
     }
 
-    /// Waits until an attempt to install the release has ended, and not well.
-    fn await_refusal(&self, version: &str) -> Result<(), Error> {
+    /// Waits until an attempt to install a bad release has ended. Each has to have ended like one of these.
+    fn await_end(&self, version: &str, wanted: &[&str]) -> Result<(), Error> {
         self.node.wait_for(&format!("{version} is not kept"), LIMIT, || {
             let outcomes = self.outcomes(version).map_err(|error| format!("{error:?}"))?;
             if outcomes.is_empty() { Err("no attempt has ended".to_owned()) } else { Ok(()) }
         })?;
         let outcomes = self.outcomes(version)?;
-        if outcomes.iter().all(|outcome| outcome == "rolled-back" || outcome == "refused") {
+        if outcomes.iter().all(|outcome| wanted.contains(&outcome.as_str())) {
             return self.must_not_have(version);
         }
-        Err(Error::Unexpected(format!("the bad release {version} ended as {outcomes:?}")))
+        Err(Error::Unexpected(format!("the bad release {version} ended as {outcomes:?}, not {wanted:?}")))
+    }
+
+    /// The process of each service that the supervisor knows.
+    fn pids(&self) -> Result<Pids, Error> {
+        let names = self.node.services()?;
+        names.into_keys().map(|name| Ok((name.clone(), self.node.service(&name)?.pid))).collect()
+    }
+
+    /// A release that would not run costs nobody anything.
+    fn nobody_was_touched(&self, before: &Pids) -> Result<(), Error> {
+        match self.pids()? {
+            now if now == *before => Ok(()),
+            now => Err(Error::Unexpected(format!("the services were {before:?} and are {now:?}"))),
+        }
+    }
+
+    /// Its services did not do, and finding that out again would cost another downtime.
+    fn is_known_to_be_bad(&self, version: &str) -> Result<(), Error> {
+        let release = self
+            .records(version)?
+            .into_iter()
+            .find_map(|record| Some(record["to"]["release"].as_str()?.to_owned()));
+        let release = release.ok_or_else(|| Error::Unexpected(format!("no record names {version}")))?;
+        let notes = self.node.read("/var/lib/molt/releases.json")?;
+        let notes: Value =
+            serde_json::from_str(&notes).doing(|| "understand the notes of releases".to_owned())?;
+        match &notes["releases"][&release] {
+            note if note["judged"] == true => Ok(()),
+            note => Err(Error::Unexpected(format!("{version} is not known to be bad: {note}"))),
+        }
     }
 
     fn must_not_have(&self, version: &str) -> Result<(), Error> {
@@ -201,10 +242,15 @@ impl Arena {
 
     /// How the attempts to install a version have ended, as the history tells.
     fn outcomes(&self, version: &str) -> Result<Vec<String>, Error> {
+        let outcome = |record: Value| Some(record["outcome"].as_str()?.to_owned());
+        Ok(self.records(version)?.into_iter().filter_map(outcome).collect())
+    }
+
+    /// What the history has of the attempts to install a version.
+    fn records(&self, version: &str) -> Result<Vec<Value>, Error> {
         let history = self.node.read("/var/lib/molt/history.jsonl")?;
         let records = history.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let of_version = records.filter(|record| record["to"]["version"] == version);
-        Ok(of_version.filter_map(|record| Some(record["outcome"].as_str()?.to_owned())).collect())
+        Ok(records.filter(|record| record["to"]["version"] == version).collect())
     }
 
     fn working(&self) -> Result<usize, Error> {

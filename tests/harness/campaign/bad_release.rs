@@ -52,6 +52,14 @@ impl BadRelease {
         Self::Cycle,
     ];
 
+    /// Whether that is found before a service is touched: by the plan, or by the rehearsal.
+    pub(super) fn is_found_before(self) -> bool {
+        match self {
+            Self::MissingLibrary | Self::WrongArchitecture | Self::BadUnit | Self::Cycle => true,
+            Self::Exits | Self::CrashLoops | Self::Hangs | Self::NeverReady => false,
+        }
+    }
+
     /// Makes a good payload bad.
     pub(super) fn spoil(self, payload: &Payload) -> Result<(), Error> {
         match self {
