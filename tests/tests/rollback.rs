@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use molt_tests::{Node, Payload, Site, UPGRADE_LIMIT, digest_of, require_installed};
+use molt_tests::{Binaries, Node, Payload, Site, UPGRADE_LIMIT, digest_of, require_installed};
 use serde_json::{Value, json};
 
 /// What a command of identityd prints as JSON, whether it succeeds or not.
@@ -226,4 +226,50 @@ fn a_service_that_does_not_come_back_after_a_rollback_is_told_of() {
         other => Err(format!("{other:?}")),
     })
     .unwrap();
+}
+
+#[test]
+fn what_the_administrator_has_stopped_stays_stopped() {
+    let site = Site::new().unwrap();
+    let web = Binaries::ensure().unwrap().web();
+    // Of one the program changes, of the other one the unit.
+    let release = |version: &str| {
+        let payload = site.payload(version).unwrap();
+        payload.program("/usr/bin/tool", &web).unwrap().marked("/usr/bin/tool", version).unwrap();
+        payload.unit("tool", "exec: /usr/bin/tool --listen 127.0.0.1:8001\n").unwrap();
+        payload.unit("aside", &format!("exec: sleep 4000000\n# {version}\n")).unwrap();
+        payload
+    };
+    site.publish("1.0.0", &release("1.0.0")).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    node.wait_for_services(&["web", "idle", "tool", "aside"], UPGRADE_LIMIT).unwrap();
+    for name in ["tool", "aside"] {
+        node.stop_service(name).unwrap();
+    }
+    let are_down = |installed: &Payload| {
+        require_installed(&node, installed).unwrap();
+        node.wait_for_services(&["web", "idle"], UPGRADE_LIMIT).unwrap();
+        assert!(node.running("tool").unwrap().is_empty(), "nobody runs it");
+        assert_eq!(node.running("sleep").unwrap().len(), 1, "idle sleeps, aside does not");
+    };
+    node.wait_for("both have ended", UPGRADE_LIMIT, || match node.running("tool") {
+        Ok(running) if running.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+
+    site.publish("2.0.0", &release("2.0.0")).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+    are_down(&release("2.0.0"));
+    node.run(&["identityd", "rollback"]).unwrap();
+    until(&node, "1.0.0 is back", |status| {
+        status["installed"]["version"] == "1.0.0" && status["gate"] == "Hold"
+    });
+    are_down(&release("1.0.0"));
+
+    let bad = release("3.0.0");
+    bad.unit("broken", "exec: sh -c 'exit 1'\noneshot: true\n").unwrap();
+    site.publish("3.0.0", &bad).unwrap();
+    until(&node, "the release is given up", |status| status["gate"] == "Refused");
+    are_down(&release("1.0.0"));
 }
