@@ -88,7 +88,7 @@ impl Arena {
                 bad.spoil(&payload)?;
                 self.publish(&version, &payload)?;
                 if bad.is_found_before() {
-                    self.await_end(&version, &["refused", "rolled-back"])?;
+                    self.await_end(&version, &["refused"])?;
                     self.nobody_was_touched(&pids)?;
                 } else {
                     self.await_end(&version, &["rolled-back"])?;
