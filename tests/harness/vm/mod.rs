@@ -12,6 +12,7 @@
 mod agent;
 mod census;
 mod disk;
+mod guest_log;
 mod qemu;
 mod range;
 mod writes;
@@ -34,6 +35,7 @@ use crate::{Binaries, Log, NetNs, job, place, wait_for};
 
 use agent::Agent;
 pub use disk::DiskImage;
+pub use guest_log::IS_FULL;
 pub use qemu::{Console, Drive, Machine, NEEDS_VM, Start, available};
 pub use range::{Range, hub_seen_from_inside, publish_for_machines};
 pub use writes::{Replayed, WriteLog};
@@ -91,6 +93,15 @@ impl VmBuilder {
     fn that_starts(netns: &NetNs, start: Start) -> Self {
         let (disks, ports) = (Vec::new(), Vec::new());
         Self { netns: netns.clone(), machine: Machine { start, memory_mib: 512, disks, ports, agent: None } }
+    }
+
+    /// Another image; without effect where the machine boots from a disk.
+    #[must_use]
+    pub fn image(mut self, image: &Image) -> Self {
+        if let Start::Kernel { image: kernel, initramfs, .. } = &mut self.machine.start {
+            (*kernel, *initramfs) = (image.kernel.clone(), image.initramfs.clone());
+        }
+        self
     }
 
     /// More words of the kernel's command line; without effect where the machine boots from a disk that has one.

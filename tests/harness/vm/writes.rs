@@ -3,9 +3,11 @@
 //! The layout is that of the kernel's dm-log-writes (Documentation/admin-guide/device-mapper/log-writes.rst), which
 //! QEMU's `blklogwrites` keeps: a first sector that describes the log; then, for each request, a sector that
 //! describes it and the data. Between two flushes a disk may write in any order and leave out anything.
+//! A machine can keep such a log itself as well (`guest_log.rs`).
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -59,6 +61,12 @@ impl WriteLog {
     /// How many requests there are.
     pub fn len(&self) -> usize {
         self.requests.len()
+    }
+
+    /// How many of the requests of this range are flushes.
+    pub fn flushes(&self, range: Range<usize>) -> usize {
+        let requests = self.requests.get(range).unwrap_or_default();
+        requests.iter().filter(|request| request.flags & FLUSH != 0).count()
     }
 
     /// Whether nothing was written.
@@ -175,7 +183,7 @@ mod tests {
         let (log, disk) = (directory.path().join("log"), directory.path().join("disk"));
         std::fs::write(&log, log_of(&[(0, 0, 1), (1, 0, 2), (0, FLUSH, 0), (0, 0, 3), (2, FUA, 4)])).unwrap();
         let log = WriteLog::read(&log).unwrap();
-        assert_eq!(log.len(), 5);
+        assert_eq!((log.len(), log.flushes(0..5), log.flushes(3..9)), (5, 1, 0));
         let mut random = Rng::with_seed(1);
         let (mut old, mut new) = (0, 0);
         for _ in 0..50 {

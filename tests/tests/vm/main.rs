@@ -176,6 +176,18 @@ fn power_cuts_that_reorder_writes_leave_the_old_release_or_the_new_one() {
 
 #[test]
 #[ignore = "takes minutes: cargo xtask test --vm"]
+fn power_cuts_that_reorder_what_the_kernel_logged_leave_the_old_release_or_the_new_one() {
+    if is_skipped() {
+        return;
+    }
+    let extent = Extent { runs: 2, nodes: 1, seed: 5 };
+    let tally = power::reordered_by_guest(extent, &|said| eprintln!("{said}")).unwrap();
+    assert_eq!(tally.problems, Vec::<String>::new());
+    assert_eq!(tally.cuts(), 2);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask test --vm"]
 fn kernel_parameters_reach_both_programs() {
     let Some(range) = range() else { return };
     range.publish("1.0.0", &range.payload("1.0.0").unwrap()).unwrap();

@@ -7,6 +7,7 @@ use super::{Ending, LIMIT, Root, ending};
 use crate::Payload;
 use crate::campaign::image::Image;
 use crate::error::Error;
+use crate::image::Image as BootImage;
 use crate::vm::{Range, Vm, VmBuilder};
 
 /// Services of all releases.
@@ -66,6 +67,11 @@ impl Bench {
             Root::Disk => builder.append("root=LABEL=ROOT"),
             Root::Ram => builder,
         })
+    }
+
+    /// An image for machines whose own kernel logs what it writes.
+    pub(super) fn logging_image(&self) -> Result<BootImage, Error> {
+        self.range.write_logging_image()
     }
 
     pub(super) fn first_boot(&mut self, builder: &VmBuilder) -> Result<Vm, Error> {

@@ -9,6 +9,7 @@
 
 mod bench;
 mod moment;
+mod reordered;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,11 +19,11 @@ use fastrand::Rng;
 
 use super::{Ending as Transaction, Extent, Tell};
 use crate::error::Error;
-use crate::place;
-use crate::vm::{DiskImage, Vm, WriteLog};
+use crate::vm::{DiskImage, Vm};
 
 use bench::{Bench, Found};
 use moment::{Moment, Spans};
+pub use reordered::{reordered, reordered_by_guest};
 
 /// Longest wait for anything a machine does by itself.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -56,6 +57,13 @@ pub enum Ending {
     Anew,
 }
 
+impl Ending {
+    /// Whether the machine was the release from before the upgrade.
+    fn is_old(self) -> bool {
+        matches!(self, Self::Recovered(Transaction::NotBegun | Transaction::Undone))
+    }
+}
+
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -87,6 +95,12 @@ impl Tally {
     /// Which of the endings that a whole campaign has to see are not there.
     pub fn missing(&self) -> Vec<Ending> {
         WANTED.into_iter().filter(|ending| !self.endings.contains_key(ending)).collect()
+    }
+
+    /// Whether some machines were the old release, and some the new one.
+    pub fn has_both(&self) -> bool {
+        let old = self.endings.keys().filter(|ending| ending.is_old()).count();
+        (1..self.endings.len()).contains(&old)
     }
 
     fn add(&mut self, when: &str, outcome: Result<Ending, Error>, tell: &Tell<'_>) {
@@ -136,49 +150,6 @@ pub fn run(extent: Extent, root: Root, tell: &Tell<'_>) -> Result<Tally, Error> 
         tally.add(&when, ending, tell);
         let Some(next) = next else { return Ok(tally) };
         vm = next;
-    }
-    Ok(tally)
-}
-
-/// Records every write of one upgrade, then boots disks that cuts all along it could have left, with what was not
-/// flushed reordered and partly lost.
-///
-/// # Errors
-/// The machine cannot be set up.
-pub fn reordered(extent: Extent, tell: &Tell<'_>) -> Result<Tally, Error> {
-    let (mut bench, mut tally) = (Bench::new()?, Tally::default());
-    let disk = DiskImage::ext4("ROOT", ROOT_MIB)?;
-    let builder = bench.builder(Root::Disk)?;
-    let mut vm = bench.first_boot(&builder.clone().disk(&disk))?;
-    vm.end_by("zinit shutdown", LIMIT)?;
-    drop(vm);
-    let before = disk.duplicate()?;
-    let scratch = place::scratch("writes")?;
-    let log = scratch.path().join("log");
-    let mut vm = builder.clone().logged_disk(&disk, &log)?.boot()?;
-    bench.await_release(&mut vm, Found::New)?;
-    bench.offer_next()?;
-    moment::await_begin(&vm)?;
-    let from = WriteLog::read(&log)?.len();
-    moment::await_end(&vm)?;
-    vm.cut_power()?;
-    drop(vm);
-    let log = WriteLog::read(&log)?;
-    let requests = log.len() - from;
-    tell(&format!("the upgrade made {requests} requests to the disk since its journal began"));
-    let mut random = Rng::with_seed(extent.seed);
-    while tally.cuts() < extent.runs {
-        // One in each part of the upgrade, anywhere in it.
-        let part = (tally.cuts() as f64 + random.f64()) / extent.runs as f64;
-        let count = from + (requests as f64 * part) as usize;
-        let crashed = before.duplicate()?;
-        let replayed = log.replay(count, &crashed.path(), &mut random)?;
-        tally.writes.0 += replayed.kept;
-        tally.writes.1 += replayed.lost;
-        let place = format!("after request {} of {requests}", count - from);
-        tell(&format!("{place}: {} writes kept, {} lost", replayed.kept, replayed.lost));
-        let outcome = bench.revive(&builder.clone().disk(&crashed), Root::Disk);
-        tally.add(&format!("at {:.0}0 %", (part * 10.0).floor()), outcome.map(|(ending, _)| ending), tell);
     }
     Ok(tally)
 }

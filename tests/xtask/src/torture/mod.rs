@@ -8,6 +8,7 @@
 //! | `chaos` | bad releases, a dying hub, a corrupt store, a full disk, kills, load | real nodes |
 //! | `neutral` | nothing, but the machine is busy | real nodes |
 //! | `power` | the power, with ext4 and with a root in RAM; writes that were not flushed, reordered | a real kernel |
+//! | `guest-dm` | the power; writes that were not flushed, reordered from a log of the machine's own kernel | a real kernel |
 //! | `hub` | the hub, during boots | a real kernel |
 
 mod model;
@@ -59,6 +60,8 @@ enum Part {
     Neutral,
     /// Cut the power of a virtual machine at random moments of upgrades
     Power,
+    /// Cut the power of a virtual machine whose own kernel logs what it writes (dm-log-writes)
+    GuestDm,
     /// Kill the hub at random moments of boots of a virtual machine
     Hub,
     /// One after the other, without virtual machines
@@ -76,6 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         Part::Named => real::named(options),
         Part::Chaos => real::chaos(options),
         Part::Power => vm::power(options),
+        Part::GuestDm => vm::guest_dm(options),
         Part::Hub => vm::hub(options),
         Part::Neutral => real::neutral(options),
         Part::All => {

@@ -11,6 +11,9 @@ use super::Options;
 /// Cuts of whole campaigns and of quick ones: with the root on a disk, in RAM, and with reordered writes.
 const CUTS: [(&str, u32, u32); 3] = [("ext4", 30, 3), ("RAM", 10, 1), ("ext4, reordered", 12, 2)];
 
+/// The same where the machine's own kernel logs what it writes.
+const CUTS_BY_GUEST: (&str, u32, u32) = ("ext4, reordered by the guest", 12, 2);
+
 /// From so many cuts on, every ending has to be there.
 const ENOUGH: usize = 16;
 
@@ -46,6 +49,33 @@ pub(super) fn power(options: &Options) -> Result<bool, Error> {
         }
         rows.push((name, tally));
     }
+    print_table(&rows);
+    println!("{:.0?} in all", start.elapsed());
+    problems.iter().for_each(|problem| println!("{problem}"));
+    Ok(problems.is_empty())
+}
+
+/// Cuts the power of machines whose own kernel logs what it writes; `false` when one was not what it had to be.
+///
+/// # Errors
+/// A machine cannot be set up.
+pub(super) fn guest_dm(options: &Options) -> Result<bool, Error> {
+    let start = Instant::now();
+    let (name, whole, quick) = CUTS_BY_GUEST;
+    let extent = super::real::extent(options, name, (whole, quick))?;
+    let tally = power::reordered_by_guest(extent, &|said| eprintln!("{name}: {said}"))?;
+    let mut problems = tally.problems.clone();
+    if extent.runs >= whole as usize && !tally.has_both() {
+        problems
+            .push("there was not both, the old release and the new one: the cuts did not bite".to_owned());
+    }
+    print_table(&[(name, tally)]);
+    println!("{:.0?} in all", start.elapsed());
+    problems.iter().for_each(|problem| println!("{problem}"));
+    Ok(problems.is_empty())
+}
+
+fn print_table(rows: &[(&str, Tally)]) {
     println!(
         "| root | cuts | not begun | undone | finished | completed | installed anew | something else | moments |"
     );
@@ -54,9 +84,6 @@ pub(super) fn power(options: &Options) -> Result<bool, Error> {
     let (kept, lost) =
         rows.iter().fold((0, 0), |sum, (_, tally)| (sum.0 + tally.writes.0, sum.1 + tally.writes.1));
     println!("reordered: of the writes after the last flush, {kept} were kept and {lost} lost");
-    println!("{:.0?} in all", start.elapsed());
-    problems.iter().for_each(|problem| println!("{problem}"));
-    Ok(problems.is_empty())
 }
 
 fn print_row(name: &str, tally: &Tally) {
