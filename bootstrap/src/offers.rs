@@ -68,7 +68,7 @@ pub enum OffersError {
     },
     /// The director's root is not there any more.
     #[error(
-        "local: the director's root {path} is gone, and this node has followed a director before ({known}), so it installs nothing that none has chosen; put it back, with `identityd provision DIR` or in the base image, or write `trust: {{director: none}}` into {config} to follow no director any more"
+        "local: the director's root {path} is gone, and this node has followed a director before ({known}), so it installs nothing that none has chosen; put it back, with `identityd provision DIR` or in the base image, or write `trust: {{director: none}}` into {config} and restart identityd, to follow no director any more"
     )]
     DirectorGone {
         /// Where it was.

@@ -178,7 +178,8 @@ async fn look(settings: &Settings, idle: bool, now: SystemTime) -> Vec<Finding> 
     if idle {
         findings.extend(node::stale_mounts(settings));
     }
-    if idle && !journal {
+    // Where no generation is known, an empty directory in place of the state for instance, it may belong to any of them.
+    if idle && !journal && (!numbers.is_empty() || state.floor > 0) {
         findings.extend(node::leftover_staging(settings, &nobodys));
     }
     findings.extend(node::flist_name(settings, current));

@@ -12,7 +12,7 @@ use super::{EngineError, MAX_SERVICES, MAX_UNIT};
 use crate::disk::{self, is_absent};
 use crate::item::{Item, Items, What, items_of};
 use crate::plan::files::{beside, is_configuration};
-use crate::plan::{FileChange, PlanError, UNIT_DIRECTORY, Wanted, unit_name};
+use crate::plan::{FileChange, PlanError, StatePaths, UNIT_DIRECTORY, Wanted, unit_name};
 use crate::root::{Found, Root, failed};
 use crate::source::ContentSource;
 
@@ -24,6 +24,8 @@ pub(super) struct Look {
     pub(super) tree: Arc<Tree>,
     /// What is installed.
     pub(super) base: Items,
+    /// What is state.
+    pub(super) state: StatePaths,
     /// The only paths that count, of the release and of what is installed; `None` for all.
     pub(super) only: Option<BTreeSet<FlistPath>>,
 }
@@ -38,6 +40,8 @@ pub(super) struct View {
     pub(super) units: Units,
     /// What is installed, as far as it counts.
     pub(super) base: Items,
+    /// What is state, also where links lead to it.
+    pub(super) state: StatePaths,
 }
 
 impl Look {
@@ -50,8 +54,13 @@ impl Look {
         // A directory may have become a symlink since the last generation was installed: then the same
         // file has another name now.
         let mut base = Items::new();
-        for (path, item) in std::mem::take(&mut self.base) {
-            base.insert(self.root.canonical(&path).map_err(EngineError::Root)?, item);
+        for (name, item) in std::mem::take(&mut self.base) {
+            let path = self.root.canonical(&name).map_err(EngineError::Root)?;
+            self.state.note(&name, &path);
+            base.insert(path, item);
+        }
+        for (path, Wanted { from, .. }) in &wanted {
+            self.state.note(from, path);
         }
         self.base = base;
         if let Some(only) = &self.only {
@@ -62,7 +71,7 @@ impl Look {
         self.compare_formats(&wanted, &found, source)?;
         let units =
             Units { before: self.units_in_root()?, release: self.units_of_release(&wanted, &found, source)? };
-        Ok(View { wanted, found, units, base: self.base })
+        Ok(View { wanted, found, units, base: self.base, state: self.state })
     }
 
     /// What the root holds, identified as the release identifies it. What is installed may have come from a flist of

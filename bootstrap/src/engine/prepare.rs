@@ -13,7 +13,7 @@ use super::{Engine, EngineError, Prepared, ReleaseTree};
 use crate::generation::{Cause, Generation, Packages, Standing, generation};
 use crate::item::Items;
 use crate::plan::{
-    FileChange, FilePlan, PackagePlan, Plan, PlanError, Purpose, ServicePlan, Wanted, plan_files,
+    FileChange, FilePlan, PackagePlan, Plan, PlanError, Purpose, ServicePlan, StatePaths, Wanted, plan_files,
     plan_services,
 };
 use crate::root::Found;
@@ -45,15 +45,16 @@ impl Engine {
             _ => self.admitted(&packages)?,
         };
         let base = installed.as_ref().map_or_else(Items::new, |installed| installed.items.clone());
-        let look = Look { root: self.root.clone(), tree: release.tree.clone(), base, only: only.cloned() };
-        let view = tokio::task::spawn_blocking(move || look.take(source.as_ref()));
-        let View { wanted, found, units, base } = view.await.map_err(EngineError::Broken)??;
-
         let nothing = Packages::new();
         let packages_before = installed.as_ref().map_or(&nothing, |installed| &installed.packages);
         let state = self.state_paths([packages_before, &packages])?;
+        let (root, tree) = (self.root.clone(), release.tree.clone());
+        let look = Look { root, tree, base, state, only: only.cloned() };
+        let view = tokio::task::spawn_blocking(move || look.take(source.as_ref()));
+        let View { wanted, found, units, base, state } = view.await.map_err(EngineError::Broken)??;
+
         let files = plan_files(&base, &wanted, &found, &state, first_boot).map_err(EngineError::Plan)?;
-        let items = installed_after(installed.as_ref(), &wanted, only);
+        let items = installed_after(installed.as_ref(), &wanted, &state, only);
         let (after, before) = (units.after(&files.changes), units.before);
         let package_plan = match purpose {
             Purpose::SelfUpdate => PackagePlan::default(),
@@ -138,9 +139,14 @@ fn what_it_is(
 fn installed_after(
     installed: Option<&Generation>,
     wanted: &BTreeMap<FlistPath, Wanted>,
+    state: &StatePaths,
     only: Option<&BTreeSet<FlistPath>>,
 ) -> Items {
-    let new = wanted.iter().map(|(path, wanted)| (path.clone(), wanted.item.clone()));
+    let new = wanted.iter().map(|(path, Wanted { item, from })| {
+        // State is known by the name that the release has for it, wherever a link leads.
+        let path = if state.has(path) { from } else { path };
+        (path.clone(), item.clone())
+    });
     match (installed, only) {
         (Some(installed), Some(only)) => {
             let stays = installed.items.iter().filter(|(path, _)| !only.contains(*path));

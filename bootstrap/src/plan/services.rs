@@ -228,8 +228,9 @@ impl ServiceView {
         note(Verdict::Restart, reason)
     }
 
-    /// zinit starts no service before those that it comes after are up, or have done their work. At a boot nothing is
-    /// lost by waiting for them.
+    /// zinit starts no service before those that it comes after are up, or have done their work. Each that is stopped has to
+    /// come up with the unit that it gets, and where the plan is undone with the one that it has. At a boot nothing is lost
+    /// by waiting.
     ///
     /// # Errors
     /// [`ServicesError::HeldUp`].
@@ -238,21 +239,33 @@ impl ServiceView {
         stop: &BTreeSet<UnitName>,
         start: &BTreeSet<UnitName>,
     ) -> Result<(), ServicesError> {
-        for unit in start {
-            let after = self.after.get(unit).into_iter().flat_map(|definition| &definition.after);
-            for needs in after.filter(|needs| !start.contains(*needs)) {
-                let why = match self.status.get(needs) {
-                    None => "zinit does not know",
-                    Some(_) if stop.contains(needs) => "zinit is made to forget",
-                    Some(status) if status.target == Target::Down && status.state != State::Success => {
-                        "is stopped"
-                    }
-                    Some(_) => continue,
-                };
-                return Err(ServicesError::HeldUp { unit: unit.clone(), needs: needs.clone(), why });
+        let is_wanted =
+            |unit: &&UnitName| self.status.get(*unit).is_some_and(|status| status.target == Target::Up);
+        let back: BTreeSet<UnitName> = stop.iter().filter(is_wanted).cloned().collect();
+        for (starts, units) in [(start, &self.after), (&back, &self.before)] {
+            for unit in starts {
+                let after = units.get(unit).into_iter().flat_map(|definition| &definition.after);
+                let held_up = after
+                    .filter(|needs| !starts.contains(*needs))
+                    .find_map(|needs| Some((needs.clone(), self.why_down(needs, stop)?)));
+                if let Some((needs, why)) = held_up {
+                    return Err(ServicesError::HeldUp { unit: unit.clone(), needs, why });
+                }
             }
         }
         Ok(())
+    }
+
+    /// Why zinit starts nothing that comes after this service; `None` where it does.
+    fn why_down(&self, needs: &UnitName, stop: &BTreeSet<UnitName>) -> Option<&'static str> {
+        match self.status.get(needs) {
+            None => Some("zinit does not know"),
+            Some(_) if stop.contains(needs) => Some("zinit is made to forget"),
+            Some(status) if status.target == Target::Down && status.state != State::Success => {
+                Some("is stopped")
+            }
+            Some(_) => None,
+        }
     }
 
     /// Whether a service runs once, as it was loaded, if its unit is known.

@@ -140,6 +140,43 @@ async fn a_directory_that_became_a_symlink_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn state_stays_as_it_is_also_where_a_link_leads_to_it() {
+    use std::os::unix::fs::symlink;
+
+    let place = Place::new();
+    let at = |path: &str| place.root().join(path);
+    std::fs::create_dir_all(at("var/lib")).unwrap();
+    std::fs::create_dir_all(at("data/app")).unwrap();
+    std::fs::create_dir_all(at("data/later")).unwrap();
+    symlink("/data/app", at("var/lib/app")).unwrap();
+    std::fs::write(at("data/app/there"), "precious").unwrap();
+    let seeds = |text| {
+        let paths = ["var/lib/app/there", "var/lib/app/seed", "var/lib/later/seed", "bin/app"];
+        paths.map(|path| (path, text))
+    };
+    place.apply(&place.release("1", &seeds("1")), Purpose::Boot).await.unwrap();
+    assert_eq!((place.read("data/app/there"), place.read("data/app/seed")), ("precious".into(), "1".into()));
+    // It is moved to the data disk once it is large.
+    std::fs::rename(at("var/lib/later"), at("data/moved")).unwrap();
+    symlink("/data/moved", at("var/lib/later")).unwrap();
+    for (path, text) in [("data/app/seed", "used"), ("data/moved/seed", "used as well")] {
+        std::fs::write(at(path), text).unwrap();
+    }
+    let state = || {
+        ["data/app/there", "data/app/seed", "data/moved/seed", "bin/app"]
+            .map(|path| place.read(path))
+            .join(" ")
+    };
+    place.apply(&place.release("2", &seeds("2")), Purpose::Upgrade).await.unwrap();
+    assert_eq!(state(), "precious used used as well 2");
+    place.apply(&place.release("3", &[("bin/app", "3")]), Purpose::Upgrade).await.unwrap();
+    assert_eq!(state(), "precious used used as well 3");
+    let (_, target) = place.engine().revert_target(None).unwrap();
+    place.apply(&target, Purpose::Revert).await.unwrap();
+    assert_eq!(state(), "precious used used as well 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_lost_state_a_self_update_does_not_pass_for_the_release() {
     let place = Place::new();
     place.apply(&place.release("1", OLD), Purpose::SelfUpdate).await.unwrap();

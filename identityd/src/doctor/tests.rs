@@ -291,6 +291,17 @@ async fn what_is_kept_for_generations_that_could_not_be_read_is_left_alone() {
     }
 }
 
+/// A state disk that is not mounted leaves an empty directory.
+#[tokio::test]
+async fn what_is_kept_is_left_alone_where_no_generation_is_known() {
+    let node = Node::new();
+    std::fs::create_dir_all(node.path("root/.molt/7")).unwrap();
+    std::fs::remove_dir_all(node.path("state")).unwrap();
+    std::fs::create_dir(node.path("state")).unwrap();
+    repair(&node.settings).await.unwrap();
+    assert!(node.path("root/.molt/7").exists());
+}
+
 /// A daemon that notes its attempts waits while the history is written anew, and every line of its is there afterwards.
 #[test]
 fn a_rewrite_of_the_history_loses_no_line() {

@@ -161,6 +161,10 @@ fn a_service_is_not_stopped_that_would_wait_for_one_that_nobody_starts() {
     assert_eq!(refused(&view), "web", "what has done its work holds up nobody");
     view.status.get_mut(&name("db")).unwrap().state = State::Unknown;
     assert_eq!(refused(&view), "web db is stopped");
+    let unit = view.after.get_mut(&name("web")).unwrap();
+    let needs = std::mem::take(&mut unit.after);
+    assert_eq!(refused(&view), "web db is stopped", "with the unit that it has it would not come up again");
+    view.after.get_mut(&name("web")).unwrap().after = needs;
     view.changed_units = names(&["db"]);
     assert_eq!(refused(&view), "web db zinit is made to forget");
     view.status.remove(&name("db"));
