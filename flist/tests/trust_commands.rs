@@ -6,6 +6,8 @@
 mod directed;
 #[path = "trust_commands/hints.rs"]
 mod hints;
+#[path = "trust_commands/kept.rs"]
+mod kept;
 mod serving;
 #[path = "trust_commands/signing.rs"]
 mod signing;

@@ -6,7 +6,7 @@ use flist::causes;
 use flist::exit::Exit;
 use flist::hub::{Channel, HubClient, HubError, RunMode, shown_address};
 use flist::regular_file;
-use flist::trust::repository::{RepositoryError, Signers, TrustDirectory};
+use flist::trust::repository::{RepositoryError, RoleName, Signers, TrustDirectory};
 use flist::trust::{Source, TrustClient, TrustError};
 use tempfile::TempDir;
 
@@ -191,9 +191,17 @@ impl KeyAccess {
         Ok(found)
     }
 
-    /// Where new keys go: the first directory that was named, or the repository's own.
-    pub(super) fn new_keys(&self, directory: &TrustDirectory) -> PathBuf {
-        self.keys.first().cloned().unwrap_or_else(|| directory.keys())
+    /// Where new keys of a role go. Those that are needed every day go to the repository's own, because every day looks
+    /// there, and what was named may be a medium with the keys of the root; all others to the first directory that was
+    /// named, if one was.
+    pub(super) fn new_keys(&self, directory: &TrustDirectory, role: RoleName) -> Result<PathBuf, Failure> {
+        let is_online = match role {
+            RoleName::Snapshot | RoleName::Timestamp => true,
+            RoleName::Targets => directory.is_directors()?,
+            RoleName::Root | RoleName::Mode(_) => false,
+        };
+        let named = self.keys.first().filter(|_| !is_online);
+        Ok(named.cloned().unwrap_or_else(|| directory.keys()))
     }
 }
 

@@ -114,15 +114,12 @@ fn change(
 ) -> crate::cli::Outcome {
     let Common { access, destination, role, threshold } = common;
     let directory = access.open()?;
+    let new_keys = access.with.new_keys(&directory, *role)?;
     let (mut add, mut made): (Vec<PublicKey>, Option<PathBuf>) = (Vec::new(), None);
     match new {
         Some(New { public: Some(public), .. }) => add.push(PublicKey::from_hex(public)?),
         Some(New { public: None, .. }) => {
-            let (key, path) = directory.new_key(
-                *role,
-                &access.with.new_keys(&directory),
-                &access.with.passphrase.new_one()?,
-            )?;
+            let (key, path) = directory.new_key(*role, &new_keys, &access.with.passphrase.new_one()?)?;
             add.push(key);
             made = Some(path);
         }
@@ -145,7 +142,7 @@ fn change(
     })?;
     // Not before: a command for a key that no role has would only lie about.
     if let Some((id, command)) = &command {
-        keep_command(&access.with.new_keys(&directory), id, command).map_err(|error| Failure {
+        keep_command(&new_keys, id, command).map_err(|error| Failure {
             remedy: Some(format!(
                 "the key was added; sign with --signer {}=COMMAND until that is written",
                 &id[..12]

@@ -1,6 +1,8 @@
 //! Changes of a repository: what they do to its roles, who has to sign, and what is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -9,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::change_lock::ChangeLock;
 use super::directory::{Settings, TrustDirectory};
 use super::envelope::Envelope;
-use super::key::{Passphrase, PublicKey, SecretKey};
+use super::key::{KeyError, Passphrase, PublicKey, SecretKey};
 use super::roles::{Plan, RoleName, RolePlan};
 use super::signer::Signers;
 use super::{RepositoryError, key};
@@ -114,6 +116,8 @@ impl TrustDirectory {
         let failed = |source| RepositoryError::Key { role, source };
         let secret = SecretKey::generate().map_err(failed)?;
         let path = keys.join(format!("{role}-{}.key", secret.public().short()));
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(keys);
+        made.map_err(|source| failed(KeyError::File { path: keys.to_owned(), source }))?;
         secret.seal(&path, passphrase).map_err(failed)?;
         Ok((key::public_of(&path).map_err(failed)?, path))
     }
