@@ -3,12 +3,14 @@
 use flist::exit::Exit;
 use flist::hub::{FlistName, HubClient, HubError, Kind, Removal};
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use super::failure::Failure;
 use super::hub_access::{HubAccess, HubName};
 use super::output::Output;
+use super::trust::Signatures;
 
-/// Take flists, links, tags or taglinks off a hub. What others point to stays, unless it is forced.
+/// Take flists, links, tags or taglinks off a hub. What others point to, and what is signed, stays, unless it is forced.
 ///
 /// Blocks stay in the hub's store: other flists may need them.
 #[derive(clap::Args)]
@@ -16,7 +18,7 @@ use super::output::Output;
 pub(super) struct Arguments {
     #[command(flatten)]
     access: HubAccess,
-    /// Also what links, tags or taglinks point to; they will lead nowhere
+    /// Also what links, tags or taglinks point to, which will lead nowhere, and what is signed, which nodes will wait for
     #[arg(long)]
     force: bool,
     /// What to remove: <repo>/<name>.flist, <repo>/tags/<tag>, or <repo>/<name> for a taglink
@@ -33,12 +35,18 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
     let Arguments { access, force, names } = arguments;
     let mut removed = Vec::new();
     let done = access.run(async |client| {
+        let signatures = OnceCell::new();
         for name in names {
             let removal = match name {
                 HubName::Flist(name) => flist_or_link(&client, name).await?,
                 HubName::Tag(name) => Removal::Tag(name),
                 HubName::Taglink(name) => Removal::Taglink(name),
             };
+            if let (Removal::Flist(flist) | Removal::Link(flist), false) = (&removal, force)
+                && let Some(signatures) = signatures.get_or_try_init(|| Signatures::on(&client)).await?
+            {
+                signatures.check_removal(client.url(), flist)?;
+            }
             let failed = |error| Failure::from(error).or_insist("to remove it all the same, use --force");
             client.remove(&removal, force).await.map_err(failed)?;
             if !output.json {

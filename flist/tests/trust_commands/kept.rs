@@ -1,8 +1,43 @@
-//! The keys that are needed every day are where every day looks for them.
+//! What is signed stays on the hub unless that is said, what does not is seen by `trust check`, and the keys that are
+//! needed every day are where every day looks for them.
 
 use std::fs;
 
-use super::Rig;
+use super::{Rig, strs, unsigned::command};
+
+const FLIST: &str = "tf-zos/zos:v1.0.0.flist";
+const CHANNEL: &str = "tf-zos/zos:production:latest.flist";
+
+/// A hub with one signed release of prod, to which no link leads.
+fn signed() -> Rig {
+    let rig = Rig::start();
+    rig.says(&["trust", "init"]);
+    rig.says(&strs(&rig.publish("1.0.0")));
+    rig.says(&["rm", "--token-file", "token", CHANNEL]);
+    rig
+}
+
+#[test]
+fn what_is_signed_is_not_removed_unless_that_is_said() {
+    let rig = signed();
+    let remove = ["rm", "--token-file", "token", FLIST];
+    let output = rig.run(&remove);
+    let refused = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{refused}");
+    assert!(
+        refused.contains("prod") && refused.contains("1.0.0") && refused.contains("--force"),
+        "{refused}"
+    );
+    assert!(rig.path("hub/public/users").join(FLIST).exists());
+    // What it says is what helps.
+    rig.follows(&command(&refused, "take it back first: ").replace("DIR", "trust"));
+    rig.says(&remove);
+    assert!(!rig.path("hub/public/users").join(FLIST).exists());
+
+    let rig = signed();
+    rig.says(&[&remove[..], &["--force"]].concat());
+    assert!(!rig.path("hub/public/users").join(FLIST).exists());
+}
 
 #[test]
 fn a_new_online_key_lies_where_the_repository_has_its_own() {

@@ -75,7 +75,34 @@ impl Signatures {
 
     /// Whether this flist is a part of any signed release.
     pub(in crate::cli) fn names(&self, flist: &FlistName) -> bool {
-        self.signed.iter().any(|claims| claims.flist == *flist)
+        self.parts(flist).next().is_some()
+    }
+
+    /// What is signed of this flist: for each run mode at most one release has it.
+    fn parts(&self, flist: &FlistName) -> impl Iterator<Item = &Claims> {
+        self.signed.iter().filter(move |claims| claims.flist == *flist)
+    }
+
+    /// Refuses to take a flist from a hub that is a part of a signed release, which nodes could not install any more.
+    ///
+    /// # Errors
+    /// It is one.
+    pub(in crate::cli) fn check_removal(&self, hub: &str, flist: &FlistName) -> Result<(), Failure> {
+        let parts: Vec<&Claims> = self.parts(flist).collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let named = |part: &&Claims| format!("version {} of {}", part.version, part.run_mode);
+        let withdraw = |part: &&Claims| withdraw_command(hub, part.run_mode, &part.channel, &part.version);
+        let (named, withdraw): (Vec<_>, Vec<_>) =
+            parts.iter().map(|part| (named(part), withdraw(part))).unzip();
+        let message = format!(
+            "{flist} was not removed: it is a part of what is signed as {}, which nodes could not install any more",
+            named.join(" and as ")
+        );
+        let remedy =
+            format!("take it back first: {}; or remove it all the same, with --force", withdraw.join(" && "));
+        Err(Failure { remedy: Some(remedy), ..Failure::new(Exit::Refused, message) })
     }
 
     /// Whether a release is signed for this channel that has this flist.
@@ -198,6 +225,12 @@ pub(in crate::cli) fn sign_command(
         version.map_or("VERSION".to_owned(), Version::to_string),
         flists.join(" ")
     )
+}
+
+/// The command that takes a signed release back, with a word in capitals for the repository, which is not known.
+pub(super) fn withdraw_command(hub: &str, run_mode: RunMode, channel: &str, version: &Version) -> String {
+    let which = on_hub(hub);
+    format!("flist trust withdraw --dir DIR {which} --run-mode {run_mode} --channel {channel} {version}")
 }
 
 fn on_hub(hub: &str) -> String {
