@@ -36,7 +36,7 @@ pub use believed::{Believed, believed};
 pub use client::{Fresh, SignedTarget, TrustClient, check_root, earliest, learn_time};
 pub use error::{TrustError, Verdict};
 pub use mirrors::Standing;
-pub use node::{Offered, Wanted, What, offered};
+pub use node::{Offered, Wanted, What, check_served, offered};
 pub use offer::{Downgrade, OfferRefusal, Pick, SignedOffer, choose};
 pub use root_of_trust::RootOfTrust;
 pub use source::{Body, Source, SourceError, SourceLimits};

@@ -10,7 +10,7 @@ use super::director::{Who, Withheld, chosen};
 use super::error::TrustError;
 use super::offer::{Downgrade, OfferRefusal, Pick, SignedOffer, choose};
 use super::trusted::Trusted;
-use crate::hub::{Channel, Download, HubClient, HubError, Release, ReleaseId};
+use crate::hub::{Channel, ChannelNameError, Download, HubClient, HubError, Release, ReleaseId};
 
 /// What a node asks for.
 #[derive(Debug, Clone)]
@@ -116,14 +116,46 @@ async fn fetched(
         let (channel, run_mode) = (offer.channel.clone(), offer.run_mode);
         TrustError::Refusal(OfferRefusal::Nothing { channel, run_mode, hint: String::new() })
     })?;
+    let contents = in_time(hub, offer, &channel, contents(hub, offer)).await?;
+    offer.verified(channel, contents, fresh)
+}
+
+/// Waits for what is fetched of a release as long as a node does.
+async fn in_time<T>(
+    hub: &HubClient,
+    offer: &SignedOffer,
+    channel: &Channel,
+    fetching: impl Future<Output = Result<T, TrustError>>,
+) -> Result<T, TrustError> {
     let limit = hub.timeouts.release;
-    let contents = tokio::time::timeout(limit, contents(hub, offer)).await.map_err(|_| {
+    tokio::time::timeout(limit, fetching).await.unwrap_or_else(|_| {
         let target = offer.flists.last().map(|(target, _)| target.path.clone()).unwrap_or_default();
         let (hub, channel) = (hub.url().to_owned(), channel.clone());
         let source = HubError::TooLate { hub, channel, seconds: limit.as_secs() };
-        TrustError::Hub { target, source: source.into() }
-    })??;
-    offer.verified(channel, contents, fresh)
+        Err(TrustError::Hub { target, source: source.into() })
+    })
+}
+
+/// Whether a hub serves all flists of a release as they were signed. Nothing of it is kept: one flist at a time is in
+/// memory.
+///
+/// # Errors
+/// [`TrustError::Hub`] or [`TrustError::Mismatch`], by the name of the flist, as a node would have it.
+pub async fn check_served(hub: &HubClient, offer: &SignedOffer) -> Result<(), TrustError> {
+    let bad = |error: ChannelNameError| TrustError::BadTarget {
+        target: offer.channel.clone(),
+        problem: error.to_string(),
+    };
+    let channel = offer.channel.parse().map_err(bad)?;
+    let all = async {
+        for (target, claims) in &offer.flists {
+            let mut check = target.check();
+            check.update(&content(hub, target, claims).await?)?;
+            check.finish()?;
+        }
+        Ok(())
+    };
+    in_time(hub, offer, &channel, all).await
 }
 
 /// All flists of a release.

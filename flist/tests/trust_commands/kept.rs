@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use super::{Rig, strs, unsigned::command};
 
 const FLIST: &str = "tf-zos/zos:v1.0.0.flist";
@@ -37,6 +39,45 @@ fn what_is_signed_is_not_removed_unless_that_is_said() {
     let rig = signed();
     rig.says(&[&remove[..], &["--force"]].concat());
     assert!(!rig.path("hub/public/users").join(FLIST).exists());
+}
+
+#[test]
+fn a_check_sees_whether_the_hub_serves_what_is_signed() {
+    let rig = signed();
+    let path = rig.path("hub/public/users").join(FLIST);
+    let content = fs::read(&path).unwrap();
+    let check = || {
+        let output = rig.run(&["trust", "check", "--json"]);
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), json)
+    };
+    let (code, json) = check();
+    assert_eq!((code, &json["accepted"], &json["releases"][0]["why"]), (Some(0), &true.into(), &Value::Null));
+    rig.says(&["rm", "--force", "--token-file", "token", FLIST]);
+    let (code, json) = check();
+    assert_eq!((code, &json["accepted"]), (Some(5), &false.into()), "{json}");
+    let output = rig.run(&["trust", "check"]);
+    let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(5), "{said}{failed}");
+    assert!(said.contains("a node would not get it") && said.contains("does not exist"), "{said}");
+    assert!(failed.contains("flist trust withdraw"), "{failed}");
+    // Other content: longer, shorter, and of the same length.
+    fs::write(rig.path("tree/file"), "other content, of another length").unwrap();
+    let publish = ["publish", "--repo", "tf-zos", "--name", "zos", "--version", "1.0.0", "--no-lint"];
+    rig.says(&[&publish[..], &["--unsigned", "--token-file", "token", "tree"]].concat());
+    assert_eq!(check().0, Some(5));
+    let mut flipped = content.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for other in [&content[1..], &flipped] {
+        let put = rig.path("other.flist");
+        fs::write(&put, other).unwrap();
+        fs::copy(&put, &path).unwrap();
+        let (code, json) = check();
+        assert_eq!(code, Some(5), "{json}");
+        assert!(json["releases"][0]["why"].as_str().unwrap().contains("not what was signed"), "{json}");
+    }
+    // Of other run modes nothing is amiss.
+    assert_eq!(rig.run(&["trust", "check", "--run-mode", "qa"]).status.code(), Some(0));
 }
 
 #[test]

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use flist::exit::Exit;
 use flist::hub::{HubClient, RunMode, shown_address};
+use flist::report;
 use flist::trust::clock::Clocks;
 use flist::trust::director::{Choices, choices_of};
-use flist::trust::{SignedOffer, Source};
+use flist::trust::{SignedOffer, Source, check_served};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::access::new_node;
+use super::on_hub::withdraw_command;
 use crate::cli::director::for_whom;
 use crate::cli::failure::Failure;
 use crate::cli::hub_access::ShownToHub;
@@ -18,7 +20,8 @@ use crate::cli::output::Output;
 
 /// Tell whether a node would accept what a hub serves, and for how long.
 ///
-/// Does what a node does on its first boot: from the root file on, with nothing remembered.
+/// Does what a node does on its first boot: from the root file on, with nothing remembered. Also looks whether the hub has
+/// the flists of all that is signed, as they were signed; not at the blocks of these (`flist verify`).
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -56,6 +59,27 @@ enum Directed {
     Chosen { until: Timestamp, choices: Choices },
 }
 
+/// A signed release, and why a node would not get it, where it would not.
+struct Checked {
+    release: SignedOffer,
+    unserved: Option<String>,
+}
+
+impl Checked {
+    /// Looks whether a hub serves this.
+    ///
+    /// # Errors
+    /// The hub cannot be asked now.
+    async fn of(release: SignedOffer, hub: &HubClient) -> Result<Self, Failure> {
+        let unserved = match check_served(hub, &release).await {
+            Ok(()) => None,
+            Err(error) if Exit::of(&error) == Exit::Unreachable => return Err(error.into()),
+            Err(error) => Some(report(&error)),
+        };
+        Ok(Self { release, unserved })
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome {
     let hub = arguments.shown.client(&arguments.hub)?;
     let (client, _state) = new_node(&arguments.root, &hub, "trust")?;
@@ -67,7 +91,9 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome
         let mut fresh = client.refresh(&Clocks::read()).await?;
         let mut releases = Vec::new();
         for mode in modes {
-            releases.extend(fresh.releases(mode).await?);
+            for release in fresh.releases(mode).await? {
+                releases.push(Checked::of(release, &hub).await?);
+            }
         }
         Ok::<_, Failure>((fresh.expires(), releases))
     });
@@ -85,11 +111,23 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome
         Directed::Unseen => json!({"checked": false}),
         Directed::Chosen { until, .. } => json!({"checked": true, "until": until.to_string()}),
     };
-    let json = json!({"accepted": true, "until": until.to_string(), "releases": shown, "director": director});
+    let unserved = releases.iter().find(|checked| checked.unserved.is_some());
+    let accepted = unserved.is_none();
+    let json =
+        json!({"accepted": accepted, "until": until.to_string(), "releases": shown, "director": director});
+    let hub = shown_address(&arguments.hub);
     output.data(&json, || {
-        let head = format!("a node with this root accepts what {} serves, until {until}\n", arguments.hub);
-        text(head, &releases, &directed)
-    })
+        let what = if accepted { "accepts what" } else { "accepts the signatures that" };
+        text(format!("a node with this root {what} {hub} serves, until {until}\n"), &releases, &directed)
+    })?;
+    let Some(Checked { release, .. }) = unserved else { return Ok(Exit::Done) };
+    if !output.json {
+        let withdraw = withdraw_command(&hub, release.run_mode, &release.channel, &release.version);
+        eprintln!(
+            "flist: not all that is signed can be had from this hub; publish the same content again, sign other content as another version, or take back what nobody shall install any more: {withdraw}"
+        );
+    }
+    Ok(Exit::Refused)
 }
 
 /// Says how the metadata of the repository of this root file gets to a hub that has none.
@@ -113,13 +151,15 @@ async fn directed(root: Option<&Path>, hub: &HubClient) -> Result<Directed, Fail
     Ok(Directed::Chosen { until: fresh.expires(), choices: fresh.choices().await? })
 }
 
-fn as_json(release: &SignedOffer, directed: &Directed) -> Value {
+fn as_json(Checked { release, unserved }: &Checked, directed: &Directed) -> Value {
     let mut json = json!({
         "run_mode": release.run_mode.as_str(),
         "channel": release.channel,
         "version": release.version.to_string(),
         "release": release.release,
         "flists": release.flists.iter().map(|(target, _)| target.path.clone()).collect::<Vec<_>>(),
+        "served": unserved.is_none(),
+        "why": unserved,
     });
     if let Directed::Chosen { choices, .. } = directed {
         json["director"] = match choices_of(release, choices) {
@@ -130,13 +170,14 @@ fn as_json(release: &SignedOffer, directed: &Directed) -> Value {
     json
 }
 
-fn text(mut text: String, releases: &[SignedOffer], directed: &Directed) -> String {
-    for release in releases {
+fn text(mut text: String, releases: &[Checked], directed: &Directed) -> String {
+    for Checked { release, unserved } in releases {
         let SignedOffer { run_mode, channel, version, release: id, .. } = release;
         text.push_str(&format!(
-            "{:<5} {channel} {version} ({id}){}\n",
+            "{:<5} {channel} {version} ({id}){}{}\n",
             run_mode.as_str(),
-            chosen(release, directed)
+            chosen(release, directed),
+            unserved.as_ref().map(|why| format!(": a node would not get it: {why}")).unwrap_or_default()
         ));
     }
     if releases.is_empty() {
