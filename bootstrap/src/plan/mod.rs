@@ -11,6 +11,7 @@ mod packages;
 pub mod services;
 mod shown;
 mod space;
+mod state_paths;
 
 use flist::package::Direction;
 use flist::path::{FlistPath, PathError};
@@ -18,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use zinit_client::UnitName;
 
 pub use cascade::{Table, Unavoidable};
-pub use files::{FileChange, FilePlan, StatePaths, Wanted, plan_files};
+pub use files::{FileChange, FilePlan, Wanted, plan_files};
 pub use packages::{HookCall, MigrationCall, Moment, PackagePlan, PackageView, StateChange, plan_packages};
 pub use services::{ServiceNote, ServicePlan, ServiceView, ServicesError, Verdict, plan_services};
 pub use space::{Space, SpaceSum};
+pub use state_paths::StatePaths;
 
 use crate::item::Item;
 

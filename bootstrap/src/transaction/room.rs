@@ -44,6 +44,21 @@ impl Run<'_> {
     }
 }
 
+/// One that is read-only was full when it was made, and nobody writes to it.
 fn is_full(filesystem: &Filesystem) -> bool {
-    filesystem.available.is_some_and(|available| available < FULL)
+    !filesystem.read_only && filesystem.available.is_some_and(|available| available < FULL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_written_to_can_be_full() {
+        let of = |read_only, available| {
+            is_full(&Filesystem { device: 1, in_ram: false, read_only, copies_up: false, available })
+        };
+        assert!(of(false, Some(0)) && of(false, Some(FULL - 1)));
+        assert!(!of(false, Some(FULL)) && !of(false, None) && !of(true, Some(0)));
+    }
 }
