@@ -13,7 +13,6 @@ use flist::store::{CachedStore, DirStore, FetchError, Store, StoreError, fetch_p
 use flist::tree::{Content, Fingerprint};
 
 use crate::disk::{Beneath, Disk, Filesystem, Reader};
-use crate::engine::EngineError;
 use crate::root::Root;
 
 /// Why content could not be had.
@@ -238,14 +237,6 @@ pub fn clear_cache_in_ram(cache_dir: &Path) {
         && let Err(error) = DirStore::new(cache_dir).clear()
     {
         tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
-    }
-}
-
-/// Removes the fetched blocks where they take the room that an installation needs: in RAM. The next attempt has it. Blocks
-/// the thread.
-pub fn make_room(error: &EngineError, cache_dir: &Path) {
-    if matches!(error, EngineError::NoSpace(space) if space.in_ram) {
-        clear_cache_in_ram(cache_dir);
     }
 }
 

@@ -18,9 +18,7 @@ use crate::lock::EngineLock;
 use crate::plan::Purpose;
 use crate::releases::Releases;
 use crate::settings::Settings;
-use crate::source::{
-    BlockSource, ContentSource, MountSource, cached, clear_cache_in_ram, keep_cache, make_room,
-};
+use crate::source::{BlockSource, ContentSource, MountSource, cached, clear_cache_in_ram, keep_cache};
 use crate::state_place::StatePlace;
 use crate::transaction::Progress;
 
@@ -52,8 +50,10 @@ pub(super) async fn install(
         Err(error) => Err(error),
     };
     content.close().await?;
-    if let Err(error) = &installed {
-        make_room(error, &settings.cache_dir);
+    if matches!(&installed, Err(error) if error.lacks_memory()) {
+        // The next attempt has what they take.
+        let cache = settings.cache_dir.clone();
+        blocking(move || clear_cache_in_ram(&cache)).await?;
     }
     if let Err(EngineError::Transaction(error)) = &installed
         && error.is_judged()

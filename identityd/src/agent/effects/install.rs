@@ -9,9 +9,7 @@ use bootstrap::generation::boot_id;
 use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
-use bootstrap::source::{
-    BlockSource, ContentSource, CountingStore, cached, clear_cache_in_ram, keep_cache, make_room,
-};
+use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, clear_cache_in_ram, keep_cache};
 use bootstrap::transaction::{Progress as Step, TransactionError};
 use flist::report;
 use tokio::sync::mpsc::UnboundedSender;
@@ -67,7 +65,10 @@ impl Effects {
         self.update_self(lock, (release, purpose), (source.clone(), fetched), observer).await?;
         let prepared = self.engine.prepare(release, purpose, source.clone(), None).await;
         let prepared = prepared.map_err(|error| {
-            make_room(&error, &self.settings.cache_dir);
+            if error.lacks_memory() {
+                // The next attempt has what they take.
+                clear_cache_in_ram(&self.settings.cache_dir);
+            }
             problem(&error)
         })?;
         let prepared = prepared.minding_downtime(self.brake.minds_downtime());
