@@ -238,7 +238,7 @@ fn install(
 
 /// The program in a release of bootstrap.
 fn program(release: &ReleaseTree) -> Result<(FlistPath, Content), NewerError> {
-    let files: Vec<_> = release.tree.files().map(|(path, _, content)| (path, content)).collect();
+    let files: Vec<_> = release.tree().files().map(|(path, _, content)| (path, content)).collect();
     let at = |place: &&str| files.iter().find(|(path, _)| path.to_string() == **place);
     if let Some((path, content)) = PLACES.iter().find_map(at) {
         return Ok(((*path).clone(), (*content).clone()));

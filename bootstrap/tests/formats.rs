@@ -11,9 +11,10 @@ use bootstrap::lock;
 use bootstrap::plan::Purpose;
 use bootstrap::source::BlockSource;
 use flist::format::{self, Format};
-use flist::hub::{Channel, FlistName, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
+use flist::hub::{Channel, FlistName, Release, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
 use flist::pack::pack_observed;
 use flist::store::DirStore;
+use flist::trust::for_tests::unchecked;
 use tempfile::TempDir;
 
 struct Place {
@@ -53,13 +54,15 @@ impl Place {
         let bytes = format::to_bytes(&tree, format).unwrap();
         let location: FlistName = "test/app:latest.flist".parse().unwrap();
         let id = ReleaseId::of([(version, Sha256::of(version.as_bytes()))]);
-        let what = (Channel::Flist(location.clone()), id, ReleaseVersion::Text(version.to_owned()));
+        let channel = Channel::Flist(location.clone());
         let flist = ReleaseFlist { package: "app".to_owned(), sha256: Sha256::of(&bytes), location, bytes };
-        ReleaseTree::of(what, "{}".to_owned(), vec![flist]).unwrap()
+        let (version, info) = (ReleaseVersion::Text(version.to_owned()), serde_json::Map::new());
+        let release = Release { channel, id, version, info, flists: vec![flist] };
+        ReleaseTree::read(unchecked(release)).unwrap()
     }
 
     async fn prepare(&self, release: &ReleaseTree) -> Prepared {
-        let only: BTreeSet<_> = release.tree.iter().map(|(path, _)| path.clone()).collect();
+        let only: BTreeSet<_> = release.tree().iter().map(|(path, _)| path.clone()).collect();
         self.engine().prepare(release, Purpose::SelfUpdate, self.source(), Some(&only)).await.unwrap()
     }
 

@@ -36,7 +36,7 @@ pub(super) async fn install(
     settings: &Settings,
     release: &ReleaseTree,
 ) -> Result<(), BootError> {
-    tracing::info!(channel = %release.channel, version = %release.version, release = %release.id, entries = release.tree.len(), "installing");
+    tracing::info!(channel = %release.channel(), version = %release.version(), release = %release.id(), entries = release.tree().len(), "installing");
     let content = Content::open(settings, release).await?;
     let prepared = match engine.current() {
         Ok(current) => {
@@ -59,7 +59,7 @@ pub(super) async fn install(
         && error.is_judged()
     {
         // The next attempt takes another one.
-        let noted = Releases::load(&StatePlace::of(settings)).judged_bad(release.id, &flist::report(error));
+        let noted = Releases::load(&StatePlace::of(settings)).judged_bad(release.id(), &flist::report(error));
         if let Err(error) = noted {
             tracing::error!(error = %flist::report(&error), "the failure cannot be remembered");
         }
@@ -146,8 +146,8 @@ struct Content {
 
 impl Content {
     async fn open(settings: &Settings, release: &ReleaseTree) -> Result<Self, BootError> {
-        let channel = release.channel.to_string();
-        let mount_point = mount_directory(&settings.run_dir).join(release.id.to_string());
+        let channel = release.channel().to_string();
+        let mount_point = mount_directory(&settings.run_dir).join(release.id().to_string());
         let prepared = std::fs::create_dir_all(&mount_point)
             .and_then(|()| durable::private_directory(&mount_directory(&settings.run_dir)));
         prepared.map_err(|source| BootError::MountPoint { path: mount_point.clone(), source })?;
@@ -156,7 +156,7 @@ impl Content {
         let hub = settings.hub.clone();
         let opened = blocking(move || {
             let store = cached(release.open_stores(&hub)?, &cache);
-            let mounted = mount(&release.tree, store.clone(), &at, MountPurpose::Install);
+            let mounted = mount(release.tree(), store.clone(), &at, MountPurpose::Install);
             Ok((store, mounted))
         });
         let (store, mounted): (Arc<dyn Store>, _) =

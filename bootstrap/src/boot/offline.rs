@@ -139,23 +139,22 @@ fn complete(
 }
 
 fn is_complete(release: &ReleaseTree, cache: &DirStore) -> bool {
-    let mut blocks = release.tree.files().flat_map(|(_, _, content)| &content.blocks);
+    let mut blocks = release.tree().files().flat_map(|(_, _, content)| &content.blocks);
     blocks.all(|block| cache.has(&block.id).unwrap_or(false))
 }
 
 /// As [`is_complete`], and every block is what its id says.
 fn is_whole(release: &ReleaseTree, cache: &DirStore) -> bool {
-    let mut blocks = release.tree.files().flat_map(|(_, _, content)| &content.blocks);
+    let mut blocks = release.tree().files().flat_map(|(_, _, content)| &content.blocks);
     blocks.all(|block| cache.get(&block.id).is_ok_and(|block| block.is_some()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
-    use flist::hub::{Channel, FlistName, ReleaseVersion};
+    use flist::hub::{Channel, FlistName, Release, ReleaseFlist, ReleaseVersion, Sha256};
     use flist::tree::{Block, Content, Entry, Kind, Meta, Tree};
+    use flist::trust::for_tests::unchecked;
 
     use super::*;
 
@@ -170,16 +169,16 @@ mod tests {
         let mut tree = Tree::new(meta);
         tree.insert("file".parse().unwrap(), Entry { meta, kind: Kind::File(content) }).unwrap();
         let channel: FlistName = "a/b:v1.0.0.flist".parse().unwrap();
-        let release = ReleaseTree {
+        let bytes = flist::format::fl::to_bytes(&tree).unwrap();
+        let (package, sha256) = (String::new(), Sha256::of(&bytes));
+        let release = Release {
             version: ReleaseVersion::in_name(&channel),
-            channel: Channel::Flist(channel),
+            channel: Channel::Flist(channel.clone()),
             id: ReleaseId::of([]),
-            info: String::new(),
-            is_signed: false,
-            tree: Arc::new(tree),
-            flists: Arc::default(),
-            origins: Arc::default(),
+            info: serde_json::Map::new(),
+            flists: vec![ReleaseFlist { package, location: channel, sha256, bytes }],
         };
+        let release = ReleaseTree::read(unchecked(release)).unwrap();
         cache.put(&BlockId::of(b"a"), b"a").unwrap();
         assert!(!is_complete(&release, &cache));
         cache.put(&BlockId::of(b"b"), b"b").unwrap();

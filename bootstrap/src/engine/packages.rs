@@ -48,7 +48,7 @@ impl Engine {
         release: &ReleaseTree,
         source: Arc<dyn ContentSource>,
     ) -> Result<Packages, EngineError> {
-        let (root, tree) = (self.root.clone(), release.tree.clone());
+        let (root, tree) = (self.root.clone(), release.tree().clone());
         let read = move || {
             let mut packages = Packages::new();
             for (path, entry) in tree.iter() {

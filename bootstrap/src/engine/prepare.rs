@@ -48,7 +48,7 @@ impl Engine {
         let nothing = Packages::new();
         let packages_before = installed.as_ref().map_or(&nothing, |installed| &installed.packages);
         let state = self.state_paths([packages_before, &packages])?;
-        let (root, tree) = (self.root.clone(), release.tree.clone());
+        let (root, tree) = (self.root.clone(), release.tree().clone());
         let look = Look { root, tree, base, state, only: only.cloned() };
         let view = tokio::task::spawn_blocking(move || look.take(source.as_ref()));
         let View { wanted, found, units, base, state } = view.await.map_err(EngineError::Broken)??;
@@ -67,8 +67,8 @@ impl Engine {
         let space = self.space((&files, &package_plan), &found, release, items.len())?;
         let states = package_plan.states.iter().flat_map(|state| &state.paths);
         let number = self.next_number(files.changes.iter().map(FileChange::path).chain(states))?;
-        let what = (release.channel.clone(), version, id, release.flists.as_slice());
-        let (identity, info) = (self.identity()?, release.info.clone());
+        let what = (release.channel().clone(), version, id, release.flists().as_slice());
+        let (identity, info) = (self.identity()?, release.info().to_owned());
         let paths = files.changes.iter().map(FileChange::path);
         let seen = paths.filter_map(|path| Some((path.clone(), found.get(path)?.clone()))).collect();
         // Where nothing was ever installed, nothing is lost.
@@ -83,7 +83,7 @@ impl Engine {
             packages,
             schemas: Some(layouts.schemas),
             layouts_lost: layouts.is_incomplete && !is_new,
-            is_signed: release.is_signed,
+            is_signed: release.is_signed(),
             ..generation
         };
         let plan = Plan::new(purpose, files, services, package_plan, space);
@@ -124,7 +124,7 @@ fn what_it_is(
         (Some(installed), Purpose::SelfUpdate) => (installed.version.clone(), installed.release),
         // Nobody knows which release that is, so it must not pass for the new one.
         (None, Purpose::SelfUpdate) => (ReleaseVersion::Text("unknown".to_owned()), ReleaseId::of([])),
-        _ => (release.version.clone(), release.id),
+        _ => (release.version().clone(), release.id()),
     };
     let cause = match (purpose, installed) {
         (Purpose::SelfUpdate, _) => Cause::SelfUpdate,

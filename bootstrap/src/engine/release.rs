@@ -13,25 +13,49 @@ use super::EngineError;
 use crate::generation::{Generation, StateDir};
 use crate::settings::HubSettings;
 
-/// A release and the one tree that its flists make together.
+/// A release and the one tree that its flists make together: what the engine installs. It is made of what `flist::trust`
+/// says may be installed, or of what was installed before, and of nothing else, nor can it be changed.
+///
+/// ```compile_fail
+/// use bootstrap::engine::ReleaseTree;
+/// use flist::hub::Release;
+///
+/// fn install_what_nobody_has_checked(release: Release) {
+///     let _ = ReleaseTree::read(release);
+/// }
+/// ```
+///
+/// ```compile_fail
+/// use bootstrap::engine::ReleaseTree;
+///
+/// fn say_that_it_is_signed(mut release: ReleaseTree) {
+///     release.is_signed = true;
+/// }
+/// ```
+///
+/// ```compile_fail
+/// let _ = bootstrap::engine::ReleaseTree::of;
+/// ```
+///
+/// ```
+/// use bootstrap::engine::{EngineError, ReleaseTree};
+/// use flist::hub::Release;
+/// use flist::trust::Trusted;
+///
+/// fn install_what_may_be(release: Trusted<Release>) -> Result<ReleaseTree, EngineError> {
+///     ReleaseTree::read(release)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ReleaseTree {
-    /// The channel that offers it.
-    pub channel: Channel,
-    /// Its identity.
-    pub id: ReleaseId,
-    /// Its version.
-    pub version: ReleaseVersion,
-    /// What goes into flist.info.
-    pub info: String,
-    /// Whether it was signed by those whom this node trusts, or trusted when it was recorded.
-    pub is_signed: bool,
-    /// What it consists of.
-    pub tree: Arc<Tree>,
-    /// The flists that the tree was read from, to be recorded; empty where that is not wanted.
-    pub flists: Arc<Vec<ReleaseFlist>>,
-    /// Where the blocks are.
-    pub origins: Arc<Origins>,
+    channel: Channel,
+    id: ReleaseId,
+    version: ReleaseVersion,
+    info: String,
+    is_signed: bool,
+    tree: Arc<Tree>,
+    flists: Arc<Vec<ReleaseFlist>>,
+    origins: Arc<Origins>,
 }
 
 impl ReleaseTree {
@@ -44,6 +68,46 @@ impl ReleaseTree {
         let Release { channel, id, version, flists, info } = release.into_inner();
         let info = serde_json::Value::Object(info).to_string();
         Ok(Self { is_signed, ..Self::of((channel, id, version), info, flists)? })
+    }
+
+    /// The channel that offers it.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> ReleaseId {
+        self.id
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &ReleaseVersion {
+        &self.version
+    }
+
+    /// What goes into flist.info.
+    pub fn info(&self) -> &str {
+        &self.info
+    }
+
+    /// Whether it was signed by those whom this node trusts, or trusted when it was recorded.
+    pub fn is_signed(&self) -> bool {
+        self.is_signed
+    }
+
+    /// What it consists of.
+    pub fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    /// The flists that the tree was read from, to be recorded.
+    pub fn flists(&self) -> &Arc<Vec<ReleaseFlist>> {
+        &self.flists
+    }
+
+    /// Where the blocks are.
+    pub fn origins(&self) -> &Arc<Origins> {
+        &self.origins
     }
 
     /// Bytes of the records of an upgrade to it at most, as long as it is not much smaller than what is installed.
@@ -66,10 +130,7 @@ impl ReleaseTree {
     }
 
     /// A release of these flists, which nobody has signed.
-    ///
-    /// # Errors
-    /// [`EngineError::Flist`], [`EngineError::Merge`].
-    pub fn of(
+    fn of(
         (channel, id, version): (Channel, ReleaseId, ReleaseVersion),
         info: String,
         flists: Vec<ReleaseFlist>,

@@ -48,7 +48,7 @@ impl Engine {
         places: BTreeSet<FlistPath>,
     ) -> Result<BTreeSet<FlistPath>, EngineError> {
         let mut names = BTreeSet::new();
-        for (name, _) in release.tree.iter() {
+        for (name, _) in release.tree().iter() {
             if places.contains(&self.root.canonical(name).map_err(EngineError::Root)?) {
                 names.insert(name.clone());
             }

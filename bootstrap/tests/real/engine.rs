@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::Arc;
 
 use bootstrap::engine::{EngineError, ReleaseTree};
 use bootstrap::generation::Standing;
 use bootstrap::plan::{FileChange, Purpose};
 use bootstrap::transaction::{Recovery, TransactionError};
-use flist::pack::pack;
+use flist::trust::for_tests::unchecked;
 
 use crate::place::Place;
 
@@ -49,7 +48,7 @@ async fn what_was_swapped_and_not_committed_is_undone_by_the_next_start_and_only
 #[tokio::test(flavor = "multi_thread")]
 async fn modes_owners_set_uid_bits_and_capabilities_are_installed() {
     let place = Place::new();
-    let release = place.release("1", &[("bin/su", "x"), ("etc/shadow", "y")]);
+    place.release("1", &[("bin/su", "x"), ("etc/shadow", "y")]);
     let payload = place.at("payload-1");
     std::fs::set_permissions(payload.join("bin/su"), PermissionsExt::from_mode(0o4755)).unwrap();
     std::os::unix::fs::chown(payload.join("etc/shadow"), Some(7), Some(42)).unwrap();
@@ -59,8 +58,8 @@ async fn modes_owners_set_uid_bits_and_capabilities_are_installed() {
     let capability = [&[1, 0, 0, 2, 0, 0x20][..], &[0; 14]].concat();
     let rights = [(b"security.capability".to_vec(), capability)].into();
     flist::xattr::write(&payload.join("etc/shadow"), &rights).unwrap();
-    let (tree, _) = pack(&payload, &place.store()).unwrap();
-    place.apply(&ReleaseTree { tree: Arc::new(tree), ..release }, Purpose::SelfUpdate).await.unwrap();
+    let release = ReleaseTree::read(unchecked(place.packed("1", &payload))).unwrap();
+    place.apply(&release, Purpose::SelfUpdate).await.unwrap();
     let at = |path: &str| place.root().join(path).metadata().unwrap();
     assert_eq!((at("bin/su").mode() & 0o7777, at("bin/su").uid(), at("bin/su").gid()), (0o4755, 3, 4));
     assert_eq!((at("etc/shadow").uid(), at("etc/shadow").gid()), (7, 42));
@@ -74,7 +73,7 @@ async fn a_change_by_somebody_else_ends_the_upgrade_and_stays() {
     let engine = place.engine();
     engine.commit_pending(&place.lock(), 1).await.unwrap();
     let release = place.release("2", NEW);
-    let only: BTreeSet<_> = release.tree.iter().map(|(path, _)| path.clone()).collect();
+    let only: BTreeSet<_> = release.tree().iter().map(|(path, _)| path.clone()).collect();
     let prepared = engine.prepare(&release, Purpose::SelfUpdate, place.source(), Some(&only)).await.unwrap();
     let edit = || Ok(std::fs::write(place.root().join("bin/app"), "mine")?);
     let failed = engine.apply(&place.lock(), &prepared, place.source(), &|_| {}, &edit).await.unwrap_err();
@@ -92,7 +91,7 @@ async fn of_several_files_that_cannot_be_fetched_the_first_is_named() {
     let files: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
     let release = place.release("1", &files);
     let store = place.store();
-    for (path, _, content) in release.tree.files() {
+    for (path, _, content) in release.tree().files() {
         if ["usr/f11", "usr/f12", "usr/f30"].contains(&path.to_string().as_str()) {
             store.remove(&content.blocks[0].id).unwrap();
         }
@@ -112,7 +111,7 @@ async fn whoever_is_not_ready_stops_it_before_anything_is_touched() {
     let place = Place::new();
     let engine = place.engine();
     let release = place.release("1", OLD);
-    let only: BTreeSet<_> = release.tree.iter().map(|(path, _)| path.clone()).collect();
+    let only: BTreeSet<_> = release.tree().iter().map(|(path, _)| path.clone()).collect();
     let prepared = engine.prepare(&release, Purpose::SelfUpdate, place.source(), Some(&only)).await.unwrap();
     let refuse = || Err("not today".into());
     let failed = engine.apply(&place.lock(), &prepared, place.source(), &|_| {}, &refuse).await.unwrap_err();
@@ -132,7 +131,7 @@ async fn a_directory_that_became_a_symlink_loses_nothing() {
     symlink("/data/app", place.root().join("opt/app")).unwrap();
 
     let again = place.release("2", &files);
-    let only: BTreeSet<_> = again.tree.iter().map(|(path, _)| path.clone()).collect();
+    let only: BTreeSet<_> = again.tree().iter().map(|(path, _)| path.clone()).collect();
     let engine = place.engine();
     let prepared = engine.prepare(&again, Purpose::SelfUpdate, place.source(), Some(&only)).await.unwrap();
     let removed = |change: &&FileChange| matches!(change, FileChange::Remove { .. });
@@ -187,7 +186,7 @@ async fn after_a_lost_state_a_self_update_does_not_pass_for_the_release() {
     let release = place.release("2", NEW);
     place.apply(&release, Purpose::SelfUpdate).await.unwrap();
     place.engine().commit_pending(&place.lock(), 2).await.unwrap();
-    assert_ne!(place.engine().current().unwrap().unwrap().release, release.id);
+    assert_ne!(place.engine().current().unwrap().unwrap().release, release.id());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +195,7 @@ async fn two_names_of_one_file_are_refused() {
     std::fs::create_dir_all(place.root().join("usr/bin")).unwrap();
     symlink("usr/bin", place.root().join("bin")).unwrap();
     let release = place.release("1", &[("bin/sh", "a"), ("usr/bin/sh", "b")]);
-    let only: BTreeSet<_> = release.tree.iter().map(|(path, _)| path.clone()).collect();
+    let only: BTreeSet<_> = release.tree().iter().map(|(path, _)| path.clone()).collect();
     let refused = place.engine().prepare(&release, Purpose::SelfUpdate, place.source(), Some(&only)).await;
     let said = flist::report(&refused.err().unwrap());
     assert!(said.contains("'bin/sh'") && said.contains("'usr/bin/sh'"), "{said}");

@@ -67,7 +67,7 @@ async fn a_new_identityd_is_on_its_disk_before_it_counts() {
     let (_disk, image) = mount_disk(&place, "data");
     let name = "the-new-identityd";
     let release = place.release("1", &[(&format!("data/{name}"), "new")]);
-    let only = release.tree.iter().map(|(path, _)| path.clone()).collect();
+    let only = release.tree().iter().map(|(path, _)| path.clone()).collect();
     let (engine, lock) = (place.engine(), place.lock());
     let prepared = engine.prepare(&release, Purpose::SelfUpdate, place.source(), Some(&only)).await.unwrap();
     engine.apply(&lock, &prepared, place.source(), &|_| {}, &|| Ok(())).await.unwrap();

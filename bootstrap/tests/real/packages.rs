@@ -8,7 +8,8 @@ use std::time::Duration;
 use bootstrap::engine::{EngineError, ReleaseTree};
 use bootstrap::plan::Purpose;
 use bootstrap::programs::{Call, How, InRoot, Programs};
-use flist::hub::ReleaseId;
+use flist::hub::{Release, ReleaseId};
+use flist::trust::for_tests::unchecked;
 use nix::mount::{MsFlags, mount, umount};
 
 use crate::place::{Place, put};
@@ -132,7 +133,8 @@ async fn hooks_are_run_in_the_root_at_their_moments_and_a_dropped_one_is_taken_b
     );
     // Nothing changes, so nothing is run.
     std::fs::remove_file(place.root().join("log")).unwrap();
-    let three = ReleaseTree { id: ReleaseId::of([]), ..two.clone() };
+    let again = Release { id: ReleaseId::of([]), ..place.packed("2", &place.at("payload-2")) };
+    let three = ReleaseTree::read(unchecked(again)).unwrap();
     place.apply(&three, Purpose::Upgrade).await.unwrap();
     assert_eq!(place.read("log"), "entity not found");
 }

@@ -17,10 +17,11 @@ use bootstrap::root::Root;
 use bootstrap::source::BlockSource;
 use bootstrap::state_place::StatePlace;
 use bootstrap::supervisor::{HeldProcess, Supervisor};
-use flist::hub::{Channel, FlistName, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
+use flist::hub::{Channel, FlistName, Release, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
 use flist::pack::pack;
 use flist::path::FlistPath;
 use flist::store::DirStore;
+use flist::trust::for_tests::unchecked;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
@@ -98,19 +99,26 @@ impl Place {
                 }
             }
         }
-        let (tree, _) = pack(&directory, &self.store()).unwrap();
+        ReleaseTree::read(unchecked(self.packed(version, &directory))).unwrap()
+    }
+
+    /// What a hub would offer of this directory.
+    pub(crate) fn packed(&self, version: &str, directory: &Path) -> Release {
+        let (tree, _) = pack(directory, &self.store()).unwrap();
         let bytes = flist::format::fl::to_bytes(&tree).unwrap();
         let location: FlistName = "test/app:latest.flist".parse().unwrap();
         let id = ReleaseId::of([(version, Sha256::of(version.as_bytes()))]);
-        let what = (Channel::Flist(location.clone()), id, ReleaseVersion::Text(version.to_owned()));
+        let channel = Channel::Flist(location.clone());
         let flist = ReleaseFlist { package: "app".to_owned(), sha256: Sha256::of(&bytes), location, bytes };
-        ReleaseTree::of(what, format!("{{\"version\":\"{version}\"}}"), vec![flist]).unwrap()
+        let info = [("version".to_owned(), version.into())].into_iter().collect();
+        let version = ReleaseVersion::Text(version.to_owned());
+        Release { channel, id, version, info, flists: vec![flist] }
     }
 
     /// Installs a release; of a self-update, all of its paths.
     pub(crate) async fn apply(&self, release: &ReleaseTree, purpose: Purpose) -> Result<(), EngineError> {
         let engine = self.engine();
-        let only = release.tree.iter().map(|(path, _)| path.clone()).collect();
+        let only = release.tree().iter().map(|(path, _)| path.clone()).collect();
         let prepared = match purpose {
             Purpose::Revert => engine.prepare_revert(release, self.source()).await?,
             Purpose::SelfUpdate => engine.prepare(release, purpose, self.source(), Some(&only)).await?,

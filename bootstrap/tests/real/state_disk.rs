@@ -89,12 +89,12 @@ impl Node {
 
     fn judge_bad(&self, version: &str) {
         let mut releases = Releases::load(&self.state_place());
-        releases.judged_bad(self.app(version).id, "web is not well").unwrap();
+        releases.judged_bad(self.app(version).id(), "web is not well").unwrap();
     }
 
     fn is_bad(&self, version: &str) -> bool {
         let releases = Releases::load(&self.state_place());
-        releases.note(&self.app(version).id).is_some_and(|note| note.is_bad())
+        releases.note(&self.app(version).id()).is_some_and(|note| note.is_bad())
     }
 }
 

@@ -21,6 +21,8 @@ pub mod clock;
 pub mod director;
 mod error;
 mod floors;
+#[cfg(feature = "trust-for-tests")]
+pub mod for_tests;
 mod keys;
 mod mirrors;
 mod node;

@@ -104,13 +104,13 @@ impl Effects {
         self.look_after_secrets()?;
         self.poll(current.as_ref()).await?;
         let Some(offered) = &self.offered else { return Ok(Resolved::Unchanged) };
-        if current.as_ref().is_some_and(|current| current.release == offered.id) {
+        if current.as_ref().is_some_and(|current| current.release == offered.id()) {
             return Ok(Resolved::Unchanged);
         }
         let candidate = Candidate {
-            channel: offered.channel.to_string(),
-            version: offered.version.to_string(),
-            release: offered.id.to_string(),
+            channel: offered.channel().to_string(),
+            version: offered.version().to_string(),
+            release: offered.id().to_string(),
         };
         if let Some(problem) = self.objection(current.as_ref(), offered) {
             return Ok(Resolved::Refused { candidate, problem });
@@ -160,7 +160,7 @@ impl Effects {
     }
 
     fn offered(&self, candidate: &Candidate) -> Result<ReleaseTree, Problem> {
-        let offered = self.offered.clone().filter(|offered| offered.id.to_string() == candidate.release);
+        let offered = self.offered.clone().filter(|offered| offered.id().to_string() == candidate.release);
         offered.ok_or_else(|| {
             Problem::new(ProblemKind::Refused, "the channel offers another release by now; check again")
         })

@@ -36,16 +36,16 @@ impl Effects {
 
     /// Reads what the packages of a release declare, unless that is known.
     async fn describe(&mut self, release: &ReleaseTree) -> Result<(), EngineError> {
-        if self.described.as_ref().is_some_and(|(known, _)| *known == release.id) {
+        if self.described.as_ref().is_some_and(|(known, _)| *known == release.id()) {
             return Ok(());
         }
         self.described = None;
-        if release.tree.iter().any(|(path, _)| flist::package::package_at(path).is_some()) {
+        if release.tree().iter().any(|(path, _)| flist::package::package_at(path).is_some()) {
             let source = self.source(release, Arc::default()).await;
             let source = source.map_err(|problem| EngineError::NoSource(problem.message))?;
             let packages = self.engine.packages_of(release, source.clone()).await;
             drop_on_blocking_thread(source);
-            self.described = Some((release.id, packages?));
+            self.described = Some((release.id(), packages?));
         }
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Effects {
         let root = self.engine.root();
         let own =
             |path: &FlistPath| root.canonical(path).is_ok_and(|place| root.outer(&place) == self.program);
-        items_of(&release.tree).into_iter().filter(|(path, _)| own(path)).any(|(path, item)| {
+        items_of(release.tree()).into_iter().filter(|(path, _)| own(path)).any(|(path, item)| {
             let found = root
                 .canonical(&path)
                 .and_then(|place| root.observe(&place, item.codec().unwrap_or_default()));

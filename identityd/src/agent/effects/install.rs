@@ -73,12 +73,12 @@ impl Effects {
         })?;
         let prepared = prepared.minding_downtime(self.brake.minds_downtime());
         let current = self.current()?.map(|current| current.release);
-        if prepared.plan.is_empty() && current == Some(release.id) {
+        if prepared.plan.is_empty() && current == Some(release.id()) {
             return Ok(Applied::Nothing);
         }
         let expected = self.within_budget(&prepared)?;
         let _ = progress.send(Progress::Expected(expected));
-        tracing::info!(version = %release.version, plan = %prepared.plan, "installing");
+        tracing::info!(version = %release.version(), plan = %prepared.plan, "installing");
         let before_swap = || {
             // While all services run: it may take long.
             keep_cache(&self.settings.cache_dir);
@@ -94,7 +94,7 @@ impl Effects {
 
     fn succeeded(&self, release: &ReleaseTree, prepared: &Prepared) -> Result<Applied, Problem> {
         let mut releases = Releases::load(&self.place);
-        if let Err(error) = releases.succeeded(release.id) {
+        if let Err(error) = releases.succeeded(release.id()) {
             tracing::warn!(error = report(&error), "an old note about the release stays");
         }
         clear_cache_in_ram(&self.settings.cache_dir);
@@ -120,11 +120,11 @@ impl Effects {
         );
         let blamed = matches!(error, EngineError::Transaction(error) if error.is_the_releases_fault());
         let remembered = match blamed {
-            true if is_judged(error) => releases.judged_bad(release.id, &problem.message),
-            true => releases.failed(release.id, &problem.message),
+            true if is_judged(error) => releases.judged_bad(release.id(), &problem.message),
+            true => releases.failed(release.id(), &problem.message),
             // Only what was announced was counted.
-            false if undone && stops => releases.excuse_downtime(release.id, &problem.message, &boot_id()),
-            false if undone => releases.excuse(release.id),
+            false if undone && stops => releases.excuse_downtime(release.id(), &problem.message, &boot_id()),
+            false if undone => releases.excuse(release.id()),
             false => Ok(()),
         };
         if let Err(error) = remembered {
@@ -139,7 +139,7 @@ impl Effects {
         if purpose == Purpose::Revert {
             return problem;
         }
-        if let Err(error) = Releases::load(&self.place).refused(release.id, &problem.message) {
+        if let Err(error) = Releases::load(&self.place).refused(release.id(), &problem.message) {
             tracing::error!(error = report(&error), "that it would not run cannot be remembered");
         }
         let message = format!("{}; it is not tried again until `identityd retry`", problem.message);
@@ -148,12 +148,12 @@ impl Effects {
 
     pub(super) fn attempt(&self, release: &ReleaseTree) -> Result<(), Problem> {
         let mut releases = Releases::load(&self.place);
-        releases.attempt(release.id).map_err(|error| local("the attempt cannot be counted", &error))
+        releases.attempt(release.id()).map_err(|error| local("the attempt cannot be counted", &error))
     }
 
     pub(super) fn remember(&self, release: &ReleaseTree, reason: &str) {
         let mut releases = Releases::load(&self.place);
-        if let Err(error) = releases.failed(release.id, reason) {
+        if let Err(error) = releases.failed(release.id(), reason) {
             tracing::error!(error = report(&error), "the failure cannot be remembered");
         }
     }

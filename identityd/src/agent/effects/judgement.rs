@@ -28,10 +28,10 @@ impl Effects {
     /// What speaks against a release, as long as nothing else is known.
     pub(super) fn objection(&self, current: Option<&Generation>, offered: &ReleaseTree) -> Option<Problem> {
         let before = current.filter(|_| !self.settings.trust.allow_downgrade);
-        let downgrade = before.and_then(|current| downgrade(&current.version, &offered.version));
+        let downgrade = before.and_then(|current| downgrade(&current.version, offered.version()));
         downgrade.or_else(|| {
             let releases = Releases::load(&self.place);
-            speaks_against(&releases, &offered.version, offered.id)
+            speaks_against(&releases, offered.version(), offered.id())
         })
     }
 }

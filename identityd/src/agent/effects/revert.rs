@@ -26,9 +26,9 @@ impl Effects {
         self.follow_state()?;
         let (generation, release) = self.engine.revert_target(number).map_err(|error| problem(&error))?;
         let release = Candidate {
-            channel: release.channel.to_string(),
-            version: release.version.to_string(),
-            release: release.id.to_string(),
+            channel: release.channel().to_string(),
+            version: release.version().to_string(),
+            release: release.id().to_string(),
         };
         Ok(Target { generation, release })
     }

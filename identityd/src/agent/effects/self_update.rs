@@ -41,8 +41,8 @@ impl Effects {
         if self.brake.minds_downtime() {
             self.minds_the_whole(release, purpose, source.clone()).await?;
         }
-        tracing::info!(version = %release.version, "the release has another identityd: handing over to it first");
-        let handover = Handover::new(&self.settings, unit, prepared.generation(), release.id)?;
+        tracing::info!(version = %release.version(), "the release has another identityd: handing over to it first");
+        let handover = Handover::new(&self.settings, unit, prepared.generation(), release.id())?;
         let handover = handover.with_trial(self.trial(release)?);
         self.hands_over.store(true, Ordering::Relaxed);
         // Its time begins when everything is staged: fetching may take long.
@@ -186,7 +186,7 @@ impl Effects {
     ) -> Result<Option<BTreeSet<FlistPath>>, Problem> {
         let unit = format!("{}/{unit}.yaml", bootstrap::plan::UNIT_DIRECTORY);
         let (mut paths, mut found) = (BTreeSet::new(), false);
-        for (path, _, _) in release.tree.files() {
+        for (path, _, _) in release.tree().files() {
             let place = self
                 .engine
                 .root()

@@ -17,7 +17,7 @@ impl Effects {
     /// The trial of an identityd of this release; `None` where nobody knows what could be gone back to.
     pub(super) fn trial(&self, release: &ReleaseTree) -> Result<Option<Trial>, Problem> {
         let Some(current) = self.current()? else { return Ok(None) };
-        let versions = (current.version.to_string(), release.version.to_string());
+        let versions = (current.version.to_string(), release.version().to_string());
         let (before, seconds) = (current.number, self.trial_time().as_secs());
         Ok(Some(Trial { before, seconds, versions, release: current.release }))
     }

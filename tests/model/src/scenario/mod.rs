@@ -15,11 +15,10 @@ use bootstrap::plan::Purpose;
 use bootstrap::root::Root;
 use bootstrap::source::{ContentSource, SourceError};
 use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
-use flist::hub::{ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
+use flist::hub::{Release as Offer, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
 use flist::path::FlistPath;
-
-use flist::store::Origins;
 use flist::tree::{Block, Content, Entry, Kind, Meta, Tree};
+use flist::trust::for_tests::unchecked;
 use zinit_client::UnitName;
 
 use content::bytes_of;
@@ -263,7 +262,7 @@ async fn carry_out(
             let own = |path: &&FlistPath| {
                 path.as_bytes().ends_with(b"identityd") || path.as_bytes().ends_with(b"identityd.yaml")
             };
-            let paths = release.tree.tree.iter().map(|(path, _)| path);
+            let paths = release.tree.tree().iter().map(|(path, _)| path);
             (Purpose::SelfUpdate, Some(paths.filter(own).cloned().collect::<BTreeSet<_>>()))
         }
         // It is the second generation, after the first boot.
@@ -322,16 +321,14 @@ fn release(version: &str, files: &[FileSpec]) -> Result<Release, SetUpError> {
         sha256: Sha256::of(&bytes),
         bytes,
     };
-    let tree = ReleaseTree {
+    let release = Offer {
         channel: "tf-zos/zos:development:latest.flist".parse()?,
         id: ReleaseId::of([("zos", Sha256::of(version.as_bytes()))]),
         version: ReleaseVersion::Text(version.to_owned()),
-        info: format!("{{\"version\":\"{version}\"}}"),
-        is_signed: false,
-        flists: Arc::new(vec![flist]),
-        origins: Arc::new(Origins::of([&tree])),
-        tree: Arc::new(tree),
+        info: [("version".to_owned(), version.into())].into_iter().collect(),
+        flists: vec![flist],
     };
+    let tree = ReleaseTree::read(unchecked(release))?;
     Ok(Release { tree, content: Arc::new(content) })
 }
 
