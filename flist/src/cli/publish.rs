@@ -98,6 +98,9 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
         format: arguments.format,
         replace: arguments.replace,
     };
+    if let Some(signing) = &signing {
+        signing.check(&publication, &what)?;
+    }
     // A hub that is not there is found before the directory is read, which takes its time.
     ask(&publication)?;
     let signatures = match sign || unsigned.unsigned {

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::hub_access::HubAccess;
 use super::output::{Output, counted};
-use super::trust::{Signatures, Target, Unsigned, check_link, in_order, unsigned_yet};
+use super::trust::{Signatures, Target, Unsigned, check_link, in_order};
 
 /// Make a tag: a named set of flists that belong together, such as one version of everything a node needs.
 ///
@@ -119,13 +119,10 @@ async fn unsigned_tag(
     tag: &TagName,
     entries: &BTreeMap<String, FlistName>,
 ) -> Result<Option<String>, Failure> {
-    let signatures = Signatures::on(client).await?;
-    if signatures.is_none_or(|signatures| entries.values().all(|flist| signatures.names(flist))) {
-        return Ok(None);
-    }
+    let Some(signatures) = Signatures::on(client).await? else { return Ok(None) };
     let channel = Channel::Taglink(TaglinkName::new(tag.repo(), RunMode::Prod.hub_name())?);
     let (flists, version) = (in_order(entries), tag.version());
-    Ok(Some(unsigned_yet(client.url(), &tag.to_string(), &channel, version.as_ref(), &flists)))
+    Ok(signatures.unsigned_yet(client.url(), &tag.to_string(), &channel, version.as_ref(), &flists))
 }
 
 /// Refuses flists that a node could not install together.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::offer::OfferRefusal;
+use super::choose::OfferRefusal;
 use super::source::SourceError;
 use super::state::StateError;
 

@@ -15,6 +15,7 @@
 //! Source: The Update Framework Specification 1.0.33, <https://theupdateframework.github.io/specification/>.
 
 mod believed;
+mod choose;
 pub mod claims;
 mod client;
 pub mod clock;
@@ -35,11 +36,12 @@ mod state;
 mod trusted;
 
 pub use believed::{Believed, believed};
+pub use choose::{Downgrade, OfferRefusal, Pick, choose};
 pub use client::{Fresh, SignedTarget, TrustClient, check_root, earliest, learn_time};
 pub use error::{TrustError, Verdict};
 pub use mirrors::Standing;
-pub use node::{Offered, Wanted, What, check_served, offered};
-pub use offer::{Downgrade, OfferRefusal, Pick, SignedOffer, choose};
+pub use node::{Offered, Served, Wanted, What, check_served, offered};
+pub use offer::SignedOffer;
 pub use root_of_trust::RootOfTrust;
 pub use source::{Body, Source, SourceError, SourceLimits};
 pub use state::StateError;

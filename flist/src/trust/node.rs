@@ -1,16 +1,21 @@
 //! What a node may install: the newest signed release that is for it, fetched from a hub and compared with what was
 //! signed.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
+use super::choose::{Downgrade, OfferRefusal, Pick, choose};
 use super::claims::{Claims, NodeFacts};
 use super::client::{Fresh, SignedTarget, TrustClient, learn_time};
 use super::clock::Clocks;
 use super::director::{Who, Withheld, chosen};
 use super::error::TrustError;
-use super::offer::{Downgrade, OfferRefusal, Pick, SignedOffer, choose};
+use super::offer::SignedOffer;
 use super::trusted::Trusted;
-use crate::hub::{Channel, ChannelNameError, Download, HubClient, HubError, Release, ReleaseId};
+use crate::hub::{
+    Channel, ChannelNameError, Download, FlistName, HubClient, HubError, Release, ReleaseId, Sha256,
+};
 
 /// What a node asks for.
 #[derive(Debug, Clone)]
@@ -136,12 +141,20 @@ async fn in_time<T>(
     })
 }
 
+/// Flists that a hub was seen to serve as they were signed.
+#[derive(Debug, Default)]
+pub struct Served(BTreeSet<(FlistName, u64, Sha256)>);
+
 /// Whether a hub serves all flists of a release as they were signed. Nothing of it is kept: one flist at a time is in
-/// memory.
+/// memory. What was `served` before is not fetched again: a release may be signed for several run modes.
 ///
 /// # Errors
 /// [`TrustError::Hub`] or [`TrustError::Mismatch`], by the name of the flist, as a node would have it.
-pub async fn check_served(hub: &HubClient, offer: &SignedOffer) -> Result<(), TrustError> {
+pub async fn check_served(
+    hub: &HubClient,
+    offer: &SignedOffer,
+    served: &mut Served,
+) -> Result<(), TrustError> {
     let bad = |error: ChannelNameError| TrustError::BadTarget {
         target: offer.channel.clone(),
         problem: error.to_string(),
@@ -149,9 +162,14 @@ pub async fn check_served(hub: &HubClient, offer: &SignedOffer) -> Result<(), Tr
     let channel = offer.channel.parse().map_err(bad)?;
     let all = async {
         for (target, claims) in &offer.flists {
+            let what = target.sha256().map(|sha256| (claims.flist.clone(), target.length, sha256));
+            if what.as_ref().is_some_and(|what| served.0.contains(what)) {
+                continue;
+            }
             let mut check = target.check();
             check.update(&content(hub, target, claims).await?)?;
             check.finish()?;
+            served.0.extend(what);
         }
         Ok(())
     };

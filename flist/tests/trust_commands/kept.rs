@@ -2,6 +2,10 @@
 //! needed every day are where every day looks for them.
 
 use std::fs;
+use std::io::{Read, Write, copy};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
@@ -108,4 +112,43 @@ fn a_new_online_key_lies_where_the_repository_has_its_own() {
     // Those that sign on other media stay there.
     let said = rig.says(&["trust", "key", "rotate", "prod", "--keys", "usb", "--token-file", "token"]);
     assert!(said.contains("new key usb/prod-"), "{said}");
+}
+
+/// Passes everything on to a hub, and counts how often a path is asked for.
+fn counting(hub: SocketAddr, path: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let (counter, server) = (Arc::clone(&counter), TcpStream::connect(hub).unwrap());
+            let mut answers = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || copy(&mut answers.0, &mut answers.1));
+            std::thread::spawn(move || {
+                let (mut client, mut server, mut bytes) = (client, server, vec![0; 64 * 1024]);
+                // A request that asks for something is short.
+                while let Ok(count @ 1..) = client.read(&mut bytes) {
+                    let text = String::from_utf8_lossy(&bytes[..count]);
+                    counter.fetch_add(text.matches(path).count(), Ordering::SeqCst);
+                    server.write_all(&bytes[..count]).unwrap();
+                }
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn a_check_fetches_a_flist_once_for_all_run_modes() {
+    let rig = signed();
+    let promote = ["promote", "--repo", "tf-zos", "--name", "zos", "--sign", "--token-file", "token"];
+    rig.says(&["link", "--token-file", "token", CHANNEL, FLIST]);
+    rig.says(&[&promote[..], &["prod", "qa"]].concat());
+    rig.says(&[&promote[..], &["prod", "test"]].concat());
+    let (address, asked) = counting(rig.hub.address, "/zos:v1.0.0.flist");
+    let said = rig.says(&["trust", "check", "--hub", &format!("http://{address}")]);
+    for mode in ["test", "prod", "qa"] {
+        assert!(said.contains(&format!("\n{mode} ")), "{said}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "{said}");
 }

@@ -276,6 +276,27 @@ fn a_key_that_others_can_use_signs_nothing() {
     rig.says(&["trust", "sign", "--dir", "copy", "--keys", "links", "--yes"]);
 }
 
+/// What keeps a key of releases from signing is no reason to let the timestamp run out.
+#[test]
+fn a_refresh_does_not_mind_a_key_that_it_does_not_need() {
+    let rig = Rig::start();
+    rig.says(&["trust", "init"]);
+    let key = |role: &str| {
+        let mut keys = fs::read_dir(rig.path("trust/keys")).unwrap().map(|entry| entry.unwrap().path());
+        keys.find(|path| path.file_name().unwrap().to_string_lossy().starts_with(role)).unwrap()
+    };
+    let mode = |role: &str, mode| fs::set_permissions(key(role), PermissionsExt::from_mode(mode)).unwrap();
+    let refresh = ["trust", "refresh", "--token-file", "token"];
+    mode("prod-", 0o644);
+    rig.says(&refresh);
+    let refused = rig.refused(&strs(&rig.publish("1.0.0")));
+    assert!(refused.contains("chmod 600") && refused.contains("prod-"), "{refused}");
+    mode("prod-", 0o600);
+    mode("timestamp-", 0o644);
+    let refused = rig.refused(&refresh);
+    assert!(refused.contains("chmod 600") && refused.contains("timestamp-"), "{refused}");
+}
+
 #[test]
 fn nobody_is_waited_for_to_write_what_was_brought() {
     let rig = waiting();

@@ -67,6 +67,78 @@ fn no_link_moves_to_what_is_not_signed_unless_that_is_said() {
 }
 
 #[test]
+fn what_is_signed_for_others_is_told_as_that_and_what_signs_it_can_be_done() {
+    let rig = signed();
+    let said = rig.says(&strs(&publish("1.0.0", &[])));
+    assert!(!said.contains("WARNING"), "it is signed: {said}");
+    let mut dev = rig.publish("2.0.0");
+    let mode = dev.iter_mut().find(|word| *word == "prod").unwrap();
+    *mode = "dev".to_owned();
+    rig.says(&strs(&dev));
+    let said = rig.says(&strs(&publish("2.0.0", &[])));
+    assert!(said.contains("is signed for dev (tf-zos/zos:development:latest.flist) only"), "{said}");
+    let refused = rig.refused(&["link", "--token-file", "token", LINK, "tf-zos/zos:v2.0.0.flist"]);
+    assert!(refused.contains("only for dev (tf-zos/zos:development:latest.flist)"), "{refused}");
+    rig.follows(&command(&refused, "sign it first: "));
+    // A flist is a part of one release: what makes it one of another takes it from there first.
+    rig.says(&["tag", "--token-file", "token", "tf-zos/tags/1.0.0", "tf-zos/zos:v1.0.0.flist"]);
+    let link = ["link", "--token-file", "token", "tf-zos/production", "tf-zos/tags/1.0.0"];
+    let refused = rig.refused(&link);
+    assert!(refused.contains(&format!("a part of version 1.0.0 of {LINK}")), "{refused}");
+    let commands = command(&refused, "sign it for this one: ").replace("DIR", "trust");
+    assert!(commands.starts_with("flist trust withdraw"), "{commands}");
+    commands.split(" && ").for_each(|command| drop(rig.follows(command)));
+    rig.says(&link);
+}
+
+/// The flists of a repository that are on the hub.
+fn on_hub(rig: &Rig) -> Vec<String> {
+    let names = fs::read_dir(rig.path("hub/public/users/tf-zos")).unwrap();
+    let mut names: Vec<String> =
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_cannot_be_signed_is_not_published() {
+    let rig = signed();
+    let before = on_hub(&rig);
+    fs::write(rig.path("tree/file"), "other content").unwrap();
+    // One of the two is a part of another release.
+    let words = ["publish", "--repo", "tf-zos", "--version", "1.0.0", "--run-mode", "prod", "--no-lint"];
+    let more = ["--token-file", "token", "--sign", "net=tree", "zos=tree"];
+    let refused = rig.refused(&[&words[..], &more].concat());
+    assert!(
+        refused.contains("nothing was published") && refused.contains("is signed as a part"),
+        "{refused}"
+    );
+    assert_eq!(on_hub(&rig), before);
+    // Another change waits for signatures, and one can wait at a time.
+    let key = fs::read_dir(rig.path("trust/keys")).unwrap().map(|entry| entry.unwrap().path());
+    let key = key.into_iter().find(|path| path.to_string_lossy().contains("/prod-")).unwrap();
+    fs::rename(&key, rig.path("prod.key")).unwrap();
+    assert!(rig.says(&strs(&rig.publish("2.0.0"))).contains("no link was moved"));
+    let before = on_hub(&rig);
+    let refused = rig.refused(&strs(&rig.publish("3.0.0")));
+    assert!(
+        refused.contains("nothing was published") && refused.contains("waiting for signatures"),
+        "{refused}"
+    );
+    assert_eq!(on_hub(&rig), before);
+    // What nobody can know before: it says what stays, and what takes it away.
+    fs::remove_dir_all(rig.path("trust/staged")).unwrap();
+    let id = key.file_stem().unwrap().to_string_lossy().trim_start_matches("prod-").to_owned();
+    let mut fails = rig.publish("3.0.0");
+    fails.extend(["--signer".to_owned(), format!("{id}=false")]);
+    let refused = rig.refused(&strs(&fails));
+    assert!(refused.contains("tf-zos/zos:v3.0.0.flist stays on the hub"), "{refused}");
+    assert_ne!(on_hub(&rig), before);
+    rig.follows(&command(&refused, "take it away: "));
+    assert_eq!(on_hub(&rig), before);
+}
+
+#[test]
 fn a_hub_without_signatures_asks_for_none() {
     let rig = Rig::start();
     let said = rig.says(&strs(&publish("1.0.0", &["--run-mode", "prod"])));

@@ -1,10 +1,13 @@
 //! `flist publish --sign`
 
-use flist::hub::{FlistName, HubClient, Packages, RunMode, TaglinkName};
+use flist::hub::{FlistName, HubClient, Packages, RunMode, Sha256, TagName, TaglinkName, shown_address};
 use flist::publish::{Publication, Published, PublishedTag};
-use flist::trust::repository::{Outcome, RoleName, SignedFlist, SignedRelease, Signers, TrustDirectory};
+use flist::trust::repository::{
+    Conditions, Outcome, RepositoryError, RoleName, SignedFlist, SignedRelease, Signers, TrustDirectory,
+};
 use jiff::Timestamp;
 
+use super::What;
 use crate::cli::failure::Failure;
 use crate::cli::hub_access::HubAccess;
 use crate::cli::trust::{ConditionOptions, TrustAccess, not_moved, send};
@@ -32,6 +35,37 @@ impl Signing {
         Ok(Self { signers, directory, run_mode })
     }
 
+    /// Refuses what cannot be signed, whatever is in it, while nothing is sent.
+    ///
+    /// # Errors
+    /// Signing would be refused.
+    pub(super) fn check(&self, publication: &Publication, what: &What) -> Result<(), Failure> {
+        let Publication { repo, version, .. } = publication;
+        let mode = self.run_mode.hub_name();
+        let (channel, names) = match what {
+            What::One(name, _) => {
+                let flist = FlistName::versioned(repo, name, version)?;
+                let package = flist.package().to_owned();
+                (FlistName::channel_link(repo, name, mode)?.to_string(), vec![(package, flist)])
+            }
+            What::Several(packages) => {
+                let flist = |name: &String| Ok((name.clone(), FlistName::versioned(repo, name, version)?));
+                let flists = packages.keys().map(flist).collect::<Result<_, Failure>>()?;
+                (TaglinkName::new(repo, mode)?.to_string(), flists)
+            }
+        };
+        let unknown = |(package, flist)| SignedFlist { package, flist, length: 0, sha256: Sha256::of(b"") };
+        let release = SignedRelease {
+            run_mode: self.run_mode,
+            channel,
+            version: version.clone(),
+            flists: names.into_iter().map(unknown).collect(),
+            conditions: Conditions::default(),
+        };
+        let checked = self.directory.check_release(&release, &self.signers);
+        checked.map_err(|source| NothingSent { source }.into())
+    }
+
     /// Signs a flist that was published, sends the metadata, and moves the link; not before enough have signed.
     pub(super) fn finish_flist(
         self,
@@ -43,7 +77,7 @@ impl Signing {
     ) -> Result<Signed, Failure> {
         let link = FlistName::channel_link(&publication.repo, name, self.run_mode.hub_name())?;
         let flists = vec![signed_flist(published.flist.package(), published)];
-        let mut signed = self.sign(publication, link.to_string(), flists, conditions)?;
+        let mut signed = self.sign(publication, link.to_string(), (None, flists), conditions)?;
         if signed.outcome.waiting.is_empty() {
             let flist = published.flist.clone();
             access.run(async |client: HubClient| {
@@ -75,7 +109,8 @@ impl Signing {
             .chain(last)
             .map(|(package, published)| signed_flist(package, published))
             .collect();
-        let mut signed = self.sign(publication, link.to_string(), flists, conditions)?;
+        let what = (Some(&published.tag), flists);
+        let mut signed = self.sign(publication, link.to_string(), what, conditions)?;
         if signed.outcome.waiting.is_empty() {
             let tag = published.tag.clone();
             access.run(async |client: HubClient| {
@@ -94,7 +129,7 @@ impl Signing {
         mut self,
         publication: &Publication,
         channel: String,
-        flists: Vec<SignedFlist>,
+        (tag, flists): (Option<&TagName>, Vec<SignedFlist>),
         conditions: &ConditionOptions,
     ) -> Result<Signed, Failure> {
         let release = SignedRelease {
@@ -104,9 +139,42 @@ impl Signing {
             flists,
             conditions: conditions.conditions(),
         };
-        let outcome = self.directory.release(&release, &mut self.signers, Timestamp::now())?;
+        let outcome = self.directory.release(&release, &mut self.signers, Timestamp::now());
+        let outcome = outcome.map_err(|source| stays(publication, tag, &release, source))?;
         Ok(Signed { directory: self.directory, outcome, later: None })
     }
+}
+
+/// Nothing was published.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was published, because it could not be signed")]
+struct NothingSent {
+    source: RepositoryError,
+}
+
+/// What was published is not signed.
+#[derive(Debug, thiserror::Error)]
+#[error("published, and not signed, so no link leads to it; {what} stays on the hub")]
+struct NotSigned {
+    what: String,
+    source: RepositoryError,
+}
+
+/// Says of what is on the hub and could not be signed how it is signed, or taken from there.
+fn stays(
+    publication: &Publication,
+    tag: Option<&TagName>,
+    release: &SignedRelease,
+    source: RepositoryError,
+) -> Failure {
+    let names = tag.map(ToString::to_string).into_iter();
+    let names = names.chain(release.flists.iter().map(|flist| flist.flist.to_string()));
+    let names: Vec<String> = names.collect();
+    let hub = shown_address(&publication.hub);
+    let remove = format!("flist rm --hub {} {}", hub.trim_end_matches('/'), names.join(" "));
+    let remedy =
+        format!("put it right and do this again, which sends nothing twice; or take it away: {remove}");
+    Failure { remedy: Some(remedy), ..Failure::from(NotSigned { what: names.join(" and "), source }) }
 }
 
 fn signed_flist(package: &str, published: &Published) -> SignedFlist {

@@ -9,7 +9,7 @@ use flist::publish::Publication;
 use super::What;
 use crate::cli::failure::Failure;
 use crate::cli::hub_access::HubAccess;
-use crate::cli::trust::{Signatures, in_order, unsigned_yet};
+use crate::cli::trust::{Signatures, in_order};
 
 /// What has to be told of a publication that nobody has signed; nothing where no node asks for signatures.
 ///
@@ -55,7 +55,7 @@ pub(super) fn allowed(
             "publish another version; or sign the new content with --run-mode and --sign; or say --unsigned",
         ));
     }
-    Ok(Some(unsigned_yet(&publication.hub, &name, &channel, Some(version), &in_order(&flists))))
+    Ok(signatures.unsigned_yet(&publication.hub, &name, &channel, Some(version), &in_order(&flists)))
 }
 
 fn refused(why: &str, remedy: &str) -> Failure {

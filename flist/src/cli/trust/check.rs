@@ -7,7 +7,7 @@ use flist::hub::{HubClient, RunMode, shown_address};
 use flist::report;
 use flist::trust::clock::Clocks;
 use flist::trust::director::{Choices, choices_of};
-use flist::trust::{SignedOffer, Source, check_served};
+use flist::trust::{Served, SignedOffer, Source, check_served};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -21,7 +21,8 @@ use crate::cli::output::Output;
 /// Tell whether a node would accept what a hub serves, and for how long.
 ///
 /// Does what a node does on its first boot: from the root file on, with nothing remembered. Also looks whether the hub has
-/// the flists of all that is signed, as they were signed; not at the blocks of these (`flist verify`).
+/// the flists of all that is signed, as they were signed: nodes get them from the hub whose metadata they go by. It does not
+/// look at the blocks of these (`flist verify`).
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -70,8 +71,8 @@ impl Checked {
     ///
     /// # Errors
     /// The hub cannot be asked now.
-    async fn of(release: SignedOffer, hub: &HubClient) -> Result<Self, Failure> {
-        let unserved = match check_served(hub, &release).await {
+    async fn of(release: SignedOffer, hub: &HubClient, served: &mut Served) -> Result<Self, Failure> {
+        let unserved = match check_served(hub, &release, served).await {
             Ok(()) => None,
             Err(error) if Exit::of(&error) == Exit::Unreachable => return Err(error.into()),
             Err(error) => Some(report(&error)),
@@ -89,10 +90,10 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let checked = runtime.block_on(async {
         let mut fresh = client.refresh(&Clocks::read()).await?;
-        let mut releases = Vec::new();
+        let (mut releases, mut served) = (Vec::new(), Served::default());
         for mode in modes {
             for release in fresh.releases(mode).await? {
-                releases.push(Checked::of(release, &hub).await?);
+                releases.push(Checked::of(release, &hub, &mut served).await?);
             }
         }
         Ok::<_, Failure>((fresh.expires(), releases))

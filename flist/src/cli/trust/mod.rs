@@ -18,9 +18,7 @@ pub(super) use access::{
 };
 pub(super) use check::or_send;
 pub(super) use init::{DirectorArguments, director as init_director};
-pub(super) use on_hub::{
-    Signatures, Target, Unsigned, check_link, entries_of, in_order, sign_command, unsigned_yet,
-};
+pub(super) use on_hub::{Signatures, Target, Unsigned, check_link, entries_of, in_order, sign_command};
 pub(super) use outcome::{outcome_json, outcome_text};
 pub(super) use release::ConditionOptions;
 

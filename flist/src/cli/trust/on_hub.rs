@@ -3,7 +3,7 @@
 //! Nobody's signatures are checked here: this keeps publishers from moving links to what such nodes do not take, and
 //! keeps no node from anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flist::exit::Exit;
 use flist::hub::{
@@ -119,6 +119,82 @@ impl Signatures {
         release.len() == flists.len() && release.iter().all(|claims| flists.contains(&&claims.flist))
     }
 
+    /// The run modes, with their channels, for which these flists are a release.
+    fn signed_for(&self, flists: &[&FlistName]) -> Option<String> {
+        let channels: BTreeSet<(&str, &str)> = self
+            .signed
+            .iter()
+            .filter(|claims| {
+                claims.channel.parse::<Channel>().is_ok_and(|channel| self.is_release(&channel, flists))
+            })
+            .map(|claims| (claims.run_mode.as_str(), claims.channel.as_str()))
+            .collect();
+        let named: Vec<_> = channels.iter().map(|(mode, channel)| format!("{mode} ({channel})")).collect();
+        (!named.is_empty()).then(|| named.join(" and "))
+    }
+
+    /// What of these flists is signed for the followers of this channel as a part of another release: a flist is a part
+    /// of one release of a run mode only.
+    fn taken(
+        &self,
+        channel: &Channel,
+        version: Option<&Version>,
+        flists: &[(&str, &FlistName)],
+    ) -> Option<&Claims> {
+        let (run_mode, name) = (followed_by(channel)?, channel.to_string());
+        self.signed.iter().find(|claims| {
+            claims.run_mode == run_mode
+                && flists.iter().any(|(_, flist)| claims.flist == **flist)
+                && (claims.channel != name || version.is_some_and(|version| claims.version != *version))
+        })
+    }
+
+    /// The command that signs flists on this hub for a channel, behind the one that takes back what would keep it from that.
+    fn how_to_sign(
+        &self,
+        hub: &str,
+        channel: &Channel,
+        version: Option<&Version>,
+        flists: &[(&str, &FlistName)],
+    ) -> String {
+        let sign = sign_command(&on_hub(hub), channel, followed_by(channel), version, flists);
+        match self.taken(channel, version, flists) {
+            None => sign,
+            Some(part) => {
+                let withdraw = withdraw_command(hub, part.run_mode, &part.channel, &part.version);
+                format!("{withdraw} && {sign}")
+            }
+        }
+    }
+
+    /// What is told of flists that are on this hub while no link of nodes leads to them: what signs them, for one channel
+    /// as an example; `None` where they are signed for that.
+    pub(in crate::cli) fn unsigned_yet(
+        &self,
+        hub: &str,
+        what: &str,
+        channel: &Channel,
+        version: Option<&Version>,
+        flists: &[(&str, &FlistName)],
+    ) -> Option<String> {
+        let names: Vec<&FlistName> = flists.iter().map(|(_, flist)| *flist).collect();
+        if self.is_release(channel, &names) {
+            return None;
+        }
+        let sign = self.how_to_sign(hub, channel, version, flists);
+        let standing = match self.signed_for(&names) {
+            Some(others) => format!(
+                "{what} is signed for {others} only: other nodes with a root of trust do not install it before it is signed for them too"
+            ),
+            None => {
+                format!("{what} is not signed: nodes with a root of trust do not install it before it is")
+            }
+        };
+        Some(format!(
+            "WARNING: this hub has signed releases, and {standing}; for those that follow {channel} this signs it: {sign}"
+        ))
+    }
+
     fn of(&self, channel: &Channel) -> impl Iterator<Item = &Claims> {
         let channel = channel.to_string();
         self.signed.iter().filter(move |claims| claims.channel == channel)
@@ -172,12 +248,22 @@ pub(in crate::cli) async fn check_link(
     if is_signed {
         return Ok(());
     }
-    let sign = sign_command(&on_hub(client.url()), link, followed_by(link), version.as_ref(), &flists);
+    let names: Vec<&FlistName> = flists.iter().map(|(_, flist)| *flist).collect();
+    let others =
+        signatures.signed_for(&names).map(|others| format!(", only for {others}")).unwrap_or_default();
     let message = format!(
-        "nothing was changed: this hub has signed releases, and {name} is not signed for {link}, so nodes with a root of trust do not install it"
+        "nothing was changed: this hub has signed releases, and {name} is not signed for {link}{others}, so nodes with a root of trust do not install it from there"
     );
+    let sign = signatures.how_to_sign(client.url(), link, version.as_ref(), &flists);
+    let first = match signatures.taken(link, version.as_ref(), &flists) {
+        None => "sign it first".to_owned(),
+        Some(part) => format!(
+            "{} is a part of version {} of {}, and of a run mode a flist is a part of one release only, so publish it under another name for this one; or take that back from nodes that do not have it yet, and sign it for this one",
+            part.flist, part.version, part.channel
+        ),
+    };
     let remedy = format!(
-        "sign it first: {sign}; or say --unsigned, to move the link for nodes without a root of trust alone"
+        "{first}: {sign}; or say --unsigned, to move the link for nodes without a root of trust alone"
     );
     Err(Failure { remedy: Some(remedy), ..Failure::new(Exit::Refused, message) })
 }
@@ -237,21 +323,6 @@ fn on_hub(hub: &str) -> String {
     format!("--hub {}", shown_address(hub).trim_end_matches('/'))
 }
 
-/// What is told of flists that are on a hub with signed releases, and no part of one: what signs them, for one run mode
-/// as an example.
-pub(in crate::cli) fn unsigned_yet(
-    hub: &str,
-    what: &str,
-    channel: &Channel,
-    version: Option<&Version>,
-    flists: &[(&str, &FlistName)],
-) -> String {
-    let sign = sign_command(&on_hub(hub), channel, followed_by(channel), version, flists);
-    format!(
-        "WARNING: this hub has signed releases, and {what} is not signed: nodes with a root of trust do not install it before it is; for those that follow {channel} this signs it: {sign}"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use flist::hub::{ReleaseId, Sha256};
@@ -302,6 +373,12 @@ mod tests {
         ] {
             assert!(!is_release(channel, flists), "{channel} {flists:?}");
         }
+        let signed_for = |flists: &[&str]| {
+            let flists: Vec<FlistName> = flists.iter().map(|flist| flist.parse().unwrap()).collect();
+            signatures.signed_for(&flists.iter().collect::<Vec<_>>())
+        };
+        assert_eq!(signed_for(&["a/zos:v1.flist"]).unwrap(), format!("prod ({link})"));
+        assert_eq!(signed_for(&["a/zos:v2.flist"]), None, "a part of a release is none");
         let followed = |channel: &str| signatures.is_followed(&channel.parse().unwrap());
         assert!(followed("a/x:testing:latest.flist") && followed("b/qa") && followed("a/stable"));
         assert!(!followed("a/zos:newest.flist") && !followed("b/stable"));

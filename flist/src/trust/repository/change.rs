@@ -224,6 +224,27 @@ impl TrustDirectory {
         change.commit(signers, now)
     }
 
+    /// Whether a role can be changed now: nobody else changes the repository, there is such a role, and what waits for
+    /// signatures is in nobody's way. Where nothing may come to change, what waits is not.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    pub(super) fn check_change(
+        &self,
+        role: RoleName,
+        may_be_none: bool,
+        signers: &Signers,
+    ) -> Result<(), RepositoryError> {
+        let mut change = self.begin()?;
+        change.edit(role)?;
+        let is_in_the_way = change.staged.contains(&role)
+            || (!change.staged.is_empty() && !change.can_be_finished(role, signers));
+        match is_in_the_way && !may_be_none {
+            true => Err(RepositoryError::Staged(self.staged())),
+            false => Ok(()),
+        }
+    }
+
     fn begin(&self) -> Result<Change, RepositoryError> {
         let lock = self.lock()?;
         let staged = self.load_staged()?.into_keys().collect();

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use sigstore_tuf::Key;
 
 use crate::private_file::{self, NotPrivate};
+use crate::regular_file;
 
 /// Rounds of PBKDF2-HMAC-SHA256 for new keys (OWASP Password Storage Cheat Sheet, 2023).
 pub const ROUNDS: u32 = 600_000;
@@ -252,6 +253,14 @@ struct KeyFile {
 }
 
 impl KeyFile {
+    /// Reads it, whoever else can: for what in it is public.
+    fn read_public(path: &Path) -> Result<Self, KeyError> {
+        let bytes = regular_file::read(path, MAX_FILE);
+        let bytes = bytes.map_err(|source| KeyError::File { path: path.to_owned(), source })?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| KeyError::NotAKey { path: path.to_owned(), problem: error.to_string() })
+    }
+
     fn read(path: &Path) -> Result<Self, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
         let (file, _) = private_file::open(path, MAX_FILE).map_err(|error| match error {
@@ -276,6 +285,14 @@ pub fn is_key_file(content: &[u8]) -> bool {
 /// It is no key file, or cannot be read.
 pub fn public_of(path: &Path) -> Result<PublicKey, KeyError> {
     PublicKey::from_hex(&KeyFile::read(path)?.public)
+}
+
+/// As [`public_of`], also of a file that others can use: whether it may sign is seen when it is to.
+///
+/// # Errors
+/// It is no key file, or cannot be read.
+pub(super) fn public_in(path: &Path) -> Result<PublicKey, KeyError> {
+    PublicKey::from_hex(&KeyFile::read_public(path)?.public)
 }
 
 #[cfg(test)]

@@ -105,6 +105,23 @@ impl TrustDirectory {
         self.add_targets(role, &release.targets(), signers, now)
     }
 
+    /// Whether [`TrustDirectory::release`] can sign this with the keys at hand, as far as its content does not matter:
+    /// lengths and digests are not looked at.
+    ///
+    /// # Errors
+    /// [`RepositoryError`], as signing it would end.
+    pub fn check_release(&self, release: &SignedRelease, signers: &Signers) -> Result<(), RepositoryError> {
+        if self.is_directors()? {
+            return Err(RepositoryError::Directors(self.path().to_owned()));
+        }
+        let role = RoleName::Mode(release.run_mode);
+        let known = self.targets(role)?;
+        self.take_from_nobody(release, &known)?;
+        // What is signed already may be signed as it is.
+        let is_known = release.targets().iter().all(|(path, ..)| known.contains_key(path));
+        self.check_change(role, is_known, signers)
+    }
+
     /// A flist is signed as a part of one release only, so signing it for another one would take that away.
     fn take_from_nobody(
         &self,

@@ -166,6 +166,16 @@ impl Change {
         Ok(stands.into_iter().filter(|stands| !stands.is_done()).collect())
     }
 
+    /// Whether the keys at hand are enough for a change of this role.
+    pub(super) fn can_be_finished(&self, role: RoleName, signers: &Signers) -> bool {
+        [role, RoleName::Snapshot, RoleName::Timestamp].into_iter().all(|role| {
+            let is_enough = |group: &Signatories| {
+                group.keys.keys().filter(|id| signers.has(id)).count() >= group.threshold
+            };
+            self.signatories(role).iter().all(is_enough)
+        })
+    }
+
     fn signatories(&self, role: RoleName) -> Vec<Signatories> {
         all_signatories(&self.before, &self.roles, role)
     }

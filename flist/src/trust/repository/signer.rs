@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::commands::{self, Commands, CommandsError};
-use super::key::{KeyError, Passphrase, SecretKey, public_of};
+use super::key::{KeyError, Passphrase, SecretKey, public_in};
 
 /// Length of an ed25519 signature, in bytes.
 const SIGNATURE: usize = 64;
@@ -76,7 +76,8 @@ pub struct Signers {
 
 impl Signers {
     /// Finds the key files (`*.key`) of these directories; directories that are not there have none. Of two files with
-    /// one key the first one counts, so those of whoever signs come before what somebody else has brought.
+    /// one key the first one counts, so those of whoever signs come before what somebody else has brought. One that others
+    /// can use is refused when it is to sign, and is in nobody's way before.
     ///
     /// # Errors
     /// A directory cannot be read, or has a key file that is none.
@@ -84,7 +85,7 @@ impl Signers {
         let mut files = BTreeMap::new();
         for directory in directories {
             for path in key_files(directory)? {
-                let public = public_of(&path);
+                let public = public_in(&path);
                 let public =
                     public.map_err(|source| SignerError::Key { id: path.display().to_string(), source })?;
                 files.entry(public.id().to_owned()).or_insert(path);
