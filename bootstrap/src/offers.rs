@@ -43,6 +43,29 @@ pub enum OffersError {
         #[source]
         source: io::Error,
     },
+    /// A directory is in its place.
+    #[error(
+        "local: {anchor} {path} is a directory, and without the file nothing is installed; move it away, and put the file there, with `identityd provision DIR` or in the base image"
+    )]
+    InTheWay {
+        /// Which one.
+        anchor: Anchor,
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The hub has them the other way round.
+    #[error(
+        "local: {root} and {director} are exchanged: by its keys, one of them is what the hub has as the other, so nothing is installed; remove both, and put each in its place, with `identityd provision DIR` or in the base image"
+    )]
+    Exchanged {
+        /// Where the root of trust should be.
+        root: PathBuf,
+        /// Where the director's root should be.
+        director: PathBuf,
+        /// What became of it.
+        #[source]
+        source: TrustError,
+    },
     /// What is there is no root.
     #[error(
         "local: {anchor} {path} is damaged, and without it nothing is installed; put the right one there, with `identityd provision --replace DIR` or in the base image"
@@ -232,6 +255,21 @@ impl Offers {
     /// Whether a director is followed, by the last look: its root is there.
     pub fn is_directed(&self) -> bool {
         self.roots.as_ref().is_some_and(|roots| roots.director.is_some())
+    }
+
+    /// Why no director is followed since the last look, although this node has to follow one; `None` where one is
+    /// followed, or none has to be.
+    pub fn director_missed(&self) -> Option<String> {
+        if self.roots.is_some() || self.settings.trust.is_insecure {
+            return None;
+        }
+        match Anchor::Director.read(&self.settings, self.had.director) {
+            Ok(None) => None,
+            Ok(Some(_)) => Some(
+                "its root is there; it is followed again at the next poll that finds the root of trust as well".to_owned(),
+            ),
+            Err(error) => Some(flist::report(&error)),
+        }
     }
 
     /// The newer release that the director keeps from this node, by the last answer.

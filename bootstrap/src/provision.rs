@@ -19,7 +19,7 @@ pub use self::error::ProvisionError;
 use self::given::Given;
 use crate::disk::{self, Disk, Kind, Rename};
 use crate::durable;
-use crate::offers::TRUST;
+use crate::offers::{DIRECTOR as CHOICES, TRUST};
 use crate::root::Root;
 use crate::settings::Settings;
 
@@ -55,12 +55,12 @@ pub struct Provisioning {
     settings: Option<Settings>,
 }
 
-/// A node that will be without a root of trust.
+/// A root that the node will be without.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Untrusting {
+pub struct Missing {
     /// Where it is looked for.
     pub path: PathBuf,
-    /// What shows that there was one; `None`: there never was, so that any hub is believed.
+    /// What shows that there was one; `None`: there never was.
     pub known: Option<PathBuf>,
 }
 
@@ -104,22 +104,46 @@ impl Provisioning {
         self.root.disk().filesystem(&self.place).is_ok_and(|filesystem| filesystem.in_ram)
     }
 
-    /// Whether the node will have no root of trust, and what that means for it.
+    /// Whether the node will have no root of trust: one that had one installs nothing then, one that never had any hub's
+    /// releases.
     ///
     /// # Errors
     /// [`ProvisionError::File`].
-    pub fn untrusting(&self) -> Result<Option<Untrusting>, ProvisionError> {
-        let at = match &self.settings {
-            Some(settings) => self.named("trust.root", &settings.trust.root)?,
-            None => self.at(ROOT)?,
-        };
+    pub fn untrusting(&self) -> Result<Option<Missing>, ProvisionError> {
+        let named = self.settings.as_ref().map(|settings| settings.trust.root.as_path());
+        self.missing(("trust.root", named), (ROOT, TRUST))
+    }
+
+    /// The director's root, where the node has followed one, is not told to follow none, and will not have it: then it
+    /// installs nothing.
+    ///
+    /// # Errors
+    /// [`ProvisionError::File`].
+    pub fn misses_director(&self) -> Result<Option<Missing>, ProvisionError> {
+        let trust = self.settings.as_ref().map(|settings| &settings.trust);
+        if trust.is_some_and(|trust| trust.is_undirected) {
+            return Ok(None);
+        }
+        let named = trust.map(|trust| trust.director.as_path());
+        let missing = self.missing(("trust.director", named), (DIRECTOR, CHOICES))?;
+        Ok(missing.filter(|missing| missing.known.is_some()))
+    }
+
+    /// The root that an option names, or that is in the usual place, where it will not be there; what the node keeps of
+    /// it is in this directory of its state.
+    fn missing(
+        &self,
+        (option, named): (&'static str, Option<&Path>),
+        (name, kept): (&str, &str),
+    ) -> Result<Option<Missing>, ProvisionError> {
+        let at = named.map_or_else(|| self.at(name), |path| self.named(option, path))?;
         if self.comes(&at)? || self.content(&at)?.is_some() {
             return Ok(None);
         }
-        let known: Option<FlistPath> = format!("{STATE}/{TRUST}/{ROOT}").parse().ok();
+        let known: Option<FlistPath> = format!("{STATE}/{kept}/{ROOT}").parse().ok();
         let is_there = |path: &FlistPath| self.root.stat(path).is_ok_and(|stat| stat.is_some());
         let known = known.filter(is_there).map(|path| self.root.outer(&path));
-        Ok(Some(Untrusting { path: self.root.outer(&at), known }))
+        Ok(Some(Missing { path: self.root.outer(&at), known }))
     }
 
     /// Which of the files the node has with other content, which would be replaced.

@@ -9,6 +9,7 @@ mod kernel;
 mod trust;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub use self::file::{CONFIG, MAX_KEPT_GENERATIONS, Maintenance};
 use self::file::{ConfigFile, kept, read_config, seconds_within};
 pub use self::hub::{AccessFiles, HubSettings};
 pub use self::kernel::{KernelPolicy, KernelSettings};
+pub(crate) use self::trust::NO_DIRECTOR;
 pub use self::trust::TrustSettings;
 use crate::health::HealthLimits;
 use crate::kernel_params::{self, KernelParams, Switches};
@@ -163,11 +165,31 @@ impl Settings {
     /// As [`Settings::load`].
     pub fn load_without_secrets(overrides: &Overrides) -> Result<Self, SettingsError> {
         overrides.require_named()?;
-        let cmdline = std::fs::read_to_string(overrides.cmdline())
-            .map_err(|source| SettingsError::Read { path: overrides.cmdline().to_owned(), source })?;
-        let params = kernel_params::parse(&cmdline).map_err(SettingsError::KernelParams)?;
+        let params = read_params(overrides.cmdline())?;
         let file = read_config(overrides.config())?;
         Self::weigh(file, params, overrides)
+    }
+
+    /// As [`Settings::load_without_secrets`], for who has to find out what is wrong with a node: where the configuration
+    /// file or the kernel command line cannot be used, what holds without it, and why it cannot.
+    ///
+    /// # Errors
+    /// As [`Settings::load`], of arguments that cannot be used, and of files that this user may not read.
+    pub fn load_what_can_be(overrides: &Overrides) -> Result<(Self, Option<SettingsError>), SettingsError> {
+        overrides.require_named()?;
+        let (params, of_params) = usable(read_params(overrides.cmdline()))?;
+        let (file, of_file) = usable(read_config(overrides.config()))?;
+        let unusable = of_file.or(of_params);
+        // Each may be understood, and yet say something that cannot be.
+        match Self::weigh(file, params.clone(), overrides) {
+            Ok(settings) => Ok((settings, unusable)),
+            Err(error) => {
+                let without = Self::weigh(ConfigFile::default(), params, overrides);
+                let without = without
+                    .or_else(|_| Self::weigh(ConfigFile::default(), KernelParams::default(), overrides));
+                Ok((without?, Some(unusable.unwrap_or(error))))
+            }
+        }
     }
 
     /// Whether both programs would start with this text as their configuration file, on a node whose kernel command line
@@ -207,6 +229,12 @@ impl Settings {
     /// The files without which nothing is installed, because the configuration names them, with the options that do.
     pub fn named_files(&self) -> Vec<(&'static str, &Path)> {
         self.trust.named().chain(self.hub.shown.named()).collect()
+    }
+
+    /// The files that say whom this node believes, and who it is; they need not be there.
+    pub fn looked_for(&self) -> [&Path; 4] {
+        let [token, certificate] = self.hub.shown.all();
+        [&self.trust.root, &self.trust.director, token, certificate]
     }
 
     fn weigh(file: ConfigFile, params: KernelParams, overrides: &Overrides) -> Result<Self, SettingsError> {
@@ -258,6 +286,23 @@ impl Settings {
             switches: params.switches,
             unknown_params: params.unknown,
         })
+    }
+}
+
+fn read_params(path: &Path) -> Result<KernelParams, SettingsError> {
+    let cmdline = std::fs::read_to_string(path);
+    let cmdline = cmdline.map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+    kernel_params::parse(&cmdline).map_err(SettingsError::KernelParams)
+}
+
+/// What was read, or nothing and why; what somebody else could read stays an error.
+fn usable<T: Default>(read: Result<T, SettingsError>) -> Result<(T, Option<SettingsError>), SettingsError> {
+    match read {
+        Ok(read) => Ok((read, None)),
+        Err(SettingsError::Read { path, source }) if source.kind() == ErrorKind::PermissionDenied => {
+            Err(SettingsError::Read { path, source })
+        }
+        Err(error) => Ok((T::default(), Some(error))),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::settings::Settings;
 use crate::state_place::StatePlace;
 
 /// Largest root, in bytes.
-const MAX_ROOT: u64 = 1 << 20;
+pub(super) const MAX_ROOT: u64 = 1 << 20;
 
 /// One of the two roots that a node can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Anchor {
 
     /// Reads it; `None` where the node was never given one, or told to do without. Who `had` one in this process misses
     /// it, whatever the state shows.
-    fn read(self, settings: &Settings, had: bool) -> Result<Option<Vec<u8>>, OffersError> {
+    pub(super) fn read(self, settings: &Settings, had: bool) -> Result<Option<Vec<u8>>, OffersError> {
         if self.is_waived(settings) {
             return Ok(None);
         }
@@ -100,7 +100,12 @@ impl Anchor {
             Err(error) => return Err(unreadable(error)),
         };
         let mut bytes = Vec::new();
-        file.take(MAX_ROOT).read_to_end(&mut bytes).map_err(unreadable)?;
+        if let Err(error) = file.take(MAX_ROOT).read_to_end(&mut bytes) {
+            return Err(match error.kind() {
+                ErrorKind::IsADirectory => OffersError::InTheWay { anchor: self, path: path.to_owned() },
+                _ => unreadable(error),
+            });
+        }
         let damaged = |source| OffersError::Damaged { anchor: self, path: path.to_owned(), source };
         check_root(&bytes).map_err(damaged)?;
         Ok(Some(bytes))
@@ -130,7 +135,7 @@ pub(super) struct Roots {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Had {
     releases: bool,
-    director: bool,
+    pub(super) director: bool,
 }
 
 impl Roots {
@@ -315,6 +320,18 @@ mod tests {
             assert_eq!(lacks(&said, &parts), [""; 0], "{said}");
         }
         assert_eq!(faults(&settings).len(), 2);
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_a_root_is_to_be_moved_away_first() {
+        let (_directory, settings) = node();
+        std::fs::create_dir(&settings.trust.root).unwrap();
+        let refused = releases(&settings).unwrap_err();
+        assert_eq!(refused.verdict(), Some(flist::trust::Verdict::Local));
+        let said = flist::report(&refused);
+        let parts =
+            ["local: ", settings.trust.root.to_str().unwrap(), "is a directory", "move it away", "provision"];
+        assert_eq!(lacks(&said, &parts), [""; 0], "{said}");
     }
 
     #[test]

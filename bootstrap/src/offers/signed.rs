@@ -3,8 +3,11 @@
 use flist::hub::{Channel, HubClient, HubError, ReleaseId, ReleaseVersion};
 use flist::trust::claims::NodeFacts;
 use flist::trust::clock::Clocks;
-use flist::trust::{Downgrade, Pick, Source, TrustClient, TrustError, Wanted, What, offered};
+use flist::trust::{
+    Downgrade, Pick, RootOfTrust, Source, TrustClient, TrustError, Verdict, Wanted, What, offered,
+};
 
+use super::roots::MAX_ROOT;
 use super::{Answer, Asked, DIRECTOR, Offers, OffersError, Question, TRUST};
 use crate::mirrors::{self, Look};
 use crate::state_place::StatePlace;
@@ -55,7 +58,29 @@ impl Offers {
             }
         }
         let none = || HubError::BadUrl { url: String::new(), reason: "there is no hub".to_owned() };
-        Err(failure.map_or_else(|| OffersError::Hub(none()), OffersError::Untrusted))
+        let Some(failure) = failure else { return Err(OffersError::Hub(none())) };
+        if failure.verdict() == Verdict::Signature && self.are_exchanged(&all, roots).await {
+            let (root, director) = (self.settings.trust.root.clone(), self.settings.trust.director.clone());
+            return Err(OffersError::Exchanged { root, director, source: failure });
+        }
+        Err(OffersError::Untrusted(failure))
+    }
+
+    /// Whether this node has its roots the other way round than a hub. Nothing that the hub says is believed for that:
+    /// it only tells why its signatures are refused.
+    async fn are_exchanged(&self, all: &[&HubClient], roots: Pinned<'_>) -> bool {
+        let own = [Some(roots.releases), roots.director];
+        let [releases, director] = own.map(|root| RootOfTrust::parse(root?).ok());
+        for hub in all {
+            let offers = [first_root(hub, TRUST).await, first_root(hub, DIRECTOR).await];
+            if is_other_way_round(
+                [releases.as_ref(), director.as_ref()],
+                offers.each_ref().map(Option::as_ref),
+            ) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Compares an answer with what the other hubs have. Those that have newer signatures, of releases or of the
@@ -213,6 +238,24 @@ fn named<'h>(url: &str, all: &[&'h HubClient]) -> Option<&'h HubClient> {
     all.iter().copied().find(|hub| hub.url() == url)
 }
 
+/// The first root of a repository on a hub, where it has one.
+async fn first_root(hub: &HubClient, repository: &str) -> Option<RootOfTrust> {
+    let source = Source::of_hub(hub, repository).ok()?;
+    let body = source.open("1.root.json", MAX_ROOT).await.ok()??;
+    RootOfTrust::parse(&body.all().await.ok()?).ok()
+}
+
+/// Whether one of these roots, of releases and of a director, is what the other side has as the other one. Pure.
+fn is_other_way_round(own: [Option<&RootOfTrust>; 2], hubs: [Option<&RootOfTrust>; 2]) -> bool {
+    let is_same = |one: Option<&RootOfTrust>, other: Option<&RootOfTrust>| {
+        one.zip(other).is_some_and(|(one, other)| one.is_of_the_repository_of(other))
+    };
+    let ([releases, director], [of_releases, of_director]) = (own, hubs);
+    let is_exchanged =
+        |root, of_its_kind, of_the_other| is_same(root, of_the_other) && !is_same(root, of_its_kind);
+    is_exchanged(releases, of_releases, of_director) || is_exchanged(director, of_director, of_releases)
+}
+
 /// Timestamps that were accepted: of the releases, and of the director's choices.
 type Accepted = [Option<Vec<u8>>; 2];
 
@@ -239,6 +282,26 @@ mod tests {
     use flist::trust::OfferRefusal;
 
     use super::*;
+
+    #[test]
+    fn roots_are_exchanged_where_the_hub_has_one_as_the_other() {
+        let root = |bytes: &[u8]| RootOfTrust::parse(bytes).unwrap();
+        let releases = root(include_bytes!("../../tests/fixtures/root.json"));
+        let director = root(include_bytes!("../../tests/fixtures/director.json"));
+        let (one, other) = (Some(&releases), Some(&director));
+        assert!(is_other_way_round([other, one], [one, other]));
+        assert!(is_other_way_round([other, None], [one, other]), "a node that was given one of them");
+        assert!(is_other_way_round([other, one], [one, None]), "a hub that has no director");
+        assert!(is_other_way_round([one, one], [one, other]), "only one of them is wrong");
+        for (own, hubs) in [
+            ([one, other], [one, other]),
+            ([one, None], [one, other]),
+            ([one, other], [None, None]),
+            ([one, None], [other, None]),
+        ] {
+            assert!(!is_other_way_round(own, hubs), "{own:?} {hubs:?}");
+        }
+    }
 
     #[test]
     fn what_signatures_say_is_not_hidden_by_a_hub_that_does_not_answer() {

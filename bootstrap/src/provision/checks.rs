@@ -8,7 +8,7 @@ use flist::trust::{RootOfTrust, check_root};
 
 use super::{CERTIFICATE, DIRECTOR, ProvisionError, Provisioning, ROOT, TOKEN};
 use crate::disk::Kind;
-use crate::settings::{CONFIG, Settings};
+use crate::settings::{CONFIG, NO_DIRECTOR, Settings};
 
 /// Which options name another file than the one of this name in the usual place.
 const OPTIONS: [(&str, &str); 4] = [
@@ -97,7 +97,14 @@ impl Provisioning {
                 return Err(ProvisionError::Unused { name, option, path: path.to_owned() });
             }
         }
-        Ok(())
+        let follows_none = self.settings.as_ref().is_some_and(|settings| settings.trust.is_undirected);
+        match self.given.bytes_of(DIRECTOR).filter(|_| follows_none) {
+            Some(_) => {
+                let path = NO_DIRECTOR.into();
+                Err(ProvisionError::Unused { name: DIRECTOR, option: "trust.director", path })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The settings by the configuration that is there already, where both programs would start with it.

@@ -24,13 +24,24 @@ pub enum ProvisionError {
         #[source]
         source: io::Error,
     },
+    /// The directory that was named is none.
+    #[error("there is no directory {path}; name the one with the files")]
+    NoDirectory {
+        /// What was named.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// A link leads nowhere.
     #[error(
         "{0} is a link to something that is not there; nothing was changed; put the file there, or remove the link"
     )]
     Dangling(PathBuf),
     /// Something is no regular file.
-    #[error("{0} is no regular file; nothing was changed")]
+    #[error(
+        "{0} is no regular file; nothing was changed; move it away, and put the file itself there if there is one"
+    )]
     NoFile(PathBuf),
     /// A file is longer than any such file.
     #[error("{path} is longer than {limit} bytes, as no such file is; nothing was changed")]
@@ -145,6 +156,9 @@ fn names() -> String {
 fn found(not_taken: &[String]) -> String {
     match not_taken {
         [] => "it is empty".to_owned(),
-        names => format!("what is there is not taken: {}", names.join(", ")),
+        names => format!(
+            "what is there is not taken: {}; a file is known by its name, so rename those that are meant",
+            names.join(", ")
+        ),
     }
 }

@@ -59,7 +59,12 @@ impl Given {
 
 /// The names of what is none of the files, sorted.
 fn not_taken(from: &Path) -> Result<Vec<String>, ProvisionError> {
-    let failed = |source| ProvisionError::File { action: "list", path: from.to_owned(), source };
+    let failed = |source: io::Error| match source.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            ProvisionError::NoDirectory { path: from.to_owned(), source }
+        }
+        _ => ProvisionError::File { action: "list", path: from.to_owned(), source },
+    };
     let mut names = Vec::new();
     for entry in fs::read_dir(from).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();

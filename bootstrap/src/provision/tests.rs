@@ -204,7 +204,7 @@ fn whatever_is_not_taken_is_named_and_what_was_meant_and_is_broken_is_refused() 
     fs::remove_file(from.path().join("root.json")).unwrap();
     fs::create_dir(from.path().join("root.json")).unwrap();
     assert_refused(root.path(), from.path(), &["root.json is no regular file"]);
-    assert_refused(root.path(), &from.path().join("none"), &["cannot list", "none"]);
+    assert_refused(root.path(), &from.path().join("none"), &["there is no directory", "none"]);
 }
 
 /// Nobody ever writes to it, so whoever opened it without care would wait for ever.
@@ -322,12 +322,68 @@ fn a_node_that_will_have_no_root_of_trust_is_known() {
     fs::remove_file(from.path().join("root.json")).unwrap();
     let canonical = root.path().canonicalize().unwrap();
     let path = canonical.join("etc/molt/root.json");
-    assert_eq!(untrusting(), Some(Untrusting { path: path.clone(), known: None }));
+    assert_eq!(untrusting(), Some(Missing { path: path.clone(), known: None }));
     let known = canonical.join("var/lib/molt/trust/root.json");
     fs::create_dir_all(known.parent().unwrap()).unwrap();
     fs::write(&known, RELEASES).unwrap();
-    assert_eq!(untrusting(), Some(Untrusting { path: path.clone(), known: Some(known) }));
+    assert_eq!(untrusting(), Some(Missing { path: path.clone(), known: Some(known) }));
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, RELEASES).unwrap();
     assert_eq!(untrusting(), None);
+}
+
+#[test]
+fn a_director_that_the_node_has_followed_is_missed() {
+    let (from, root) = directories();
+    let missed = || Provisioning::check(root.path(), from.path()).unwrap().misses_director().unwrap();
+    fs::remove_file(from.path().join("director.json")).unwrap();
+    assert_eq!(missed(), None, "a node that has followed none");
+    let canonical = root.path().canonicalize().unwrap();
+    let known = canonical.join("var/lib/molt/director/root.json");
+    fs::create_dir_all(known.parent().unwrap()).unwrap();
+    fs::write(&known, CHOICES).unwrap();
+    let path = canonical.join("etc/molt/director.json");
+    assert_eq!(missed(), Some(Missing { path: path.clone(), known: Some(known) }));
+    // It is told to follow none, or has it, or gets it.
+    fs::write(from.path().join("config.yaml"), "trust: {director: none}\n").unwrap();
+    assert_eq!(missed(), None);
+    fs::write(from.path().join("config.yaml"), CONFIG).unwrap();
+    fs::write(from.path().join("director.json"), CHOICES).unwrap();
+    assert_eq!(missed(), None);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::rename(from.path().join("director.json"), &path).unwrap();
+    assert_eq!(missed(), None);
+}
+
+#[test]
+fn a_directors_root_for_a_node_that_follows_none_is_refused() {
+    let (from, root) = directories();
+    let follow_none = |directory: &Path| {
+        fs::create_dir_all(directory).unwrap();
+        fs::write(directory.join("config.yaml"), "trust: {director: none}\n").unwrap();
+    };
+    follow_none(from.path());
+    let refused = provision(root.path(), from.path()).unwrap_err();
+    let said = flist::report(&refused);
+    assert!(
+        said.contains("trust.director: none") && said.contains("director.json would never be read"),
+        "{said}"
+    );
+    assert!(!root.path().join(PLACE).exists());
+    // Also where the node is told so already.
+    let (from, root) = directories();
+    follow_none(&root.path().join(PLACE));
+    fs::remove_file(from.path().join("config.yaml")).unwrap();
+    assert!(matches!(provision(root.path(), from.path()), Err(ProvisionError::Unused { .. })));
+}
+
+#[test]
+fn a_directory_that_is_not_there_or_has_other_names_is_told_with_the_remedy() {
+    let (from, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let refused = provision(root.path(), &from.path().join("nowhere")).unwrap_err();
+    assert!(matches!(refused, ProvisionError::NoDirectory { .. }), "{refused}");
+    fs::write(from.path().join("root.1.json"), RELEASES).unwrap();
+    assert_refused(root.path(), from.path(), &["root.1.json", "rename those that are meant"]);
+    fs::create_dir(from.path().join("root.json")).unwrap();
+    assert_refused(root.path(), from.path(), &["root.json is no regular file", "move it away"]);
 }

@@ -50,6 +50,14 @@ impl AccessFiles {
         files.into_iter().filter_map(|(option, file)| Some((option, file.as_deref()?)))
     }
 
+    /// Where they are looked for.
+    pub(super) fn all(&self) -> [&Path; 2] {
+        [
+            self.token.as_deref().unwrap_or(Path::new(DEFAULT_TOKEN)),
+            self.certificate.as_deref().unwrap_or(Path::new(DEFAULT_CERTIFICATE)),
+        ]
+    }
+
     /// Reads what these `hubs` are shown.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ pub(super) struct TrustNames {
 }
 
 /// What stands in the place of the director's root where none is followed, although one may have been.
-const NO_DIRECTOR: &str = "none";
+pub(crate) const NO_DIRECTOR: &str = "none";
 
 /// What is trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]

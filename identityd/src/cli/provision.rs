@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use bootstrap::provision::{ProvisionError, Provisioning, Untrusting};
+use bootstrap::provision::{Missing, ProvisionError, Provisioning};
 use serde_json::json;
 
 use super::{CommandResult, Failure, other, print, print_json};
+
+/// The file that identityd reads only when it starts.
+const CONFIGURATION: &str = "config.yaml";
 
 /// So many names of what is not taken are told at most.
 const NAMES: usize = 10;
@@ -53,13 +56,16 @@ pub(super) fn run(Arguments { root, replace, json, directory }: &Arguments) -> C
         return Err(Failure::Refused(Box::new(Different { files: different.join(", "), place })));
     }
     let changed = provisioning.carry_out().map_err(failed)?;
-    let (in_ram, untrusting) = (provisioning.is_in_ram(), provisioning.untrusting().map_err(failed)?);
+    let in_ram = provisioning.is_in_ram();
+    let untrusting = provisioning.untrusting().map_err(failed)?;
+    let misses_director = provisioning.misses_director().map_err(failed)?;
     let from = directory.display().to_string();
     let told = [
         not_taken(provisioning.not_taken())
             .map(|names| format!("{from} has also {names}, which is not taken")),
         in_ram.then(|| lies_in_ram(&place)),
         untrusting.as_ref().map(|untrusting| trusts_nobody(untrusting, &from)),
+        misses_director.as_ref().map(|missing| lacks_director(missing, &from)),
     ];
     for told in told.into_iter().flatten() {
         eprintln!("identityd: {told}");
@@ -67,12 +73,18 @@ pub(super) fn run(Arguments { root, replace, json, directory }: &Arguments) -> C
     match changed.as_slice() {
         changed if *json => print_json(&json!({
             "directory": place, "written": changed, "not_taken": provisioning.not_taken(), "in_ram": in_ram,
-            "has_root_of_trust": untrusting.is_none(),
+            "has_root_of_trust": untrusting.is_none(), "misses_director": misses_director.is_some(),
         })),
         [] => print("nothing has changed"),
-        changed => {
-            print(&format!("{} written to {place}; restart identityd to use them", changed.join(", ")))
-        }
+        changed => print(&format!("{} written to {place}; {}", changed.join(", "), used_from(changed))),
+    }
+}
+
+/// From when on what was written counts on a node that runs.
+fn used_from(changed: &[&str]) -> &'static str {
+    match changed.contains(&CONFIGURATION) {
+        true => "restart identityd, which reads its configuration when it starts",
+        false => "used from the next poll on",
     }
 }
 
@@ -92,7 +104,7 @@ fn lies_in_ram(place: &str) -> String {
     )
 }
 
-fn trusts_nobody(Untrusting { path, known }: &Untrusting, from: &str) -> String {
+fn trusts_nobody(Missing { path, known }: &Missing, from: &str) -> String {
     let path = path.display();
     let remedy =
         format!("put the root.json of the releases into {from} and do this again, or into the base image");
@@ -105,6 +117,14 @@ fn trusts_nobody(Untrusting { path, known }: &Untrusting, from: &str) -> String 
             "WARNING: there is no root of trust {path}, so this node installs whatever a hub says; {remedy}"
         ),
     }
+}
+
+fn lacks_director(Missing { path, known }: &Missing, from: &str) -> String {
+    let known = known.as_ref().map(|known| format!(" ({})", known.display())).unwrap_or_default();
+    format!(
+        "WARNING: the director's root {} is gone, and this node has followed a director before{known}, so it installs nothing from now on; put the director.json into {from} and do this again, or say `trust: {{director: none}}` in its config.yaml, to follow none any more",
+        path.display()
+    )
 }
 
 fn failed(error: ProvisionError) -> Failure {
@@ -128,10 +148,31 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_restarted_only_for_its_configuration() {
+        assert!(used_from(&["root.json", "config.yaml"]).contains("restart identityd"));
+        assert!(!used_from(&["root.json", "hub.token"]).contains("restart"));
+    }
+
+    #[test]
+    fn a_node_that_misses_its_director_is_told_what_that_means_and_what_to_do() {
+        let known = Some("/var/lib/molt/director/root.json".into());
+        let said = lacks_director(&Missing { path: "/etc/molt/director.json".into(), known }, "/media/usb");
+        for part in [
+            "director.json is gone",
+            "/var/lib/molt/director",
+            "installs nothing",
+            "into /media/usb",
+            "director: none",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+
+    #[test]
     fn a_node_without_a_root_of_trust_is_told_what_that_means_and_what_to_do() {
         let untrusting = |known: Option<&str>| {
             let path = "/etc/molt/root.json".into();
-            trusts_nobody(&Untrusting { path, known: known.map(Into::into) }, "/media/usb")
+            trusts_nobody(&Missing { path, known: known.map(Into::into) }, "/media/usb")
         };
         let (never, gone) = (untrusting(None), untrusting(Some("/var/lib/molt/trust/root.json")));
         assert!(never.contains("installs whatever a hub says"), "{never}");
