@@ -2,7 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// More than a program takes that only says what is wrong; only a test that fails waits so long.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
+/// What a program says that must not go on: one that does all the same is ended, and fails the test.
+fn ended(command: &mut Command) -> Output {
+    let mut program = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while program.try_wait().unwrap().is_none() {
+        if start.elapsed() > AT_ONCE {
+            program.kill().unwrap();
+            panic!("it goes on: {:?}", program.wait_with_output().unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    program.wait_with_output().unwrap()
+}
 
 fn bootstrap(config: &str, arguments: &[&str]) -> Output {
     booted(config, "runmode=dev\n", arguments)
@@ -18,7 +36,7 @@ fn booted(config: &str, cmdline: &str, arguments: &[&str]) -> Output {
     for option in ["--root", "--state-dir", "--run-dir", "--cache-dir"] {
         command.arg(option).arg(at.path().join("nowhere"));
     }
-    command.args(arguments).output().unwrap()
+    ended(command.args(arguments))
 }
 
 #[test]
@@ -47,7 +65,7 @@ fn a_file_that_is_named_and_not_there_is_exit_code_2() {
         for option in ["--root", "--state-dir", "--run-dir", "--cache-dir"] {
             command.arg(option).arg(at.path().join("nowhere"));
         }
-        let output = command.arg(option).arg(&absent).output().unwrap();
+        let output = ended(command.arg(option).arg(&absent));
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(option) && text.contains(&absent.display().to_string()), "{text}");
