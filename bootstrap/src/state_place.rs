@@ -134,6 +134,17 @@ impl StatePlace {
         }
     }
 
+    /// The directory of the state, or the run directory, that the user of this process may not look into: nothing can
+    /// be said of what is in it. `None` where there is no such thing.
+    pub fn forbidden(&self) -> Option<PathBuf> {
+        let is_forbidden = |directory: &&PathBuf| {
+            let refused = |error: io::Error| error.kind() == ErrorKind::PermissionDenied;
+            fs::read_dir(directory).err().is_some_and(refused)
+                || directory.join(CURRENT).symlink_metadata().err().is_some_and(refused)
+        };
+        [Some(&self.disk), self.run_dir.as_ref()].into_iter().flatten().find(is_forbidden).cloned()
+    }
+
     /// Why the state is in RAM; `None` where it is on its disk.
     pub fn notice(&self) -> Option<Notice> {
         let bytes = match read_at_most(&self.ram()?.join(IN_FORCE), LARGEST_NOTICE) {

@@ -5,6 +5,7 @@
 //! |-------------------|-------------------------------------------------------------------|
 //! | `mode`            | a private directory is open to others, or not root's              |
 //! | `no-state`        | there is no state directory: never booted by us, or another one was meant |
+//! | `records-lost`    | nothing says what is installed in this root, although something is |
 //! | `state-in-ram`    | the state directory cannot be used, so upgrades work from RAM     |
 //! | `read-only`       | a file system that is written to is read-only                     |
 //! | `orders-damaged`, `releases-damaged`, `attempt-damaged`, `history-damaged`, `journal-damaged`, `current-damaged`, `generation-damaged` | that file of the state directory cannot be read |
@@ -33,7 +34,7 @@ use bootstrap::boot_info::BootInfoError;
 use bootstrap::generation::Generation;
 use bootstrap::lock::{self, EngineLock, LockError};
 use bootstrap::root::{Root, RootError};
-use bootstrap::settings::Settings;
+use bootstrap::settings::{Settings, SettingsError};
 use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::services::{self, ServiceError};
 use serde::Serialize;
@@ -126,18 +127,28 @@ impl Finding {
     }
 }
 
-/// What is wrong; changes nothing.
-pub async fn examine(settings: &Settings) -> Vec<Finding> {
-    // A lock that cannot be looked at is nobody's.
-    let idle = lock::holder(&settings.run_dir).ok().flatten().is_none();
-    look(settings, idle, SystemTime::now()).await
+/// What of this node its user may not look at, so that there would be findings of what is in order.
+pub fn forbidden(settings: &Settings) -> Option<PathBuf> {
+    StatePlace::of(settings).forbidden().or_else(|| node::forbidden(settings))
 }
 
-/// Repairs what can be repaired, holding the engine's lock; tells what came of each finding.
+/// What is wrong; changes nothing. `unusable` is why these settings are without what the configuration, or the kernel
+/// command line, says.
+pub async fn examine(settings: &Settings, unusable: Option<&SettingsError>) -> Vec<Finding> {
+    // A lock that cannot be looked at is nobody's.
+    let idle = lock::holder(&settings.run_dir).ok().flatten().is_none();
+    look(settings, unusable, idle, SystemTime::now()).await
+}
+
+/// Repairs what can be repaired, holding the engine's lock; tells what came of each finding. `unusable` as of
+/// [`examine`].
 ///
 /// # Errors
 /// [`DoctorError::Lock`]; nothing was tried then.
-pub async fn repair(settings: &Settings) -> Result<Vec<(Finding, Result<(), DoctorError>)>, DoctorError> {
+pub async fn repair(
+    settings: &Settings,
+    unusable: Option<&SettingsError>,
+) -> Result<Vec<(Finding, Result<(), DoctorError>)>, DoctorError> {
     let run_dir = settings.run_dir.clone();
     let taking =
         tokio::task::spawn_blocking(move || lock::take(&run_dir, "identityd doctor", LOCK_PATIENCE)).await;
@@ -154,7 +165,7 @@ pub async fn repair(settings: &Settings) -> Result<Vec<(Finding, Result<(), Doct
         let result = carry_out(&finding.repair, settings, &lock).await;
         done.push((finding, result));
     }
-    for finding in look(settings, true, SystemTime::now()).await {
+    for finding in look(settings, unusable, true, SystemTime::now()).await {
         if finding.repair == Repair::Return {
             continue;
         }
@@ -165,13 +176,18 @@ pub async fn repair(settings: &Settings) -> Result<Vec<(Finding, Result<(), Doct
 }
 
 /// All checks. `idle`: no engine is at work, so that what looks unfinished is.
-async fn look(settings: &Settings, idle: bool, now: SystemTime) -> Vec<Finding> {
+async fn look(
+    settings: &Settings,
+    unusable: Option<&SettingsError>,
+    idle: bool,
+    now: SystemTime,
+) -> Vec<Finding> {
     let place = StatePlace::of(settings);
     let mut findings: Vec<Finding> = node::no_state(&place).into_iter().collect();
     findings.extend(node::modes(settings));
     findings.extend(place.notice().map(state::in_ram));
     findings.extend(node::read_only(settings));
-    let state = state::look(&place);
+    let state = state::look(&place, &settings.root);
     let (journal, numbers, current) = (state.journal, state.numbers, state.current);
     let nobodys = |number: u64| number > state.floor && !numbers.contains(&number);
     findings.extend(state.findings);
@@ -185,9 +201,12 @@ async fn look(settings: &Settings, idle: bool, now: SystemTime) -> Vec<Finding> 
     findings.extend(node::flist_name(settings, current));
     findings.extend(node::zinit(settings).await);
     findings.extend(node::cache(settings));
-    findings.extend(node::roots_of_trust(settings));
-    findings.extend(node::configuration(settings));
-    findings.extend(node::secrets(settings));
+    findings.extend(node::configuration(settings, unusable));
+    // Which files these are is not known otherwise.
+    if unusable.is_none() {
+        findings.extend(node::roots_of_trust(settings));
+        findings.extend(node::secrets(settings));
+    }
     findings.extend(node::clock(now));
     findings
 }

@@ -58,6 +58,8 @@ pub struct Failures {
     pub reason: String,
     /// Nobody knows: what is remembered cannot be read now.
     pub unknown: bool,
+    /// It was not to blame, and rests until the next boot.
+    pub rests: bool,
 }
 
 /// A release that was stopped because it takes services away for longer than they allow, or may do so.
@@ -110,6 +112,8 @@ pub struct Inputs<'i> {
     pub mirrors: &'i Mirrors,
     /// Why nobody can go back to the release before.
     pub rollback_blocked: Option<&'i str>,
+    /// Why nobody knows what is installed, although something is.
+    pub records_lost: Option<&'i str>,
     /// What is the matter with the kernel.
     pub kernel: Option<&'i KernelStatus>,
     /// What this node is to follow instead of what is installed.
@@ -155,8 +159,14 @@ fn judge(gate: Gate, inputs: &Inputs<'_>, now: &Timestamp) -> GateReport {
         Ok(why) => (true, why),
         Err(why) => (false, why),
     };
-    GateReport { gate, open, why, inputs, may_change: MayChange { at, on: on.to_owned() } }
+    GateReport { gate, open, why, inputs, may_change: MayChange { at, on: on.into_owned() } }
 }
+
+/// What helps against a release that is not tried again, against one that rests, and where nobody can read which are.
+pub(crate) const BY_RETRY: &str = "`identityd retry`, or another release";
+pub(crate) const BY_RETRY_OR_REBOOT: &str = "`identityd retry`, a reboot, or another release";
+pub(crate) const BY_READING: &str =
+    "notes about releases that can be read; `identityd doctor` tells what is wrong with them";
 
 /// A number of things, for people.
 pub(crate) fn count(number: u32, what: &str) -> String {

@@ -1,15 +1,12 @@
-//! What the agent shows: a snapshot for people and programs, and the file it lies in.
+//! What the agent shows: a snapshot for people and programs.
+
+mod file;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 
 use bootstrap::engine::{Outdated, RunsOld};
 use bootstrap::processes::Stranger;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::agent::{
     Candidate, Gate, Installed, NodeName, ProblemKind, ServiceEvent, Stage, State, StateInRam,
@@ -18,18 +15,13 @@ use crate::gates::GateReport;
 use crate::kernel::KernelStatus;
 use crate::orders::{Hold, Pause, Rollback};
 use crate::timestamp::Timestamp;
+pub use file::{StatusError, StatusFile};
 
 /// The version of the snapshot's layout. Additions do not change it.
 pub const SCHEMA: u32 = 1;
 
-/// Name of the snapshot in the run directory.
-const FILE: &str = "status.json";
-
 /// Services that are shown with what upgrades did to them.
 const MOST_SERVICES: usize = 256;
-
-/// Larger snapshots are not ours.
-const LARGEST_FILE: u64 = 1024 * 1024;
 
 /// Everything there is to know about the agent at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +76,9 @@ pub struct Status {
     /// Why the state is in RAM; `None`: it is on its disk.
     #[serde(default)]
     pub state_in_ram: Option<StateInRam>,
+    /// Why nobody knows what is installed, although something is.
+    #[serde(default)]
+    pub records_lost: Option<String>,
     /// Services that run what is no longer installed.
     #[serde(default)]
     pub outdated: Vec<Outdated>,
@@ -142,10 +137,19 @@ pub struct Counters {
 /// What an upgrade did to a service last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRecord {
-    /// `stopped` or `started`.
+    /// `stopped` or `started`; also started where it was found up again that was stopped.
     pub last_event: String,
-    /// How long it did not run, in milliseconds; `None` while it is stopped.
+    /// How long it did not run, in milliseconds; `None` while it is stopped, and where something else has started it.
     pub down_ms: Option<u64>,
+}
+
+const STOPPED: &str = "stopped";
+const STARTED: &str = "started";
+
+impl ServiceRecord {
+    fn is_stopped(&self) -> bool {
+        self.last_event == STOPPED
+    }
 }
 
 /// Which daemon says all this.
@@ -187,6 +191,7 @@ impl Status {
             pause: None,
             rollback: None,
             state_in_ram: None,
+            records_lost: None,
             outdated: Vec::new(),
             more_outdated: 0,
             kernel: None,
@@ -241,10 +246,16 @@ impl Status {
         self.fetch = Some(Fetch { bytes, total });
     }
 
-    /// Shows who runs what is no longer installed.
-    pub fn runs_old(&mut self, RunsOld { services, more_services, strangers, more_strangers }: RunsOld) {
+    /// Shows who runs what is no longer installed, and that services are up again which somebody else has started: a
+    /// recovery, the supervisor, a person.
+    pub fn runs_old(&mut self, RunsOld { services, more_services, strangers, more_strangers, up }: RunsOld) {
         (self.outdated, self.more_outdated) = (services, more_services);
         (self.left_behind, self.more_left_behind) = (strangers, more_strangers);
+        for name in &up {
+            if let Some(record) = self.services.get_mut(name.as_str()).filter(|record| record.is_stopped()) {
+                *record = ServiceRecord { last_event: STARTED.to_owned(), down_ms: None };
+            }
+        }
     }
 
     /// Drops processes that have ended meanwhile.
@@ -255,8 +266,8 @@ impl Status {
     /// Notes what an upgrade did to a service.
     pub fn service(&mut self, name: String, event: ServiceEvent) {
         let (last_event, down_ms) = match event {
-            ServiceEvent::Stopped => ("stopped", None),
-            ServiceEvent::Started { down_ms } => ("started", Some(down_ms)),
+            ServiceEvent::Stopped => (STOPPED, None),
+            ServiceEvent::Started { down_ms } => (STARTED, Some(down_ms)),
         };
         if self.services.len() >= MOST_SERVICES && !self.services.contains_key(&name) {
             self.more_services = self.more_services.saturating_add(1);
@@ -276,110 +287,6 @@ fn reason(state: &State) -> Option<String> {
         (Stage::Waiting, Some(gate), _) => Some(gate.explanation().to_owned()),
         (Stage::RolledBack | Stage::Degraded, _, Some(problem)) => Some(problem.to_owned()),
         _ => None,
-    }
-}
-
-/// The run directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    /// It is not there and cannot be made.
-    #[error("could not make the run directory {}", path.display())]
-    MakeDirectory {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Others could replace what lies in it.
-    #[error(
-        "the run directory {} is not a directory of user {owner}'s own; remove it and start again",
-        path.display()
-    )]
-    NotOurs {
-        /// The directory.
-        path: PathBuf,
-        /// Who should own it.
-        owner: u32,
-    },
-    /// The snapshot cannot be written.
-    #[error("could not write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-/// The run directory, 0700, and the snapshot in it.
-#[derive(Debug)]
-pub struct StatusFile {
-    directory: PathBuf,
-}
-
-impl StatusFile {
-    /// Makes the directory where it is missing, and closes it to others.
-    pub fn prepare(directory: &Path) -> Result<Self, StatusError> {
-        let failed = |source| StatusError::MakeDirectory { path: directory.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        let metadata = fs::symlink_metadata(directory).map_err(failed)?;
-        let owner = nix::unistd::geteuid().as_raw();
-        if !metadata.is_dir() || metadata.uid() != owner {
-            return Err(StatusError::NotOurs { path: directory.to_owned(), owner });
-        }
-        if metadata.permissions().mode() & 0o777 != 0o700 {
-            fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed)?;
-        }
-        Ok(Self { directory: directory.to_owned() })
-    }
-
-    /// What an earlier daemon left; `None` without a readable snapshot of this layout. It may have been a newer one,
-    /// before a rollback: then its sums are read, even where this version does not understand where it was.
-    pub fn read(&self) -> Option<Status> {
-        let mut text = Vec::new();
-        let file = File::open(self.directory.join(FILE)).ok()?;
-        file.take(LARGEST_FILE).read_to_end(&mut text).ok()?;
-        let mut value: Value = serde_json::from_slice(&text).ok()?;
-        if value.get("schema") != Some(&SCHEMA.into()) {
-            return None;
-        }
-        if let Ok(status) = Status::deserialize(&value) {
-            return Some(status);
-        }
-        // Where that one was does not outlive it.
-        let fields = value.as_object_mut()?;
-        for name in [
-            "gate",
-            "gates",
-            "last_error",
-            "rollback",
-            "state_in_ram",
-            "outdated",
-            "kernel",
-            "node",
-            "candidate",
-            "installed",
-        ] {
-            fields.remove(name);
-        }
-        fields.insert("stage".to_owned(), Stage::Waiting.as_str().into());
-        serde_json::from_value(value).ok()
-    }
-
-    /// Replaces the snapshot, 0600, at once: readers see the old or the new one. Not synced: the
-    /// run directory does not outlive the boot.
-    pub fn write(&self, status: &Status) -> Result<(), StatusError> {
-        let path = self.directory.join(FILE);
-        let draft = self.directory.join(format!(".{FILE}.new"));
-        let written = || {
-            let text = serde_json::to_vec_pretty(status)?;
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-            file.write_all(&text)?;
-            file.write_all(b"\n")?;
-            fs::rename(&draft, &path)
-        };
-        written().map_err(|source| StatusError::Write { path: path.clone(), source })
     }
 }
 

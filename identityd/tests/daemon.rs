@@ -1,127 +1,13 @@
 //! The real program: a daemon on a root of its own, and the commands that ask it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod node;
+
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tempfile::TempDir;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_identityd");
-/// More than any condition takes; only a test that fails waits so long.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A root with nothing in it: no flist.name, no supervisor, no hub.
-struct Node {
-    directory: TempDir,
-}
-
-impl Node {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(directory.path().join("root/tmp")).unwrap();
-        std::fs::write(directory.path().join("cmdline"), "runmode=dev\n").unwrap();
-        std::fs::write(directory.path().join("config.yaml"), "").unwrap();
-        Self { directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// `identityd run` here.
-    fn run(&self) -> Command {
-        self.command("run")
-    }
-
-    /// A command that has the settings of this node.
-    fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.arg(name).args(["--hub", "http://127.0.0.1:9"]);
-        for (option, name) in [
-            ("--root", "root"),
-            ("--config", "config.yaml"),
-            ("--cmdline", "cmdline"),
-            ("--zinit-socket", "zinit.sock"),
-            ("--state-dir", "state"),
-            ("--run-dir", "run"),
-            ("--cache-dir", "cache"),
-        ] {
-            command.arg(option).arg(self.path(name));
-        }
-        command.env_remove("RUST_LOG").stdin(Stdio::null());
-        command
-    }
-
-    /// A daemon that answers.
-    fn start(&self) -> Daemon {
-        let log = std::fs::File::create(self.path("log")).unwrap();
-        let mut daemon = Daemon { process: self.run().stderr(log).spawn().unwrap() };
-        until("the daemon answers", || {
-            if let Some(status) = daemon.process.try_wait().unwrap() {
-                panic!("{status}: {}", std::fs::read_to_string(self.path("log")).unwrap());
-            }
-            self.ask(&["status"]).status.success()
-        });
-        daemon
-    }
-
-    fn doctor(&self, arguments: &[&str]) -> Output {
-        self.command("doctor").args(arguments).output().unwrap()
-    }
-
-    fn generations(&self) -> Output {
-        self.command("generations").output().unwrap()
-    }
-
-    fn ask(&self, arguments: &[&str]) -> Output {
-        Command::new(PROGRAM)
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.path("run/control.sock"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-}
-
-struct Daemon {
-    process: Child,
-}
-
-impl Daemon {
-    fn signal(mut self, signal: Signal) -> ExitStatus {
-        kill(Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();
-        let mut ended = None;
-        until("the daemon ends", || {
-            ended = self.process.try_wait().unwrap();
-            ended.is_some()
-        });
-        ended.unwrap()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ended_already = self.process.kill();
-        let _reaped_already = self.process.wait();
-    }
-}
-
-fn until(what: &str, mut reached: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !reached() {
-        assert!(start.elapsed() < DEADLINE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn json(output: &Output) -> serde_json::Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
-}
+use nix::sys::signal::Signal;
+use node::{Node, ended, json, until};
 
 #[test]
 fn without_a_daemon_asking_is_exit_code_3_and_says_how_to_start() {
@@ -181,7 +67,7 @@ fn a_killed_daemon_leaves_a_socket_that_the_next_one_replaces() {
     assert_eq!(node.ask(&["status"]).status.code(), Some(3));
     let _daemon = node.start();
 
-    let second = node.run().output().unwrap();
+    let second = ended(&mut node.run());
     assert_eq!(second.status.code(), Some(1));
     let text = String::from_utf8(second.stderr).unwrap();
     assert!(text.contains("another identityd already listens"), "{text}");
@@ -192,7 +78,7 @@ fn a_killed_daemon_leaves_a_socket_that_the_next_one_replaces() {
 fn a_bad_configuration_is_named() {
     let node = Node::new();
     std::fs::write(node.path("config.yaml"), "poll_intervall: 5\n").unwrap();
-    let output = node.run().args(["--log-format", "json"]).output().unwrap();
+    let output = ended(node.run().args(["--log-format", "json"]));
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("config.yaml") && text.contains("poll_intervall"), "{text}");
@@ -209,7 +95,7 @@ fn a_configuration_that_is_named_and_not_there_is_named() {
     let node = Node::new();
     std::fs::remove_file(node.path("config.yaml")).unwrap();
     for mut command in [node.run(), node.command("doctor")] {
-        let output = command.output().unwrap();
+        let output = ended(&mut command);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains("--config names") && text.contains("config.yaml"), "{text}");
@@ -288,7 +174,7 @@ fn a_daemon_does_not_start_with_windows_that_it_cannot_keep() {
         [("Europe/Atlantis", "02:00-05:00", "Europe/Atlantis"), ("UTC", "Caturday 02:00-05:00", "Caturday")]
     {
         config(&format!("maintenance: {{ timezone: {timezone}, windows: [\"{window}\"] }}\n"));
-        let output = node.run().output().unwrap();
+        let output = ended(&mut node.run());
         assert_eq!(output.status.code(), Some(2));
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains("config.yaml") && text.contains(complaint), "{text}");
@@ -297,34 +183,4 @@ fn a_daemon_does_not_start_with_windows_that_it_cannot_keep() {
     let _daemon = node.start();
     let maintenance = gate(&node, "Maintenance");
     assert!(maintenance["why"].as_str().unwrap().contains("always open"), "{maintenance}");
-}
-
-#[test]
-fn the_history_is_shown_without_a_daemon() {
-    let node = Node::new();
-    let history = |arguments: &[&str]| {
-        let state = node.path("state");
-        let command = [&["history", "--state-dir", state.to_str().unwrap()], arguments].concat();
-        Command::new(PROGRAM).args(command).output().unwrap()
-    };
-    let nowhere = history(&[]);
-    assert_eq!(nowhere.status.code(), Some(2));
-    assert_eq!(node.generations().status.code(), Some(2));
-    let told = String::from_utf8(nowhere.stderr).unwrap();
-    assert!(told.contains("--state-dir"), "{told}");
-    std::fs::create_dir(node.path("state")).unwrap();
-    assert_eq!(String::from_utf8(history(&[]).stdout).unwrap(), "Nothing has been tried yet.\n");
-    let line = |version: &str| {
-        format!(
-            r#"{{"schema":1,"id":"{version}","boot":"b","cause":{{"kind":"apply","by":0,"now":false}},"from":null,"to":{{"version":"{version}","release":"ab"}},"started":{{"at":"1970-01-01T00:00:00Z","unix":0}},"ended":null,"outcome":"interrupted","ended_by":"killed"}}"#
-        )
-    };
-    let torn = format!("{}\n{}\n{{\"schema\":1,", line("1.0.0"), line("2.0.0"));
-    std::fs::write(node.path("state/history.jsonl"), torn).unwrap();
-    let all = json(&history(&["--json"]));
-    assert_eq!(all.as_array().unwrap().len(), 2);
-    let last = json(&history(&["--json", "--limit", "1"]));
-    assert_eq!((&last[0]["to"]["version"], &last[0]["ended_by"]), (&"2.0.0".into(), &"killed".into()));
-    let text = String::from_utf8(history(&[]).stdout).unwrap();
-    assert!(text.contains("nothing → 2.0.0  interrupted  (apply by user 0)"), "{text}");
 }

@@ -111,10 +111,17 @@ fn a_fresh_boot_outside_the_canary_group_does_not_get_the_canary_and_says_why() 
     let waits = gate(&node);
     assert_eq!((&waits["open"], &waits["inputs"]["withheld"]["node"]), (&false.into(), &"n1".into()));
     assert!(waits["why"].as_str().unwrap().contains("chosen it for other nodes"), "{waits}");
+    for verb in ["check", "plan", "apply"] {
+        let said = node.run(&["identityd", verb]).unwrap();
+        let parts = ["the director keeps 2.0.0", "(n1)", "until it signs another choice", "for other nodes"];
+        assert!(parts.iter().all(|part| said.contains(part)), "{verb}: {said}");
+    }
 
     // The whole fleet gets it in a wave that begins next year: now the clock says when.
     fleet.direct("wave", "2.0.0", &["--percent", "100", "--hours", "1", "--start", "2999-01-01T00:00:00Z"]);
     until(&node, "the turn is known", |_| gate(&node)["may_change"]["at"].is_object());
+    let told = node.run(&["identityd", "check"]).unwrap();
+    assert!(told.contains("until 2999-01-01T0"), "{told}");
     let waits = gate(&node);
     assert!(waits["may_change"]["at"]["at"].as_str().unwrap().starts_with("2999-01-01T0"), "{waits}");
     assert_eq!(node.status().unwrap()["installed"]["version"], "1.0.0");
@@ -253,6 +260,8 @@ fn a_directors_root_that_is_gone_is_missed() {
     fs::remove_file(node.path(ROOT)).unwrap();
     let gone = "local: the director's root /etc/molt/director.json is gone";
     refuses(&node, gone);
+    let status = node.run(&["identityd", "status"]).unwrap();
+    assert!(status.contains("director    MISSED: local: the director's root"), "{status}");
     restart_identityd(&node);
     refuses(&node, gone);
     fs::write(node.path(ROOT), "{}").unwrap();
@@ -279,4 +288,28 @@ fn a_directors_root_that_is_gone_is_missed() {
     let told = "waiting for a release that can be trusted";
     assert!(printed.contains(gone) && printed.contains(told), "{}", again.console().tail(30));
     refuses(&again, gone);
+}
+
+/// The hub's signatures are in order; only the node has each root in the place of the other one.
+#[test]
+fn roots_that_are_exchanged_are_told_as_that() {
+    const RELEASES: &str = "/etc/molt/root.json";
+    let fleet = Fleet::with(&["1.0.0"]);
+    fleet.direct("wave", "1.0.0", &["--percent", "100", "--hours", "0"]);
+    let at = |path: &str, file: BaseFile| BaseFile { path: path.into(), ..file };
+    let url = fleet.site.hub.url();
+    let node = fleet.site.node().command_line(format!("console=ttyS0 runmode=dev hub={url}"));
+    let node = node.file(at(RELEASES, fleet.director.root().unwrap()));
+    let node = node.file(at(ROOT, fleet.signing.root().unwrap())).boot().unwrap();
+    let told = "local: /etc/molt/root.json and /etc/molt/director.json are exchanged";
+    node.wait_for("the console says so", UPGRADE_LIMIT, || match node.console().contains(told) {
+        true => Ok(()),
+        false => Err(node.console().tail(20)),
+    })
+    .unwrap();
+    // What it says helps.
+    let (releases, director) = (node.read(ROOT).unwrap(), node.read(RELEASES).unwrap());
+    fs::write(node.path(RELEASES), releases).unwrap();
+    fs::write(node.path(ROOT), director).unwrap();
+    fleet.site.await_version(&node, "1.0.0").unwrap();
 }

@@ -25,6 +25,8 @@ pub struct RunsOld {
     pub strangers: Vec<Stranger>,
     /// How many more of them there are.
     pub more_strangers: usize,
+    /// The services that are up, with whatever files.
+    pub up: BTreeSet<UnitName>,
 }
 
 /// A service with processes that execute, map or hold open a file that an upgrade has replaced.
@@ -59,7 +61,9 @@ impl Engine {
                 }
             }
         }
-        let leaders = leaders(&self.services().await?);
+        let known = self.services().await?;
+        let up = known.iter().filter(|(_, status)| status.is_up()).map(|(name, _)| name.clone()).collect();
+        let leaders = leaders(&known);
         let zinit = self.zinit.clone();
         let looked = tokio::task::spawn_blocking(move || zinit.runs_old(&replaced, &leaders));
         let Uses { services, strangers, more_strangers } = looked.await.map_err(EngineError::Broken)?;
@@ -70,6 +74,6 @@ impl Engine {
             Outdated { service, files, more_files, until }
         };
         let services = services.into_iter().take(MAX_SERVICES_SHOWN).map(outdated).collect();
-        Ok(RunsOld { services, more_services, strangers, more_strangers })
+        Ok(RunsOld { services, more_services, strangers, more_strangers, up })
     }
 }

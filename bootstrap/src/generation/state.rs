@@ -1,6 +1,7 @@
 //! Where generations are recorded.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,6 +85,14 @@ impl StateDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the directory that was opened still is the one of its path: somebody may have removed it since, or made
+    /// another one.
+    pub fn is_in_place(&self) -> bool {
+        let opened = self.disk.stat(&FlistPath::root()).ok().flatten().map(|stat| stat.inode);
+        let there = std::fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        opened.is_some() && opened == there
     }
 
     fn at(&self, name: &str) -> Result<FlistPath, GenerationError> {

@@ -1,12 +1,14 @@
 //! What an event means to somebody who asked for a check or for an upgrade. Pure.
 
 use super::handle::{Answer, Offer, Outcome, Upgraded, Verb};
-use super::model::{Applied, Candidate, Problem, ProblemKind, Resolved};
+use super::model::{Applied, Candidate, Problem, ProblemKind, Resolved, Withheld};
 use super::stage::Gate;
 use super::state::{Event, State, rolled_back};
 
-/// The last answer to `verb`, when this event, which led to this state, is the end of it.
-pub(super) fn to(verb: Verb, event: &Event, state: &State) -> Option<Answer> {
+/// The last answer to `verb`, when this event, which led to this state, is the end of it; `withheld` is what the director
+/// keeps from this node now.
+pub(super) fn to(verb: Verb, event: &Event, state: &State, withheld: Option<&Withheld>) -> Option<Answer> {
+    let withheld = || withheld.cloned().map(Box::new);
     if let Some(problem) = problem_of(event) {
         // A look that the agent did not care for says nothing about what was asked.
         let stray = matches!(event, Event::LookedForInstalled(_)) && state.installed.is_some();
@@ -14,7 +16,8 @@ pub(super) fn to(verb: Verb, event: &Event, state: &State) -> Option<Answer> {
     }
     let version = state.installed.as_ref().map(|installed| installed.version.clone());
     let offer = |candidate: Option<&Candidate>, waits| {
-        Outcome::Check(Offer { installed: state.installed.clone(), candidate: candidate.cloned(), waits })
+        let (installed, candidate) = (state.installed.clone(), candidate.cloned());
+        Outcome::Check(Offer { installed, candidate, waits, withheld: withheld() })
     };
     let outcome = match (verb, event) {
         (_, Event::LookedForInstalled(Ok(None))) if state.gate == Some(Gate::FlistName) => {
@@ -35,10 +38,11 @@ pub(super) fn to(verb: Verb, event: &Event, state: &State) -> Option<Answer> {
         }
         (_, Event::Resolved(Ok(Resolved::Unchanged))) | (_, Event::Applied(Ok(Applied::Nothing))) => {
             let generation = state.installed.as_ref().map(|installed| installed.generation);
-            Outcome::Apply(Upgraded { committed: false, version, generation })
+            Outcome::Apply(Upgraded { committed: false, version, generation, withheld: withheld() })
         }
         (_, Event::Applied(Ok(Applied::Committed { generation }))) => {
-            Outcome::Apply(Upgraded { committed: true, version, generation: Some(*generation) })
+            let generation = Some(*generation);
+            Outcome::Apply(Upgraded { committed: true, version, generation, withheld: withheld() })
         }
         _ => return None,
     };

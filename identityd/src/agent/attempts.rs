@@ -231,20 +231,27 @@ pub(super) fn failures(place: &StatePlace, release: &str) -> Option<Failures> {
     let id: ReleaseId = release.parse().ok()?;
     let releases = Releases::load(place);
     if let Some(why) = releases.unreadable() {
-        return Some(Failures { attempts: 0, bad: true, reason: why.to_owned(), unknown: true });
+        return Some(Failures {
+            attempts: 0,
+            bad: true,
+            reason: why.to_owned(),
+            unknown: true,
+            rests: false,
+        });
     }
     let note = releases.note(&id)?;
     let Note { attempts, reason, excused, .. } = note;
     let (bad, rests) = (note.is_bad(), note.rests(&boot_id()));
     if rests && !bad {
         let reason = format!("{reason}; a reboot tries it again, too");
-        return Some(Failures { attempts: *excused, bad: true, reason, unknown: false });
+        return Some(Failures { attempts: *excused, bad: true, reason, unknown: false, rests: true });
     }
     (*attempts > 0 || bad).then(|| Failures {
         attempts: *attempts,
         bad,
         reason: reason.clone(),
         unknown: false,
+        rests: false,
     })
 }
 
@@ -294,7 +301,7 @@ mod tests {
     #[test]
     fn an_attempt_that_was_cut_off_says_what_cut_it_off() {
         let noted = |attempts, reason: &str| {
-            Some(Failures { attempts, bad: false, reason: reason.to_owned(), unknown: false })
+            Some(Failures { attempts, bad: false, reason: reason.to_owned(), unknown: false, rests: false })
         };
         let killed = cut_off("this boot", "1", None);
         assert_eq!((killed.outcome, killed.ended_by), (Outcome::Interrupted, Some(EndedBy::Killed)));

@@ -10,7 +10,7 @@ mod progress;
 mod revert;
 mod secrets;
 mod self_update;
-mod state;
+pub(crate) mod state;
 mod stoppable;
 mod trial;
 
@@ -22,7 +22,8 @@ use bootstrap::engine::{Engine, EngineError, LOCK_PATIENCE, ReleaseTree};
 use bootstrap::generation::{Generation, Packages};
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::offers::Offers;
-use bootstrap::plan::Purpose;
+use bootstrap::plan::services::ServicesError;
+use bootstrap::plan::{PlanError, Purpose};
 use bootstrap::releases::Releases;
 use bootstrap::settings::Settings;
 use bootstrap::source::ContentSource;
@@ -45,6 +46,8 @@ pub struct Effects {
     settings: Settings,
     place: StatePlace,
     state_unusable: Option<String>,
+    /// Whether it was said that nothing says what is installed.
+    lost: bool,
     /// Where this program is installed. Asked at the start, because later the file that this process
     /// executes may have been exchanged and have another name.
     program: PathBuf,
@@ -75,6 +78,7 @@ impl Effects {
             settings,
             place,
             state_unusable: None,
+            lost: false,
             program,
             engine,
             offers,
@@ -207,7 +211,21 @@ fn problem(error: &EngineError) -> Problem {
         EngineError::Schema(refused) => refused.iter().map(SchemaRefusal::as_unmet).collect(),
         _ => Vec::new(),
     };
-    Problem { unmet, ..Problem::new(kind, report(error)) }
+    Problem { unmet, helps: helps(error), ..Problem::new(kind, report(error)) }
+}
+
+/// What helps against what keeps a release from this node and is not the release's alone.
+fn helps(error: &EngineError) -> Option<String> {
+    let EngineError::Plan(error) = error else { return None };
+    match error {
+        PlanError::Services(ServicesError::HeldUp { needs, .. }) => {
+            Some(format!("{needs} that is up; it is looked at again at each poll"))
+        }
+        PlanError::InTheWay { path, .. } | PlanError::MountPoint(path) => Some(format!(
+            "a change of /{path} on this node, which is looked at again at each poll, or another release"
+        )),
+        _ => None,
+    }
 }
 
 fn local(what: &str, error: &(dyn std::error::Error + 'static)) -> Problem {

@@ -25,8 +25,10 @@ impl Agent {
             Event::Applied(_) => Some(Answer::Error(answer::ended_by_itself(state))),
             _ => None,
         };
-        let answer =
-            |verb| if verb == Verb::Cancel { cancelled.clone() } else { answer::to(verb, event, state) };
+        let answer = |verb| match verb {
+            Verb::Cancel => cancelled.clone(),
+            verb => answer::to(verb, event, state, self.withheld.as_ref()),
+        };
         self.followers.retain(|follower| match answer(follower.verb) {
             Some(answer) => {
                 handle::send(&follower.answers, answer);

@@ -72,6 +72,7 @@ impl Agent {
             state_in_ram,
             state_unusable,
             rollback_blocked,
+            records_lost,
             runs_old,
             withheld,
             mirrors,
@@ -84,7 +85,7 @@ impl Agent {
         (self.withheld, self.mirrors) = (withheld, mirrors);
         self.status.insecure = insecure.unwrap_or(self.status.insecure);
         self.status.node = node.or(self.status.node.take());
-        self.status.state_in_ram = state_in_ram;
+        (self.status.state_in_ram, self.status.records_lost) = (state_in_ram, records_lost);
         (self.state_unusable, self.rollback_blocked) = (state_unusable, rollback_blocked);
         if let Some(runs_old) = runs_old {
             self.status.runs_old(runs_old);
@@ -167,6 +168,7 @@ impl Agent {
             withheld: self.withheld.as_ref(),
             mirrors: &self.mirrors,
             rollback_blocked: self.rollback_blocked.as_deref(),
+            records_lost: self.status.records_lost.as_deref(),
             kernel: self.status.kernel.as_ref(),
             asked_channel: self.status.asked_channel.as_deref(),
             boot_waits: self.status.boot_waits.as_deref(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
-use super::model::{Candidate, Installed, PlanReport, Problem, ProblemKind, Progress};
+use super::model::{Candidate, Installed, PlanReport, Problem, ProblemKind, Progress, Withheld};
 use crate::gates::GateReport;
 use crate::orders::{Hold, Pause};
 use crate::status::Status;
@@ -127,6 +127,9 @@ pub struct Offer {
     /// Why the candidate is not installed now; `None`: nothing is in its way.
     #[serde(default)]
     pub waits: Option<Problem>,
+    /// The newer release that the director keeps from this node.
+    #[serde(default)]
+    pub withheld: Option<Box<Withheld>>,
 }
 
 /// What an upgrade would do.
@@ -136,6 +139,9 @@ pub struct Planned {
     pub candidate: Option<Candidate>,
     /// What installing the candidate would do; `None` without one.
     pub plan: Option<PlanReport>,
+    /// The newer release that the director keeps from this node.
+    #[serde(default)]
+    pub withheld: Option<Box<Withheld>>,
 }
 
 /// How an upgrade ended well.
@@ -147,6 +153,9 @@ pub struct Upgraded {
     pub version: Option<String>,
     /// The generation that is current now, where known.
     pub generation: Option<u64>,
+    /// The newer release that the director keeps from this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<Box<Withheld>>,
 }
 
 /// One question, and where its answers go.

@@ -61,6 +61,8 @@ pub struct Facts {
     pub state_unusable: Option<String>,
     /// Why nobody can go back to the release before; `None`: one can, or there is none.
     pub rollback_blocked: Option<String>,
+    /// Why nobody knows what is installed, although something is.
+    pub records_lost: Option<String>,
     /// Who runs what is no longer installed; `None`: nobody could tell.
     pub runs_old: Option<RunsOld>,
     /// What the director keeps from this node.
@@ -92,10 +94,13 @@ pub struct NodeName {
     pub place: String,
     /// Whether it follows a director.
     pub directed: bool,
+    /// Why it follows none now, although it has to: nothing is installed then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub director_missed: Option<String>,
 }
 
 /// A newer release than what this node is offered, and why the director keeps it from it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withheld {
     /// The version of the release.
     pub version: String,
@@ -232,6 +237,9 @@ pub struct Problem {
     /// What this node lacks for a release, each with its stable code; empty where it is about something else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmet: Vec<Unmet>,
+    /// What helps, where that is something else than what helps against most problems of this kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helps: Option<String>,
     /// Whether a hub has answered, and does not have what was asked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub absent: bool,
@@ -240,7 +248,12 @@ pub struct Problem {
 impl Problem {
     /// A problem of this kind.
     pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
-        Self { message: message.into(), kind, gate: None, unmet: Vec::new(), absent: false }
+        Self { message: message.into(), kind, gate: None, unmet: Vec::new(), helps: None, absent: false }
+    }
+
+    /// The same, with what helps.
+    pub fn helped_by(self, what: impl Into<String>) -> Self {
+        Self { helps: Some(what.into()), ..self }
     }
 
     /// A closed gate.

@@ -87,7 +87,7 @@ impl Agent {
             Ok(target) if is_there(&target) => {
                 let (version, generation) =
                     (Some(target.release.version), installed.map(|installed| installed.generation));
-                let nothing = Upgraded { committed: false, version, generation };
+                let nothing = Upgraded { committed: false, version, generation, withheld: None };
                 self.no_rollback(Answer::Ok(Outcome::Apply(nothing)));
             }
             Ok(target) => match self.begin_rollback(wanted, &target) {

@@ -198,10 +198,42 @@ async fn a_check_cuts_a_back_off_and_says_what_is_offered() {
         installed: Some(candidate("1").installed_as(1)),
         candidate: Some(candidate("2")),
         waits: None,
+        withheld: None,
     };
     assert_eq!(all(node.handle.ask(Verb::Check, 0)).await, [Answer::Ok(Outcome::Check(offer))]);
     let status = node.until("committed", |status| status.stage == Stage::Committed).await;
     assert_eq!(status.last_error, None);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_hears_what_the_director_keeps_from_this_node() {
+    let withheld = Withheld {
+        version: "3".into(),
+        release: "id-3".into(),
+        why: "this node's turn has not come".into(),
+        turn: Some(Timestamp::from_unix(7)),
+        node: "n1".into(),
+        group: None,
+        place: "1.00".into(),
+    };
+    let script = Script { withheld: Some(withheld.clone()), ..Script::default() };
+    let node = Running::start(RARELY, script);
+    node.until("idle", |status| status.stage == Stage::Idle).await;
+    let mut heard = Vec::new();
+    for verb in [Verb::Check, Verb::Plan, Verb::Apply] {
+        match all(node.handle.ask(verb, 0)).await.pop() {
+            Some(Answer::Ok(Outcome::Check(Offer { candidate: None, withheld, .. }))) => heard.push(withheld),
+            Some(Answer::Ok(Outcome::Plan(Planned { candidate: None, withheld, .. }))) => {
+                heard.push(withheld)
+            }
+            Some(Answer::Ok(Outcome::Apply(Upgraded { committed: false, withheld, .. }))) => {
+                heard.push(withheld)
+            }
+            answer => panic!("{answer:?}"),
+        }
+    }
+    assert_eq!(heard, vec![Some(Box::new(withheld)); 3]);
     node.stop().await;
 }
 
@@ -213,7 +245,7 @@ async fn a_plan_changes_nothing() {
     );
     node.until("idle", |status| status.stage == Stage::Idle).await;
     let answers = all(node.handle.ask(Verb::Plan, 0)).await;
-    let [Answer::Ok(Outcome::Plan(Planned { candidate: Some(found), plan: Some(plan) }))] = &answers[..]
+    let [Answer::Ok(Outcome::Plan(Planned { candidate: Some(found), plan: Some(plan), .. }))] = &answers[..]
     else {
         panic!("{answers:?}");
     };
@@ -248,7 +280,7 @@ async fn apply_follows_the_upgrade_while_status_answers_and_checks_are_refused()
     let (first, second) = tokio::join!(all(first), all(second));
     assert_eq!(stages(&first), [Stage::Fetching, Stage::Staging, Stage::Verifying]);
     assert_eq!(stages(&second), [Stage::Verifying]);
-    let end = Upgraded { committed: true, version: Some("2".into()), generation: Some(2) };
+    let end = Upgraded { committed: true, version: Some("2".into()), generation: Some(2), withheld: None };
     assert_eq!(first.last(), Some(&Answer::Ok(Outcome::Apply(end.clone()))));
     assert_eq!(second.last(), Some(&Answer::Ok(Outcome::Apply(end))));
     assert_eq!(node.calls().iter().filter(|call| **call == "apply").count(), 1);
@@ -273,7 +305,8 @@ async fn apply_tells_bad_ends_and_that_there_is_nothing_to_do() {
         },
     );
     node.until("idle", |status| status.stage == Stage::Idle).await;
-    let nothing = Upgraded { committed: false, version: Some("1".into()), generation: Some(1) };
+    let nothing =
+        Upgraded { committed: false, version: Some("1".into()), generation: Some(1), withheld: None };
     assert_eq!(all(node.handle.ask(Verb::Apply, 0)).await, [Answer::Ok(Outcome::Apply(nothing))]);
 
     let answers = all(node.handle.ask(Verb::Apply, 0)).await;

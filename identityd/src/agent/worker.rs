@@ -8,7 +8,9 @@ use tokio::task::JoinHandle;
 
 use super::effects::Effects;
 use super::handle::{Answer, Outcome, Planned, send};
-use super::model::{Applied, Candidate, Facts, Installed, PlanReport, Problem, Progress, Resolved, Target};
+use super::model::{
+    Applied, Candidate, Facts, Installed, PlanReport, Problem, Progress, Resolved, Target, Withheld,
+};
 use super::state::Event;
 
 /// What the agent can have done. [`Effects`] in the daemon.
@@ -34,6 +36,10 @@ pub trait Doing: Send + 'static {
     /// What is to be shown of the node besides.
     fn facts(&mut self) -> impl Future<Output = Facts> + Send {
         async { Facts::default() }
+    }
+    /// What the director keeps from this node, by the last poll.
+    fn withheld(&self) -> Option<Withheld> {
+        None
     }
     /// Installs the candidate.
     fn apply(
@@ -78,6 +84,10 @@ impl Doing for Effects {
 
     async fn facts(&mut self) -> Facts {
         Effects::facts(self).await
+    }
+
+    fn withheld(&self) -> Option<Withheld> {
+        Effects::withheld(self)
     }
 
     async fn apply(
@@ -216,11 +226,17 @@ async fn work(mut doing: impl Doing, mut jobs: UnboundedReceiver<Job>, reports: 
 
 async fn plan(doing: &mut impl Doing) -> Result<Planned, Problem> {
     match doing.resolve().await? {
-        Resolved::Unchanged => Ok(Planned { candidate: None, plan: None }),
+        Resolved::Unchanged => {
+            Ok(Planned { candidate: None, plan: None, withheld: doing.withheld().map(Box::new) })
+        }
         Resolved::Refused { problem, .. } => Err(problem),
         Resolved::Candidate(candidate) => {
             let plan = doing.plan(&candidate).await?;
-            Ok(Planned { candidate: Some(candidate), plan: Some(plan) })
+            Ok(Planned {
+                candidate: Some(candidate),
+                plan: Some(plan),
+                withheld: doing.withheld().map(Box::new),
+            })
         }
     }
 }

@@ -3,7 +3,7 @@
 use identityd::agent::{Asked, Outcome, Progress, ServiceEvent, Upgraded, Verb};
 use identityd::control::{self, Heard};
 
-use super::{Asking, CommandResult, Failure, bytes, print, print_line, wait, wrong_answer};
+use super::{Asking, CommandResult, Failure, bytes, kept_back, print, print_line, wait, wrong_answer};
 
 /// Install what the channel offers now, and follow the upgrade to its end.
 ///
@@ -126,9 +126,11 @@ fn line(heard: Heard<'_>) -> String {
 fn end(upgraded: &Upgraded) -> String {
     let version = upgraded.version.as_deref().unwrap_or("the release");
     let generation = upgraded.generation.map(|number| format!(" as generation {number}")).unwrap_or_default();
+    let withheld = upgraded.withheld.as_ref().map(|withheld| format!("\nwithheld: {}", kept_back(withheld)));
+    let withheld = withheld.unwrap_or_default();
     if upgraded.committed {
-        format!("Committed: {version} is installed{generation}.")
+        format!("Committed: {version} is installed{generation}.{withheld}")
     } else {
-        format!("Nothing to do: {version} is installed{generation}.")
+        format!("Nothing to do: {version} is installed{generation}.{withheld}")
     }
 }

@@ -4,7 +4,7 @@ use bootstrap::settings::{Overrides, Settings};
 use identityd::doctor::{self, Finding};
 use serde_json::{Value, json};
 
-use super::{CommandResult, Failure, other, print, print_json};
+use super::{CommandResult, Failure, other, print, print_json, require_readable};
 
 /// Find what is wrong with upgrades on this node. Works without a running identityd.
 ///
@@ -34,15 +34,18 @@ struct Line {
 }
 
 pub(super) fn run(Arguments { fix, json, overrides }: &Arguments) -> CommandResult {
-    let settings = Settings::load_without_secrets(overrides).map_err(Failure::Settings)?;
+    // A configuration that identityd would not start with is what is looked for.
+    let (settings, unusable) = Settings::load_what_can_be(overrides).map_err(Failure::Settings)?;
+    require_readable(doctor::forbidden(&settings).as_deref())?;
+    let unusable = unusable.as_ref();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(other)?;
     let lines: Vec<Line> = runtime.block_on(async {
         if !fix {
-            let findings = doctor::examine(&settings).await.into_iter();
+            let findings = doctor::examine(&settings, unusable).await.into_iter();
             let line = |finding| Line { finding, repaired: false, problem: None };
             return Ok::<_, Failure>(findings.map(line).collect());
         }
-        let repaired = doctor::repair(&settings).await.map_err(other)?.into_iter();
+        let repaired = doctor::repair(&settings, unusable).await.map_err(other)?.into_iter();
         let line = |(finding, result): (Finding, Result<(), doctor::DoctorError>)| Line {
             repaired: finding.fix.is_some() && result.is_ok(),
             problem: result.err().map(|error| flist::report(&error)),

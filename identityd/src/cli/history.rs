@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bootstrap::state_place::StatePlace;
 use identityd::history::{Cause, EndedBy, History, Record};
 
-use super::{CommandResult, bytes, other, print, print_json, require_state};
+use super::{CommandResult, bytes, other, print, print_json, require_generations};
 
 /// Show what became of the attempts to upgrade, the oldest first. Works without a running identityd.
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ const EXAMPLES: &str = "Examples:
 
 pub(super) fn run(Arguments { json, limit, state_dir, run_dir }: &Arguments) -> CommandResult {
     let place = StatePlace::new(state_dir, run_dir);
-    require_state(&place)?;
+    require_generations(&place)?;
     let past = History::at(place).read(*limit).map_err(other)?;
     if *json {
         return print_json(&past.records);

@@ -4,30 +4,30 @@ mod apply;
 mod check;
 mod daemon;
 mod doctor;
+mod failure;
 mod generations;
 mod guardian;
 mod history;
 mod order;
+mod place;
 mod plan;
 mod provision;
 mod status;
 mod why;
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bootstrap::generation::GENERATIONS;
-use bootstrap::settings::SettingsError;
-use bootstrap::state_place::StatePlace;
 use clap::{CommandFactory, Parser, Subcommand};
-use flist::ErrorReport;
-use flist::exit::{EXIT_CODES, Exit};
-use identityd::agent::{Asked, Outcome, Problem, ProblemKind};
+use flist::exit::EXIT_CODES;
+use identityd::agent::{Asked, Outcome, Withheld};
 use identityd::control::{self, AskError, DEFAULT_SOCKET};
 use identityd::own_unit;
+
+use failure::{CommandResult, Failure, other};
+use place::{require_generations, require_readable};
 
 /// Keeps a running node at the release its channel offers, without a reboot.
 #[derive(Parser)]
@@ -83,31 +83,6 @@ struct Asking {
     socket: PathBuf,
 }
 
-/// Why a subcommand did not do what it should.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    /// The running identityd gave no good answer.
-    #[error(transparent)]
-    Ask(AskError),
-    /// The settings are wrong, or cannot be read.
-    #[error(transparent)]
-    Settings(SettingsError),
-    /// The doctor has found something that nobody has repaired; it is told already.
-    #[error("{0} of the findings above need somebody")]
-    Ill(usize),
-    /// What was given cannot be used; the causes are in the error.
-    #[error(transparent)]
-    Usage(Box<dyn Error>),
-    /// It was refused, because something would be lost.
-    #[error(transparent)]
-    Refused(Box<dyn Error>),
-    /// Anything else; the causes are in the error.
-    #[error(transparent)]
-    Other(Box<dyn Error>),
-}
-
-type CommandResult = Result<(), Failure>;
-
 /// The command line as data, for manual pages and completions.
 pub fn command() -> clap::Command {
     Arguments::command()
@@ -162,83 +137,6 @@ fn run_command(command: Command) -> CommandResult {
     }
 }
 
-impl Failure {
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Ask(error) if error.is_unreachable() => Exit::Unreachable,
-            Self::Ask(AskError::Refused(problem)) => of_problem(problem),
-            Self::Ask(error) if error.is_forbidden() => Exit::Refused,
-            Self::Ill(_) => Exit::Differs,
-            // What could not be read may be readable the next time.
-            Self::Settings(SettingsError::Read { .. }) => Exit::Failed,
-            Self::Settings(_) | Self::Usage(_) => Exit::Usage,
-            Self::Refused(_) => Exit::Refused,
-            Self::Ask(_) | Self::Other(_) => Exit::Failed,
-        }
-    }
-
-    /// The report that all programs of this project give, and the kind of a problem that the daemon told.
-    fn as_json(&self) -> serde_json::Value {
-        let mut report = serde_json::json!(ErrorReport::new(self, self.exit(), None));
-        if let Self::Ask(AskError::Refused(problem)) = self {
-            report["kind"] = problem.kind.as_str().into();
-            if !problem.unmet.is_empty() {
-                report["unmet"] = serde_json::json!(problem.unmet);
-            }
-        }
-        report
-    }
-}
-
-/// What the daemon's answer means.
-fn of_problem(problem: &Problem) -> Exit {
-    match problem.kind {
-        _ if !problem.unmet.is_empty() => Exit::Refused,
-        ProblemKind::Network if problem.absent => Exit::NotFound,
-        ProblemKind::Network | ProblemKind::Busy => Exit::Unreachable,
-        ProblemKind::Refused => Exit::Refused,
-        ProblemKind::Local | ProblemKind::Degraded => Exit::Failed,
-    }
-}
-
-/// There is no state of a node where it was looked for.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "there is no directory {}, where the state of a node is kept; on a node with another one give --state-dir; \
-     one that bootstrap has never booted has none",
-    .directory.display()
-)]
-struct NoState {
-    directory: PathBuf,
-}
-
-/// A directory is none with the state of a node.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "there is no {GENERATIONS} in {}, so this is not the directory with the state of a node; give the right one with --state-dir",
-    .directory.display()
-)]
-struct NoGenerations {
-    directory: PathBuf,
-}
-
-/// Refuses to look for the state of a node where there is none: what is found empty would be a mistyped directory.
-fn require_state(place: &StatePlace) -> CommandResult {
-    match place.directory() {
-        directory if directory.is_dir() => Ok(()),
-        directory => Err(Failure::Usage(Box::new(NoState { directory }))),
-    }
-}
-
-/// As [`require_state`], for who looks for generations: every node that was ever booted has a place for them.
-fn require_generations(place: &StatePlace) -> CommandResult {
-    require_state(place)?;
-    match place.directory() {
-        directory if directory.join(GENERATIONS).is_dir() => Ok(()),
-        directory => Err(Failure::Usage(Box::new(NoGenerations { directory }))),
-    }
-}
-
 /// Asks a question that has one answer.
 fn ask(asking: &Asking, asked: impl Into<Asked>) -> Result<Outcome, Failure> {
     wait(control::ask(&asking.socket, asked, |_| {}))
@@ -248,10 +146,6 @@ fn ask(asking: &Asking, asked: impl Into<Asked>) -> Result<Outcome, Failure> {
 fn wait(conversation: impl Future<Output = Result<Outcome, AskError>>) -> Result<Outcome, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(other)?;
     runtime.block_on(conversation).map_err(Failure::Ask)
-}
-
-fn other(error: impl Error + 'static) -> Failure {
-    Failure::Other(Box::new(error))
 }
 
 /// An answer to another question than the one that was asked.
@@ -284,6 +178,17 @@ fn release(version: &str, release: &str) -> String {
     format!("{version} (release {short})")
 }
 
+/// What the director keeps from this node, why, and until when.
+fn kept_back(withheld: &Withheld) -> String {
+    let Withheld { version, release: id, why, turn, node, group, .. } = withheld;
+    let group = group.as_ref().map(|group| format!(", group {group}")).unwrap_or_default();
+    let until = match turn {
+        Some(turn) => format!("until {}", turn.at),
+        None => "until it signs another choice".to_owned(),
+    };
+    format!("the director keeps {} from this node ({node}{group}) {until}: {why}", release(version, id))
+}
+
 /// Bytes for people.
 fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -301,8 +206,6 @@ fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use identityd::agent::Gate;
-
     use super::*;
 
     #[test]
@@ -348,84 +251,6 @@ mod tests {
             (u64::MAX, "16777216.0 TiB"),
         ] {
             assert_eq!(bytes(count), text);
-        }
-    }
-
-    /// The table of docs/cli.md, by what the daemon answers and by what happens before.
-    #[test]
-    fn exit_codes() {
-        let socket = || PathBuf::from("/nowhere");
-        let connect = |kind: io::ErrorKind| AskError::Connect { socket: socket(), source: kind.into() };
-        let unmet = || flist::package::Unmet {
-            code: "kernel-too-old".into(),
-            package: "web".into(),
-            need: "kernel 9.0.0 or newer".into(),
-            have: "6.1.0".into(),
-        };
-        let problem = |kind| Problem::new(kind, "no");
-        let closed = |gate| Problem::closed(gate, "no");
-        let unreadable = SettingsError::Read { path: socket(), source: io::ErrorKind::NotFound.into() };
-        let secret = flist::hub::Access::read(&[], Some(&socket()), None).unwrap_err();
-        let asked = [
-            (
-                AskError::NotRunning {
-                    socket: socket(),
-                    waits: None,
-                    source: io::ErrorKind::NotFound.into(),
-                },
-                3,
-            ),
-            (AskError::Deadline { socket: socket(), after: std::time::Duration::ZERO }, 3),
-            (AskError::BrokenOff { socket: socket(), source: None }, 3),
-            (AskError::Garbage { socket: socket(), source: None }, 1),
-            (connect(io::ErrorKind::Other), 3),
-            (connect(io::ErrorKind::PermissionDenied), 5),
-        ];
-        let answered = [
-            (problem(ProblemKind::Network), 3),
-            (Problem { absent: true, ..problem(ProblemKind::Network) }, 4),
-            (problem(ProblemKind::Busy), 3),
-            (problem(ProblemKind::Local), 1),
-            (problem(ProblemKind::Degraded), 1),
-            (problem(ProblemKind::Refused), 5),
-            (Problem { unmet: vec![unmet()], ..problem(ProblemKind::Refused) }, 5),
-            (closed(Gate::Trust), 5),
-            (closed(Gate::BadRelease), 5),
-            (closed(Gate::Hold), 5),
-            (closed(Gate::Pause), 5),
-            (closed(Gate::Maintenance), 5),
-        ];
-        let others = [
-            (Failure::Settings(unreadable), 1),
-            (Failure::Settings(SettingsError::Access(secret)), 2),
-            (Failure::Ill(1), 6),
-            (Failure::Usage(Box::new(NoState { directory: socket() })), 2),
-            (Failure::Usage(Box::new(NoGenerations { directory: socket() })), 2),
-            (other(io::Error::other("x")), 1),
-        ];
-        let answered = answered.map(|(problem, code)| (Failure::Ask(AskError::Refused(problem)), code));
-        let asked = asked.map(|(error, code)| (Failure::Ask(error), code));
-        for (failure, code) in asked.into_iter().chain(answered).chain(others) {
-            assert_eq!(failure.exit().code(), code, "{failure:?}");
-            assert_eq!(failure.as_json()["exit_code"], code, "{failure:?}");
-        }
-        let lacking = Problem { unmet: vec![unmet()], ..problem(ProblemKind::Refused) };
-        let report = Failure::Ask(AskError::Refused(lacking)).as_json();
-        assert_eq!(
-            (&report["unmet"][0]["code"], &report["kind"]),
-            (&"kernel-too-old".into(), &"Refused".into())
-        );
-    }
-
-    #[test]
-    fn a_daemon_that_does_not_run_is_told_with_what_starts_it() {
-        let socket = PathBuf::from("/nowhere");
-        let waits = Some("for the hub".to_owned());
-        let missing = AskError::NotRunning { socket, waits, source: io::ErrorKind::NotFound.into() };
-        let report = Failure::Ask(missing).as_json();
-        let text = report["error"].as_str().unwrap_or_default();
-        for said in ["/nowhere", "identityd run", "not booted yet: for the hub"] {
-            assert!(text.contains(said), "{report}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use identityd::agent::{Outcome, Planned, Verb};
 
-use super::{Asking, CommandResult, ask, print, print_json, release, wrong_answer};
+use super::{Asking, CommandResult, ask, kept_back, print, print_json, release, wrong_answer};
 
 /// Show what installing what the channel offers would do; changes nothing.
 #[derive(clap::Args)]
@@ -25,9 +25,14 @@ pub(super) fn run(Arguments { asking }: &Arguments) -> CommandResult {
 }
 
 fn text(planned: &Planned) -> String {
+    let withheld = planned.withheld.as_ref().map(|withheld| format!("withheld   {}\n", kept_back(withheld)));
+    let withheld = withheld.unwrap_or_default();
     match planned {
-        Planned { candidate: Some(candidate), plan: Some(plan) } => {
-            format!("offered    {}\n{}", release(&candidate.version, &candidate.release), plan.text)
+        Planned { candidate: Some(candidate), plan: Some(plan), .. } => {
+            format!("{withheld}offered    {}\n{}", release(&candidate.version, &candidate.release), plan.text)
+        }
+        _ if !withheld.is_empty() => {
+            format!("{withheld}What is chosen for this node is installed; nothing to do.")
         }
         _ => "The channel offers what is installed; nothing to do.".to_owned(),
     }

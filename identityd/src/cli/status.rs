@@ -153,6 +153,9 @@ fn add_node(lines: &mut Lines, status: &Status, now: u64) {
         let since = past(&in_ram.since, now);
         lines.add("state", format!("IN RAM since {since}, lost at a reboot: {}{unread}", in_ram.reason));
     }
+    if let Some(why) = &status.records_lost {
+        lines.add("records", format!("LOST: {why}"));
+    }
     let daemon = &status.identityd;
     let started = past(&daemon.started, now);
     lines.add("identityd", format!("{}, pid {}, started {started}", daemon.version, daemon.pid));
@@ -164,7 +167,12 @@ fn add_node(lines: &mut Lines, status: &Status, now: u64) {
             (None, _) => "none".to_owned(),
         };
         lines.add("group", group);
-        lines.add("director", if node.directed { "followed" } else { "none is followed" }.to_owned());
+        let director = match (&node.director_missed, node.directed) {
+            (Some(why), _) => format!("MISSED: {why}"),
+            (None, true) => "followed".to_owned(),
+            (None, false) => "none is followed".to_owned(),
+        };
+        lines.add("director", director);
     }
     if status.insecure {
         lines.add("trust", "INSECURE: releases are not authenticated (no root of trust)".to_owned());
@@ -254,6 +262,7 @@ mod tests {
             group_from: Some(GroupFrom::Kernel),
             place: "17.20".into(),
             directed: true,
+            director_missed: None,
         };
         let shown = |node: &NodeName| text(&Status { node: Some(node.clone()), ..status() }, 1000);
         let told = "node        rack7-3 (node_id in the configuration file)\n\
@@ -264,6 +273,9 @@ mod tests {
         let own = shown(&node);
         assert!(own.contains("rack7-3 (given by itself") && own.contains("group       none\n"), "{own}");
         assert!(own.contains("director    none is followed\n"), "{own}");
+        node.director_missed = Some("its root is gone".into());
+        let missed = shown(&node);
+        assert!(missed.contains("director    MISSED: its root is gone\n"), "{missed}");
     }
 
     #[test]

@@ -244,6 +244,7 @@ fn installed(status: &Status) -> Upgraded {
         committed: true,
         version: status.installed.as_ref().map(|installed| installed.version.clone()),
         generation: status.installed.as_ref().map(|installed| installed.generation),
+        withheld: None,
     }
 }
 

@@ -26,7 +26,12 @@ fn candidate() -> Candidate {
 }
 
 fn upgraded() -> Outcome {
-    Outcome::Apply(Upgraded { committed: true, version: Some("2".into()), generation: Some(4) })
+    Outcome::Apply(Upgraded {
+        committed: true,
+        version: Some("2".into()),
+        generation: Some(4),
+        withheld: None,
+    })
 }
 
 /// A server whose agent answers every request with these lines.
@@ -90,7 +95,7 @@ async fn scripted(mut inbox: Inbox, answers: Vec<Answer>) {
 
 #[tokio::test]
 async fn verbs_and_their_answers_cross_the_socket() {
-    let offer = Offer { installed: None, candidate: Some(candidate()), waits: None };
+    let offer = Offer { installed: None, candidate: Some(candidate()), waits: None, withheld: None };
     let served = Served::with(vec![Answer::Ok(Outcome::Check(offer.clone()))]).await;
     assert_eq!(served.ask(Verb::Check).await.0.unwrap(), Outcome::Check(offer));
     let Outcome::Status(found) = served.ask(Verb::Status).await.0.unwrap() else { panic!("no status") };

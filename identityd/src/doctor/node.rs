@@ -10,10 +10,11 @@ use std::time::SystemTime;
 use bootstrap::boot_info::{self, BootInfoError};
 use bootstrap::generation::Generation;
 use bootstrap::offers::{OffersError, faults};
-use bootstrap::settings::Settings;
+use bootstrap::settings::{Settings, SettingsError};
 use bootstrap::state_place::StatePlace;
 use flist::mountinfo::MountLine;
 use flist::report;
+use nix::errno::Errno;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, Uid, access, chown, geteuid};
 use zinit_client::{Client, UnitName};
@@ -42,6 +43,18 @@ pub(super) fn no_state(place: &StatePlace) -> Option<Finding> {
         )
     };
     is_absent.then(|| Finding::unfixable("no-state", what()))
+}
+
+/// What this user may not look at, outside of the state.
+pub(super) fn forbidden(settings: &Settings) -> Option<PathBuf> {
+    let refuses = |path: &Path, flags| access(path, flags) == Err(Errno::EACCES);
+    let files = settings.looked_for().map(|path| (path, AccessFlags::R_OK));
+    let others = [
+        (settings.cache_dir.as_path(), AccessFlags::W_OK),
+        (settings.zinit_socket.as_path(), AccessFlags::W_OK),
+    ];
+    let found = files.into_iter().chain(others).find(|(path, flags)| refuses(path, *flags));
+    found.map(|(path, _)| path.to_owned())
 }
 
 /// Private directories that are open to others.
@@ -182,15 +195,24 @@ pub(super) fn roots_of_trust(settings: &Settings) -> Vec<Finding> {
     faults(settings).into_iter().map(finding).collect()
 }
 
-/// What keeps identityd from starting, beyond what keeps this program from it: windows that nobody understands.
-pub(super) fn configuration(settings: &Settings) -> Option<Finding> {
-    // Without a file everything is as it is by default.
-    let text = std::fs::read(&settings.config).ok()?;
-    let error = Settings::check(&settings.config, &text).err()?;
-    let what = format!(
-        "identityd does not start: {}; put it right, then `zinit start identityd`",
-        flist::report(&error)
-    );
+/// What keeps identityd from starting: what cannot be used of its settings, or windows that nobody understands, which keep
+/// no other program of ours from that.
+pub(super) fn configuration(settings: &Settings, unusable: Option<&SettingsError>) -> Option<Finding> {
+    let what = match unusable {
+        Some(error) => format!(
+            "identityd does not start: {}; put it right, then `zinit start identityd`; until then nothing is said of roots of trust and secrets",
+            report(error)
+        ),
+        None => {
+            // Without a file everything is as it is by default.
+            let text = std::fs::read(&settings.config).ok()?;
+            let error = Settings::check(&settings.config, &text).err()?;
+            format!(
+                "identityd does not start: {}; put it right, then `zinit start identityd`",
+                report(&error)
+            )
+        }
+    };
     Some(Finding::unfixable("configuration", what))
 }
 

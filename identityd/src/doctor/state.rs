@@ -16,6 +16,7 @@ use bootstrap::transaction::journal::{JournalError, JournalPlace};
 use flist::report;
 
 use super::{DoctorError, Finding, Repair, aside};
+use crate::agent::effects::state::records_lost;
 use crate::history::{ATTEMPT_FILE, FILE, History, OLD_FILE, is_whole};
 use crate::orders::{OrdersError, OrdersFile};
 use crate::timestamp::Timestamp;
@@ -33,8 +34,8 @@ pub(super) struct State {
     pub(super) current: Option<Generation>,
 }
 
-/// The state directory that counts.
-pub(super) fn look(place: &StatePlace) -> State {
+/// The state directory that counts, on a node with this root.
+pub(super) fn look(place: &StatePlace, root: &Path) -> State {
     let directory = &place.directory();
     let mut findings = Vec::new();
     findings.extend(orders(place));
@@ -44,7 +45,7 @@ pub(super) fn look(place: &StatePlace) -> State {
     let journal = directory.join("journal");
     findings.extend(damaged_journal(&journal));
     let manifests = manifests(&directory.join("generations"));
-    let numbers = manifests.iter().map(|manifest| manifest.number).collect();
+    let numbers: BTreeSet<u64> = manifests.iter().map(|manifest| manifest.number).collect();
     let pointer = fs::read(directory.join("current")).ok();
     let number = pointer.as_ref().and_then(|bytes| String::from_utf8_lossy(bytes).trim().parse::<u64>().ok());
     if pointer.is_some() && number.is_none() {
@@ -77,7 +78,16 @@ pub(super) fn look(place: &StatePlace) -> State {
         }
     }
     let floor = floor(directory);
+    if pointer.is_none() && numbers.is_empty() && directory.exists() && is_marked(root) {
+        findings.push(Finding::unfixable("records-lost", records_lost(directory)));
+    }
     State { findings, journal: journal.exists(), numbers, floor, current }
+}
+
+/// Whether something of ours was installed in a root.
+fn is_marked(root: &Path) -> bool {
+    let identity = Root::open(root).ok().and_then(|root| RootIdentity::of(&root).ok());
+    identity.is_some_and(|identity| identity.marker.is_some())
 }
 
 /// What [`StateDir::floor`] says; where nobody can read it, all numbers may be taken.

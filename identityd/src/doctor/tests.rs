@@ -72,7 +72,7 @@ impl Node {
     }
 
     async fn codes(&self) -> Vec<&'static str> {
-        let findings = examine(&self.settings).await;
+        let findings = examine(&self.settings, None).await;
         // There is no supervisor in these tests.
         findings.iter().map(|finding| finding.code).filter(|code| *code != "zinit").collect()
     }
@@ -81,7 +81,7 @@ impl Node {
     async fn is_cured_of(&self, code: &str) {
         assert_eq!(self.codes().await, [code]);
         assert_eq!(self.codes().await, [code]);
-        for (finding, result) in repair(&self.settings).await.unwrap() {
+        for (finding, result) in repair(&self.settings, None).await.unwrap() {
             assert!(result.is_ok(), "{finding:?}: {result:?}");
         }
         assert_eq!(self.codes().await, [""; 0], "after the repair of {code}");
@@ -97,7 +97,7 @@ async fn a_healthy_node_has_nothing() {
 async fn a_state_directory_that_is_not_there_is_told_and_not_made() {
     let mut node = Node::new();
     node.settings.state_dir = node.path("nowhere");
-    let findings = examine(&node.settings).await;
+    let findings = examine(&node.settings, None).await;
     let found = findings.iter().find(|finding| finding.code == "no-state").unwrap();
     assert!(found.what.contains("nowhere") && found.what.contains("--state-dir"), "{found:?}");
     assert!(!node.path("nowhere").exists());
@@ -127,7 +127,7 @@ async fn a_secret_that_others_can_read_is_named_and_left_alone() {
     std::fs::write(node.path("config.yaml"), config).unwrap();
     node.settings = load(node.directory.path());
     assert_eq!(node.codes().await, ["secret"]);
-    let repaired = repair(&node.settings).await.unwrap();
+    let repaired = repair(&node.settings, None).await.unwrap();
     let (finding, _) = repaired.iter().find(|(finding, _)| finding.code == "secret").unwrap();
     assert!(finding.fix.is_none() && finding.what.contains("chmod 600"), "{finding:?}");
     assert!(!finding.what.contains("0123456789"), "{finding:?}");
@@ -164,9 +164,9 @@ async fn a_record_of_the_current_generation_that_is_damaged_is_left_to_the_next_
         let node = Node::new();
         std::fs::write(node.path("state").join(file), "?").unwrap();
         assert_eq!(node.codes().await, [code]);
-        let findings = examine(&node.settings).await;
+        let findings = examine(&node.settings, None).await;
         assert_eq!(findings[0].fix, None);
-        repair(&node.settings).await.unwrap();
+        repair(&node.settings, None).await.unwrap();
         assert_eq!(std::fs::read(node.path("state").join(file)).unwrap(), b"?");
     }
 }
@@ -177,7 +177,7 @@ async fn open_directories_are_closed() {
         let node = Node::new();
         std::fs::set_permissions(node.path(name), Permissions::from_mode(0o777)).unwrap();
         assert_eq!(node.codes().await, ["mode"], "{name}");
-        repair(&node.settings).await.unwrap();
+        repair(&node.settings, None).await.unwrap();
         assert_eq!(node.codes().await, [""; 0], "{name}");
         assert_eq!(std::fs::metadata(node.path(name)).unwrap().permissions().mode() & 0o777, 0o700);
     }
@@ -227,7 +227,7 @@ async fn a_cache_that_is_no_directory_is_set_aside() {
 
 #[tokio::test]
 async fn without_a_supervisor_that_is_said() {
-    let findings = examine(&Node::new().settings).await;
+    let findings = examine(&Node::new().settings, None).await;
     let [finding] = &findings[..] else { panic!("{findings:?}") };
     assert!(finding.code == "zinit" && finding.what.contains("zinit.sock"), "{finding:?}");
 }
@@ -252,7 +252,7 @@ async fn a_state_in_ram_goes_back_to_a_disk_that_works() {
     std::fs::write(ram.join("in-force"), r#"{"schema": 1, "since": 7, "reason": "it was read-only"}"#)
         .unwrap();
     std::fs::write(ram.join("orders.json"), r#"{"schema": 1, "holds": []}"#).unwrap();
-    let findings = examine(&node.settings).await;
+    let findings = examine(&node.settings, None).await;
     assert!(findings.iter().any(|finding| finding.what.contains("it was read-only")), "{findings:?}");
     // Nothing of it is installed in RAM, so what the disk says of that counts.
     node.is_cured_of("state-in-ram").await;
@@ -282,7 +282,7 @@ async fn what_is_kept_for_generations_that_could_not_be_read_is_left_alone() {
         if !comes_back {
             std::fs::create_dir(&in_the_way).unwrap();
         }
-        let done = repair(&node.settings).await.unwrap();
+        let done = repair(&node.settings, None).await.unwrap();
         let failed: Vec<_> = done.iter().filter(|(_, result)| result.is_err()).collect();
         assert_eq!(failed.len(), usize::from(!comes_back), "{failed:?}");
         assert_eq!(node.path("run/state").exists(), !comes_back);
@@ -298,8 +298,23 @@ async fn what_is_kept_is_left_alone_where_no_generation_is_known() {
     std::fs::create_dir_all(node.path("root/.molt/7")).unwrap();
     std::fs::remove_dir_all(node.path("state")).unwrap();
     std::fs::create_dir(node.path("state")).unwrap();
-    repair(&node.settings).await.unwrap();
+    repair(&node.settings, None).await.unwrap();
     assert!(node.path("root/.molt/7").exists());
+}
+
+/// Somebody has deleted the state of a node on which something is installed, or its disk is not mounted.
+#[tokio::test]
+async fn records_that_are_lost_are_told_with_what_that_means() {
+    let node = Node::new();
+    std::fs::remove_dir_all(node.path("state")).unwrap();
+    StateDir::open(&node.path("state")).unwrap();
+    assert_eq!(node.codes().await, [""; 0], "a node on which nothing was ever installed");
+    let root = bootstrap::root::Root::open(&node.settings.root).unwrap();
+    RootIdentity::to_be(&root).unwrap().mark(&root).unwrap();
+    assert_eq!(node.codes().await, ["records-lost"]);
+    let findings = examine(&node.settings, None).await;
+    let what = &findings.iter().find(|finding| finding.code == "records-lost").unwrap().what;
+    assert!(what.contains("nothing can be gone back to") && what.contains("not mounted"), "{what}");
 }
 
 /// A daemon that notes its attempts waits while the history is written anew, and every line of its is there afterwards.
@@ -345,14 +360,14 @@ async fn a_root_of_trust_that_is_none_is_named() {
     assert_eq!(node.codes().await, [""; 0]);
     std::fs::write(&director, "{}").unwrap();
     assert_eq!(node.codes().await, ["trust-damaged"]);
-    let findings = examine(&node.settings).await;
+    let findings = examine(&node.settings, None).await;
     let said = &findings.iter().find(|finding| finding.code == "trust-damaged").unwrap().what;
     assert!(said.contains(&director.display().to_string()), "{said}");
     std::fs::remove_file(&director).unwrap();
     std::fs::remove_file(&root).unwrap();
     node.settings.trust.is_required = true;
     assert_eq!(node.codes().await, ["trust-damaged"]);
-    let findings = examine(&node.settings).await;
+    let findings = examine(&node.settings, None).await;
     let found = findings.iter().find(|finding| finding.code == "trust-damaged").unwrap();
     assert!(found.what.contains("cannot be read") && found.what.contains("leave its name out"), "{found:?}");
     // One that only is not there any more, where one was trusted before.
@@ -362,7 +377,7 @@ async fn a_root_of_trust_that_is_none_is_named() {
     std::fs::create_dir_all(known.parent().unwrap()).unwrap();
     std::fs::set_permissions(known.parent().unwrap(), Permissions::from_mode(0o700)).unwrap();
     std::fs::write(&known, "{}").unwrap();
-    let findings = examine(&node.settings).await;
+    let findings = examine(&node.settings, None).await;
     let found = findings.iter().find(|finding| finding.code == "trust-damaged").unwrap();
     for part in [
         "root.json is gone",
@@ -388,7 +403,7 @@ async fn a_directors_root_that_is_gone_is_missed() {
     std::fs::create_dir_all(known.parent().unwrap()).unwrap();
     std::fs::set_permissions(known.parent().unwrap(), Permissions::from_mode(0o700)).unwrap();
     std::fs::write(&known, "{}").unwrap();
-    let findings = examine(&node.settings).await;
+    let findings = examine(&node.settings, None).await;
     let found = findings.iter().find(|finding| finding.code == "trust-damaged").unwrap();
     let said = &found.what;
     assert!(said.contains(&director.display().to_string()) && said.contains("director: none"), "{said}");

@@ -1,11 +1,12 @@
 //! How each gate is judged.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Failures, Inputs, OverBudget, count};
-use crate::agent::{Candidate, Gate, ProblemKind, Stage, StateInRam, Withheld};
+use super::{BY_READING, BY_RETRY, BY_RETRY_OR_REBOOT, Failures, Inputs, OverBudget, count};
+use crate::agent::{Candidate, Gate, Problem, ProblemKind, Stage, StateInRam, Withheld};
 use crate::kernel::KernelState;
 use crate::orders::Orders;
 use crate::timestamp::Timestamp;
@@ -21,7 +22,7 @@ pub(super) struct Verdict {
     pub(super) closed: Result<String, String>,
     pub(super) inputs: Value,
     pub(super) at: Option<Timestamp>,
-    pub(super) on: &'static str,
+    pub(super) on: Cow<'static, str>,
 }
 
 pub(super) fn starting(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict {
@@ -33,7 +34,7 @@ pub(super) fn starting(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict
         },
         inputs: json!({ "recovered": state.recovered, "installed": state.installed }),
         at: next_check.filter(|_| closed).cloned(),
-        on: "the end of recovery",
+        on: "the end of recovery".into(),
     }
 }
 
@@ -53,7 +54,11 @@ pub(super) fn flist_name(
         },
         inputs: json!({ "recovered": state.recovered, "installed": state.installed, "asked": asked_channel, "boot_waits": boot_waits.filter(|_| closed) }),
         at: next_check.filter(|_| closed).cloned(),
-        on: "a boot that writes /tmp/flist.name",
+        on: match boot_waits {
+            Some(_) => "what the boot waits for",
+            None => "a boot that writes /tmp/flist.name, or `identityd doctor --fix` where a generation is recorded",
+        }
+        .into(),
     }
 }
 
@@ -65,7 +70,7 @@ pub(super) fn orders(Inputs { orders, .. }: &Inputs<'_>) -> Verdict {
         },
         inputs: json!({ "problem": orders.err() }),
         at: None,
-        on: "`identityd doctor --fix`",
+        on: "`identityd doctor --fix`".into(),
     }
 }
 
@@ -83,7 +88,7 @@ pub(super) fn pause(Inputs { orders, .. }: &Inputs<'_>) -> Verdict {
         },
         inputs: json!({ "pause": pause }),
         at: None,
-        on: "`identityd resume`",
+        on: "`identityd resume`".into(),
     }
 }
 
@@ -91,7 +96,7 @@ pub(super) fn hold(Inputs { orders, candidate, held_by_kernel, .. }: &Inputs<'_>
     if *held_by_kernel {
         let why = "the kernel parameter molt.hold holds every release".to_owned();
         let inputs = json!({ "molt.hold": true });
-        return Verdict { closed: Err(why), inputs, at: None, on: "a boot without the parameter" };
+        return Verdict { closed: Err(why), inputs, at: None, on: "a boot without the parameter".into() };
     }
     let holds = orders.map(|orders| orders.holds.as_slice()).unwrap_or_default();
     let everything = orders.ok().and_then(Orders::all_held);
@@ -114,14 +119,19 @@ pub(super) fn hold(Inputs { orders, candidate, held_by_kernel, .. }: &Inputs<'_>
         },
         inputs: json!({ "holds": holds, "candidate": candidate }),
         at: None,
-        on: "`identityd unhold`, or another release",
+        on: "`identityd unhold`, or another release".into(),
     }
 }
 
 pub(super) fn maintenance(Inputs { windows, earliest, cause, .. }: &Inputs<'_>, now: &Timestamp) -> Verdict {
     let Some(windows) = windows else {
         let closed = Ok("there are no maintenance windows: upgrades may begin at any time".to_owned());
-        return Verdict { closed, inputs: json!({ "windows": null }), at: None, on: "another configuration" };
+        return Verdict {
+            closed,
+            inputs: json!({ "windows": null }),
+            at: None,
+            on: "another configuration".into(),
+        };
     };
     let standing = windows.at(i64::try_from(now.unix).unwrap_or(i64::MAX));
     let changes = standing.changes.and_then(|at| u64::try_from(at).ok()).map(Timestamp::from_unix);
@@ -147,8 +157,14 @@ pub(super) fn maintenance(Inputs { windows, earliest, cause, .. }: &Inputs<'_>, 
             ))
         }
     };
+    let (at, on) = match (is_wrong, changes) {
+        // By a clock that is wrong nobody knows when.
+        (true, _) => (None, "a clock that is right, or `identityd apply --now`"),
+        (false, None) => (None, "another configuration, or `identityd apply --now`"),
+        (false, changes) => (changes, "the clock, or `identityd apply --now`"),
+    };
     let inputs = json!({ "windows": windows.texts(), "timezone": zone, "now": now, "earliest": earliest, "cause": cause });
-    Verdict { closed, inputs, at: changes, on: "the clock, or `identityd apply --now`" }
+    Verdict { closed, inputs, at, on: on.into() }
 }
 
 pub(super) fn state_place(Inputs { state_in_ram, state_unusable, next_check, .. }: &Inputs<'_>) -> Verdict {
@@ -163,7 +179,7 @@ pub(super) fn state_place(Inputs { state_in_ram, state_unusable, next_check, .. 
         },
         inputs: json!({ "state_in_ram": state_in_ram, "problem": state_unusable }),
         at: next_check.filter(|_| state_unusable.is_some()).cloned(),
-        on: "a disk that works, or more free memory",
+        on: "a disk that works, or more free memory".into(),
     }
 }
 
@@ -179,9 +195,9 @@ pub(super) fn downtime(Inputs { candidate, over_budget, cause, .. }: &Inputs<'_>
         at: None,
         on: match over {
             Some(OverBudget { unknown: true, .. }) => {
-                "a history that can be read, `identityd apply`, or another release"
+                "a history that can be read, `identityd apply`, or another release".into()
             }
-            _ => "`identityd apply`, or another release",
+            _ => "`identityd apply`, or another release".into(),
         },
     }
 }
@@ -213,10 +229,11 @@ pub(super) fn bad_release(Inputs { candidate, failures, .. }: &Inputs<'_>) -> Ve
     let noted = failures.map(|noted| json!({ "attempts": noted.attempts, "reason": noted.reason }));
     let inputs = json!({ "candidate": candidate, "failures": noted });
     let on = match failures {
-        Some(Failures { unknown: true, .. }) => "notes about releases that can be read",
-        _ => "`identityd retry`, or another release",
+        Some(Failures { unknown: true, .. }) => BY_READING,
+        Some(Failures { rests: true, .. }) => BY_RETRY_OR_REBOOT,
+        _ => BY_RETRY,
     };
-    Verdict { closed, inputs, at: None, on }
+    Verdict { closed, inputs, at: None, on: on.into() }
 }
 
 pub(super) fn trust(Inputs { state, next_check, mirrors, .. }: &Inputs<'_>, now: &Timestamp) -> Verdict {
@@ -229,7 +246,10 @@ pub(super) fn trust(Inputs { state, next_check, mirrors, .. }: &Inputs<'_>, now:
         },
         inputs: json!({ "problem": problem, "mirrors": mirrors }),
         at: next_check.filter(|_| problem.is_some()).cloned(),
-        on: "new signatures, another hub, or a clock that is right",
+        on: match problem.and_then(|problem| problem.helps.clone()) {
+            Some(helps) => helps.into(),
+            None => "new signatures, another hub, or a clock that is right".into(),
+        },
     }
 }
 
@@ -243,7 +263,7 @@ pub(super) fn director(Inputs { withheld, .. }: &Inputs<'_>) -> Verdict {
         },
         inputs: json!({ "withheld": withheld }),
         at: withheld.and_then(|withheld| withheld.turn.clone()),
-        on: "what the director signs next",
+        on: "what the director signs next".into(),
     }
 }
 
@@ -258,10 +278,11 @@ pub(super) fn refused(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict 
         inputs: json!({ "problem": problem }),
         at: next_check.filter(|_| problem.is_some()).cloned(),
         on: match problem {
+            Some(Problem { helps: Some(helps), .. }) => helps.clone().into(),
             Some(problem) if !problem.unmet.is_empty() => {
-                "another release, or a change of this node, which is looked at again at each poll"
+                "another release, or a change of this node, which is looked at again at each poll".into()
             }
-            _ => "another release",
+            _ => "another release".into(),
         },
     }
 }
@@ -278,7 +299,10 @@ pub(super) fn back_off(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict
         ),
         inputs: json!({ "problem": problem, "attempts": attempts, "until": next_check }),
         at: next_check.filter(|_| waits).cloned(),
-        on: "the clock, or `identityd check`",
+        on: match problem.and_then(|problem| problem.helps.as_ref()) {
+            Some(helps) => format!("the clock, `identityd check`, or {helps}").into(),
+            None => "the clock, or `identityd check`".into(),
+        },
     }
 }
 
@@ -290,7 +314,7 @@ pub(super) fn lock(Inputs { lock_holder, .. }: &Inputs<'_>) -> Verdict {
         },
         inputs: json!({ "holder": lock_holder }),
         at: None,
-        on: "the end of the other engine's work",
+        on: "the end of the other engine's work".into(),
     }
 }
 
@@ -306,7 +330,7 @@ pub(super) fn degraded(Inputs { state, next_check, .. }: &Inputs<'_>) -> Verdict
         ),
         inputs: json!({ "problem": problem, "recovered": state.recovered }),
         at: next_check.filter(|_| problem.is_some()).cloned(),
-        on: "a recovery that succeeds",
+        on: "a recovery that succeeds; `identityd check` tries it now".into(),
     }
 }
 
@@ -326,20 +350,24 @@ pub(super) fn freshness(
         },
         inputs: json!({ "answered": answered, "fresh_seconds": fresh }),
         at: next_check.cloned(),
-        on: "an answer of the hub",
+        on: "an answer of the hub; `identityd check` asks it now".into(),
     }
 }
 
 /// Nothing waits for this one but whoever wants to go back.
-pub(super) fn rollback(Inputs { rollback_blocked, .. }: &Inputs<'_>) -> Verdict {
+pub(super) fn rollback(Inputs { rollback_blocked, records_lost, .. }: &Inputs<'_>) -> Verdict {
     Verdict {
-        closed: match rollback_blocked {
+        closed: match records_lost.or(*rollback_blocked) {
             None => Ok("nothing is known that would keep this node from going back".to_owned()),
             Some(reason) => Err(format!("`identityd rollback` would be refused: {reason}")),
         },
-        inputs: json!({ "blocked": rollback_blocked }),
+        inputs: json!({ "blocked": rollback_blocked, "records_lost": records_lost }),
         at: None,
-        on: "a release that can take its state back",
+        on: match records_lost {
+            Some(_) => "the upgrade after the next one: the next one records what is installed",
+            None => "a release that can take its state back",
+        }
+        .into(),
     }
 }
 
@@ -356,7 +384,8 @@ pub(super) fn kernel(Inputs { kernel, .. }: &Inputs<'_>) -> Verdict {
             Some(KernelState::Unknown) => "another release",
             Some(KernelState::OnTrial) => "the end of the trial",
             _ => "a reboot with the kernel of the release",
-        },
+        }
+        .into(),
     }
 }
 

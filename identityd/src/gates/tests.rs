@@ -53,6 +53,7 @@ struct World {
     withheld: Option<Withheld>,
     mirrors: Mirrors,
     no_way_back: Option<&'static str>,
+    lost: Option<&'static str>,
     kernel: Option<KernelStatus>,
     asked: Option<&'static str>,
     boot_waits: Option<&'static str>,
@@ -77,6 +78,7 @@ impl Default for World {
             withheld: None,
             mirrors: Mirrors::default(),
             no_way_back: None,
+            lost: None,
             kernel: None,
             asked: None,
             boot_waits: None,
@@ -105,6 +107,7 @@ impl World {
             withheld: self.withheld.as_ref(),
             mirrors: &self.mirrors,
             rollback_blocked: self.no_way_back,
+            records_lost: self.lost,
             kernel: self.kernel.as_ref(),
             asked_channel: self.asked,
             boot_waits: self.boot_waits,
@@ -256,6 +259,9 @@ fn the_way_back_keeps_nothing_from_being_installed() {
     let world = World { no_way_back: Some("to 1.0.0: schema-too-new"), ..World::default() };
     world.closes(Gate::Rollback, &["`identityd rollback` would be refused: to 1.0.0: schema-too-new"]);
     assert!(!BEFORE_UPGRADE.contains(&Gate::Rollback));
+    let lost = World { lost: Some("nothing says what is installed"), ..World::default() };
+    let report = lost.closes(Gate::Rollback, &["nothing says what is installed"]);
+    assert!(report.may_change.on.contains("records what is installed"), "{report:?}");
 }
 
 #[test]
@@ -294,23 +300,33 @@ fn downtime() {
 
 #[test]
 fn bad_release() {
-    let failures =
-        |bad| Some(Failures { attempts: 3, bad, reason: "web did not start".into(), unknown: false });
+    let failures = |bad| {
+        Some(Failures { attempts: 3, bad, reason: "web did not start".into(), unknown: false, rests: false })
+    };
     let world = |bad| World { failures: failures(bad), ..World::default() };
     let id = candidate().release;
     let says = ["2.0.0", &id, "failed 3 times", "web did not start", "identityd retry"];
     world(true).closes(Gate::BadRelease, &says);
     assert!(world(false).reports().iter().all(|report| report.open));
-    let refused = Failures { attempts: 0, bad: true, reason: "web is missing".into(), unknown: false };
+    let refused =
+        Failures { attempts: 0, bad: true, reason: "web is missing".into(), unknown: false, rests: false };
     let why = World { failures: Some(refused), ..World::default() }
         .closes(Gate::BadRelease, &["2.0.0", &id, "is refused", "web is missing", "identityd retry"])
         .why;
     assert!(!why.contains("failed"), "{why}");
-    let unknown =
-        Failures { attempts: 0, bad: true, reason: "releases.json cannot be read".into(), unknown: true };
+    let unknown = Failures {
+        attempts: 0,
+        bad: true,
+        reason: "releases.json cannot be read".into(),
+        unknown: true,
+        rests: false,
+    };
     let world = World { failures: Some(unknown), ..World::default() };
     let report = world.closes(Gate::BadRelease, &["nobody knows", "2.0.0", "releases.json cannot be read"]);
-    assert_eq!(report.may_change.on, "notes about releases that can be read");
+    assert!(
+        report.may_change.on.contains("can be read") && report.may_change.on.contains("doctor"),
+        "{report:?}"
+    );
 }
 
 #[test]
@@ -336,6 +352,29 @@ fn refused() {
 fn trust() {
     let world = World::waiting(Gate::Trust, Some(ProblemKind::Refused));
     world.closes(Gate::Trust, &["what is installed stays: it did not work"]);
+}
+
+/// An operator does what is said there.
+#[test]
+fn what_may_change_a_gate_is_what_helps_against_this_problem() {
+    for gate in [Gate::Trust, Gate::Refused, Gate::BackOff] {
+        let mut world = World::waiting(gate, Some(ProblemKind::Refused));
+        let problem = world.state.problem.take().unwrap();
+        world.state.problem = Some(problem.helped_by("the file, put back"));
+        let report = world.closes(gate, &["it did not work"]);
+        assert!(report.may_change.on.ends_with("the file, put back"), "{report:?}");
+    }
+    let wrong_clock = World { earliest: NOON + 1, ..World::with_windows(&["11:00-13:00"], Cause::Poll) };
+    let report = wrong_clock.closes(Gate::Maintenance, &[]);
+    assert_eq!(
+        (report.may_change.at, report.may_change.on.starts_with("a clock that is right")),
+        (None, true)
+    );
+    let rests = Failures { attempts: 3, bad: true, reason: "full".into(), unknown: false, rests: true };
+    let report = World { failures: Some(rests), ..World::default() }.closes(Gate::BadRelease, &["full"]);
+    assert!(report.may_change.on.contains("a reboot"), "{report:?}");
+    let waits = World { boot_waits: Some("for a hub"), ..World::waiting(Gate::FlistName, None) };
+    assert_eq!(waits.closes(Gate::FlistName, &[]).may_change.on, "what the boot waits for");
 }
 
 #[test]

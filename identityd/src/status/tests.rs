@@ -1,5 +1,10 @@
 //! The snapshot's contents, and its file.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::file::FILE;
 use super::*;
 use crate::agent::Problem;
 
@@ -99,6 +104,23 @@ fn the_layout_has_the_documented_names() {
     assert_eq!(json["services"]["web"], serde_json::json!({"last_event": "started", "down_ms": 12}));
     assert_eq!(json["counters"], serde_json::json!({"bytes_fetched": 0, "checks": 0, "upgrades": 0}));
     assert_eq!(json["identityd"]["started"]["at"], "1970-01-01T00:00:00Z");
+}
+
+#[test]
+fn a_service_that_was_stopped_and_is_up_again_is_not_shown_as_stopped() {
+    let mut status = status();
+    for name in ["back", "away"] {
+        status.service(name.into(), ServiceEvent::Stopped);
+    }
+    status.service("ours".into(), ServiceEvent::Started { down_ms: 12 });
+    let up = ["back", "ours", "another"].map(|name| name.parse().unwrap()).into();
+    status.runs_old(RunsOld { up, ..RunsOld::default() });
+    let shown =
+        |name: &str| status.services.get(name).map(|record| (record.last_event.as_str(), record.down_ms));
+    assert_eq!(shown("back"), Some(("started", None)));
+    assert_eq!(shown("away"), Some(("stopped", None)));
+    assert_eq!(shown("ours"), Some(("started", Some(12))));
+    assert_eq!(shown("another"), None);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use flist::report;
 
 use super::Effects;
 use crate::agent::model::{Problem, ProblemKind};
-use crate::gates::count;
+use crate::gates::{BY_READING, BY_RETRY, BY_RETRY_OR_REBOOT, count};
 
 impl Effects {
     /// The last daemon may have been killed after the commit and before it had noted that all went well.
@@ -41,15 +41,17 @@ fn downgrade(current: &ReleaseVersion, offered: &ReleaseVersion) -> Option<Probl
     let (current, offered) = (current.semver()?, offered.semver()?);
     let message =
         format!("the channel went back from {current} to {offered}; a lower version is not followed");
-    (offered < current).then(|| Problem::new(ProblemKind::Refused, message))
+    let helps =
+        "a version that is not lower; or `allow_downgrade: true` in config.yaml, and a restart of identityd";
+    (offered < current).then(|| Problem::new(ProblemKind::Refused, message).helped_by(helps))
 }
 
 /// What is noted of a release, where that keeps it from being installed: it is not tried again, or nobody knows.
 fn speaks_against(releases: &Releases, version: &ReleaseVersion, id: ReleaseId) -> Option<Problem> {
-    let refused = |message| Problem::new(ProblemKind::Refused, message);
+    let refused = |message| Problem::new(ProblemKind::Refused, message).helped_by(BY_RETRY);
     if let Some(why) = releases.unreadable() {
         let message = format!("nobody knows whether release {version} ({id}) has failed here: {why}");
-        return Some(refused(message));
+        return Some(refused(message).helped_by(BY_READING));
     }
     let note = releases.note(&id)?;
     let Note { attempts, excused, reason, .. } = note;
@@ -68,7 +70,7 @@ fn speaks_against(releases: &Releases, version: &ReleaseVersion, id: ReleaseId) 
     let message = format!(
         "release {version} ({id}) stopped services {times} for nothing and rests until `identityd retry` or a reboot, although that was not its fault; the last time: {reason}"
     );
-    note.rests(&boot_id()).then(|| refused(message))
+    note.rests(&boot_id()).then(|| refused(message).helped_by(BY_RETRY_OR_REBOOT))
 }
 
 /// Whether services of the release were started and did not do: trying again would only cost another

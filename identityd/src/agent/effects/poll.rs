@@ -5,6 +5,7 @@ use bootstrap::engine::ReleaseTree;
 use bootstrap::generation::Generation;
 use bootstrap::offers::{Asked, OffersError, Question};
 use flist::report;
+use flist::trust::Verdict;
 use flist::trust::director::Who;
 
 use super::{Effects, problem};
@@ -37,7 +38,7 @@ impl Effects {
     }
 
     /// What the director keeps from this node.
-    pub(super) fn withheld(&self) -> Option<Withheld> {
+    pub fn withheld(&self) -> Option<Withheld> {
         let (withheld, who) = (self.offers.withheld()?, self.offers.who());
         let turn = withheld.turn().and_then(|at| u64::try_from(at).ok());
         Some(Withheld {
@@ -61,6 +62,7 @@ impl Effects {
             group_from: self.settings.trust.group_from,
             place: place(who),
             directed: self.offers.is_directed(),
+            director_missed: self.offers.director_missed(),
         }
     }
 }
@@ -72,9 +74,23 @@ fn place(who: &Who) -> String {
 
 fn refused(error: &OffersError) -> Problem {
     match error.verdict() {
-        Some(_) => Problem::closed(Gate::Trust, report(error)),
+        Some(verdict) => Problem::closed(Gate::Trust, report(error)).helped_by(helps(verdict)),
         None => {
             Problem { absent: error.is_not_offered(), ..Problem::new(ProblemKind::Network, report(error)) }
+        }
+    }
+}
+
+/// What helps against what is wrong with signatures.
+fn helps(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Clock => "a clock that is right",
+        Verdict::Local => "what is said, put right on this node; it is looked at again at each poll",
+        Verdict::Unfit => "another release, or a change of this node",
+        Verdict::Unreachable => "a hub that answers",
+        Verdict::Rollback => "a hub that has what is newest, or a newer release",
+        Verdict::Signature | Verdict::Expired | Verdict::Mismatch | Verdict::Unsigned => {
+            "new signatures, or another hub"
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Where the state is, and what else is to be shown of the node.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bootstrap::boot_waits;
 use bootstrap::engine::{LOCK_PATIENCE, Outdated, RunsOld};
-use bootstrap::generation::{StateDir, boot_id};
+use bootstrap::generation::{Standing, StateDir, boot_id};
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::plan::services::{SUPERVISOR, runs_until};
 use bootstrap::settings::Settings;
@@ -32,6 +33,14 @@ pub(super) fn find(settings: &Settings, place: &StatePlace) -> Result<(), Proble
     settled.map(drop).map_err(|error| local("cannot find a place for the state", &error))
 }
 
+/// What it means that nothing that can be read says what is installed, although this root has something from us.
+pub(crate) fn records_lost(directory: &Path) -> String {
+    format!(
+        "nothing in {} says what is installed, although something is: it was deleted or damaged, or its disk is not mounted; nothing can be gone back to, and holds, bad releases and history are forgotten as far as they were there; the next upgrade compares the whole root with the release, keeps what differs in /etc, and records it anew",
+        directory.display()
+    )
+}
+
 /// Whether a rollback is under way. Where nobody can read the orders, one may be among them.
 pub(super) fn rolls_back(place: &StatePlace) -> bool {
     OrdersFile::at(place.clone()).load().map_or(true, |orders| orders.rollback.is_some())
@@ -57,7 +66,9 @@ impl Effects {
     /// # Errors
     /// A [`Problem`] when it cannot be opened.
     pub(super) fn follow_state(&mut self) -> Result<(), Problem> {
-        if self.engine.state().path() != self.place.directory() {
+        let state = self.engine.state();
+        // What was opened before may have been removed since.
+        if state.path() != self.place.directory() || !state.is_in_place() {
             let rolls_back = rolls_back(&self.place);
             self.engine = revert::open(&self.settings, rolls_back)?;
         }
@@ -85,13 +96,16 @@ impl Effects {
         let runs_old = self.engine.runs_old().await;
         let runs_old = runs_old.inspect_err(|error| tracing::debug!(error = report(error), "not shown"));
         let state_in_ram = self.place.notice().map(in_ram);
-        let (state_unusable, rollback_blocked) = (self.state_unusable.clone(), self.rollback_blocked());
+        let records_lost = self.records_lost();
+        let rollback_blocked = self.rollback_blocked();
+        let state_unusable = self.state_unusable.clone();
         let (withheld, mirrors) = (self.withheld(), self.offers.mirrors().clone());
         let runs_old = runs_old.ok().map(|runs_old| self.with_own_unit(runs_old));
         Facts {
             state_in_ram,
             state_unusable,
             rollback_blocked,
+            records_lost,
             runs_old,
             withheld,
             mirrors,
@@ -100,6 +114,18 @@ impl Effects {
             asked_channel: self.asked_channel(),
             boot_waits: boot_waits::read(&self.settings.run_dir),
         }
+    }
+
+    /// Why nobody knows what is installed although something is; said in the log when it comes to be so.
+    fn records_lost(&mut self) -> Option<String> {
+        let standing = self.engine.standing();
+        let standing = standing.inspect_err(|error| tracing::debug!(error = report(error), "not shown"));
+        let lost = matches!(standing, Ok(Standing::Damaged)).then(|| records_lost(&self.place.directory()));
+        if let Some(why) = lost.as_ref().filter(|_| !self.lost) {
+            tracing::error!("{why}");
+        }
+        self.lost = lost.is_some();
+        lost
     }
 
     /// What this node is to follow instead of what is installed, if it is another channel.

@@ -16,6 +16,8 @@ pub(super) struct Script {
     pub(super) untold: VecDeque<Problem>,
     /// What is installed, if not 1.
     pub(super) installed: Option<&'static str>,
+    /// What the director keeps from the node.
+    pub(super) withheld: Option<Withheld>,
     /// What the next poll waits for.
     pub(super) polling: Option<oneshot::Receiver<()>>,
 }
@@ -73,6 +75,14 @@ impl Doing for Engine {
             wait.await.unwrap();
         }
         self.script.resolved.pop_front().unwrap_or(Ok(Resolved::Unchanged))
+    }
+
+    async fn facts(&mut self) -> Facts {
+        Facts { withheld: self.script.withheld.clone(), ..Facts::default() }
+    }
+
+    fn withheld(&self) -> Option<Withheld> {
+        self.script.withheld.clone()
     }
 
     async fn plan(&mut self, candidate: &Candidate) -> Result<PlanReport, Problem> {

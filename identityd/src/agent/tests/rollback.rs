@@ -36,7 +36,7 @@ async fn what_is_left_behind_is_held_and_a_newer_one_is_installed() {
     let committed = Applying(vec![], None, Ok(Applied::Committed { generation: 4 }));
     let node = idle(script([Ok(Resolved::Unchanged), offer("2"), offer("3")], [reverted(), committed])).await;
     let answers = all(node.handle.ask(Verb::Rollback, 1000)).await;
-    let end = Upgraded { committed: true, version: Some("1".into()), generation: Some(3) };
+    let end = Upgraded { committed: true, version: Some("1".into()), generation: Some(3), withheld: None };
     assert_eq!(answers.last(), Some(&Answer::Ok(Outcome::Apply(end))));
     assert_eq!(orders(&node).rollback, None);
 
