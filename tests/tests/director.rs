@@ -135,8 +135,14 @@ fn a_fresh_boot_outside_the_canary_group_does_not_get_the_canary_and_says_why() 
 fn a_release_that_is_called_off_is_not_installed_by_a_node_that_waits_with_it() {
     let fleet = Fleet::with(&["1.0.0"]);
     fleet.direct("wave", "1.0.0", &["--percent", "100", "--hours", "0"]);
-    let node = fleet.boot("group: canary\n");
+    // What the kernel was told counts more than the file.
+    let told = format!("console=ttyS0 runmode=dev hub={} molt.group=canary", fleet.site.hub.url());
+    let node = fleet.undirected(&fleet.site.hub.url(), "group: others\n").command_line(told);
+    let node = node.file(fleet.director.root().unwrap()).boot().unwrap();
     fleet.site.await_version(&node, "1.0.0").unwrap();
+    let status = node.status().unwrap();
+    let named = (&status["node"]["group"], &status["node"]["group_from"]);
+    assert_eq!(named, (&"canary".into(), &"kernel".into()), "{status}");
     node.run(&["identityd", "pause"]).unwrap();
     fleet.publish("2.0.0");
     fleet.direct("assign", "2.0.0", &["--group", "canary"]);
@@ -312,4 +318,45 @@ fn roots_that_are_exchanged_are_told_as_that() {
     fs::write(node.path(RELEASES), releases).unwrap();
     fs::write(node.path(ROOT), director).unwrap();
     fleet.site.await_version(&node, "1.0.0").unwrap();
+}
+
+/// Whoever has stolen the director's keys chooses an older release and reboots the node.
+#[test]
+fn a_director_has_no_node_go_back_over_a_reboot_that_knows_what_it_ran() {
+    let fleet = Fleet::with(&["1.0.0", "2.0.0"]);
+    fleet.direct("assign", "2.0.0", &["--group", "canary"]);
+    let node = fleet.boot("group: canary\n");
+    fleet.site.await_version(&node, "2.0.0").unwrap();
+    let disk = scratch("state").unwrap();
+    copy(&node.path("/var/lib/molt"), disk.path());
+    drop(node);
+    fleet.direct("assign", "1.0.0", &["--group", "canary"]);
+    fleet.direct("abort", "2.0.0", &[]);
+
+    // The root lies in RAM and is new; the state is on a disk.
+    let again = fleet.undirected(&fleet.site.hub.url(), "group: canary\n");
+    let again = with(again.file(fleet.director.root().unwrap()), disk.path(), "/var/lib/molt".as_ref());
+    let again = with(again, &fleet.site.hub.block_directory(), "/var/cache/molt".as_ref()).boot().unwrap();
+    fleet.site.await_version(&again, "2.0.0").unwrap();
+    until(&again, "it has looked again", |status| status["counters"]["checks"].as_u64() > Some(1));
+    assert_eq!(again.status().unwrap()["installed"]["version"], "2.0.0");
+    drop(again);
+
+    // A node with its state in RAM as well does not know that it goes back.
+    let forgetful = fleet.boot("group: canary\n");
+    fleet.site.await_version(&forgetful, "1.0.0").unwrap();
+    drop(forgetful);
+    // Unless those who have signed the release have taken it back.
+    let withdrawn =
+        ["withdraw", "--hub", &fleet.site.hub.url(), "--run-mode", "dev", "--channel", CHANNEL, "1.0.0"];
+    fleet.signing.run(&fleet.site.hub, &withdrawn).unwrap();
+    let forgetful = fleet.boot("group: canary\n");
+    let waits = || {
+        let printed = forgetful.printed();
+        let told =
+            printed.contains("waiting for another release") || printed.contains("waiting for a release");
+        if told { Ok(()) } else { Err(printed) }
+    };
+    forgetful.wait_for("it waits", UPGRADE_LIMIT, waits).unwrap();
+    assert!(!forgetful.path("/usr/bin/demo-web").exists(), "{}", forgetful.printed());
 }
