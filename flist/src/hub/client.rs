@@ -84,7 +84,7 @@ pub struct HubClient {
     /// Whether the hub is shown who asks.
     pub(crate) is_shown: bool,
     /// Most bytes that the flists of a release may have together.
-    pub(super) most: u64,
+    pub(crate) most: u64,
 }
 
 impl HubClient {

@@ -139,6 +139,18 @@ pub enum TrustError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What was signed is longer than a node takes.
+    #[error(
+        "{target} makes {length} bytes of flists in its release, and a node takes at most {limit}: sign a smaller release"
+    )]
+    TooLong {
+        /// The target with which it is too long.
+        target: String,
+        /// Bytes of it and of those before it in the release.
+        length: u64,
+        /// Most bytes that a node takes.
+        limit: u64,
+    },
     /// None of the signed releases is taken.
     #[error("no signed release is taken")]
     Refusal(#[source] OfferRefusal),
@@ -166,7 +178,7 @@ impl TrustError {
             Self::Hub { .. } => Verdict::Unreachable,
             Self::Refusal(OfferRefusal::Nothing { .. } | OfferRefusal::NotSigned { .. }) => Verdict::Unsigned,
             Self::Refusal(OfferRefusal::Downgrade { .. }) => Verdict::Rollback,
-            Self::Refusal(OfferRefusal::Unfit { .. }) => Verdict::Unfit,
+            Self::TooLong { .. } | Self::Refusal(OfferRefusal::Unfit { .. }) => Verdict::Unfit,
             Self::BadTarget { .. } | Self::Mismatch { .. } => Verdict::Mismatch,
             Self::Refused { source, .. } => match source {
                 Tuf::ThresholdNotMet { .. }

@@ -40,7 +40,7 @@ pub use choose::{Downgrade, OfferRefusal, Pick, choose};
 pub use client::{Fresh, SignedTarget, TrustClient, check_root, earliest, learn_time};
 pub use error::{TrustError, Verdict};
 pub use mirrors::Standing;
-pub use node::{Offered, Served, Wanted, What, check_served, offered};
+pub use node::{Offered, Served, Wanted, What, check_served, offered, served_flists};
 pub use offer::SignedOffer;
 pub use root_of_trust::RootOfTrust;
 pub use source::{Body, Source, SourceError, SourceLimits};

@@ -149,18 +149,15 @@ pub struct Served(BTreeSet<(FlistName, u64, Sha256)>);
 /// memory. What was `served` before is not fetched again: a release may be signed for several run modes.
 ///
 /// # Errors
-/// [`TrustError::Hub`] or [`TrustError::Mismatch`], by the name of the flist, as a node would have it.
+/// [`TrustError::Hub`], [`TrustError::TooLong`] or [`TrustError::Mismatch`], by the name of the flist, as a node would
+/// have it.
 pub async fn check_served(
     hub: &HubClient,
     offer: &SignedOffer,
     served: &mut Served,
 ) -> Result<(), TrustError> {
-    let bad = |error: ChannelNameError| TrustError::BadTarget {
-        target: offer.channel.clone(),
-        problem: error.to_string(),
-    };
-    let channel = offer.channel.parse().map_err(bad)?;
     let all = async {
+        fits(offer, hub.most)?;
         for (target, claims) in &offer.flists {
             let what = target.sha256().map(|sha256| (claims.flist.clone(), target.length, sha256));
             if what.as_ref().is_some_and(|what| served.0.contains(what)) {
@@ -173,16 +170,54 @@ pub async fn check_served(
         }
         Ok(())
     };
-    in_time(hub, offer, &channel, all).await
+    in_time(hub, offer, &named(offer)?, all).await
 }
 
-/// All flists of a release.
+/// The channel that a release was signed for.
+fn named(offer: &SignedOffer) -> Result<Channel, TrustError> {
+    offer.channel.parse().map_err(|error: ChannelNameError| TrustError::BadTarget {
+        target: offer.channel.clone(),
+        problem: error.to_string(),
+    })
+}
+
+/// All flists of a release, each of the length and the digests that were signed.
+///
+/// # Errors
+/// As [`check_served`].
+pub async fn served_flists(hub: &HubClient, offer: &SignedOffer) -> Result<Vec<Vec<u8>>, TrustError> {
+    in_time(hub, offer, &named(offer)?, async {
+        let contents = contents(hub, offer).await?;
+        for ((target, _), content) in offer.flists.iter().zip(&contents) {
+            let mut check = target.check();
+            check.update(content)?;
+            check.finish()?;
+        }
+        Ok(contents)
+    })
+    .await
+}
+
+/// All flists of a release, which are in memory together: they become one tree.
 async fn contents(hub: &HubClient, offer: &SignedOffer) -> Result<Vec<Vec<u8>>, TrustError> {
+    fits(offer, hub.most)?;
     let mut contents = Vec::new();
     for (target, claims) in &offer.flists {
         contents.push(content(hub, target, claims).await?);
     }
     Ok(contents)
+}
+
+/// Whether a node takes that many bytes, by what was signed and before anything is fetched.
+fn fits(offer: &SignedOffer, limit: u64) -> Result<(), TrustError> {
+    let mut length = 0_u64;
+    for (target, _) in &offer.flists {
+        length = length.saturating_add(target.length);
+        if length > limit {
+            return Err(TrustError::TooLong { target: target.path.clone(), length, limit });
+        }
+    }
+    Ok(())
 }
 
 /// A flist of the length that was signed; whether it is the right one is seen later.

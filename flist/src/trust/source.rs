@@ -290,7 +290,8 @@ impl Repository for Transport {
         })
     }
 
-    /// Targets are streamed, not fetched through the checks, which would keep them in memory.
+    /// Targets do not come through the checks, which would not say how slow a server may be: nodes ask the hub for
+    /// flists, with its limits, and others stream them.
     fn fetch_target<'a>(&'a self, _: &'a str, _: u64) -> FetchFuture<'a> {
         Box::pin(async { Err(TufError::transport("targets are not fetched this way")) })
     }
