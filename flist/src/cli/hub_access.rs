@@ -48,7 +48,7 @@ pub(super) struct ShownToHub {
 
 impl ShownToHub {
     /// It, for the hub at this address, and for no other.
-    fn access(&self, hub: &str) -> Result<Access, Failure> {
+    pub(super) fn access(&self, hub: &str) -> Result<Access, Failure> {
         let Self { read_token_file, client_certificate } = self;
         Ok(Access::read(&[hub.to_owned()], read_token_file.as_deref(), client_certificate.as_deref())?)
     }

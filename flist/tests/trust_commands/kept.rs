@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write, copy};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -82,6 +83,46 @@ fn a_check_sees_whether_the_hub_serves_what_is_signed() {
     }
     // Of other run modes nothing is amiss.
     assert_eq!(rig.run(&["trust", "check", "--run-mode", "qa"]).status.code(), Some(0));
+}
+
+/// Whether a node could install the whole release is one command.
+#[test]
+fn a_check_of_blocks_sees_one_that_is_missing_on_the_server() {
+    let rig = signed();
+    let check = |more: &[&str]| {
+        let output = rig.run(&[&["trust", "check", "--json"], more].concat());
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), json)
+    };
+    let (code, json) = check(&["--blocks"]);
+    assert_eq!((code, &json["accepted"]), (Some(0), &true.into()), "{json}");
+    let mut blocks = Vec::new();
+    files_in(&rig.path("hub/store"), &mut blocks);
+    assert!(!blocks.is_empty());
+    let (path, content) = (&blocks[0], fs::read(&blocks[0]).unwrap());
+    fs::remove_file(path).unwrap();
+    // Signatures and flists are all right.
+    assert_eq!(check(&[]).0, Some(0));
+    let (code, json) = check(&["--blocks"]);
+    assert_eq!((code, &json["accepted"]), (Some(5), &false.into()), "{json}");
+    let why = json["releases"][0]["why"].as_str().unwrap();
+    let id = path.file_name().unwrap().to_str().unwrap();
+    assert!(why.contains("1 of ") && why.contains(id) && why.contains("is missing in"), "{why}");
+    // Nor is a damaged one.
+    fs::write(path, &content[1..]).unwrap();
+    assert_eq!(check(&["--blocks"]).0, Some(5));
+    fs::write(path, &content).unwrap();
+    assert_eq!(check(&["--blocks"]).0, Some(0));
+}
+
+fn files_in(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files_in(&path, found),
+            false => found.push(path),
+        }
+    }
 }
 
 #[test]

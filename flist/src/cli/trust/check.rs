@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use flist::exit::Exit;
-use flist::hub::{HubClient, RunMode, shown_address};
+use flist::hub::{Access, HubClient, RunMode, shown_address};
 use flist::report;
 use flist::trust::clock::Clocks;
 use flist::trust::director::{Choices, choices_of};
-use flist::trust::{Served, SignedOffer, Source, check_served};
+use flist::trust::{Served, SignedOffer, Source, check_served, served_flists};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use super::access::new_node;
+use super::blocks::Blocks;
 use super::on_hub::withdraw_command;
 use crate::cli::director::for_whom;
 use crate::cli::failure::Failure;
@@ -21,8 +23,8 @@ use crate::cli::output::Output;
 /// Tell whether a node would accept what a hub serves, and for how long.
 ///
 /// Does what a node does on its first boot: from the root file on, with nothing remembered. Also looks whether the hub has
-/// the flists of all that is signed, as they were signed: nodes get them from the hub whose metadata they go by. It does not
-/// look at the blocks of these (`flist verify`).
+/// the flists of all that is signed, as they were signed: nodes get them from the hub whose metadata they go by. With
+/// --blocks also looks at the blocks of these.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -37,14 +39,24 @@ pub(super) struct Arguments {
     /// The director's root file of the nodes, where they have one
     #[arg(long, value_name = "FILE")]
     director: Option<PathBuf>,
+    #[command(flatten)]
+    blocks: Blocks,
     /// Show the releases of this run mode (dev, test, prod, qa) only
     #[arg(long, value_name = "MODE")]
     run_mode: Option<RunMode>,
 }
 
+/// A hub that is looked at, and what it is shown.
+struct Looked<'a> {
+    hub: &'a HubClient,
+    access: &'a Access,
+    blocks: &'a Blocks,
+}
+
 const EXAMPLES: &str = "Examples:
   flist trust check --hub http://127.0.0.1:8080 --root trust/root.json
   flist trust check --hub http://127.0.0.1:8080 --root trust/root.json --director director/root.json
+  flist trust check --hub http://127.0.0.1:8080 --root trust/root.json --run-mode prod --blocks
   flist trust check --hub https://hub.example --root /etc/molt/root.json --run-mode prod --json";
 
 /// Longest timestamp that is looked for, in bytes.
@@ -67,38 +79,56 @@ struct Checked {
 }
 
 impl Checked {
-    /// Looks whether a hub serves this.
+    /// Looks whether a hub serves this; of the blocks, in whatever stores the flists name.
     ///
     /// # Errors
-    /// The hub cannot be asked now.
-    async fn of(release: SignedOffer, hub: &HubClient, served: &mut Served) -> Result<Self, Failure> {
-        let unserved = match check_served(hub, &release, served).await {
-            Ok(()) => None,
-            Err(error) if Exit::of(&error) == Exit::Unreachable => return Err(error.into()),
-            Err(error) => Some(report(&error)),
+    /// The hub, or a store, cannot be asked now.
+    fn of(
+        release: SignedOffer,
+        at: &Looked<'_>,
+        served: &mut Served,
+        runtime: &Runtime,
+    ) -> Result<Self, Failure> {
+        let flists = match at.blocks.blocks {
+            true => runtime.block_on(served_flists(at.hub, &release)),
+            // One at a time.
+            false => runtime.block_on(check_served(at.hub, &release, served)).map(|()| Vec::new()),
         };
-        Ok(Self { release, unserved })
+        let unserved = match flists {
+            Ok(flists) => {
+                let mut named = release.flists.iter().zip(&flists);
+                named.find_map(|((target, _), flist)| {
+                    at.blocks.amiss(&target.path, flist, at.access).transpose()
+                })
+            }
+            Err(error) if Exit::of(&error) == Exit::Unreachable => return Err(error.into()),
+            Err(error) => Some(Ok(report(&error))),
+        };
+        Ok(Self { release, unserved: unserved.transpose()? })
     }
 }
 
 pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome {
-    let hub = arguments.shown.client(&arguments.hub)?;
+    let (hub, access) = (arguments.shown.client(&arguments.hub)?, arguments.shown.access(&arguments.hub)?);
     let (client, _state) = new_node(&arguments.root, &hub, "trust")?;
     let modes = arguments
         .run_mode
         .map_or(vec![RunMode::Dev, RunMode::Test, RunMode::Prod, RunMode::Qa], |mode| vec![mode]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let checked = runtime.block_on(async {
+    let signed = runtime.block_on(async {
         let mut fresh = client.refresh(&Clocks::read()).await?;
-        let (mut releases, mut served) = (Vec::new(), Served::default());
+        let mut releases = Vec::new();
         for mode in modes {
-            for release in fresh.releases(mode).await? {
-                releases.push(Checked::of(release, &hub, &mut served).await?);
-            }
+            releases.extend(fresh.releases(mode).await?);
         }
         Ok::<_, Failure>((fresh.expires(), releases))
     });
-    let (expires, releases) = checked.map_err(|failure| or_send(failure, &arguments.root, &arguments.hub))?;
+    let unsent = |failure| or_send(failure, &arguments.root, &arguments.hub);
+    let (expires, releases) = signed.map_err(unsent)?;
+    let at = Looked { hub: &hub, access: &access, blocks: &arguments.blocks };
+    let mut served = Served::default();
+    let checked = releases.into_iter().map(|release| Checked::of(release, &at, &mut served, &runtime));
+    let releases = checked.collect::<Result<Vec<_>, _>>().map_err(unsent)?;
     let directed = runtime.block_on(directed(arguments.director.as_deref(), &hub));
     let of_director = arguments.director.as_deref().unwrap_or(Path::new("director/root.json"));
     let directed = directed.map_err(|failure| or_send(failure, of_director, &arguments.hub))?;

@@ -1,6 +1,7 @@
 //! `flist trust`
 
 mod access;
+mod blocks;
 mod check;
 mod difference;
 mod init;
