@@ -1,7 +1,9 @@
 """The reference implementation of TUF, as a client of our repositories and as the maker of others.
 
 read URL ROOT TARGET CONTENT   exit 0 when the client accepts the content as the target, 1 when it refuses
-write DIR CUSTOM CONTENT       makes a repository in DIR with the target of CUSTOM (JSON with its path)
+write DIR KEYS CUSTOM CONTENT  makes a repository in DIR with the target of CUSTOM (JSON with its path), and keeps its
+                               keys in KEYS
+sign KEYS ROLE FILE            signs what is in the file anew, whatever it says, with the key of the role
 """
 
 import json
@@ -10,7 +12,8 @@ import sys
 import tempfile
 from datetime import datetime, timedelta, timezone
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.formats import encode_canonical
+from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import (
     DelegatedRole, Delegations, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp,
 )
@@ -35,7 +38,7 @@ def read(url, root, target, content):
     return 0
 
 
-def write(directory, custom, content):
+def write(directory, keys, custom, content):
     with open(custom) as file:
         wanted = json.load(file)
     with open(content, "rb") as file:
@@ -62,7 +65,26 @@ def write(directory, custom, content):
         envelope = Metadata(signed)
         envelope.sign(signers[name])
         envelope.to_file(os.path.join(directory, file))
+    for name, signer in signers.items():
+        with open(os.path.join(keys, f"{name}.pem"), "wb") as file:
+            file.write(signer.private_bytes)
+        with open(os.path.join(keys, f"{name}.json"), "w") as file:
+            json.dump({"keyid": signer.public_key.keyid, "key": signer.public_key.to_dict()}, file)
     return 0
 
 
-sys.exit({"read": read, "write": write}[sys.argv[1]](*sys.argv[2:]))
+def sign(keys, role, path):
+    with open(os.path.join(keys, f"{role}.json")) as file:
+        public = json.load(file)
+    public = SSlibKey.from_dict(public["keyid"], public["key"])
+    pem = os.path.abspath(os.path.join(keys, f"{role}.pem"))
+    signer = CryptoSigner.from_priv_key_uri(f"file2:{pem}", public)
+    with open(path) as file:
+        signed = json.load(file)["signed"]
+    signature = signer.sign(encode_canonical(signed).encode())
+    with open(path, "w") as file:
+        json.dump({"signed": signed, "signatures": [signature.to_dict()]}, file)
+    return 0
+
+
+sys.exit({"read": read, "write": write, "sign": sign}[sys.argv[1]](*sys.argv[2:]))

@@ -7,7 +7,7 @@ use flist::trust::{Fresh, SignedOffer, Source, TrustClient, Verdict, What, earli
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::forge::{evil_target, next};
+use crate::forge::{evil_target, file, next, relist};
 use crate::rig::{DAY, Node, Repo, TODAY, at, channel, clocks, facts, newest, passphrase};
 use crate::web::{Answer, Web};
 
@@ -129,6 +129,61 @@ async fn the_director_alone_compromised() {
     let answer =
         offered(&client.client, Some(&director.client()), &hub, &wanted, &clocks(TODAY)).await.unwrap();
     assert_eq!(answer.what, What::Nothing);
+}
+
+/// Whoever has stolen every key that is online: snapshot, timestamp, and all of the director's.
+#[tokio::test]
+async fn both_online_keys_and_all_of_the_directors_compromised() {
+    let (repo, director) = canary();
+    let hub = HubClient::new(repo.web.url(), "test").unwrap();
+    let (who, channels) = (who("a", None), [channel()]);
+    let (installed, none) = (facts(Some("2.0.0")), facts(None));
+    let asks = async |node: &Node, facts| {
+        let wanted = newest(&channels, facts, &who);
+        offered(&node.client, Some(&director.client()), &hub, &wanted, &clocks(TODAY)).await
+    };
+    // The node has 2.0.0, which the director had chosen for it then.
+    director.choose("2.0.0", &to(vec![everybody()]));
+    assert_eq!(versions(&repo, &director, &who).await, ["1.0.0", "2.0.0"]);
+
+    // He has the director choose what is evil, and lists a role that names it, signed by all the keys that he has.
+    let (path, target) = evil_target(b"evil");
+    repo.web.put("tf-zos/zos:v6.6.6.flist", Answer::Bytes(b"evil".to_vec()));
+    let all = serde_json::to_value(to(vec![everybody()])).unwrap();
+    director.sign(&path, 4, target["hashes"]["sha256"].as_str().unwrap(), all);
+    let roles = ["snapshot", "timestamp"].into_iter().flat_map(|role| repo.stolen(role));
+    let his = ["root", "targets", "snapshot", "timestamp"].into_iter().flat_map(|role| director.stolen(role));
+    let keys: Vec<SecretKey> = roles.chain(his).collect();
+    assert!(keys.len() >= 6, "{} keys", keys.len());
+    let good: Vec<_> =
+        repo.web.names().into_iter().map(|name| (repo.web.bytes(&name).unwrap(), name)).collect();
+    for role in ["prod", "targets"] {
+        let node = Node::of(&repo);
+        assert_eq!(node.version(TODAY).await.unwrap(), "2.0.0");
+        let version =
+            next(&repo.web, role, &keys, |signed| signed["targets"][path.as_str()] = target.clone());
+        relist(&repo, &[(role, version)]);
+        for (node, facts) in [(&node, &installed), (&Node::of(&repo), &none)] {
+            let error = asks(node, facts).await.unwrap_err();
+            assert_eq!(error.verdict(), Verdict::Signature, "{role}: {error}");
+        }
+        repo.web.clear();
+        good.iter().for_each(|(bytes, name)| repo.web.put(name, Answer::Bytes(bytes.clone())));
+    }
+
+    // He has the director choose the older release only: no node goes back.
+    director.choose("2.0.0", &Choice { aborted: true, ..to(vec![everybody()]) });
+    assert_eq!(versions(&repo, &director, &who).await, ["1.0.0"]);
+    let node = Node::of(&repo);
+    assert_eq!(asks(&node, &installed).await.unwrap().what, What::Nothing);
+    // And lists the role as it was before the newer one was signed: who has seen it since takes that for a rollback.
+    let old =
+        file(&repo.web, &crate::forge::newest(&repo.web, "prod"))["signed"]["version"].as_u64().unwrap();
+    relist(&repo, &[("prod", old - 1)]);
+    assert_eq!(asks(&node, &installed).await.unwrap_err().verdict(), Verdict::Rollback);
+    // Who has not, and knows what it runs, is offered nothing that is older.
+    let error = asks(&Node::of(&repo), &installed).await.unwrap_err();
+    assert_eq!(error.verdict(), Verdict::Rollback, "{error}");
 }
 
 /// Whoever has stolen the director's timestamp key signs that it is the year 9998.
