@@ -303,3 +303,34 @@ fn passwords_of_stores_are_neither_published_nor_shown() {
     let said = errors(&output) + &String::from_utf8_lossy(&output.stdout);
     assert!(said.contains(&format!("{nobody}/store")) && !said.contains(PASSWORD), "{said}");
 }
+
+/// A proxy is found as by other programs, and passed by for the hosts that are named.
+#[test]
+fn a_proxy_is_used_where_the_environment_names_one() {
+    let rig = Rig::start();
+    rig.says(&words(&rig.publish("zos", "app", "1.0.0", &[])));
+    let list = |hub: &str, environment: &[(&str, &str)]| {
+        let mut command = Command::new(FLIST);
+        for name in
+            ["FLIST_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"]
+        {
+            command.env_remove(name);
+        }
+        command.args(["list", "--hub", hub, "zos"]).envs(environment.iter().copied());
+        let output = command.output().unwrap();
+        (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), errors(&output)))
+    };
+    // The hub answers whichever host it is asked for, so it can stand for a proxy.
+    let elsewhere = "http://hub.invalid";
+    let (code, said) = list(elsewhere, &[("HTTP_PROXY", &rig.hub.url)]);
+    assert!(code == Some(0) && said.contains("app:v1.0.0"), "{said}");
+    let (code, said) = list(elsewhere, &[("HTTP_PROXY", &rig.hub.url), ("NO_PROXY", "hub.invalid")]);
+    assert_eq!(code, Some(3), "{said}");
+    // A proxy that is not there is in nobody's way who is not to use it.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = format!("http://{gone}");
+    let (code, said) = list(&rig.hub.url, &[("HTTP_PROXY", &gone)]);
+    assert_eq!(code, Some(3), "{said}");
+    let (code, said) = list(&rig.hub.url, &[("HTTP_PROXY", &gone), ("NO_PROXY", "127.0.0.1")]);
+    assert!(code == Some(0) && said.contains("app:v1.0.0"), "{said}");
+}
