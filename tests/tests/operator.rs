@@ -10,7 +10,7 @@ use molt_tests::{
     output,
 };
 use serde_json::Value;
-use zinit_client::State;
+use zinit_client::{State, Target};
 
 /// Files of a release that takes long to stage from a slow store.
 const MANY: usize = 200;
@@ -51,6 +51,13 @@ fn last_attempt(node: &Node) -> Value {
     json(node, &["history", "--limit", "1"])[0].clone()
 }
 
+/// The newest attempt at this version.
+fn last_attempt_of(node: &Node, version: &str) -> Value {
+    let attempts = json(node, &["history"]);
+    let of_it = |attempt: &&Value| attempt["to"]["version"] == version && attempt["outcome"] != "refused";
+    attempts.as_array().unwrap().iter().rfind(of_it).unwrap().clone()
+}
+
 fn booted() -> (Site, Node) {
     let site = Site::new().unwrap();
     site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
@@ -58,23 +65,30 @@ fn booted() -> (Site, Node) {
     (site, node)
 }
 
-/// Publishes 2.0.0 with many files, whose blocks nodes get through a proxy; it is slow until it is told
-/// otherwise.
+/// As [`publish_slowly_as`], the ordinary 2.0.0.
 fn publish_slowly(site: &Site) -> (Payload, FaultProxy) {
     let payload = site.payload("2.0.0").unwrap();
+    let proxy = publish_slowly_as(site, "2.0.0", &payload);
+    (payload, proxy)
+}
+
+/// Publishes a release with many files besides, whose blocks nodes get through a proxy; it is slow until it is told
+/// otherwise.
+fn publish_slowly_as(site: &Site, version: &str, payload: &Payload) -> FaultProxy {
     for number in 0..MANY {
-        payload.file(&format!("/usr/share/site/many/{number}"), 0o644, format!("file {number}\n")).unwrap();
+        let path = format!("/usr/share/site/many/{number}");
+        payload.file(&path, 0o644, format!("file {number} of {version}\n")).unwrap();
     }
     let address = site.hub.url().trim_start_matches("http://").parse().unwrap();
     let mut proxy = site.netns.run(|| FaultProxy::start(address)).unwrap().unwrap();
     proxy.set(Fault::Delay(SLOW)).unwrap();
     let mut publish = Command::new(Binaries::ensure().unwrap().flist());
     publish.args(["publish", "--hub", &site.hub.url(), "--repo", CHANNEL_REPO, "--name", CHANNEL_NAME]);
-    publish.args(["--version", "2.0.0", "--run-mode", "dev"]);
+    publish.args(["--version", version, "--run-mode", "dev"]);
     publish.args(["--route", &format!("http://{}/store", proxy.address())]).arg(payload.directory());
     let published = site.netns.run(|| output(&mut publish, UPGRADE_LIMIT)).unwrap().unwrap();
     assert!(published.status.success(), "{published:?}");
-    (payload, proxy)
+    proxy
 }
 
 /// Nothing is left of what was staged, and what is installed runs as before.
@@ -179,6 +193,55 @@ fn what_is_cancelled_while_files_are_staged_stays_away_and_is_not_bad() {
     site.await_version(&node, "2.0.0").unwrap();
     molt_tests::require_installed(&node, &payload).unwrap();
     assert_eq!(last_attempt(&node)["cause"], serde_json::json!({"kind": "retry", "by": 0, "now": false}));
+}
+
+#[test]
+fn what_is_stopped_while_files_are_staged_stays_stopped() {
+    let site = Site::new().unwrap();
+    let web = Binaries::ensure().unwrap().web();
+    // Of one the program changes, of the other one the unit.
+    let release = |version: &str| {
+        let payload = site.payload(version).unwrap();
+        payload.program("/usr/bin/tool", &web).unwrap().marked("/usr/bin/tool", version).unwrap();
+        payload.unit("tool", "exec: /usr/bin/tool --listen 127.0.0.1:8001\n").unwrap();
+        payload.unit("aside", &format!("exec: sleep 4000000\n# {version}\n")).unwrap();
+        payload
+    };
+    site.publish("1.0.0", &release("1.0.0")).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    let all = ["identityd", "web", "idle", "tool", "aside"];
+    node.wait_for_services(&all, UPGRADE_LIMIT).unwrap();
+    let stop_while_staging = |proxy: &mut FaultProxy| {
+        until(&node, "files are staged", |status| status["stage"] == "Staging");
+        ["tool", "aside"].iter().for_each(|name| node.stop_service(name).unwrap());
+        proxy.set(Fault::Pass).unwrap();
+    };
+    let are_down = || {
+        assert!(node.running("tool").unwrap().is_empty(), "nobody runs it");
+        assert_eq!(node.running("sleep").unwrap().len(), 1, "idle sleeps, aside does not");
+    };
+
+    // One that is undone: zinit knows both as before, and may start them if somebody wants that.
+    let bad = release("2.0.0");
+    bad.unit("broken", "exec: sh -c 'exit 1'\noneshot: true\n").unwrap();
+    stop_while_staging(&mut publish_slowly_as(&site, "2.0.0", &bad));
+    until(&node, "the release is given up", |status| status["gate"] == "Refused");
+    assert_eq!(last_attempt_of(&node, "2.0.0")["outcome"], "rolled-back");
+    are_down();
+    for name in ["tool", "aside"] {
+        assert_eq!(node.service(name).unwrap().target, Target::Down, "{name}");
+        node.start_service(name).unwrap();
+    }
+    node.wait_for_services(&all, UPGRADE_LIMIT).unwrap();
+
+    let good = release("3.0.0");
+    let mut proxy = publish_slowly_as(&site, "3.0.0", &good);
+    stop_while_staging(&mut proxy);
+    site.await_version(&node, "3.0.0").unwrap();
+    molt_tests::require_installed(&node, &good).unwrap();
+    are_down();
+    assert_eq!(node.service("tool").unwrap().target, Target::Down);
+    assert!(node.service("aside").is_err(), "zinit does not have its old unit");
 }
 
 #[test]

@@ -161,7 +161,8 @@ pub enum Step {
     Soak,
     /// Write flist.name and flist.info.
     Record,
-    /// Make the new generation the current one.
+    /// Make the new generation the current one. Then the supervisor is made to forget what was stopped by others and
+    /// has another unit.
     Commit,
 }
 
@@ -219,7 +220,8 @@ impl Plan {
     /// Whether files and services are as they shall be already.
     pub fn is_empty(&self) -> bool {
         let nothing = self.files.changes.is_empty() && self.packages.states.is_empty();
-        nothing && self.services.stop.is_empty() && self.services.start.is_empty()
+        let ServicePlan { stop, start, forget, .. } = &self.services;
+        nothing && [stop, start, forget].into_iter().all(Vec::is_empty)
     }
 
     /// Bytes of new content that are staged, before anything local is reused.

@@ -121,6 +121,9 @@ pub struct ServicePlan {
     pub stop: Vec<UnitName>,
     /// Monitored after the swap, dependencies first.
     pub start: Vec<UnitName>,
+    /// Down already, and forgotten after the commit, because the supervisor has another unit of them: until then
+    /// an undo has nothing to put back. Of a supervisor that keeps what is stopped, they are in `stop`.
+    pub forget: Vec<UnitName>,
     /// What happens to whom and why; services that nothing happens to are not mentioned.
     pub notes: Vec<ServiceNote>,
     /// Processes that nobody restarts, and that go on with what was there before.
@@ -144,11 +147,15 @@ pub fn plan_services(view: &ServiceView) -> Result<ServicePlan, ServicesError> {
     let pick = |verdicts: &[Verdict]| -> BTreeSet<UnitName> {
         notes.iter().filter(|n| verdicts.contains(&n.verdict)).map(|n| n.name.clone()).collect()
     };
-    let stop = pick(&[Verdict::Restart, Verdict::Remove, Verdict::Forget]);
+    let gone = pick(&[Verdict::Restart, Verdict::Remove, Verdict::Forget]);
     let start = pick(&[Verdict::Start, Verdict::Restart]);
     if !view.starts_missing {
-        view.check_not_held_up(&stop, &start)?;
+        view.check_not_held_up(&gone, &start)?;
     }
+    let is_down = |name: &UnitName| view.status.get(name).is_some_and(|status| status.pid.is_none());
+    let waits = |name: &UnitName| view.table.is_none() && is_down(name);
+    let forget: BTreeSet<_> = pick(&[Verdict::Forget]).into_iter().filter(waits).collect();
+    let stop: BTreeSet<_> = gone.difference(&forget).cloned().collect();
     // A service whose unit file is gone or broken has no place in the order; it is stopped first.
     let (known, unknown): (BTreeSet<_>, BTreeSet<_>) =
         stop.into_iter().partition(|name| view.before.contains_key(name));
@@ -157,7 +164,8 @@ pub fn plan_services(view: &ServiceView) -> Result<ServicePlan, ServicesError> {
     stop_order.reverse();
     let start_order = order_subset(&view.after, &start).map_err(ServicesError::Order)?;
     let (strangers, more_strangers) = (view.strangers.clone(), view.more_strangers);
-    Ok(ServicePlan { stop: stop_order, start: start_order, notes, strangers, more_strangers })
+    let forget = forget.into_iter().collect();
+    Ok(ServicePlan { stop: stop_order, start: start_order, forget, notes, strangers, more_strangers })
 }
 
 impl ServicePlan {
@@ -228,44 +236,21 @@ impl ServiceView {
         note(Verdict::Restart, reason)
     }
 
-    /// zinit starts no service before those that it comes after are up, or have done their work. Each that is stopped has to
-    /// come up with the unit that it gets, and where the plan is undone with the one that it has. At a boot nothing is lost
-    /// by waiting.
+    /// Each service that is stopped has to come up with the unit that it gets, and where the plan is undone with the one
+    /// that it has. At a boot nothing is lost by waiting.
     ///
     /// # Errors
     /// [`ServicesError::HeldUp`].
     fn check_not_held_up(
         &self,
-        stop: &BTreeSet<UnitName>,
+        gone: &BTreeSet<UnitName>,
         start: &BTreeSet<UnitName>,
     ) -> Result<(), ServicesError> {
-        let is_wanted =
-            |unit: &&UnitName| self.status.get(*unit).is_some_and(|status| status.target == Target::Up);
-        let back: BTreeSet<UnitName> = stop.iter().filter(is_wanted).cloned().collect();
-        for (starts, units) in [(start, &self.after), (&back, &self.before)] {
-            for unit in starts {
-                let after = units.get(unit).into_iter().flat_map(|definition| &definition.after);
-                let held_up = after
-                    .filter(|needs| !starts.contains(*needs))
-                    .find_map(|needs| Some((needs.clone(), self.why_down(needs, stop)?)));
-                if let Some((needs, why)) = held_up {
-                    return Err(ServicesError::HeldUp { unit: unit.clone(), needs, why });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Why zinit starts nothing that comes after this service; `None` where it does.
-    fn why_down(&self, needs: &UnitName, stop: &BTreeSet<UnitName>) -> Option<&'static str> {
-        match self.status.get(needs) {
-            None => Some("zinit does not know"),
-            Some(_) if stop.contains(needs) => Some("zinit is made to forget"),
-            Some(status) if status.target == Target::Down && status.state != State::Success => {
-                Some("is stopped")
-            }
-            Some(_) => None,
-        }
+        let is_wanted = |unit: &&UnitName| is_wanted(self.status.get(*unit));
+        let back: BTreeSet<UnitName> = gone.iter().filter(is_wanted).cloned().collect();
+        [(start, &self.after), (&back, &self.before)]
+            .into_iter()
+            .try_for_each(|starts| check_none_held_up(starts, gone, &self.status))
     }
 
     /// Whether a service runs once, as it was loaded, if its unit is known.
@@ -296,6 +281,38 @@ impl ServiceView {
             .find(matching)
             .map(|path| format!("it declares to use /{path}, which changed"))
     }
+}
+
+/// Whether a service runs because somebody wants it to, by what the supervisor says of it; `None` where it does not
+/// know it.
+pub(crate) fn is_wanted(status: Option<&ServiceStatus>) -> bool {
+    status.is_some_and(|status| status.target == Target::Up)
+}
+
+/// zinit starts no service before those that it comes after are up, or have done their work. Looks whether it would
+/// start all of these, with these units, when those that are `gone` are stopped or forgotten.
+///
+/// # Errors
+/// [`ServicesError::HeldUp`].
+pub(crate) fn check_none_held_up(
+    (starts, units): (&BTreeSet<UnitName>, &BTreeMap<UnitName, ServiceUnit>),
+    gone: &BTreeSet<UnitName>,
+    status: &BTreeMap<UnitName, ServiceStatus>,
+) -> Result<(), ServicesError> {
+    let why_down = |needs: &UnitName| match status.get(needs) {
+        None => Some("zinit does not know"),
+        Some(_) if gone.contains(needs) => Some("zinit is made to forget"),
+        Some(status) if status.target == Target::Down && status.state != State::Success => Some("is stopped"),
+        Some(_) => None,
+    };
+    for unit in starts {
+        let after = units.get(unit).into_iter().flat_map(|definition| &definition.after);
+        let mut missing = after.filter(|needs| !starts.contains(*needs));
+        if let Some((needs, why)) = missing.find_map(|needs| Some((needs.clone(), why_down(needs)?))) {
+            return Err(ServicesError::HeldUp { unit: unit.clone(), needs, why });
+        }
+    }
+    Ok(())
 }
 
 /// Whether `text` matches a pattern in which `*` stands for any bytes and `?` for one. Linear in the

@@ -11,6 +11,7 @@ use super::journal::JournalError;
 use super::services::ServiceError;
 use crate::boot_info::BootInfoError;
 use crate::generation::GenerationError;
+use crate::plan::ServicesError;
 use crate::root::RootError;
 use crate::source::SourceError;
 
@@ -117,6 +118,9 @@ pub enum TransactionError {
         #[source]
         source: Box<TransactionError>,
     },
+    /// What services wait for that would be stopped has been stopped since the plan was made.
+    #[error("services have been stopped since the plan was made, so it cannot be carried out")]
+    HeldUp(#[source] ServicesError),
     /// Whoever has to be ready before the swap was not.
     #[error("the swap could not begin")]
     NotReady(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -210,7 +214,10 @@ impl TransactionError {
                 return false;
             }
             if matches!(error.downcast_ref::<RootError>(), Some(RootError::Changed(_)))
-                || matches!(error.downcast_ref::<TransactionError>(), Some(TransactionError::NoRoom { .. }))
+                || matches!(
+                    error.downcast_ref::<TransactionError>(),
+                    Some(TransactionError::NoRoom { .. } | TransactionError::HeldUp(_))
+                )
             {
                 return false;
             }

@@ -103,6 +103,12 @@ pub enum Record {
         #[serde(default)]
         contents: Vec<String>,
     },
+    /// These services are stopped next and started again if the transaction is undone: fewer than the header says
+    /// where somebody has stopped some of them since. The last such record counts.
+    Stopping {
+        /// Them.
+        units: Vec<UnitName>,
+    },
     /// Undoing could not end these services; they may run what the files no longer are.
     Unstopped {
         /// Them.
@@ -136,6 +142,12 @@ pub struct Header {
     pub stop: Vec<UnitName>,
     /// Services that are started after it.
     pub start: Vec<UnitName>,
+    /// Services that are down, and that the supervisor is made to forget after the commit.
+    #[serde(default)]
+    pub forget: Vec<UnitName>,
+    /// Nothing of `stop` is stopped before a record says so; earlier versions did not write one.
+    #[serde(default)]
+    pub announces_stops: bool,
     /// Staging directories, one for each mount.
     pub staging: Vec<FlistPath>,
     /// flist.name and flist.info before it.

@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod hooks;
 pub mod journal;
+mod left_down;
 mod mounts;
 mod recover;
 mod restarts;

@@ -7,6 +7,7 @@ use zinit_client::{MAX_UNIT_BYTES, ServiceUnit, Target, UnitName};
 
 use super::hooks::{Begun, sync};
 use super::journal::{Header, Journal, JournalError, JournalPlace, Record, Swap};
+use super::left_down::{forget_after, left_down, still_down};
 use super::services::{self, ServiceError};
 use super::staging::take_rights;
 use super::undo::{clean_up, problem};
@@ -87,7 +88,7 @@ pub async fn recover(
     };
     if committed {
         tracing::info!(generation, "finishing what was committed before the engine stopped");
-        finish_committed(&hooks, state, zinit, &journal).await?;
+        finish_committed(&hooks, state, zinit, &left_down(header, &records), &journal).await?;
         return Ok(Recovery::Finished { generation });
     }
     let missing = not_mounted(root, header).map_err(TransactionError::Root)?;
@@ -99,7 +100,8 @@ pub async fn recover(
     tracing::warn!(generation, version = %header.version, "undoing what was not committed when the engine stopped");
     let unstopped = records.iter().filter_map(as_unstopped).flatten().collect::<BTreeSet<_>>();
     let copies = records.iter().find_map(as_copies).unwrap_or_default();
-    undo(&hooks, copies, &unstopped, &missing, zinit, &journal).await?;
+    let left_down = left_down(header, &records);
+    undo(&hooks, copies, (&unstopped, left_down), &missing, zinit, &journal).await?;
     Ok(Recovery::Undone { purpose: header.purpose, generation })
 }
 
@@ -178,6 +180,7 @@ async fn finish_committed(
     hooks: &Begun<'_>,
     state: &StateDir,
     zinit: &dyn Supervisor,
+    left_down: &BTreeSet<UnitName>,
     journal: &JournalPlace,
 ) -> Result<(), TransactionError> {
     let Begun { root, programs, header, swaps, .. } = *hooks;
@@ -190,15 +193,16 @@ async fn finish_committed(
     }
     if hooks.are_left() {
         // They come after the services, and the journal is what tells of them.
-        monitor_unknown(zinit, header).await;
+        monitor_unknown(zinit, header, left_down).await;
         hooks.run_rest().await;
         sync(programs).await?;
     }
+    forget_after(zinit, (header, swaps), left_down).await;
     finish(root, (header, swaps), current.as_ref(), journal)?;
     if let Some(current) = current.filter(|current| current.cause != Cause::SelfUpdate) {
         boot_info::write(root, &current.channel, &current.info).map_err(TransactionError::BootInfo)?;
     }
-    monitor_unknown(zinit, header).await;
+    monitor_unknown(zinit, header, left_down).await;
     Ok(())
 }
 
@@ -226,7 +230,7 @@ fn finish(
 async fn undo(
     hooks: &Begun<'_>,
     (copies, contents): (&[Option<u64>], &[String]),
-    unstopped: &BTreeSet<&UnitName>,
+    (unstopped, left_down): (&BTreeSet<&UnitName>, BTreeSet<UnitName>),
     missing: &[FlistPath],
     zinit: &dyn Supervisor,
     journal: &JournalPlace,
@@ -243,8 +247,11 @@ async fn undo(
     // What runs of the new generation ends before its files go. After a restart of the machine that can be
     // any of these services: the supervisor found the root in the middle of the swap.
     let swapped = is_swapped(root, (header, swaps), copies, &mut not_undone);
-    let ends = |unit: &&UnitName| swapped || unstopped.contains(unit);
-    let ended: Vec<_> = header.start.iter().chain(&header.stop).filter(ends).cloned().collect();
+    let others = left_down.into_iter().chain(header.forget.iter().cloned()).collect();
+    let left_down = still_down(zinit, others, &mut not_undone).await;
+    let ends = |unit: &&UnitName| (swapped && !left_down.contains(*unit)) || unstopped.contains(unit);
+    let ended: Vec<_> =
+        header.start.iter().chain(&header.forget).chain(&header.stop).filter(ends).cloned().collect();
     end(zinit, root, (&ended, unstopped), journal, &mut not_undone).await?;
     hooks.take_back(&[Moment::BeforeStart], journal, &mut not_undone).await;
     not_undone.extend(states::put_all_back(root, header.states.iter().zip(copies)));
@@ -257,7 +264,8 @@ async fn undo(
     not_undone.extend(problem(header.boot_info.restore(root)));
     not_undone.extend(problem(services::discard(zinit, &ended).await));
     hooks.take_back(&[Moment::Leave, Moment::BeforeSwap], journal, &mut not_undone).await;
-    for unit in header.stop.iter().rev().filter(|_| !swaps.is_empty()) {
+    let again = |unit: &&UnitName| !swaps.is_empty() && !left_down.contains(*unit);
+    for unit in header.forget.iter().chain(header.stop.iter().rev()).filter(again) {
         if let Err(error) = bring_up(zinit, unit).await {
             tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started again");
             // What the supervisor refuses it will refuse again; the files matter more.
@@ -340,8 +348,8 @@ fn definition_of(root: &Root, unit: &UnitName) -> Option<ServiceUnit> {
 
 /// Monitors what was to be started and the supervisor does not know: what it knows was started before the commit, and
 /// may have been stopped by somebody since.
-async fn monitor_unknown(zinit: &dyn Supervisor, header: &Header) {
-    for unit in &header.start {
+async fn monitor_unknown(zinit: &dyn Supervisor, header: &Header, left_down: &BTreeSet<UnitName>) {
+    for unit in header.start.iter().filter(|unit| !left_down.contains(*unit)) {
         let monitored = match services::status(zinit, unit).await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => services::monitor(zinit, unit).await,

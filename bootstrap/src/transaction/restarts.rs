@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use zinit_client::{ServiceUnit, UnitName};
 
 use super::run::Run;
+use super::services::ServiceError;
 use super::{Context, Progress, TransactionError, services};
 use crate::health::{HealthLimits, HealthWatch};
 
@@ -14,13 +15,27 @@ const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
 
 impl Run<'_> {
     pub(super) async fn stop(&mut self, unit: &UnitName) -> Result<(), TransactionError> {
+        self.announce_stops().await?;
+        let definition = self.context.units.0.get(unit);
+        if self.is_left_down(unit).await? {
+            return self.await_end(unit, definition).await.map_err(TransactionError::Service);
+        }
         // Counted as stopped from the request on: a stop that fails half-way has to be made good too.
         self.stopped.insert(unit.clone(), Instant::now());
-        let definition = self.context.units.0.get(unit);
         let stopped = services::stop_and_forget(self.context.zinit, unit, definition).await;
         stopped.map_err(TransactionError::Service)?;
         (self.context.observer)(Progress::Stopped(unit.clone()));
         Ok(())
+    }
+
+    /// Sees to it that what somebody else has stopped ends before its files are replaced. The supervisor goes on to know
+    /// it.
+    async fn await_end(&self, unit: &UnitName, definition: Option<&ServiceUnit>) -> Result<(), ServiceError> {
+        let zinit = self.context.zinit;
+        match services::status(zinit, unit).await? {
+            Some(status) if status.pid.is_some() => services::stop(zinit, unit, definition).await.map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// Before the first start, or when there is none: units that have changed are to be loaded anew.
@@ -34,6 +49,9 @@ impl Run<'_> {
     }
 
     pub(super) async fn start(&mut self, unit: &UnitName) -> Result<(), TransactionError> {
+        if self.left_down.contains(unit) {
+            return Ok(());
+        }
         // Counted as started from the request on: zinit may obey and its answer be lost.
         self.started.push(unit.clone());
         if let Err(error) = services::monitor(self.context.zinit, unit).await {
@@ -71,7 +89,11 @@ impl Run<'_> {
     pub(super) async fn soak(&mut self) -> Result<(), TransactionError> {
         (self.context.observer)(Progress::Soaking);
         let units = &self.context.units.1;
-        let started = || self.plan.services.start.iter().map(|name| (name, units.get(name)));
+        let start = || self.plan.services.start.iter().filter(|unit| !self.left_down.contains(*unit));
+        if start().next().is_none() {
+            return Ok(());
+        }
+        let started = || start().map(|name| (name, units.get(name)));
         let asked = |unit: Option<&ServiceUnit>| unit?.molt.health_window.map(Duration::from_secs);
         let default = self.context.health.window;
         let windows = started().map(|(_, unit)| asked(unit).unwrap_or(default).min(MAX_HEALTH_WINDOW));

@@ -8,6 +8,7 @@ use flist::path::FlistPath;
 use zinit_client::UnitName;
 
 use super::journal::{Header, Journal, JournalPlace, Record, Swap};
+use super::left_down::announcement;
 use super::states::{self, StateSlot};
 use super::{Context, Progress, TransactionError, files, hooks, mounts, staging};
 use crate::boot_info::{self, BootInfo};
@@ -41,6 +42,10 @@ pub(super) struct Run<'r> {
     pub(super) stamps: BTreeMap<FlistPath, Stamp>,
     pub(super) stopped: BTreeMap<UnitName, Instant>,
     pub(super) started: Vec<UnitName>,
+    /// Services that are to be stopped, and that somebody else has stopped since the plan was made.
+    pub(super) left_down: BTreeSet<UnitName>,
+    /// It is in the journal who is stopped.
+    pub(super) announced: bool,
     /// How long those were away that have been stopped and started.
     pub(super) back: BTreeMap<UnitName, Duration>,
     /// Whether the supervisor has forgotten what is stopped and has another unit now.
@@ -60,6 +65,8 @@ pub(super) struct Run<'r> {
     /// The pointer to the new generation, written beside the one that counts.
     pointer: Option<Replacement>,
     pub(super) committed: bool,
+    /// The supervisor has forgotten what it had to after the commit.
+    forgotten: bool,
     /// Nobody knows whether it is committed.
     pub(super) undecided: bool,
 }
@@ -104,6 +111,8 @@ impl<'r> Run<'r> {
             stamps: BTreeMap::new(),
             stopped: BTreeMap::new(),
             started: Vec::new(),
+            left_down: BTreeSet::new(),
+            announced: false,
             back: BTreeMap::new(),
             discarded: false,
             hooks: Vec::new(),
@@ -114,6 +123,7 @@ impl<'r> Run<'r> {
             boot_info: None,
             pointer: None,
             committed: false,
+            forgotten: true,
             undecided: false,
         })
     }
@@ -153,9 +163,8 @@ impl<'r> Run<'r> {
         let fetched_at_once = self.context.fetched_at_once;
         // A change in the journal takes its JSON and some words about where it lies.
         let journal: u64 = changes.iter().map(|change| 300 + 2 * change.path().as_bytes().len() as u64).sum();
-        self.journal
-            .reserve(journal + OTHER_RECORDS + HOOK_RECORDS * self.header.hooks.len() as u64)
-            .map_err(TransactionError::Journal)?;
+        let others = announcement(&self.header) + HOOK_RECORDS * self.header.hooks.len() as u64;
+        self.journal.reserve(journal + OTHER_RECORDS + others).map_err(TransactionError::Journal)?;
         let step = tracing::Span::current();
         let work = tokio::task::spawn_blocking(move || {
             let (_in_step, source) = (step.enter(), source.as_ref());
@@ -227,6 +236,8 @@ impl<'r> Run<'r> {
         self.sync_mounts()?;
         let record = Record::Staged { swaps: self.swaps.clone() };
         self.journal.append(&record).map_err(TransactionError::Journal)?;
+        // Staging may have taken long.
+        self.look_again().await?;
         (self.context.before_swap)().map_err(TransactionError::NotReady)?;
         self.begun = true;
         (self.context.observer)(Progress::Swapping);
@@ -308,6 +319,7 @@ impl<'r> Run<'r> {
         if let Err(error) = self.journal.append(&Record::Committed { generation: number }) {
             tracing::warn!(error = %flist::report(&error), "the commit is not in the journal; the pointer counts");
         }
+        self.forgotten = self.forget_stopped().await;
         Ok(())
     }
 
@@ -335,6 +347,9 @@ impl<'r> Run<'r> {
             Ok(()) if !self.hooks.is_empty() => hooks::sync(self.context.programs).await,
             settled => settled,
         };
+        if !self.forgotten {
+            return;
+        }
         let ended = settled.and_then(|()| self.journal.end().map_err(TransactionError::Journal));
         if let Err(error) = ended {
             tracing::warn!(error = %flist::report(&error), "what was staged is still there; the next start removes it");
@@ -357,6 +372,8 @@ fn header(plan: &Plan, context: &Context<'_>) -> Result<(Header, Vec<Option<Flis
         root: generation.root.clone(),
         stop: plan.services.stopped_and_wanted(),
         start: plan.services.start.clone(),
+        forget: plan.services.forget.clone(),
+        announces_stops: true,
         staging: staging::directories_of(&slots, &states),
         boot_info: BootInfo::read(root).map_err(TransactionError::BootInfo)?,
         hooks: plan.packages.hooks.clone(),

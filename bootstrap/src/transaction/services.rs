@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use zinit_client::{Error as ZinitError, Refusal, ServiceStatus, UnitName};
 
 pub use super::stopping::{discard, end_by_request, end_process, stop_and_forget};
+pub(super) use super::stopping::{stop, stop_order};
 
 use crate::health::{HealthWatch, Judgement};
 use crate::supervisor::Supervisor;

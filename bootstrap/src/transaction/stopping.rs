@@ -52,6 +52,23 @@ pub async fn stop_and_forget(
     unit: &UnitName,
     definition: Option<&ServiceUnit>,
 ) -> Result<(), ServiceError> {
+    let order = stop(zinit, unit, definition).await?;
+    if order == StopOrder::AskAndKeep {
+        return Ok(());
+    }
+    forget(zinit, unit).await
+}
+
+/// Stops a service as [`stop_and_forget`] does, which the supervisor goes on to know; one without a process it may
+/// forget. Returns in which order that was done.
+///
+/// # Errors
+/// [`ServiceError`].
+pub(super) async fn stop(
+    zinit: &dyn Supervisor,
+    unit: &UnitName,
+    definition: Option<&ServiceUnit>,
+) -> Result<StopOrder, ServiceError> {
     let order = stop_order(zinit, unit).await?;
     let mut repeats = 0;
     while stop_once(zinit, order, unit, definition).await? == After::Revived {
@@ -61,15 +78,35 @@ pub async fn stop_and_forget(
         repeats += 1;
         tracing::warn!(service = %unit, "it was started again while it was being stopped");
     }
-    if order == StopOrder::AskAndKeep {
-        return Ok(());
-    }
+    Ok(order)
+}
+
+async fn forget(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
     match zinit.forget(unit).await {
         Err(error) if !matches!(error.refusal(), Some(Refusal::UnknownService { .. })) => {
             Err(failed("forget", unit)(error))
         }
         _ => Ok(()),
     }
+}
+
+/// Makes the supervisor forget a service that is down. One that somebody has started meanwhile stays. When the
+/// supervisor does not answer, it is asked again some times.
+///
+/// # Errors
+/// [`ServiceError::Zinit`].
+pub(super) async fn forget_if_down(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
+    let once = async || match status(zinit, unit).await? {
+        Some(status) if status.target == Target::Down && status.pid.is_none() => forget(zinit, unit).await,
+        _ => Ok(()),
+    };
+    for _ in 0..REPEATS {
+        match once().await {
+            Err(error) if error.is_passing() => sleep(POLL).await,
+            done => return done,
+        }
+    }
+    once().await
 }
 
 /// Makes a supervisor that keeps what is stopped forget those of these services whose unit has changed or is
@@ -123,7 +160,7 @@ pub async fn end_by_request(
     until_noticed(zinit, unit, pid).await.map(drop)
 }
 
-async fn stop_order(zinit: &dyn Supervisor, unit: &UnitName) -> Result<StopOrder, ServiceError> {
+pub(super) async fn stop_order(zinit: &dyn Supervisor, unit: &UnitName) -> Result<StopOrder, ServiceError> {
     zinit.stop_order().await.map_err(failed("say how to stop", unit))
 }
 

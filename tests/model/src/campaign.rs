@@ -262,7 +262,7 @@ impl<'t> Trial<'t> {
                 &Observed::of(machine).but_made_last(),
                 (&self.old.but_made_last(), &self.new.but_made_last()),
             ),
-            _ => judge(machine, (&self.old, &self.new), &self.stage.ignored()),
+            _ => judge(machine, (&self.old, &self.new), &self.stage.ignored_while_it_lasts()),
         };
         let Err(problem) = verdict else { return Ok(()) };
         let lost = self.old.lost_in(machine);

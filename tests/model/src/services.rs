@@ -32,6 +32,10 @@ const ANSWERS_BEFORE_DEATH: u32 = 3;
 pub struct Services {
     table: BTreeMap<UnitName, Service>,
     last_pid: u32,
+    /// What somebody has stopped by hand, and the unit that it was monitored with then.
+    stopped: BTreeMap<UnitName, Vec<u8>>,
+    /// Of those, the ones that were started again.
+    started_again: BTreeSet<UnitName>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,16 +65,65 @@ impl Services {
         }
     }
 
-    /// What is wrong with the services, in words: every unit that is there must run, as it is there.
+    /// Somebody has changed units, and loads them anew.
+    pub fn reload(&mut self, files: &Files) {
+        for name in units_in(files) {
+            let text = unit_path(&name).and_then(|path| files.content(&path));
+            if self.table.get(&name).map(|service| service.text.as_slice()) != text {
+                self.table.remove(&name);
+                // What cannot be loaded does not run.
+                let _ = self.monitor(files, &name);
+            }
+        }
+    }
+
+    /// The process of a service.
+    pub fn process_of(&self, name: &UnitName) -> Option<u32> {
+        self.table.get(name)?.process.as_ref().map(|process| process.pid)
+    }
+
+    /// Somebody stops a service: from here on nobody else may start it.
+    pub fn stop_by_hand(&mut self, name: &str) {
+        let Ok(name) = name.parse() else { return };
+        if self.stop(&name).is_ok() {
+            let unit = self.table.get(&name).map(|service| service.text.clone()).unwrap_or_default();
+            self.stopped.insert(name, unit);
+        }
+    }
+
+    /// What is wrong with a service that was stopped by hand: it stays down, and the supervisor knows no other unit of
+    /// it than the one that is there.
+    fn problem_of_stopped(&self, name: &UnitName, text: &[u8]) -> Option<String> {
+        if self.started_again.contains(name) {
+            return Some(format!("{name} was started, and somebody had stopped it"));
+        }
+        match self.table.get(name) {
+            Some(service) if service.process.is_some() || service.target == Target::Up => {
+                Some(format!("{name} runs, and somebody had stopped it"))
+            }
+            Some(service) if service.text != text => Some(format!("{name} is down with another unit")),
+            None if self.stopped.get(name).is_some_and(|before| before == text) => {
+                Some(format!("{name} is forgotten, and its unit is as it was"))
+            }
+            _ => None,
+        }
+    }
+
+    /// What is wrong with the services, in words: every unit that is there must run, as it is there, unless somebody
+    /// has stopped it.
     pub fn problems(&self, files: &Files, ignored: &BTreeSet<UnitName>) -> Vec<String> {
         let there = units_in(files);
         let mut problems = Vec::new();
         for name in there.iter().filter(|name| !ignored.contains(*name)) {
+            let text = unit_path(name).and_then(|path| files.content(&path)).unwrap_or_default();
+            if self.stopped.contains_key(name) {
+                problems.extend(self.problem_of_stopped(name, text));
+                continue;
+            }
             let Some(service) = self.table.get(name) else {
                 problems.push(format!("{name} is not monitored"));
                 continue;
             };
-            let text = unit_path(name).and_then(|path| files.content(&path)).unwrap_or_default();
             if service.text != text {
                 problems.push(format!("{name} runs with another unit"));
             }
@@ -104,6 +157,9 @@ impl Services {
     }
 
     fn spawn(&mut self, files: &Files, name: &UnitName) {
+        if self.stopped.contains_key(name) {
+            self.started_again.insert(name.clone());
+        }
         self.last_pid += 1;
         let pid = self.last_pid;
         let Some(service) = self.table.get_mut(name) else { return };

@@ -10,21 +10,18 @@ use bootstrap::lock;
 use bootstrap::transaction::TransactionError;
 use flist::rehearsal::Code;
 use molt_model::fault::Operation;
-use molt_model::scenario::{FileSpec, upgrade_with};
+use molt_model::scenario::{FileSpec, Scenario, Stopped, upgrade_with};
 use molt_model::{Files, Machine, Observed};
 
-/// Upgrades to a release with these changes on a machine that is prepared like this; returns the error, after
+/// Upgrades as this scenario does on a machine that is prepared like this; returns the error, after
 /// having seen that no service was touched and no file differs.
-fn refused(
-    changes: &[FileSpec],
-    prepare: impl FnOnce(&mut Files, &mut Files),
-) -> (EngineError, Arc<Machine>) {
+fn refused(scenario: Scenario, prepare: impl FnOnce(&mut Files, &mut Files)) -> (EngineError, Arc<Machine>) {
     let directory = tempfile::tempdir().unwrap();
     let lock = lock::take(directory.path(), "the test", Duration::ZERO).unwrap();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let stage = upgrade_with(changes).set_up(&lock).await.unwrap();
+        let stage = scenario.set_up(&lock).await.unwrap();
         let machine = Arc::new(stage.machine.copy());
         machine.with(|root, state, _| prepare(root, state));
         machine.plan(None);
@@ -37,7 +34,11 @@ fn refused(
 }
 
 fn codes(changes: &[FileSpec]) -> Vec<Code> {
-    match refused(changes, |_, _| {}).0 {
+    codes_of(upgrade_with(changes))
+}
+
+fn codes_of(scenario: Scenario) -> Vec<Code> {
+    match refused(scenario, |_, _| {}).0 {
         EngineError::Transaction(error @ TransactionError::WouldNotRun(_)) => {
             assert!(error.is_the_releases_fault());
             let TransactionError::WouldNotRun(findings) = error else { unreachable!() };
@@ -58,10 +59,32 @@ fn what_would_not_run_is_found_before_a_service_is_stopped() {
 }
 
 #[test]
+fn a_unit_that_somebody_has_edited_is_rehearsed_as_it_stays() {
+    let mut scenario = upgrade_with(&[("etc/zinit/db.yaml", 0o644, "exec: /bin/db --two\n")]);
+    scenario.edited = vec![("etc/zinit/db.yaml", 0o644, "exec: /bin/helper --mine\n")];
+    scenario.release.retain(|file| file.0 != "bin/helper");
+    assert_eq!(codes_of(scenario), [Code::MissingExec]);
+}
+
+#[test]
+fn nothing_is_stopped_that_waits_for_what_somebody_stops_while_files_are_staged() {
+    let mut scenario = upgrade_with(&[
+        ("bin/web", 0o755, "#!/bin/sh\nweb 2"),
+        ("etc/zinit/db.yaml", 0o644, "exec: /bin/db --two\n"),
+    ]);
+    scenario.stopped = Some(Stopped::Meanwhile("db"));
+    let error = refused(scenario, |_, _| {}).0;
+    let said = flist::report(&error);
+    assert!(said.contains("web would not come up again: it is started after db"), "{said}");
+    let EngineError::Transaction(error) = error else { panic!("{error:?}") };
+    assert!(!error.is_the_releases_fault());
+}
+
+#[test]
 fn too_little_space_is_found_before_a_byte_is_written() {
     let changes = [("bin/web", 0o755, "#!/bin/sh\nweb 2")];
     for in_state in [false, true] {
-        let (error, machine) = refused(&changes, |root, state| {
+        let (error, machine) = refused(upgrade_with(&changes), |root, state| {
             (if in_state { state } else { root }).available = Some(4096);
         });
         let EngineError::NoSpace(space) = &error else { panic!("{error:?}") };

@@ -138,8 +138,23 @@ fn what_the_administrator_stopped_stays_down() {
     assert_eq!(verdicts(&view), [("web".to_owned(), Verdict::Keep)]);
     view.changed_units = names(&["web"]);
     let plan = plan_services(&view).unwrap();
-    assert_eq!((plan.stop.len(), plan.start.len()), (1, 0));
+    assert_eq!(
+        (plan.stop.len(), plan.start.len(), plan.forget),
+        (1, 0, vec![]),
+        "its process has not ended yet"
+    );
     assert_eq!(plan.notes[0].verdict, Verdict::Forget);
+    view.status.get_mut(&name("web")).unwrap().pid = None;
+    let plan = plan_services(&view).unwrap();
+    assert_eq!((plan.stop, plan.start.len(), plan.forget), (vec![], 0, vec![name("web")]));
+    view.table = Some(Table::default());
+    let plan = plan_services(&view).unwrap();
+    assert_eq!(
+        (plan.stop, plan.forget),
+        (vec![name("web")], vec![]),
+        "zinit 0.3 forgets before it loads anew"
+    );
+    view.table = None;
     // From then on zinit does not know it, and it stays down all the same.
     view.status.remove(&name("web"));
     assert_eq!(verdicts(&view), []);

@@ -11,6 +11,8 @@ fn header() -> Header {
         root: RootIdentity { marker: Some("m".to_owned()), volatile: false },
         stop: Vec::new(),
         start: Vec::new(),
+        forget: Vec::new(),
+        announces_stops: true,
         staging: Vec::new(),
         boot_info: BootInfo::default(),
         hooks: Vec::new(),

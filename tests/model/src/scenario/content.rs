@@ -2,7 +2,7 @@
 
 use flist::rehearsal::machine;
 
-use super::{Act, FileSpec, Scenario};
+use super::{Act, FileSpec, Scenario, Stopped};
 
 /// Stands for a program that this machine can run.
 const PROGRAM: &str = "(a program)";
@@ -25,6 +25,9 @@ pub(super) fn bytes_of(text: &str) -> Vec<u8> {
     header.resize(64 + 56, 0);
     header
 }
+
+/// The scenario in which somebody has changed configuration and a unit that the release changes too.
+pub const CONFLICT: &str = "/etc conflict";
 
 const WEB: &str = "exec: /bin/web\n";
 const DB: &str = "exec: /bin/db\n";
@@ -134,6 +137,7 @@ pub fn upgrade_with(changes: &[FileSpec]) -> Scenario {
         no_exchange: false,
         overlay: false,
         in_ram: false,
+        stopped: None,
     }
 }
 
@@ -154,6 +158,7 @@ fn scenario(
         no_exchange: false,
         overlay: false,
         in_ram: false,
+        stopped: None,
     }
 }
 
@@ -193,7 +198,7 @@ fn with_packages() -> Vec<Scenario> {
 
 /// All scenarios.
 pub fn all() -> Vec<Scenario> {
-    [plain(), of_services(), of_identityd(), elsewhere(), with_packages()].concat()
+    [plain(), of_services(), with_one_stopped(), of_identityd(), elsewhere(), with_packages()].concat()
 }
 
 fn upgrade(name: &'static str, release: Vec<FileSpec>) -> Scenario {
@@ -229,6 +234,7 @@ fn plain() -> Vec<Scenario> {
 
 /// Services and their units come, go, change, and do not come up.
 fn of_services() -> Vec<Scenario> {
+    let edited_unit = ("etc/zinit/db.yaml", 0o644, "exec: /bin/db --mine\n");
     vec![
         upgrade(
             "service added",
@@ -243,13 +249,13 @@ fn of_services() -> Vec<Scenario> {
             small_but(&[("etc/zinit/web.yaml", 0o644, "exec: /bin/web --two\nafter: [db]\n")]),
         ),
         Scenario {
-            edited: vec![("etc/web.conf", 0o600, "port 9"), ("etc/zinit/db.yaml", 0o644, DB)],
+            edited: vec![("etc/web.conf", 0o600, "port 9"), edited_unit],
             ..upgrade(
-                "/etc conflict",
+                CONFLICT,
                 small_but(&[
                     ("etc/web.conf", 0o644, "port 2"),
-                    ("bin/db", 0o755, "#!/bin/sh\ndb 2"),
-                    ("etc/zinit/db.yaml", 0o644, DB),
+                    ("bin/web", 0o755, "#!/bin/sh\nweb 2"),
+                    ("etc/zinit/db.yaml", 0o644, "exec: /bin/db --two\n"),
                 ]),
             )
         },
@@ -261,6 +267,27 @@ fn of_services() -> Vec<Scenario> {
             "dying release",
             small_but(&[("bin/web", 0o755, "#!/bin/sh\ndies 2"), ("etc/zinit/web.yaml", 0o644, WEB)]),
         ),
+    ]
+}
+
+/// Somebody has stopped a service whose unit changes, or stops it while files are staged.
+fn with_one_stopped() -> Vec<Scenario> {
+    let with_db = |db| {
+        small_but(&[
+            ("bin/db", 0o755, db),
+            ("bin/web", 0o755, "#!/bin/sh\nweb 2"),
+            ("etc/zinit/web.yaml", 0o644, "exec: /bin/web --two\nafter: [db]\n"),
+        ])
+    };
+    let (good, bad) = (with_db("#!/bin/sh\ndb 2"), with_db("#!/bin/sh\nexits 2"));
+    let dropped = without(good.clone(), &["bin/web", "etc/zinit/web.yaml"]);
+    let (before, meanwhile) = (Some(Stopped::Before("web")), Some(Stopped::Meanwhile("web")));
+    vec![
+        Scenario { stopped: before, ..upgrade("a stopped service", good.clone()) },
+        Scenario { stopped: before, ..upgrade("a stopped service and a bad release", bad.clone()) },
+        Scenario { stopped: meanwhile, ..upgrade("a service stopped meanwhile", good) },
+        Scenario { stopped: meanwhile, ..upgrade("a service stopped meanwhile and a bad release", bad) },
+        Scenario { stopped: meanwhile, ..upgrade("a dropped service stopped meanwhile", dropped) },
     ]
 }
 

@@ -22,7 +22,7 @@ use flist::trust::for_tests::unchecked;
 use zinit_client::UnitName;
 
 use content::bytes_of;
-pub use content::{all, upgrade_with};
+pub use content::{CONFLICT, all, upgrade_with};
 
 use crate::disk::ModelDisk;
 use crate::files::Files;
@@ -64,7 +64,7 @@ pub struct Scenario {
     pub base: Vec<FileSpec>,
     /// The release that is installed before.
     pub installed: Option<Vec<FileSpec>>,
-    /// What somebody changed after that.
+    /// What somebody changed after that; units are loaded anew.
     pub edited: Vec<FileSpec>,
     /// The release that is installed.
     pub release: Vec<FileSpec>,
@@ -74,6 +74,17 @@ pub struct Scenario {
     pub overlay: bool,
     /// The root file system lies in RAM: after a power cut it is the base image.
     pub in_ram: bool,
+    /// A service that somebody stops.
+    pub stopped: Option<Stopped>,
+}
+
+/// When somebody stops which service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Before anything is planned.
+    Before(&'static str),
+    /// When all is planned and staged, right before the swap.
+    Meanwhile(&'static str),
 }
 
 /// A scenario that is about to begin.
@@ -127,15 +138,19 @@ impl Scenario {
         machine.with(|root, _, services| services.boot(root));
         if let Some(installed) = &self.installed {
             let installed = release("1.0.0", installed)?;
-            carry_out(&machine, &installed, Act::Boot, lock).await?;
-            machine.with(|root, _, _| put_all(root, &self.edited))?;
+            carry_out(&machine, &installed, (Act::Boot, None), lock).await?;
+            machine.with(|root, _, services| {
+                put_all(root, &self.edited)?;
+                services.reload(root);
+                Ok::<_, SetUpError>(())
+            })?;
         }
         let release = release("2.0.0", &self.release)?;
         if matches!(self.act, Act::Revert | Act::Collect) {
-            carry_out(&machine, &release, Act::Upgrade, lock).await?;
+            carry_out(&machine, &release, (Act::Upgrade, None), lock).await?;
         }
         if self.act == Act::SelfRevert {
-            carry_out(&machine, &release, Act::SelfUpdate, lock).await?;
+            carry_out(&machine, &release, (Act::SelfUpdate, None), lock).await?;
         }
         if self.act == Act::Recover {
             let broken = crate::fault::Planned {
@@ -145,8 +160,11 @@ impl Scenario {
             };
             machine.plan(Some(broken));
             // It is meant to be cut off.
-            let _ = carry_out(&machine, &release, Act::Upgrade, lock).await;
+            let _ = carry_out(&machine, &release, (Act::Upgrade, None), lock).await;
             machine.plan(None);
+        }
+        if let Some(Stopped::Before(service)) = self.stopped {
+            machine.with(|_, _, services| services.stop_by_hand(service));
         }
         machine.with(|root, state, _| {
             let _ = root.sync_filesystem(&FlistPath::root());
@@ -160,7 +178,7 @@ impl Scenario {
 async fn commit_of(machine: &Machine, release: &Release, lock: &EngineLock) -> Result<usize, SetUpError> {
     let copy = Arc::new(machine.copy());
     copy.plan(None);
-    carry_out(&copy, release, Act::Upgrade, lock).await?;
+    carry_out(&copy, release, (Act::Upgrade, None), lock).await?;
     // The pointer is the last file that is renamed into place.
     let operations = copy.operations();
     let last = operations.iter().rposition(|operation| *operation == crate::fault::Operation::Allocate);
@@ -173,7 +191,7 @@ impl Stage {
     /// # Errors
     /// The engine's.
     pub async fn act(&self, machine: &Arc<Machine>, lock: &EngineLock) -> Result<(), EngineError> {
-        carry_out(machine, &self.release, self.scenario.act, lock).await
+        carry_out(machine, &self.release, (self.scenario.act, self.scenario.stopped), lock).await
     }
 
     /// Installs the release as the next attempt would.
@@ -185,7 +203,7 @@ impl Stage {
             Act::Recover => Act::Upgrade,
             other => other,
         };
-        carry_out(machine, &self.release, act, lock).await
+        carry_out(machine, &self.release, (act, None), lock).await
     }
 
     /// What whoever starts next does first. After a power cut, or for bootstrap, services that the
@@ -206,7 +224,7 @@ impl Stage {
                 engine.start_missing(lock, &current, &BTreeSet::new()).await.map(drop)
             }
             Standing::Nothing if restarted && self.scenario.in_ram => {
-                carry_out(machine, &self.release, Act::Boot, lock).await
+                carry_out(machine, &self.release, (Act::Boot, None), lock).await
             }
             _ => Ok(()),
         }
@@ -230,6 +248,12 @@ impl Stage {
         })
     }
 
+    /// Besides, whoever is stopped: a supervisor that does not answer forgets him later.
+    pub fn ignored_while_it_lasts(&self) -> BTreeSet<UnitName> {
+        let stopped = self.scenario.stopped.map(|(Stopped::Before(name) | Stopped::Meanwhile(name))| name);
+        self.ignored().into_iter().chain(stopped.and_then(|name| name.parse().ok())).collect()
+    }
+
     /// Services that are not judged: identityd goes on as the process that it is.
     pub fn ignored(&self) -> BTreeSet<UnitName> {
         "identityd".parse().into_iter().collect()
@@ -250,7 +274,7 @@ fn engine(machine: &Arc<Machine>) -> Result<Engine, EngineError> {
 async fn carry_out(
     machine: &Arc<Machine>,
     release: &Release,
-    act: Act,
+    (act, stopped): (Act, Option<Stopped>),
     lock: &EngineLock,
 ) -> Result<(), EngineError> {
     let engine = engine(machine)?;
@@ -278,7 +302,13 @@ async fn carry_out(
         }
     };
     let prepared = engine.prepare(&release.tree, purpose, source.clone(), only.as_ref()).await?;
-    engine.apply(lock, &prepared, source, &|_| {}, &|| Ok(())).await?;
+    let before_swap = || {
+        if let Some(Stopped::Meanwhile(service)) = stopped {
+            machine.with(|_, _, services| services.stop_by_hand(service));
+        }
+        Ok(())
+    };
+    engine.apply(lock, &prepared, source, &|_| {}, &before_swap).await?;
     if act == Act::SelfUpdate {
         engine.commit_pending(lock, prepared.generation()).await?;
     }
