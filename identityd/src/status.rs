@@ -5,6 +5,7 @@ mod file;
 use std::collections::BTreeMap;
 
 use bootstrap::engine::{Outdated, RunsOld};
+use bootstrap::plan::Conflict;
 use bootstrap::processes::Stranger;
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,12 @@ pub struct Status {
     /// How many more of them there are.
     #[serde(default)]
     pub more_outdated: usize,
+    /// Configuration that somebody has changed and that a release has changed too, and where the release's is.
+    #[serde(default)]
+    pub conflicts: Vec<Conflict>,
+    /// How many more of them there are.
+    #[serde(default)]
+    pub more_conflicts: usize,
     /// What is the matter with the kernel; `None`: the one that runs is the release's, or the release has none.
     #[serde(default)]
     pub kernel: Option<KernelStatus>,
@@ -194,6 +201,8 @@ impl Status {
             records_lost: None,
             outdated: Vec::new(),
             more_outdated: 0,
+            conflicts: Vec::new(),
+            more_conflicts: 0,
             kernel: None,
             asked_channel: None,
             boot_waits: None,

@@ -229,6 +229,47 @@ fn a_service_that_does_not_come_back_after_a_rollback_is_told_of() {
 }
 
 #[test]
+fn a_conflict_of_configuration_is_in_the_status_until_it_is_settled() {
+    let site = Site::new().unwrap();
+    let release = |version: &str| {
+        let payload = site.payload(version).unwrap();
+        payload.file("/etc/site.conf", 0o644, format!("as shipped by {version}\n")).unwrap();
+        payload.file("/etc/other.conf", 0o644, "the same in each\n").unwrap();
+        payload
+    };
+    site.publish("1.0.0", &release("1.0.0")).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    node.wait_for_services(&["identityd", "web", "idle"], UPGRADE_LIMIT).unwrap();
+    assert_eq!(
+        until(&node, "it has polled", |status| status["last_check"].is_object())["conflicts"],
+        json!([])
+    );
+    for name in ["site", "other"] {
+        fs::write(node.path(format!("/etc/{name}.conf")), "changed by somebody\n").unwrap();
+    }
+    site.publish("2.0.0", &release("2.0.0")).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+
+    let conflict = json!([{"path": "etc/site.conf", "new": "etc/site.conf.new", "why_not": null}]);
+    let status = until(&node, "it is told", |status| status["conflicts"] == conflict);
+    assert_eq!(node.read("/etc/site.conf").unwrap(), "changed by somebody\n");
+    assert_eq!(node.read("/etc/site.conf.new").unwrap(), "as shipped by 2.0.0\n");
+    let line =
+        "conflict    /etc/site.conf is as somebody has changed it; the release's is /etc/site.conf.new\n";
+    let said = node.run(&["identityd", "status"]).unwrap();
+    assert!(said.contains(line), "{said}");
+
+    // Another daemon knows it from the generation.
+    let pid = status["identityd"]["pid"].as_u64().unwrap();
+    node.run(&["kill", "-KILL", &pid.to_string()]).unwrap();
+    until(&node, "the next daemon tells it", |status| {
+        status["identityd"]["pid"].as_u64() != Some(pid) && status["conflicts"] == conflict
+    });
+    fs::remove_file(node.path("/etc/site.conf.new")).unwrap();
+    until(&node, "it is settled", |status| status["conflicts"] == json!([]));
+}
+
+#[test]
 fn what_the_administrator_has_stopped_stays_stopped() {
     let site = Site::new().unwrap();
     let web = Binaries::ensure().unwrap().web();

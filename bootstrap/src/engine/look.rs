@@ -11,8 +11,8 @@ use zinit_client::{ServiceUnit, UnitName};
 use super::{EngineError, MAX_SERVICES, MAX_UNIT};
 use crate::disk::{self, is_absent};
 use crate::item::{Item, Items, What, items_of};
-use crate::plan::files::{beside, is_configuration};
-use crate::plan::{FileChange, PlanError, StatePaths, UNIT_DIRECTORY, Wanted, unit_name};
+use crate::plan::files::is_configuration;
+use crate::plan::{FileChange, PlanError, StatePaths, UNIT_DIRECTORY, Wanted, beside, unit_name};
 use crate::root::{Found, Root, failed};
 use crate::source::ContentSource;
 

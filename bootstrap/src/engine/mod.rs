@@ -1,5 +1,6 @@
 //! The engine: looks at the node, makes a plan, carries it out.
 
+mod conflicts;
 mod error;
 mod generations;
 mod layouts;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use flist::path::FlistPath;
 use zinit_client::{ServiceUnit, Target, UnitName};
 
+pub use conflicts::Conflicts;
 pub use error::EngineError;
 pub use generations::{Collected, Listed};
 pub use outdated::{Outdated, RunsOld};

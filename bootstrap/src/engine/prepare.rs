@@ -7,6 +7,7 @@ use flist::hub::{ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
 use zinit_client::{ServiceUnit, UnitName};
 
+use super::conflicts::conflicts_after;
 use super::look::{Look, View};
 use super::packages::{Migrations, check_stopped, migrated};
 use super::{Engine, EngineError, Prepared, ReleaseTree};
@@ -78,12 +79,14 @@ impl Engine {
             (Purpose::SelfUpdate, Some(installed)) => installed.packages.clone(),
             _ => packages,
         };
+        let conflicts = conflicts_after(installed.as_ref(), &files, only);
         let generation = generation(number, cause, what, identity, info, items);
         let generation = Generation {
             packages,
             schemas: Some(layouts.schemas),
             layouts_lost: layouts.is_incomplete && !is_new,
             is_signed: release.is_signed(),
+            conflicts,
             ..generation
         };
         let plan = Plan::new(purpose, files, services, package_plan, space);

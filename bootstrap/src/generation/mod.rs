@@ -38,6 +38,7 @@ pub use state::StateDir;
 pub(crate) use state::{CURRENT, FLOOR};
 
 use crate::item::{Item, Items};
+use crate::plan::Conflict;
 
 /// Version of the file's layout.
 const SCHEMA: u32 = 1;
@@ -180,6 +181,10 @@ pub struct Generation {
     /// The directories that these files lie in.
     #[serde(default)]
     pub staging: Vec<FlistPath>,
+    /// Configuration that somebody has changed and that its release, or one before, changes too. Earlier versions did
+    /// not note that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
     /// State as it was before it was migrated.
     #[serde(default)]
     pub states: Vec<KeptState>,
@@ -248,6 +253,7 @@ pub fn generation(
         items,
         kept,
         staging,
+        conflicts: Vec::new(),
         states,
         packages,
         schemas,

@@ -6,6 +6,7 @@ use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
 
 use super::PlanError;
+use super::conflict::{Conflict, place_beside};
 use super::etc_merge::{Merge, merge};
 use super::state_paths::StatePaths;
 use crate::item::{Item, Items};
@@ -97,8 +98,8 @@ pub struct FilePlan {
     pub changes: Vec<FileChange>,
     /// Configuration that the user changed and that stays.
     pub kept: BTreeSet<FlistPath>,
-    /// Of those, the ones with the release's version beside them as `.new`.
-    pub conflicts: BTreeSet<FlistPath>,
+    /// Of those, the ones that the release changes too.
+    pub conflicts: Vec<Conflict>,
 }
 
 /// Compares what is installed, what is wanted and what was found, all at paths without symlinks.
@@ -117,19 +118,35 @@ pub fn plan_files(
     let paths: BTreeSet<&FlistPath> = installed.keys().chain(wanted.keys()).collect();
     let (mut directories, mut puts, mut removes, mut removed_directories) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    // Directories of configuration that somebody has replaced, and whether the release changes anything in them.
+    let mut replaced = BTreeMap::<&FlistPath, bool>::new();
     for path in paths {
         let (base, new, user) = (installed.get(path), wanted.get(path), found.get(path));
+        if let Some(changed) =
+            replaced.iter_mut().find_map(|(top, changed)| is_beneath(top, path, new).then_some(changed))
+        {
+            *changed |= new.is_some_and(|new| !base.is_some_and(|base| base.same_as(&new.item)));
+            continue;
+        }
         match (new, user) {
             (Some(new), None) if new.item.is_directory() => {
                 directories.push(FileChange::MakeDirectory { path: path.clone(), item: new.item.clone() });
             }
             (Some(new), Some(user)) if new.item.is_directory() => {
-                if !user.item.is_directory() && !user.leads_to_directory {
+                if user.item.is_directory() || user.leads_to_directory {
+                    continue;
+                }
+                if first_boot || !is_kept(path, base, user) {
                     return Err(in_the_way(path, &user.item, &new.item));
                 }
+                replaced.insert(path, !base.is_some_and(Item::is_directory));
             }
             (Some(new), Some(user)) if user.item.is_directory() => {
-                return Err(in_the_way(path, &user.item, &new.item));
+                if first_boot || !is_kept(path, base, user) {
+                    return Err(in_the_way(path, &user.item, &new.item));
+                }
+                let decision = decide(path, base, Some(user), Some(new), first_boot);
+                plan.carry_out(decision, (path, base, Some(user), Some(new)), found, &mut puts, &mut removes);
             }
             (None, Some(user)) if user.item.is_directory() => {
                 // What is mounted on it needs it, as what others have put into it does.
@@ -146,10 +163,11 @@ pub fn plan_files(
             }
             _ => {
                 let decision = decide(path, base, user, new, first_boot);
-                plan.carry_out(decision, (path, user, new), found, &mut puts, &mut removes);
+                plan.carry_out(decision, (path, base, user, new), found, &mut puts, &mut removes);
             }
         }
     }
+    plan.keep_in_place_of_directories(replaced);
     // Units last among the files: zinit may look at its directory at any time.
     puts.sort_by_key(|change: &FileChange| super::is_unit(change.path()));
     removed_directories.reverse();
@@ -159,6 +177,19 @@ pub fn plan_files(
         Some(change) => Err(PlanError::MountPoint(change.path().clone())),
         None => Ok(plan),
     }
+}
+
+/// Whether something is somebody's own work: configuration that the installed generation has not shipped like that.
+fn is_kept(path: &FlistPath, base: Option<&Item>, user: &Found) -> bool {
+    is_configuration(path) && !base.is_some_and(|base| base.same_as(&user.item))
+}
+
+/// Whether a path of what is installed or of the release lies beneath this one.
+fn is_beneath(top: &FlistPath, path: &FlistPath, new: Option<&Wanted>) -> bool {
+    let starts = |path: &FlistPath| {
+        path.as_bytes().strip_prefix(top.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
+    };
+    starts(path) || new.is_some_and(|new| starts(&new.from))
 }
 
 fn decide(
@@ -183,7 +214,7 @@ impl FilePlan {
     fn carry_out(
         &mut self,
         decision: Merge,
-        (path, user, new): (&FlistPath, Option<&Found>, Option<&Wanted>),
+        (path, base, user, new): (&FlistPath, Option<&Item>, Option<&Found>, Option<&Wanted>),
         found: &BTreeMap<FlistPath, Found>,
         puts: &mut Vec<FileChange>,
         removes: &mut Vec<FileChange>,
@@ -196,27 +227,35 @@ impl FilePlan {
             }
             (Merge::KeepUserBeside, Some(new)) => {
                 self.kept.insert(path.clone());
-                self.conflicts.insert(path.clone());
-                if let Some(beside) = beside(path)
-                    && !found.get(&beside).is_some_and(|there| there.item.same_as(&new.item))
-                {
-                    puts.push(put(&beside, new, found.contains_key(&beside)));
-                }
+                let lies = place_beside(path, (base, new), found);
+                let (new, why_not) = match lies {
+                    Ok((beside, change)) => {
+                        puts.extend(change);
+                        (Some(beside), None)
+                    }
+                    Err(why_not) => (None, Some(why_not)),
+                };
+                self.conflicts.push(Conflict { path: path.clone(), new, why_not });
             }
             _ => {}
         }
     }
+
+    fn keep_in_place_of_directories(&mut self, replaced: BTreeMap<&FlistPath, bool>) {
+        for (path, changed) in replaced {
+            self.kept.insert(path.clone());
+            if changed {
+                let why_not = Some("it has a directory there, and files in it".to_owned());
+                self.conflicts.push(Conflict { path: path.clone(), new: None, why_not });
+            }
+        }
+        self.conflicts.sort_by(|one, other| one.path.cmp(&other.path));
+    }
 }
 
-fn put(path: &FlistPath, new: &Wanted, replaces: bool) -> FileChange {
+pub(super) fn put(path: &FlistPath, new: &Wanted, replaces: bool) -> FileChange {
     let (path, from, item) = (path.clone(), new.from.clone(), new.item.clone());
     if replaces { FileChange::Replace { path, from, item } } else { FileChange::Add { path, from, item } }
-}
-
-/// Where the release's version of a configuration file goes that the user changed: `name.new`, if that is
-/// not too long for a name.
-pub fn beside(path: &FlistPath) -> Option<FlistPath> {
-    path.parent()?.join(&[path.name(), b".new"].concat()).ok()
 }
 
 /// Whether a path is merged and not just replaced.
@@ -229,149 +268,4 @@ fn in_the_way(path: &FlistPath, found: &Item, wanted: &Item) -> PlanError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::item::What;
-    use crate::root::Stamp;
-
-    fn path(text: &str) -> FlistPath {
-        text.parse().unwrap()
-    }
-
-    fn item(what: &str) -> Item {
-        let what = match what {
-            "dir" => What::Directory,
-            other => What::Symlink { target: other.as_bytes().to_vec() },
-        };
-        Item { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: Default::default(), what }
-    }
-
-    fn items(list: &[(&str, &str)]) -> Items {
-        list.iter().map(|(at, what)| (path(at), item(what))).collect()
-    }
-
-    fn plan(
-        installed: &[(&str, &str)],
-        wanted: &[(&str, &str)],
-        found: &[(&str, &str)],
-    ) -> Result<FilePlan, PlanError> {
-        let wanted = items(wanted).into_iter().map(|(at, item)| (at.clone(), Wanted { item, from: at }));
-        let found = items(found).into_iter().map(|(at, item)| {
-            let stamp = Stamp { inode: (0, 0), changed: (0, 0), size: 0 };
-            let mount_point = at == path("mounted");
-            (at, Found { item, leads_to_directory: false, mount_point, stamp })
-        });
-        let state = StatePaths::with([path("data")]);
-        plan_files(&items(installed), &wanted.collect(), &found.collect(), &state, installed.is_empty())
-    }
-
-    fn shown(plan: &FilePlan) -> Vec<String> {
-        plan.changes
-            .iter()
-            .map(|change| match change {
-                FileChange::MakeDirectory { path, .. } => format!("mkdir {path}"),
-                FileChange::Add { path, .. } => format!("add {path}"),
-                FileChange::Replace { path, .. } => format!("replace {path}"),
-                FileChange::Remove { path } => format!("remove {path}"),
-                FileChange::RemoveDirectory { path, .. } => format!("rmdir {path}"),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn order_and_kinds_of_changes() {
-        let old = [("a", "dir"), ("a/b", "dir"), ("a/b/gone", "1"), ("bin", "1"), ("same", "1")];
-        let new = [
-            ("bin", "2"),
-            ("etc", "dir"),
-            ("etc/zinit", "dir"),
-            ("etc/zinit/x.yaml", "u"),
-            ("same", "1"),
-            ("z", "1"),
-        ];
-        assert_eq!(
-            shown(&plan(&old, &new, &old).unwrap()),
-            [
-                "mkdir etc",
-                "mkdir etc/zinit",
-                "replace bin",
-                "add z",
-                "add etc/zinit/x.yaml",
-                "remove a/b/gone",
-                "rmdir a/b",
-                "rmdir a"
-            ]
-        );
-        assert!(plan(&new, &new, &new).unwrap().changes.is_empty());
-    }
-
-    #[test]
-    fn configuration_of_the_user_stays() {
-        let base = [("etc", "dir"), ("etc/c", "1"), ("lib", "1")];
-        let user = [("etc", "dir"), ("etc/c", "mine"), ("lib", "1")];
-        let new = [("etc", "dir"), ("etc/c", "2"), ("lib", "2")];
-        let merged = plan(&base, &new, &user).unwrap();
-        assert_eq!(shown(&merged), ["add etc/c.new", "replace lib"]);
-        assert!(merged.conflicts.contains(&path("etc/c")));
-        let again = [("etc", "dir"), ("etc/c", "mine"), ("etc/c.new", "2"), ("lib", "2")];
-        assert!(plan(&base, &new, &again).unwrap().changes.is_empty());
-    }
-
-    #[test]
-    fn state_is_put_where_nothing_is_and_never_touched_again() {
-        let seeds = [
-            ("var", "dir"),
-            ("var/lib", "dir"),
-            ("var/lib/app", "dir"),
-            ("var/lib/app/db", "1"),
-            ("data", "dir"),
-            ("data/x", "1"),
-        ];
-        let first = plan(&[], &seeds, &[]).unwrap();
-        let made = [
-            "mkdir data",
-            "mkdir var",
-            "mkdir var/lib",
-            "mkdir var/lib/app",
-            "add data/x",
-            "add var/lib/app/db",
-        ];
-        assert_eq!(shown(&first), made);
-        let used = [
-            ("var", "dir"),
-            ("var/lib", "dir"),
-            ("var/lib/app", "dir"),
-            ("var/lib/app/db", "used"),
-            ("data", "dir"),
-        ];
-        let next = [&seeds[..4], &[("data", "dir"), ("data/x", "2"), ("data/new", "2")]].concat();
-        // What was taken away stays away, what is new comes.
-        assert_eq!(shown(&plan(&seeds, &next, &used).unwrap()), ["add data/new"]);
-        assert!(plan(&seeds, &[], &used).unwrap().changes.is_empty());
-        assert!(plan(&seeds, &[], &seeds).unwrap().changes.is_empty());
-        // Also of a root whose generations were lost.
-        assert_eq!(shown(&plan(&[], &seeds, &used).unwrap()), ["add data/x"]);
-        assert_eq!(
-            shown(&plan(&[("variable", "1")], &[], &[("variable", "1")]).unwrap()),
-            ["remove variable"]
-        );
-    }
-
-    #[test]
-    fn a_directory_is_never_replaced() {
-        let error = plan(&[], &[("bin", "usr/bin")], &[("bin", "dir")]).unwrap_err();
-        assert!(error.to_string().contains("/bin"), "{error}");
-        assert!(plan(&[], &[("bin", "dir")], &[("bin", "1")]).is_err());
-    }
-
-    #[test]
-    fn what_is_mounted_over_stays() {
-        let (old, new) = ([("mounted", "1")], [("mounted", "2")]);
-        assert!(plan(&old, &old, &old).is_ok());
-        assert!(matches!(plan(&old, &new, &old), Err(PlanError::MountPoint(_))));
-        assert!(matches!(plan(&old, &[], &old), Err(PlanError::MountPoint(_))));
-        // A release that ships nothing there any more leaves the directory to what is mounted on it.
-        let old = [("mounted", "dir"), ("mounted/file", "1")];
-        assert_eq!(shown(&plan(&old, &[], &old).unwrap()), ["remove mounted/file"]);
-    }
-}
+mod tests;

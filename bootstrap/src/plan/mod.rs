@@ -5,6 +5,7 @@
 //! so what is installed is recorded and committed before the first service starts (contract, item 2).
 
 mod cascade;
+mod conflict;
 mod etc_merge;
 pub mod files;
 mod packages;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use zinit_client::UnitName;
 
 pub use cascade::{Table, Unavoidable};
+pub use conflict::{Conflict, beside};
 pub use files::{FileChange, FilePlan, Wanted, plan_files};
 pub use packages::{HookCall, MigrationCall, Moment, PackagePlan, PackageView, StateChange, plan_packages};
 pub use services::{ServiceNote, ServicePlan, ServiceView, ServicesError, Verdict, plan_services};

@@ -36,8 +36,10 @@ fn show_files(plan: &Plan, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "  {sign} /{}", change.path())?;
     }
     for path in &plan.files.kept {
-        let beside = if plan.files.conflicts.contains(path) { "; see .new beside it" } else { "" };
-        writeln!(f, "  = /{path} (changed on this node, kept{beside})")?;
+        match plan.files.conflicts.iter().find(|conflict| conflict.path == *path) {
+            Some(conflict) => writeln!(f, "  = {conflict}")?,
+            None => writeln!(f, "  = /{path} (changed on this node, kept)")?,
+        }
     }
     Ok(())
 }

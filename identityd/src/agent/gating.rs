@@ -8,6 +8,7 @@ use super::state::Event;
 use super::{Agent, attempts, now};
 use crate::gates::{self, GateReport, Inputs, OverBudget};
 use crate::timestamp::Timestamp;
+use bootstrap::engine::Conflicts;
 use bootstrap::maintenance::Standing;
 use bootstrap::offers;
 
@@ -80,6 +81,7 @@ impl Agent {
             node,
             asked_channel,
             boot_waits,
+            conflicts,
         } = facts;
         (self.status.asked_channel, self.status.boot_waits) = (asked_channel, boot_waits);
         (self.withheld, self.mirrors) = (withheld, mirrors);
@@ -89,6 +91,9 @@ impl Agent {
         (self.state_unusable, self.rollback_blocked) = (state_unusable, rollback_blocked);
         if let Some(runs_old) = runs_old {
             self.status.runs_old(runs_old);
+        }
+        if let Some(Conflicts { conflicts, more }) = conflicts {
+            (self.status.conflicts, self.status.more_conflicts) = (conflicts, more);
         }
     }
 

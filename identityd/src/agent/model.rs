@@ -1,6 +1,6 @@
 //! What the agent is told by its effects: plain data.
 
-use bootstrap::engine::RunsOld;
+use bootstrap::engine::{Conflicts, RunsOld};
 use bootstrap::mirrors::Mirrors;
 use bootstrap::offers::{GroupFrom, IdFrom};
 use bootstrap::processes::Stranger;
@@ -77,6 +77,8 @@ pub struct Facts {
     pub asked_channel: Option<String>,
     /// What its boot waits for.
     pub boot_waits: Option<String>,
+    /// Configuration that somebody has changed and a release too; `None`: nobody could tell.
+    pub conflicts: Option<Conflicts>,
 }
 
 /// Who this node is to a director, and how that is known.

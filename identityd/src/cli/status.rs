@@ -37,6 +37,7 @@ fn text(status: &Status, now: u64) -> String {
     add_orders(&mut lines, status, now);
     add_work(&mut lines, status);
     add_outdated(&mut lines, status);
+    add_conflicts(&mut lines, status);
     add_node(&mut lines, status, now);
     lines.0
 }
@@ -131,6 +132,16 @@ fn add_outdated(lines: &mut Lines, status: &Status) {
     }
     if status.more_left_behind > 0 {
         lines.add("left behind", format!("{} more processes", status.more_left_behind));
+    }
+}
+
+/// What a person has to look at: configuration that two have changed.
+fn add_conflicts(lines: &mut Lines, status: &Status) {
+    for conflict in &status.conflicts {
+        lines.add("conflict", conflict.to_string());
+    }
+    if status.more_conflicts > 0 {
+        lines.add("conflict", format!("{} more files", status.more_conflicts));
     }
 }
 

@@ -93,6 +93,7 @@ impl StatusFile {
             "rollback",
             "state_in_ram",
             "outdated",
+            "conflicts",
             "kernel",
             "node",
             "candidate",

@@ -95,6 +95,8 @@ impl Effects {
         };
         let runs_old = self.engine.runs_old().await;
         let runs_old = runs_old.inspect_err(|error| tracing::debug!(error = report(error), "not shown"));
+        let conflicts = self.engine.conflicts();
+        let conflicts = conflicts.inspect_err(|error| tracing::debug!(error = report(error), "not shown"));
         let state_in_ram = self.place.notice().map(in_ram);
         let records_lost = self.records_lost();
         let rollback_blocked = self.rollback_blocked();
@@ -113,6 +115,7 @@ impl Effects {
             node: Some(self.node()),
             asked_channel: self.asked_channel(),
             boot_waits: boot_waits::read(&self.settings.run_dir),
+            conflicts: conflicts.ok(),
         }
     }
 
