@@ -1,22 +1,24 @@
 //! Looks again and again whether the kernel that runs is the one of the release, and has done what was decided.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bootstrap::engine::{Engine, EngineError};
 use bootstrap::health::Judgement;
 use bootstrap::kernel_guard;
 use bootstrap::lock;
+use bootstrap::offers;
 use bootstrap::settings::Settings;
 use bootstrap::state_place::StatePlace;
 use tokio::sync::watch;
 
 use super::act::{self, StartError, Verb};
 use super::health::{self, TrialWatch};
+use super::obstacle::{Circumstances, obstacle};
 use super::{
     Decision, Health, How, KernelId, KernelStatus, Outcome, ShippedError, Trial, TrialFile, View, decide,
     shipped, startable,
 };
-use crate::agent::{Handle, Stage};
+use crate::agent::Handle;
 use crate::status::Status;
 use crate::timestamp::Timestamp;
 use bootstrap::maintenance::Windows;
@@ -130,30 +132,19 @@ impl Keeper {
 
     /// What keeps a kernel from being started now.
     fn obstacle(&self, status: &Status, generation: u64) -> Option<String> {
-        if let Some((unfit, why)) = &self.unfit
-            && *unfit == generation
-        {
-            return Some(why.clone());
-        }
-        if kernel_guard::in_container() {
-            return Some("this node is in a container, whose kernel is its host's".to_owned());
-        }
-        // A poll changes nothing; whoever wants to change something takes the lock.
-        if !matches!(status.stage, Stage::Idle | Stage::Resolving) || status.rollback.is_some() {
-            return Some(format!("the node is busy (stage {})", status.stage));
-        }
+        let unfit = self.unfit.as_ref().filter(|(unfit, _)| *unfit == generation);
         let held = status.holds.iter().any(|hold| hold.release.is_none());
-        if self.settings.switches.hold || held || status.pause.is_some() {
-            return Some("everything is held back, or upgrades are paused".to_owned());
-        }
-        if self.place.notice().is_some() {
-            return Some("the state is in RAM, so nobody would know afterwards what was tried".to_owned());
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let standing = self.windows.as_ref()?.at(now.cast_signed());
-        let next = standing.changes.and_then(|at| u64::try_from(at).ok()).map(Timestamp::from_unix);
-        let next = next.map(|at| format!("; the next one opens {}", at.at)).unwrap_or_default();
-        (!standing.open).then(|| format!("no maintenance window is open{next}"))
+        obstacle(&Circumstances {
+            unfit: unfit.map(|(_, why)| why.as_str()),
+            in_container: kernel_guard::in_container(),
+            stage: status.stage,
+            goes_back: status.rollback.is_some(),
+            held: self.settings.switches.hold || held || status.pause.is_some(),
+            forgets: self.place.notice().is_some(),
+            windows: self.windows.as_ref(),
+            now: Timestamp::from(SystemTime::now()).unix,
+            earliest: offers::earliest(&self.place).try_into().unwrap_or(0),
+        })
     }
 
     /// How the services are after a trial.

@@ -12,6 +12,7 @@
 //! |-----------|---------------------------------------------------------------|
 //! | `image`   | which kernel a file is; pure                                  |
 //! | `decide`  | what is to be done and said; pure                             |
+//! | `obstacle`| what keeps a kernel from being started now; pure             |
 //! | `shipped` | the kernel of the installed release                           |
 //! | `trial`   | what was tried, on disk                                       |
 //! | `keeper`  | looks again and again, and has it done                        |
@@ -23,6 +24,7 @@ mod decide;
 mod health;
 mod image;
 mod keeper;
+mod obstacle;
 mod shipped;
 mod trial;
 
