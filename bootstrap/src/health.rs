@@ -1,9 +1,13 @@
-//! The health window: are the services that were started still well? Pure.
+//! The health window: are the services that were started still well, and those that were left alone? Pure.
+
+mod bystanders;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use zinit_client::{ServiceStatus, UnitName};
+
+pub use bystanders::Bystanders;
 
 /// How long services are watched before their release is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +75,11 @@ impl HealthWatch {
     /// Those that have come up, or whom somebody has stopped meanwhile.
     pub fn settled(&self) -> impl Iterator<Item = &UnitName> {
         self.services.iter().filter(|(_, watched)| watched.up).map(|(unit, _)| unit)
+    }
+
+    /// Whether nobody is watched.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
     }
 
     /// Watches this one no longer.

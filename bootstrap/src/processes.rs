@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flist::path::FlistPath;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 use zinit_client::UnitName;
@@ -250,6 +253,15 @@ struct Stat {
 
 fn stat_of(pid: u32) -> Option<Stat> {
     stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// How long a process has been there; `None` when it is not.
+pub(crate) fn age(pid: u32) -> Option<Duration> {
+    let started = stat_of(pid)?.started;
+    let ticks = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok().filter(|ticks| *ticks > 0)?;
+    let started = Duration::from_millis(started.saturating_mul(1000) / ticks);
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+    Some(Duration::from(now).saturating_sub(started))
 }
 
 /// Parent and process group of a process.

@@ -110,6 +110,11 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
     /// (given by their leaders) and of all other processes. Blocks the thread.
     fn in_use(&self, wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses;
 
+    /// How long a process has been there; `None` when nobody knows.
+    fn age(&self, _pid: u32) -> Option<Duration> {
+        None
+    }
+
     /// Who runs what upgrades have replaced: what is still `kept`, by device and inode number, and what is not. Blocks the
     /// thread. A supervisor without real processes knows only of the former.
     fn runs_old(&self, kept: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {
@@ -186,6 +191,10 @@ impl Supervisor for Client {
 
     fn in_use(&self, wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {
         processes::in_use(wanted, leaders)
+    }
+
+    fn age(&self, pid: u32) -> Option<Duration> {
+        processes::age(pid)
     }
 
     fn runs_old(&self, kept: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {

@@ -9,7 +9,7 @@ use zinit_client::{Target, UnitName};
 
 use super::{BootError, not_installed};
 use crate::engine::{Engine, EngineError, ReleaseTree};
-use crate::health::HealthWatch;
+use crate::health::{Bystanders, HealthWatch};
 use crate::lock::EngineLock;
 use crate::releases::Releases;
 use crate::settings::Settings;
@@ -51,7 +51,8 @@ pub(super) async fn renew(engine: &Engine, settings: &Settings) -> Result<(), Se
         tokio::time::sleep(LOOK).await;
     }
     let mut watch = HealthWatch::new(settings.health, [(unit, false)]);
-    soak(zinit, &mut watch, &mut |_| {}).await
+    let mut others = Bystanders::new(settings.health, []);
+    soak(zinit, &mut watch, &mut others, &mut |_| {}).await
 }
 
 /// Goes back to the generation `before` the upgrade to this release, whose identityd does not do for this reason.

@@ -68,6 +68,8 @@ pub struct Prepared {
     generation: Generation,
     before: BTreeMap<UnitName, ServiceUnit>,
     after: BTreeMap<UnitName, ServiceUnit>,
+    /// Services that are left alone and were up, with their processes.
+    bystanders: BTreeMap<UnitName, u32>,
     minds_downtime: bool,
 }
 
@@ -342,6 +344,7 @@ impl Engine {
             seen: &prepared.seen,
             before_swap,
             units: (&prepared.before, &prepared.after),
+            bystanders: &prepared.bystanders,
             budgets: prepared.budgets(),
             observer,
         };

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use flist::hub::{ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
-use zinit_client::{ServiceUnit, UnitName};
+use zinit_client::{ServiceStatus, ServiceUnit, UnitName};
 
 use super::conflicts::conflicts_after;
 use super::look::{Look, View};
 use super::packages::{Migrations, check_stopped, migrated};
 use super::{Engine, EngineError, Prepared, ReleaseTree};
 use crate::generation::{Cause, Generation, Packages, Standing, generation};
+use crate::health::Bystanders;
 use crate::item::Items;
 use crate::plan::{
-    FileChange, FilePlan, PackagePlan, Plan, PlanError, Purpose, ServicePlan, StatePaths, Wanted, plan_files,
-    plan_services,
+    FileChange, FilePlan, PackagePlan, Plan, PlanError, Purpose, ServicePlan, ServiceView, StatePaths,
+    Wanted, plan_files, plan_services,
 };
 use crate::root::Found;
 use crate::source::ContentSource;
@@ -62,7 +63,7 @@ impl Engine {
             _ => self.plan_packages((packages_before, &packages), &migrations, &files)?,
         };
         let (items_of, units_of) = ((&base, &items), (&before, &after));
-        let services =
+        let (services, bystanders) =
             self.planned_services(purpose, &files, &found, items_of, units_of, &package_plan).await?;
         let (cause, version, id) = what_it_is(purpose, installed.as_ref(), release);
         let space = self.space((&files, &package_plan), &found, release, items.len())?;
@@ -91,10 +92,10 @@ impl Engine {
         };
         let plan = Plan::new(purpose, files, services, package_plan, space);
         let release = release.clone();
-        Ok(Prepared { plan, generation, seen, release, before, after, minds_downtime: false })
+        Ok(Prepared { plan, generation, seen, release, before, after, bystanders, minds_downtime: false })
     }
 
-    /// Which services are stopped and started.
+    /// Which services are stopped and started; and which are left alone and are up, with their processes.
     async fn planned_services(
         &self,
         purpose: Purpose,
@@ -103,17 +104,29 @@ impl Engine {
         (base, items): (&Items, &Items),
         units: (&BTreeMap<UnitName, ServiceUnit>, &BTreeMap<UnitName, ServiceUnit>),
         packages: &PackagePlan,
-    ) -> Result<ServicePlan, EngineError> {
+    ) -> Result<(ServicePlan, BTreeMap<UnitName, u32>), EngineError> {
         if purpose == Purpose::SelfUpdate {
-            return Ok(ServicePlan::default());
+            return Ok(Default::default());
         }
         let mut view = self.service_view(&files.changes, found, (base, items), units).await?;
         view.starts_missing = purpose == Purpose::Boot;
         view.migrated = migrated(packages);
         let services = plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Services(error)))?;
         check_stopped(&view, &services)?;
-        Ok(services)
+        let bystanders = bystanders(&view, &services);
+        Ok((services, bystanders))
     }
+}
+
+/// The services that a plan leaves alone and that are up, with their processes.
+fn bystanders(view: &ServiceView, plan: &ServicePlan) -> BTreeMap<UnitName, u32> {
+    let touched: BTreeSet<_> = plan.stop.iter().chain(&plan.start).collect();
+    let of = |(name, status): (&UnitName, &ServiceStatus)| {
+        // Of one without a unit nobody can tell whether it is a oneshot.
+        let oneshot = view.before.get(name)?.oneshot;
+        Some((name.clone(), Bystanders::process_of(status, oneshot).filter(|_| !touched.contains(name))?))
+    };
+    view.status.iter().filter_map(of).collect()
 }
 
 /// What the generation comes from, and which release it is.

@@ -159,7 +159,7 @@ pub enum Step {
         /// The service.
         unit: UnitName,
     },
-    /// Watch whether the services that were started come up and stay up.
+    /// Watch whether the services that were started come up and stay up, and whether those stay up that were left alone.
     Soak,
     /// Write flist.name and flist.info.
     Record,
@@ -263,7 +263,7 @@ fn steps(purpose: Purpose, files: &FilePlan, services: &ServicePlan, packages: &
     steps.extend(migrates.then_some(Step::SwapStates));
     steps.extend(hooks(Moment::BeforeStart));
     let start = services.start.iter().cloned().map(|unit| Step::Start { unit });
-    let soak = (!services.start.is_empty()).then_some(Step::Soak);
+    let soak = (!services.start.is_empty() || !files.changes.is_empty() || migrates).then_some(Step::Soak);
     match purpose {
         Purpose::Boot => {
             steps.extend(

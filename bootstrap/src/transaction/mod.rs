@@ -110,6 +110,8 @@ pub struct Context<'c> {
     pub before_swap: &'c BeforeSwap<'c>,
     /// Units before and after the swap.
     pub units: (&'c BTreeMap<UnitName, ServiceUnit>, &'c BTreeMap<UnitName, ServiceUnit>),
+    /// Services that the plan leaves alone and that were up when it was made, with their processes.
+    pub bystanders: &'c BTreeMap<UnitName, u32>,
     /// The longest that services may be away; who is away for longer makes the transaction fail.
     pub budgets: BTreeMap<UnitName, Duration>,
     /// Where progress is reported to.

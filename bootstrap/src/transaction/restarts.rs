@@ -8,7 +8,7 @@ use zinit_client::{ServiceUnit, UnitName};
 use super::run::Run;
 use super::services::ServiceError;
 use super::{Context, Progress, TransactionError, services};
-use crate::health::{HealthLimits, HealthWatch};
+use crate::health::{Bystanders, HealthLimits, HealthWatch};
 
 /// Longest health window that a unit can ask for.
 const MAX_HEALTH_WINDOW: Duration = Duration::from_secs(3600);
@@ -90,9 +90,6 @@ impl Run<'_> {
         (self.context.observer)(Progress::Soaking);
         let units = &self.context.units.1;
         let start = || self.plan.services.start.iter().filter(|unit| !self.left_down.contains(*unit));
-        if start().next().is_none() {
-            return Ok(());
-        }
         let started = || start().map(|name| (name, units.get(name)));
         let asked = |unit: Option<&ServiceUnit>| unit?.molt.health_window.map(Duration::from_secs);
         let default = self.context.health.window;
@@ -101,9 +98,13 @@ impl Run<'_> {
         let limits = HealthLimits { window, ..self.context.health };
         let services = started().map(|(name, unit)| (name.clone(), unit.is_some_and(|unit| unit.oneshot)));
         let mut watch = HealthWatch::new(limits, services);
+        let mut bystanders = Bystanders::new(limits, self.bystanders.clone());
+        if watch.is_empty() && bystanders.is_empty() {
+            return Ok(());
+        }
         let (context, stopped, back) = (self.context, &self.stopped, &mut self.back);
         let mut is_up = |unit: &UnitName| note_back(context, stopped, back, unit);
-        let soaked = services::soak(context.zinit, &mut watch, &mut is_up).await;
+        let soaked = services::soak(context.zinit, &mut watch, &mut bystanders, &mut is_up).await;
         soaked.map_err(TransactionError::Service)
     }
 }

@@ -10,7 +10,7 @@ use zinit_client::UnitName;
 use super::journal::{Header, Journal, JournalPlace, Record, Swap};
 use super::left_down::announcement;
 use super::states::{self, StateSlot};
-use super::{Context, Progress, TransactionError, files, hooks, mounts, staging};
+use super::{Context, Progress, TransactionError, files, hooks, mounts, services, staging};
 use crate::boot_info::{self, BootInfo};
 use crate::disk::Replacement;
 use crate::generation::{Cause, Generation, Kept, KeptState, Packages};
@@ -46,6 +46,8 @@ pub(super) struct Run<'r> {
     pub(super) left_down: BTreeSet<UnitName>,
     /// It is in the journal who is stopped.
     pub(super) announced: bool,
+    /// Services that the plan leaves alone and that were well before the swap, with their processes.
+    pub(super) bystanders: BTreeMap<UnitName, u32>,
     /// How long those were away that have been stopped and started.
     pub(super) back: BTreeMap<UnitName, Duration>,
     /// Whether the supervisor has forgotten what is stopped and has another unit now.
@@ -113,6 +115,7 @@ impl<'r> Run<'r> {
             started: Vec::new(),
             left_down: BTreeSet::new(),
             announced: false,
+            bystanders: BTreeMap::new(),
             back: BTreeMap::new(),
             discarded: false,
             hooks: Vec::new(),
@@ -234,6 +237,8 @@ impl<'r> Run<'r> {
         self.stage_all().await?;
         self.prepare_record()?;
         self.sync_mounts()?;
+        let (zinit, window) = (self.context.zinit, self.context.health.window);
+        self.bystanders = services::steady(zinit, self.context.bystanders, window).await;
         let record = Record::Staged { swaps: self.swaps.clone() };
         self.journal.append(&record).map_err(TransactionError::Journal)?;
         // Staging may have taken long.

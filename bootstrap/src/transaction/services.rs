@@ -5,16 +5,19 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use zinit_client::{Error as ZinitError, Refusal, ServiceStatus, UnitName};
+use zinit_client::{Error as ZinitError, Refusal, ServiceStatus, State, Target, UnitName};
 
 pub use super::stopping::{discard, end_by_request, end_process, stop_and_forget};
 pub(super) use super::stopping::{stop, stop_order};
 
-use crate::health::{HealthWatch, Judgement};
+use crate::health::{Bystanders, HealthLimits, HealthWatch, Judgement};
 use crate::supervisor::Supervisor;
 
 /// How often the supervisor is asked during the health window.
 const WATCH: Duration = Duration::from_millis(50);
+
+/// Every how many of these looks the services are looked at that were left alone: they are many.
+const BYSTANDERS_EVERY: u32 = 5;
 
 /// How long the supervisor may be silent during the health window.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -143,22 +146,23 @@ pub async fn monitor(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), Serv
     }
 }
 
-/// Watches services that were just started until they can be kept. Each is told of as soon as it is up.
+/// Watches services that were just started, and those that were left alone, until all can be kept. Each that was
+/// started is told of as soon as it is up.
 ///
 /// # Errors
 /// [`ServiceError::NotWell`].
 pub async fn soak(
     zinit: &dyn Supervisor,
     watch: &mut HealthWatch,
+    bystanders: &mut Bystanders,
     is_up: &mut (dyn FnMut(&UnitName) + Send),
 ) -> Result<(), ServiceError> {
     let (started, mut told) = (Instant::now(), BTreeSet::new());
     let mut answered = started;
-    loop {
-        match statuses(zinit, watch).await {
-            Ok(seen) => {
+    for look in 0_u32.. {
+        match judge_both(zinit, (watch, bystanders), look, started).await {
+            Ok(judgement) => {
                 answered = Instant::now();
-                let judgement = watch.judge(&seen, started.elapsed());
                 for unit in watch.settled() {
                     if told.insert(unit.clone()) {
                         is_up(unit);
@@ -175,6 +179,89 @@ pub async fn soak(
             Err(error) => return Err(error),
         }
         sleep(WATCH).await;
+    }
+    Ok(())
+}
+
+/// What is done with the release by this look.
+async fn judge_both(
+    zinit: &dyn Supervisor,
+    (watch, bystanders): (&mut HealthWatch, &mut Bystanders),
+    look: u32,
+    started: Instant,
+) -> Result<Judgement, ServiceError> {
+    let seen = statuses(zinit, watch.units()).await?;
+    let judgement = watch.judge(&seen, started.elapsed());
+    let is_over = judgement == Judgement::Keep;
+    if matches!(judgement, Judgement::RollBack { .. }) || !(is_over || look.is_multiple_of(BYSTANDERS_EVERY))
+    {
+        return Ok(judgement);
+    }
+    let seen = statuses(zinit, bystanders.units()).await?;
+    Ok(match bystanders.judge(&seen, started.elapsed()) {
+        Judgement::Keep => judgement,
+        other => other,
+    })
+}
+
+/// Of these services and the processes that they had when the plan was made, those that have them still and have had
+/// them for so long. Who cannot be asked about is not among them.
+pub async fn steady(
+    zinit: &dyn Supervisor,
+    planned: &BTreeMap<UnitName, u32>,
+    least: Duration,
+) -> BTreeMap<UnitName, u32> {
+    let mut steady = BTreeMap::new();
+    for (unit, process) in planned {
+        let now = match status(zinit, unit).await {
+            Ok(now) => now.and_then(|now| Bystanders::process_of(&now, false)),
+            Err(error) => {
+                tracing::warn!(service = %unit, error = %flist::report(&error), "it is not watched after the swap");
+                None
+            }
+        };
+        if now == Some(*process) && zinit.age(*process).is_none_or(|age| age >= least) {
+            steady.insert(unit.clone(), *process);
+        }
+    }
+    steady
+}
+
+/// Waits until services that were left alone are up again, once everything is as it was; one that the supervisor has
+/// given up is started. Tells in words of those that are not up after `patience`.
+pub async fn settle(
+    zinit: &dyn Supervisor,
+    bystanders: &BTreeMap<UnitName, u32>,
+    patience: Duration,
+) -> Vec<String> {
+    let (started, mut restarted) = (Instant::now(), BTreeSet::new());
+    loop {
+        let seen = match statuses(zinit, bystanders.keys()).await {
+            Ok(seen) => seen,
+            Err(error) if error.is_passing() && started.elapsed() < patience.min(SILENCE) => {
+                sleep(WATCH).await;
+                continue;
+            }
+            Err(error) => return vec![flist::report(&error)],
+        };
+        let is_away = |status: &&ServiceStatus| {
+            status.target == Target::Up && Bystanders::process_of(status, false).is_none()
+        };
+        let away: Vec<_> = seen.values().filter(is_away).collect();
+        for given_up in away.iter().filter(|status| status.state == State::Failure) {
+            if restarted.insert(given_up.name.clone())
+                && let Err(error) = monitor(zinit, &given_up.name).await
+            {
+                tracing::warn!(service = %given_up.name, error = %flist::report(&error), "it could not be started");
+            }
+        }
+        if away.is_empty() || started.elapsed() >= patience {
+            return away
+                .iter()
+                .map(|now| format!("{} is not well: its state is {}", now.name, now.state))
+                .collect();
+        }
+        sleep(WATCH * BYSTANDERS_EVERY).await;
     }
 }
 
@@ -203,9 +290,9 @@ pub async fn come_back(
     mut watch: HealthWatch,
     is_up: &mut (dyn FnMut(&UnitName) + Send),
 ) -> Vec<String> {
-    let mut not_back = Vec::new();
+    let (mut not_back, mut nobody) = (Vec::new(), Bystanders::new(HealthLimits::default(), []));
     loop {
-        match soak(zinit, &mut watch, is_up).await {
+        match soak(zinit, &mut watch, &mut nobody, is_up).await {
             Ok(()) => return not_back,
             Err(ServiceError::NotWell { unit, why }) => {
                 not_back.push(format!("{unit} is not well: {why}"));
@@ -221,10 +308,10 @@ pub async fn come_back(
 
 async fn statuses(
     zinit: &dyn Supervisor,
-    watch: &HealthWatch,
+    units: impl Iterator<Item = &UnitName> + Send,
 ) -> Result<BTreeMap<UnitName, ServiceStatus>, ServiceError> {
     let mut seen = BTreeMap::new();
-    for unit in watch.units() {
+    for unit in units {
         if let Some(status) = status(zinit, unit).await? {
             seen.insert(unit.clone(), status);
         }

@@ -62,6 +62,19 @@ impl Run<'_> {
         self.left.extend(not_back);
     }
 
+    /// Sees whether those are up again that were not stopped and may have gone down with the release.
+    async fn see_bystanders_up(&mut self) {
+        if self.swapped.is_empty() {
+            return;
+        }
+        let (zinit, patience) = (self.context.zinit, self.context.health.start_timeout);
+        let not_up = services::settle(zinit, &self.bystanders, patience).await;
+        for service in &not_up {
+            tracing::error!("after everything was put back: {service}");
+        }
+        self.left.extend(not_up);
+    }
+
     /// Undoes everything in reverse order and gives back what is left of it as an error.
     #[tracing::instrument(level = "debug", skip_all)]
     pub(super) async fn undo(mut self, error: TransactionError) -> TransactionError {
@@ -87,6 +100,7 @@ impl Run<'_> {
         not_undone.extend(problem(services::discard(self.context.zinit, &stopped).await));
         self.take_back(&[Moment::Leave, Moment::BeforeSwap], &mut not_undone).await;
         self.start_again(&mut not_undone).await;
+        self.see_bystanders_up().await;
         not_undone.extend(problem(self.header.boot_info.restore(&self.context.root)));
         self.discard_record();
         if not_undone.is_empty() {
