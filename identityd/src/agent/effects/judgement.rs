@@ -131,6 +131,23 @@ mod tests {
     }
 
     #[test]
+    fn a_lower_version_is_not_followed_and_is_named() {
+        let version =
+            |text: &str| ReleaseVersion::in_name(&format!("tf-zos/zos:v{text}.flist").parse().unwrap());
+        let said = |current, offered| downgrade(&version(current), &version(offered));
+        let lower = said("2.0.0", "1.9.9").unwrap();
+        assert!(lower.message.contains("went back from 2.0.0 to 1.9.9"), "{}", lower.message);
+        assert_eq!(lower.kind, ProblemKind::Refused);
+        assert!(said("2.0.0", "2.0.0-rc.1").is_some());
+        assert!(said("2.0.0", "2.0.0").is_none() && said("2.0.0", "2.0.1").is_none());
+        // What has no order cannot go back.
+        let text = ReleaseVersion::Text("spring".to_owned());
+        assert!(
+            downgrade(&text, &version("1.0.0")).is_none() && downgrade(&version("1.0.0"), &text).is_none()
+        );
+    }
+
+    #[test]
     fn only_services_that_did_not_do_judge_a_release() {
         let undone = |error| EngineError::Transaction(TransactionError::Undone(Box::new(error)));
         let unit = || "web".parse().unwrap();
