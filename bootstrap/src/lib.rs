@@ -7,6 +7,7 @@
 //! A first boot is an upgrade from the empty generation: `bootstrap` runs the engine once, `identityd`
 //! decides when to run it again.
 
+pub mod block_cache;
 pub mod boot;
 pub mod boot_info;
 pub mod boot_report;

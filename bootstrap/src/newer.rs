@@ -19,18 +19,20 @@ use std::path::{Path, PathBuf};
 
 use flist::hub::{Release, ReleaseId, ReleaseVersion};
 use flist::path::FlistPath;
+use flist::store::CacheRoom;
 use flist::store::StoreError;
 use flist::tree::{Content, Fingerprint};
 use flist::trust::Trusted;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
+use crate::block_cache::cached;
 use crate::boot_report::{NEWER, OWN_FIRST, Reporter};
 use crate::durable;
 use crate::engine::{EngineError, ReleaseTree};
 use crate::offers::{Offers, OffersError, Question};
 use crate::settings::{HubSettings, Settings};
-use crate::source::{BlockSource, ContentSource, SourceError, cached};
+use crate::source::{BlockSource, ContentSource, SourceError};
 use crate::state_place::StatePlace;
 use sealed::Sealed;
 
@@ -217,7 +219,8 @@ fn install(
         return Ok(Some((place, sealed)));
     }
     remove_others(&directory, &name);
-    let store = cached(release.open_stores(hub).map_err(NewerError::Store)?, cache_dir);
+    let store = release.open_stores(hub).map_err(NewerError::Store)?;
+    let store = cached(store, cache_dir, CacheRoom::default());
     let source = BlockSource { store };
     let mut file = tempfile::NamedTempFile::new_in(&directory).map_err(failed("write in", &directory))?;
     for index in 0..content.blocks.len() {

@@ -3,16 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flist::block::{BLOCK_SIZE, BlockId, Codec};
 use flist::path::FlistPath;
-use flist::store::{CachedStore, DirStore, FetchError, Store, StoreError, fetch_plain};
+use flist::store::{FetchError, Store, StoreError, fetch_plain};
 use flist::tree::{Content, Fingerprint};
 
-use crate::disk::{Beneath, Disk, Filesystem, Reader};
+use crate::disk::Reader;
 use crate::root::Root;
 
 /// Why content could not be had.
@@ -184,62 +184,6 @@ impl ContentSource for KeptSource {
     }
 }
 
-/// Most bytes of fetched blocks that a node keeps.
-const CACHE_LIMIT: u64 = 512 << 20;
-
-/// The part of the memory that is left which blocks may take where they are kept in RAM: what is installed, and whoever
-/// runs, needs it more.
-const CACHE_SHARE: u64 = 8;
-
-/// Puts the node's cache in front of a store.
-pub fn cached(store: Arc<dyn Store>, cache_dir: &Path) -> Arc<dyn Store> {
-    let limit = filesystem_of(cache_dir).map_or(CACHE_LIMIT, |filesystem| cache_limit(&filesystem));
-    Arc::new(CachedStore::new(store, DirStore::new(cache_dir)).with_limit(limit))
-}
-
-/// Most bytes of fetched blocks that are kept on a file system.
-fn cache_limit(filesystem: &Filesystem) -> u64 {
-    match filesystem {
-        Filesystem { in_ram: true, available: Some(available), .. } => {
-            CACHE_LIMIT.min(available / CACHE_SHARE)
-        }
-        _ => CACHE_LIMIT,
-    }
-}
-
-/// The file system that a directory is on, or will be once it is made; `None` where nobody can look.
-fn filesystem_of(directory: &Path) -> Option<Filesystem> {
-    let nearest = directory.ancestors().find(|at| at.is_dir())?;
-    Beneath::open(nearest).and_then(|disk| disk.filesystem(&FlistPath::root())).ok()
-}
-
-/// Whether a directory lies in RAM, so that what is kept in it costs memory. One that nobody can look at does not.
-pub fn is_in_ram(directory: &Path) -> bool {
-    filesystem_of(directory).is_some_and(|filesystem| filesystem.in_ram)
-}
-
-/// Makes the fetched blocks durable, before anything says that their release is installed: a node whose root is lost with
-/// the power boots from them where no hub answers. In RAM nothing lasts. A failure is told only, because nothing needs
-/// them while there is a hub. Blocks the thread.
-#[tracing::instrument(level = "debug", skip_all)]
-pub fn keep_cache(cache_dir: &Path) {
-    if is_in_ram(cache_dir) || !cache_dir.is_dir() {
-        return;
-    }
-    if let Err(error) = Beneath::open(cache_dir).and_then(|disk| disk.sync_filesystem(&FlistPath::root())) {
-        tracing::warn!(%error, "the block cache may not survive a power cut");
-    }
-}
-
-/// Removes the fetched blocks of a release that is installed where they only take memory: in RAM. Blocks the thread.
-pub fn clear_cache_in_ram(cache_dir: &Path) {
-    if is_in_ram(cache_dir)
-        && let Err(error) = DirStore::new(cache_dir).clear()
-    {
-        tracing::warn!(error = %flist::report(&error), "the block cache stays in RAM");
-    }
-}
-
 /// Counts the stored bytes that come out of a store.
 pub struct CountingStore {
     inner: Arc<dyn Store>,
@@ -291,18 +235,6 @@ mod tests {
     use flist::tree::Block;
 
     use super::*;
-
-    #[test]
-    fn in_ram_the_cache_takes_a_share_of_what_is_left_and_on_a_disk_its_limit() {
-        let of = |in_ram, available| {
-            cache_limit(&Filesystem { device: 1, in_ram, read_only: false, copies_up: false, available })
-        };
-        assert_eq!((of(true, Some(80 << 20)), of(false, Some(80 << 20))), (10 << 20, CACHE_LIMIT));
-        assert_eq!((of(true, Some(u64::MAX)), of(true, None)), (CACHE_LIMIT, CACHE_LIMIT));
-        let here = std::env::temp_dir();
-        let not_yet = here.join("not/there/yet");
-        assert_eq!(filesystem_of(&not_yet).unwrap().device, filesystem_of(&here).unwrap().device);
-    }
 
     #[test]
     fn what_is_kept_is_found_and_nothing_else_is_taken_for_it() {

@@ -11,6 +11,7 @@ use flist::store::Store;
 
 use super::meter::{Counted, Meter, to_stage};
 use super::{BootError, blocking, mount_directory, not_installed};
+use crate::block_cache::{cached, clear_cache_in_ram, give_back_cache, keep_cache};
 use crate::boot_report::Reporter;
 use crate::durable;
 use crate::engine::{Engine, EngineError, Prepared, ReleaseTree};
@@ -18,7 +19,7 @@ use crate::lock::EngineLock;
 use crate::plan::Purpose;
 use crate::releases::Releases;
 use crate::settings::Settings;
-use crate::source::{BlockSource, ContentSource, MountSource, cached, clear_cache_in_ram, keep_cache};
+use crate::source::{BlockSource, ContentSource, MountSource};
 use crate::state_place::StatePlace;
 use crate::transaction::Progress;
 
@@ -37,7 +38,7 @@ pub(super) async fn install(
     release: &ReleaseTree,
 ) -> Result<(), BootError> {
     tracing::info!(channel = %release.channel(), version = %release.version(), release = %release.id(), entries = release.tree().len(), "installing");
-    let content = Content::open(settings, release).await?;
+    let content = Content::open(engine, settings, release).await?;
     let prepared = match engine.current() {
         Ok(current) => {
             let purpose = if current.is_some() { Purpose::Upgrade } else { Purpose::Boot };
@@ -50,10 +51,9 @@ pub(super) async fn install(
         Err(error) => Err(error),
     };
     content.close().await?;
-    if matches!(&installed, Err(error) if error.lacks_memory()) {
-        // The next attempt has what they take.
-        let cache = settings.cache_dir.clone();
-        blocking(move || clear_cache_in_ram(&cache)).await?;
+    if let Err(EngineError::NoSpace(lacking)) = &installed {
+        let (lacking, cache) = (lacking.clone(), settings.cache_dir.clone());
+        blocking(move || give_back_cache(&lacking, &cache)).await?;
     }
     if let Err(EngineError::Transaction(error)) = &installed
         && error.is_judged()
@@ -145,7 +145,7 @@ struct Content {
 }
 
 impl Content {
-    async fn open(settings: &Settings, release: &ReleaseTree) -> Result<Self, BootError> {
+    async fn open(engine: &Engine, settings: &Settings, release: &ReleaseTree) -> Result<Self, BootError> {
         let channel = release.channel().to_string();
         let mount_point = mount_directory(&settings.run_dir).join(release.id().to_string());
         let prepared = std::fs::create_dir_all(&mount_point)
@@ -153,9 +153,9 @@ impl Content {
         prepared.map_err(|source| BootError::MountPoint { path: mount_point.clone(), source })?;
 
         let (release, cache, at) = (release.clone(), settings.cache_dir.clone(), mount_point.clone());
-        let hub = settings.hub.clone();
+        let (hub, room) = (settings.hub.clone(), engine.cache_room());
         let opened = blocking(move || {
-            let store = cached(release.open_stores(&hub)?, &cache);
+            let store = cached(release.open_stores(&hub)?, &cache, room);
             let mounted = mount(release.tree(), store.clone(), &at, MountPurpose::Install);
             Ok((store, mounted))
         });

@@ -160,14 +160,14 @@ impl Disk for Beneath {
         let free = statfs.blocks_available().saturating_mul(block_size);
         let in_ram = kind == TMPFS_MAGIC || kind == RAMFS_MAGIC;
         // ramfs has no limit of its own, and that of a tmpfs can be more than there is.
-        let available = match (statfs.blocks() > 0, in_ram) {
-            (true, false) => Some(free),
-            (true, true) => Some(available_memory()?.map_or(free, |memory| memory.min(free))),
-            (false, true) => available_memory()?,
-            (false, false) => None,
+        let memory = if in_ram { available_memory()? } else { None };
+        let available = match statfs.blocks() > 0 {
+            true => Some(memory.map_or(free, |memory| memory.min(free))),
+            false => memory,
         };
         let read_only = statfs.flags().contains(FsFlags::ST_RDONLY);
-        Ok(Filesystem { device, in_ram, read_only, copies_up: kind == OVERLAYFS_SUPER_MAGIC, available })
+        let copies_up = kind == OVERLAYFS_SUPER_MAGIC;
+        Ok(Filesystem { device, in_ram, read_only, copies_up, available, memory })
     }
 
     fn copy_up(&self, path: &FlistPath) -> io::Result<()> {

@@ -75,6 +75,8 @@ pub struct Filesystem {
     /// Bytes that can still be written to it, for one in RAM at most what memory is available; `None` where
     /// nobody knows.
     pub available: Option<u64>,
+    /// Bytes of memory that are available for all that lie in RAM together; `None` for others, or where nobody knows.
+    pub memory: Option<u64>,
 }
 
 /// How [`Disk::rename`] treats what is at the new name.

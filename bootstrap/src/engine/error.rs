@@ -108,11 +108,6 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// Whether there is too little memory for what is to be installed.
-    pub fn lacks_memory(&self) -> bool {
-        matches!(self, Self::NoSpace(space) if space.in_ram)
-    }
-
     /// Whether another version of Molt may see it in another way: a release that brings one is not held up by it.
     pub fn is_about_molt(&self) -> bool {
         match self {

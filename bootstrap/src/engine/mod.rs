@@ -14,11 +14,12 @@ mod space;
 mod unproven;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use flist::path::FlistPath;
+use flist::store::CacheRoom;
 use zinit_client::{ServiceUnit, Target, UnitName};
 
 pub use conflicts::Conflicts;
@@ -109,6 +110,8 @@ pub struct Engine {
     health: HealthLimits,
     keep: Option<usize>,
     fetched_at_once: usize,
+    cache_dir: Option<PathBuf>,
+    cache_room: CacheRoom,
     protected: BTreeSet<UnitName>,
 }
 
@@ -137,6 +140,7 @@ impl Engine {
 
     fn with_settings(mut self, settings: &Settings) -> Self {
         self.protected.extend(settings.protected.iter().cloned());
+        self.cache_dir = Some(settings.cache_dir.clone());
         self.with_health(settings.health)
     }
 
@@ -163,6 +167,8 @@ impl Engine {
             health: HealthLimits::default(),
             keep: None,
             fetched_at_once: FETCHED_AT_ONCE,
+            cache_dir: None,
+            cache_room: CacheRoom::default(),
             protected,
         }
     }
@@ -194,6 +200,11 @@ impl Engine {
     pub fn fetching(mut self, at_once: usize) -> Self {
         self.fetched_at_once = at_once;
         self
+    }
+
+    /// What the block cache may take beside what the last plan needs.
+    pub fn cache_room(&self) -> CacheRoom {
+        self.cache_room.clone()
     }
 
     /// The root file system.

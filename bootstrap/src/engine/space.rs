@@ -7,8 +7,9 @@ use flist::path::FlistPath;
 use serde::Serialize;
 
 use super::{Engine, EngineError, Prepared, ReleaseTree};
+use crate::block_cache;
 use crate::disk::Filesystem;
-use crate::plan::{FileChange, FilePlan, PackagePlan, Space, SpaceSum};
+use crate::plan::{FileChange, FilePlan, PackagePlan, Space, SpaceSum, left_beside};
 use crate::root::{Found, failed};
 use crate::transaction::staging;
 
@@ -22,7 +23,7 @@ pub struct Cost {
     pub kept_bytes: u64,
     /// They lie in RAM.
     pub kept_in_ram: bool,
-    /// Bytes of RAM that are taken at most while it is installed.
+    /// Bytes of RAM that are taken at most while it is installed, the block cache included.
     pub ram_bytes: u64,
 }
 
@@ -38,10 +39,30 @@ impl Engine {
         let kept = old.filter_map(|change| Some(prepared.seen.get(change.path())?.item.size())).sum();
         let in_ram = prepared.plan.space.iter().filter(|space| space.in_ram).map(|space| space.need);
         let kept_bytes = if self.generations_kept()? == 0 { 0 } else { kept };
-        Ok(Cost { kept_bytes, kept_in_ram: self.identity()?.volatile, ram_bytes: in_ram.sum() })
+        let ram_bytes = in_ram.sum::<u64>().saturating_add(self.cached_in_ram(prepared.plan.staged_bytes()));
+        Ok(Cost { kept_bytes, kept_in_ram: self.identity()?.volatile, ram_bytes })
     }
 
-    /// What each file system has to take: what is staged, what is copied up for the swap, and the records.
+    /// What the block cache takes of the memory at most, where so much is fetched.
+    fn cached_in_ram(&self, fetched: u64) -> u64 {
+        let filesystem = self.cache_dir.as_deref().and_then(block_cache::filesystem_of);
+        filesystem.filter(|filesystem| filesystem.in_ram).map_or(0, |filesystem| {
+            block_cache::cache_limit(&filesystem).min(self.cache_room.left()).min(fetched)
+        })
+    }
+
+    /// Leaves the block cache what is not needed: it fills while files are staged, after their space was taken, and
+    /// nothing may fail for its sake.
+    fn bound_cache(&self, sum: &SpaceSum) {
+        let Some(filesystem) = self.cache_dir.as_deref().and_then(block_cache::filesystem_of) else { return };
+        let there = left_beside(sum.need_on(filesystem.device), filesystem.available);
+        let in_memory = filesystem.memory.filter(|_| filesystem.in_ram);
+        let in_memory = left_beside(sum.in_memory(None).need, in_memory);
+        self.cache_room.set(there.min(in_memory));
+    }
+
+    /// What each file system has to take: what is staged, what is copied up for the swap, and the records. The block
+    /// cache gets what is left.
     ///
     /// # Errors
     /// [`EngineError::NoSpace`] names the first one that has too little.
@@ -52,12 +73,13 @@ impl Engine {
         release: &ReleaseTree,
         installed: usize,
     ) -> Result<Vec<Space>, EngineError> {
-        let mut sum = SpaceSum::default();
+        let (mut sum, mut memory) = (SpaceSum::default(), None);
         for change in &files.changes {
             let top = staging::top(&self.root, change.path()).map_err(EngineError::Root)?;
             let filesystem = self.root.disk().filesystem(&top);
             let filesystem = filesystem.map_err(failed("look at the file system of", &top));
             let filesystem = filesystem.map_err(EngineError::Root)?;
+            memory = memory.or(filesystem.memory);
             let new = match change.staged() {
                 Some((_, item)) => item.size(),
                 // A directory takes a page, and one that goes has another one ready for undoing.
@@ -75,6 +97,7 @@ impl Engine {
                 let filesystem = self.root.disk().filesystem(path);
                 let filesystem = filesystem.map_err(failed("look at the file system of", path));
                 let filesystem = filesystem.map_err(EngineError::Root)?;
+                memory = memory.or(filesystem.memory);
                 let at = self.root.outer(path).display().to_string();
                 // A copy is as large as it may become, wherever the parts of it are.
                 if counted.insert(filesystem.device) {
@@ -85,11 +108,12 @@ impl Engine {
         let (filesystem, at) = self.state.filesystem().map_err(EngineError::Generation)?;
         let records = (installed + files.changes.len()) as u64 * RECORD + release.recorded_bytes();
         sum.add(filesystem.device, || describe(&filesystem, at), records);
+        let memory = memory.or(filesystem.memory);
+        self.bound_cache(&sum);
+        let in_memory = sum.in_memory(memory);
         let spaces = sum.finish();
-        match spaces.iter().find(|space| !space.suffices()) {
-            Some(space) => Err(EngineError::NoSpace(space.clone())),
-            None => Ok(spaces),
-        }
+        let lacking = spaces.iter().chain([&in_memory]).find(|space| !space.suffices()).cloned();
+        lacking.map_or(Ok(spaces), |space| Err(EngineError::NoSpace(space)))
     }
 }
 

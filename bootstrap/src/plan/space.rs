@@ -31,6 +31,11 @@ impl Space {
     }
 }
 
+/// Bytes that may be taken beside what is needed, with something left for others.
+pub fn left_beside(need: u64, have: Option<u64>) -> u64 {
+    have.map_or(u64::MAX, |have| have.saturating_sub(need).saturating_sub(MARGIN))
+}
+
 /// Adds up what goes where.
 #[derive(Debug, Default)]
 pub struct SpaceSum {
@@ -43,6 +48,20 @@ impl SpaceSum {
     pub fn add(&mut self, device: u64, space: impl FnOnce() -> Space, bytes: u64) {
         let sum = self.by_device.entry(device).or_insert_with(|| Space { need: 0, ..space() });
         sum.need = sum.need.saturating_add(bytes.saturating_add(PAGE - 1) / PAGE * PAGE);
+    }
+
+    /// What one file system has to take, in bytes.
+    pub fn need_on(&self, device: u64) -> u64 {
+        self.by_device.get(&device).map_or(0, |space| space.need)
+    }
+
+    /// What all that lie in RAM have to take together, of the memory that is available for all of them: each for itself
+    /// may have it, but not two at once.
+    pub fn in_memory(&self, have: Option<u64>) -> Space {
+        let in_ram = || self.by_device.values().filter(|space| space.in_ram && space.need > 0);
+        let at: Vec<_> = in_ram().map(|space| space.at.as_str()).collect();
+        let need = in_ram().fold(0_u64, |sum, space| sum.saturating_add(space.need));
+        Space { at: format!("the memory (for {})", at.join(", ")), need, have, in_ram: true }
     }
 
     /// One entry for each file system.
@@ -69,6 +88,29 @@ mod tests {
         assert_eq!(spaces.iter().map(|space| space.need).collect::<Vec<_>>(), [8192, 8192]);
         assert_eq!((spaces[0].at.as_str(), spaces[0].have), ("/", Some(2 << 20)));
         assert!(spaces.iter().all(Space::suffices));
+    }
+
+    #[test]
+    fn memory_is_there_once_for_all_that_lie_in_it() {
+        let mut sum = SpaceSum::default();
+        let in_ram = |at: &str| Space { in_ram: true, ..space(at, Some(10 << 20)) };
+        sum.add(1, || in_ram("/"), 8 << 20);
+        sum.add(2, || in_ram("/var"), 8 << 20);
+        sum.add(3, || space("/disk", Some(1 << 40)), 1 << 30);
+        let all = |have| sum.in_memory(Some(have));
+        assert!(!all(10 << 20).suffices() && all(17 << 20).suffices());
+        assert!(sum.in_memory(None).suffices());
+        assert_eq!((all(1).need, all(1).at.as_str()), (16 << 20, "the memory (for /, /var)"));
+        assert_eq!((sum.need_on(1), sum.need_on(9)), (8 << 20, 0));
+        // Each of them alone would do.
+        assert!(sum.finish().iter().all(Space::suffices));
+    }
+
+    #[test]
+    fn a_cache_gets_what_is_left() {
+        assert_eq!(left_beside(10, None), u64::MAX);
+        assert_eq!(left_beside(10, Some(15 + MARGIN)), 5);
+        assert_eq!(left_beside(10, Some(9)), 0);
     }
 
     #[test]

@@ -56,7 +56,14 @@ mod tests {
     #[test]
     fn only_what_can_be_written_to_can_be_full() {
         let of = |read_only, available| {
-            is_full(&Filesystem { device: 1, in_ram: false, read_only, copies_up: false, available })
+            is_full(&Filesystem {
+                device: 1,
+                in_ram: false,
+                read_only,
+                copies_up: false,
+                available,
+                memory: None,
+            })
         };
         assert!(of(false, Some(0)) && of(false, Some(FULL - 1)));
         assert!(!of(false, Some(FULL)) && !of(false, None) && !of(true, Some(0)));

@@ -1,7 +1,7 @@
 //! A verified local copy of a store.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +11,39 @@ use crate::block::BlockId;
 /// A hit is noted in the copy's time of modification, but not more often than this.
 const NOTE_HITS_AFTER: Duration = Duration::from_secs(60);
 
+/// Files take whole pages, and a directory for each of the first blocks.
+const PAGE: u64 = 4096;
+
+/// Bytes that a cache may still add: shared with whoever knows what else the file system has to take.
+#[derive(Debug, Clone)]
+pub struct CacheRoom(Arc<AtomicU64>);
+
+impl Default for CacheRoom {
+    /// Without a bound.
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+}
+
+impl CacheRoom {
+    /// From here on, so many bytes may be added.
+    pub fn set(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that may still be added.
+    pub fn left(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes room for one file of so many bytes; `false` where there is none.
+    fn take(&self, bytes: u64) -> bool {
+        let bytes = bytes.div_ceil(PAGE).saturating_add(1).saturating_mul(PAGE);
+        let less = |left: u64| if left == u64::MAX { Some(left) } else { left.checked_sub(bytes) };
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+}
+
 /// Keeps what it fetches in a directory. A copy counts only if it still has its id; a damaged one is
 /// dropped and fetched again. Concurrent readers of one block fetch it once. A cache that cannot be read
 /// or written never fails a read.
@@ -19,6 +52,7 @@ pub struct CachedStore {
     cache: DirStore,
     /// Most bytes that are kept.
     limit: Option<u64>,
+    room: CacheRoom,
     /// Bytes in the cache; `None` until they have been counted.
     used: Mutex<Option<u64>>,
     locks: KeyLocks,
@@ -28,13 +62,19 @@ pub struct CachedStore {
 impl CachedStore {
     /// Puts the cache in front of `inner`; it grows without limit.
     pub fn new(inner: Arc<dyn Store>, cache: DirStore) -> Self {
-        let (limit, used, locks, complained) = Default::default();
-        Self { inner, cache, limit, used, locks, complained }
+        let (limit, room, used, locks, complained) = Default::default();
+        Self { inner, cache, limit, room, used, locks, complained }
     }
 
     /// Keeps at most so many bytes: what has not been read for longest goes first.
     pub fn with_limit(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
+        self
+    }
+
+    /// Adds no more than there is room for: what does not fit is fetched, and not kept.
+    pub fn with_room(mut self, room: CacheRoom) -> Self {
+        self.room = room;
         self
     }
 
@@ -57,6 +97,9 @@ impl CachedStore {
     }
 
     fn keep(&self, id: &BlockId, stored: &[u8]) {
+        if !self.room.take(stored.len() as u64) {
+            return;
+        }
         if let Err(error) =
             self.cache.put(id, stored).and_then(|()| self.stay_within_limit(stored.len() as u64))
         {
@@ -189,6 +232,28 @@ mod tests {
         }
         origin.remove(&sealed.id).unwrap();
         assert!(store.get(&sealed.id).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_fetched_and_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let origin = Arc::new(DirStore::new(dir.path().join("origin")));
+        let cache = DirStore::new(dir.path().join("cache"));
+        let room = CacheRoom::default();
+        let store = CachedStore::new(origin.clone(), cache.clone()).with_room(room.clone());
+        let blocks = [&b"one"[..], b"two", b"three"].map(|plain| seal(plain).unwrap());
+        for block in &blocks {
+            origin.put(&block.id, &block.stored).unwrap();
+        }
+        let kept = |at: usize| {
+            assert_eq!(store.get(&blocks[at].id).unwrap().unwrap(), blocks[at].stored);
+            cache.has(&blocks[at].id).unwrap()
+        };
+        assert!(kept(0));
+        assert_eq!(room.left(), u64::MAX);
+        room.set(3 * PAGE);
+        assert!(kept(1) && !kept(2));
+        assert_eq!(room.left(), PAGE);
     }
 
     #[test]

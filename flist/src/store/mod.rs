@@ -17,7 +17,7 @@ mod router;
 
 use std::path::PathBuf;
 
-pub use cache::CachedStore;
+pub use cache::{CacheRoom, CachedStore};
 pub use dir::DirStore;
 #[cfg(feature = "server")]
 pub(crate) use dir::touch;

@@ -1,16 +1,19 @@
 //! Installing a release, and remembering what came of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
+use bootstrap::block_cache::{cached, clear_cache_in_ram, give_back_cache, keep_cache};
 use bootstrap::engine::{EngineError, Prepared, ReleaseTree};
 use bootstrap::generation::boot_id;
 use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::releases::Releases;
-use bootstrap::source::{BlockSource, ContentSource, CountingStore, cached, clear_cache_in_ram, keep_cache};
+use bootstrap::source::{BlockSource, ContentSource, CountingStore};
 use bootstrap::transaction::{Progress as Step, TransactionError};
+use flist::path::FlistPath;
 use flist::report;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -63,14 +66,8 @@ impl Effects {
             packages.and_then(|packages| self.engine.admit(&packages)).map_err(|error| problem(&error))?;
         }
         self.update_self(lock, (release, purpose), (source.clone(), fetched), observer).await?;
-        let prepared = self.engine.prepare(release, purpose, source.clone(), None).await;
-        let prepared = prepared.map_err(|error| {
-            if error.lacks_memory() {
-                // The next attempt has what they take.
-                clear_cache_in_ram(&self.settings.cache_dir);
-            }
-            problem(&error)
-        })?;
+        let prepared = self.prepare((release, purpose), source.clone(), None).await;
+        let prepared = prepared.map_err(|error| problem(&error))?;
         let prepared = prepared.minding_downtime(self.brake.minds_downtime());
         let current = self.current()?.map(|current| current.release);
         if prepared.plan.is_empty() && current == Some(release.id()) {
@@ -90,6 +87,20 @@ impl Effects {
             Ok(()) => self.succeeded(release, &prepared),
             Err(error) => self.failed((release, purpose), &error, !prepared.plan.services.stop.is_empty()),
         }
+    }
+
+    /// Plans what is about to be installed: the daemon's own part, or the whole.
+    pub(super) async fn prepare(
+        &self,
+        (release, purpose): (&ReleaseTree, Purpose),
+        source: Arc<dyn ContentSource>,
+        only: Option<&BTreeSet<FlistPath>>,
+    ) -> Result<Prepared, EngineError> {
+        let prepared = self.engine.prepare(release, purpose, source, only).await;
+        if let Err(EngineError::NoSpace(lacking)) = &prepared {
+            give_back_cache(lacking, &self.settings.cache_dir);
+        }
+        prepared
     }
 
     fn succeeded(&self, release: &ReleaseTree, prepared: &Prepared) -> Result<Applied, Problem> {
@@ -165,10 +176,11 @@ impl Effects {
         fetched: Arc<AtomicU64>,
     ) -> Result<Arc<dyn ContentSource>, Problem> {
         let (release, cache) = (release.clone(), self.settings.cache_dir.clone());
-        let (hub, brake) = (self.settings.hub.clone(), self.brake.clone());
+        let (hub, brake, room) = (self.settings.hub.clone(), self.brake.clone(), self.engine.cache_room());
         let opened = tokio::task::spawn_blocking(move || {
             let counted = Arc::new(CountingStore::new(release.open_stores(&hub)?, fetched));
-            let store = cached(Arc::new(StoppableStore { inner: counted, brake: brake.clone() }), &cache);
+            let store =
+                cached(Arc::new(StoppableStore { inner: counted, brake: brake.clone() }), &cache, room);
             let source = StoppableSource { inner: Arc::new(BlockSource { store }), brake };
             Ok::<Arc<dyn ContentSource>, flist::store::StoreError>(Arc::new(source))
         });

@@ -78,7 +78,7 @@ impl Effects {
         source: Arc<dyn ContentSource>,
     ) -> Result<Option<Prepared>, Problem> {
         let Some(paths) = self.own_files(release, &self.program, unit)? else { return Ok(None) };
-        let prepared = self.engine.prepare(release, Purpose::SelfUpdate, source, Some(&paths)).await;
+        let prepared = self.prepare((release, Purpose::SelfUpdate), source, Some(&paths)).await;
         let prepared = prepared.map_err(|error| problem(&error))?;
         let is_own = |path: &FlistPath| self.engine.root().outer(path) == self.program;
         let changes = || prepared.plan.files.changes.iter().map(FileChange::path);
@@ -96,7 +96,7 @@ impl Effects {
         purpose: Purpose,
         source: Arc<dyn ContentSource>,
     ) -> Result<(), Problem> {
-        match self.engine.prepare(release, purpose, source, None).await {
+        match self.prepare((release, purpose), source, None).await {
             Ok(whole) => self.within_budget(&whole).map(drop),
             Err(error) if another_may_understand(&error) => {
                 tracing::info!(

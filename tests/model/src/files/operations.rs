@@ -55,6 +55,7 @@ impl Files {
             read_only: false,
             copies_up: self.copies_up(),
             available: self.available,
+            memory: None,
         })
     }
 
