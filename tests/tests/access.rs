@@ -109,7 +109,9 @@ fn a_hub_that_knows_its_nodes_is_used_and_its_secrets_are_seen_nowhere() {
     };
     publish("1.0.0");
     let pem = certificate("client").unwrap();
+    // It also says all that it can say.
     let node = node(&site, &proxy, &signing)
+        .command_line(format!("console=ttyS0 runmode=dev hub={} molt.debug", proxy.url()))
         .file(secret("/etc/molt/hub.token", 0o600, TOKEN))
         .file(secret("/etc/molt/hub.pem", 0o600, &pem))
         .boot()
@@ -117,6 +119,8 @@ fn a_hub_that_knows_its_nodes_is_used_and_its_secrets_are_seen_nowhere() {
     site.await_version(&node, "1.0.0").unwrap();
     publish("2.0.0");
     site.await_version(&node, "2.0.0").unwrap();
+    let said = format!("{}{}", node.console().text(), node.service_log().unwrap());
+    assert!(said.contains("DEBUG"), "{said}");
     // A tag of several packages, and the rest of what can be done on a hub.
     let other = Payload::new().unwrap();
     other.file("/usr/share/other", 0o644, "other\n").unwrap();

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::{Rig, strs};
+use super::{PASSPHRASE, Rig, TOKEN, strs};
 
 /// A release that waits for the second of two signatures, whose key is in `usb`, and a copy of the repository.
 fn waiting() -> Rig {
@@ -376,4 +376,46 @@ fn a_command_is_kept_only_for_a_key_that_was_added() {
     fs::remove_file(&marker).unwrap();
     rig.says(&["trust", "refresh", "prod", "--token-file", "token"]);
     assert!(marker.exists());
+}
+
+/// What everybody on the machine can see while somebody signs, of `flist`, which has the passphrase and the token by
+/// then, and of the command that signs.
+#[test]
+fn while_a_command_signs_no_process_shows_a_secret() {
+    let rig = Rig::start();
+    rig.says(&["trust", "init", "--role", "prod=2/2"]);
+    let id = ids(&rig).remove(1);
+    let named = |path: &PathBuf| path.display().to_string().contains(&format!("/prod-{}", &id[..8]));
+    let mut keys = fs::read_dir(rig.path("trust/keys")).unwrap().map(|entry| entry.unwrap().path());
+    fs::remove_file(keys.find(named).unwrap()).unwrap();
+    let (script, runs, go) = (rig.path("slow"), rig.path("runs"), rig.path("go"));
+    let text = format!(
+        "#!/bin/sh\ncat >/dev/null\necho $$ >{runs}.new\nmv {runs}.new {runs}\nwhile [ ! -e {go} ]; do sleep 0.1; done\nprintf '%0128d' 0\n",
+        runs = runs.display(),
+        go = go.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+
+    let signer = format!("{}={}", &id[..8], script.display());
+    let words = rig.publish("1.0.0");
+    let mut flist = rig.command(&[&strs(&words)[..], &["--signer", &signer]].concat());
+    let mut flist = flist.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !runs.exists() {
+        assert!(flist.try_wait().unwrap().is_none(), "it has not asked the command");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let command = fs::read_to_string(&runs).unwrap();
+    let mut shown = 0;
+    for pid in [flist.id().to_string().as_str(), command.trim()] {
+        for file in ["cmdline", "environ", "comm", "status", "maps"] {
+            let seen = fs::read(format!("/proc/{pid}/{file}")).unwrap();
+            shown += seen.len();
+            let seen = String::from_utf8_lossy(&seen);
+            assert!(!seen.contains(PASSPHRASE) && !seen.contains(TOKEN), "/proc/{pid}/{file}: {seen}");
+        }
+    }
+    assert!(shown > 1000, "{shown} bytes");
+    fs::write(&go, "").unwrap();
+    flist.wait().unwrap();
 }
