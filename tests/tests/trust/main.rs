@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
 mod clock;
+mod files;
 
 use std::fs;
 use std::path::PathBuf;
