@@ -153,7 +153,7 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
         }
         let Choice::Offered(release) = choice else { break (lock, engine, choice) };
         // What was true without the lock may not be true with it.
-        match choose(&engine, settings.switches.hold, release)? {
+        match choose(&engine, settings, release)? {
             Choice::Other { other, .. } if other.is_nothing() => {}
             choice => break (lock, engine, choice),
         }
@@ -255,7 +255,7 @@ async fn wait_for_choice(
             Ok(Asked::Release(release)) => {
                 // Opened anew: meanwhile others may have moved the state.
                 let engine = Engine::open(settings).map_err(BootError::State)?;
-                match choose(&engine, settings.switches.hold, Box::new(release))? {
+                match choose(&engine, settings, Box::new(release))? {
                     Choice::Other { other, why } if other.is_nothing() => {
                         let what = "another release, because nothing good is recorded of this channel";
                         (what, "the channel offers one", why)

@@ -1,8 +1,12 @@
 //! Releases that people hold back, as far as a boot has to know of them. identityd writes the file.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
+
+use crate::offers;
+use crate::state_place::StatePlace;
 
 /// Name of the file in the state directory.
 pub const FILE: &str = "orders.json";
@@ -20,12 +24,57 @@ const LARGEST_FILE: u64 = 1 << 20;
 struct Orders {
     #[serde(default)]
     holds: Vec<Hold>,
+    #[serde(default)]
+    postponed: Vec<Postponed>,
 }
 
 #[derive(Deserialize)]
 struct Hold {
     release: Option<String>,
     reason: Option<String>,
+    until: Option<Moment>,
+}
+
+/// When a release was postponed first.
+#[derive(Deserialize)]
+struct Postponed {
+    release: String,
+    first: Moment,
+}
+
+/// A moment, in seconds since 1970.
+#[derive(Deserialize)]
+struct Moment {
+    unix: u64,
+}
+
+/// What a hold that ends by itself is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// The time, in seconds since 1970: what the clock says, or the earliest that it can be, if that is later.
+    pub now: u64,
+    /// How long a release may be postponed in all.
+    pub longest: Duration,
+}
+
+impl Patience {
+    /// By the clock of this machine, as far as the state at this place lets it be believed.
+    pub fn read(place: &StatePlace, longest: Duration) -> Self {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self { now: clock.max(offers::earliest(place).try_into().unwrap_or(0)), longest }
+    }
+
+    /// When a hold ends that was ordered `until` then, for a release that was postponed `first` then: at its own end, or
+    /// when the release has been postponed for long enough. In seconds since 1970.
+    pub fn end(&self, until: u64, first: Option<u64>) -> u64 {
+        let last = first.map(|first| first.saturating_add(self.longest.as_secs()));
+        last.map_or(until, |last| until.min(last))
+    }
+
+    /// Whether that end has come; never, where there is none.
+    pub fn is_over(&self, until: Option<u64>, first: Option<u64>) -> bool {
+        until.is_some_and(|until| self.end(until, first) <= self.now)
+    }
 }
 
 /// Whether a text names the release with this version and this id: by the version, or by the beginning of the
@@ -36,7 +85,7 @@ pub fn names(text: &str, version: &str, id: &str) -> bool {
 }
 
 /// Why this release is held back, for people; `None` when it is not, and when nobody can tell.
-pub fn why_held(state_dir: &Path, version: &str, id: &str) -> Option<String> {
+pub fn why_held(state_dir: &Path, version: &str, id: &str, patience: &Patience) -> Option<String> {
     let orders = match read(&state_dir.join(FILE)) {
         Ok(orders) => orders?,
         Err(error) => {
@@ -44,8 +93,13 @@ pub fn why_held(state_dir: &Path, version: &str, id: &str) -> Option<String> {
             read(&state_dir.join(COPY)).ok().flatten()?
         }
     };
-    let covers = |hold: &&Hold| hold.release.as_ref().is_none_or(|text| names(text, version, id));
-    let hold = orders.holds.iter().find(covers)?;
+    let first = orders.postponed.iter().find(|postponed| postponed.release == id);
+    let first = first.map(|postponed| postponed.first.unix);
+    let holds = |hold: &&Hold| {
+        let until = hold.until.as_ref().map(|until| until.unix);
+        hold.release.as_ref().is_none_or(|text| names(text, version, id)) && !patience.is_over(until, first)
+    };
+    let hold = orders.holds.iter().find(holds)?;
     Some(hold.reason.clone().unwrap_or_else(|| "somebody holds it".to_owned()))
 }
 
@@ -66,15 +120,22 @@ fn read(path: &Path) -> std::io::Result<Option<Orders>> {
 mod tests {
     use super::*;
 
+    const DAY: u64 = 24 * 3600;
+
+    fn at(now: u64) -> Patience {
+        Patience { now, longest: Duration::from_secs(14 * DAY) }
+    }
+
     #[test]
     fn a_hold_names_a_version_the_beginning_of_an_id_or_everything() {
         let dir = tempfile::tempdir().unwrap();
         let id = "0123456789abcdef".repeat(4);
+        let why = || why_held(dir.path(), "2.0.0", &id, &at(0));
         let held = |orders: &str| {
             std::fs::write(dir.path().join(FILE), orders).unwrap();
-            why_held(dir.path(), "2.0.0", &id)
+            why()
         };
-        assert_eq!(why_held(dir.path(), "2.0.0", &id), None);
+        assert_eq!(why(), None);
         let orders = r#"{"schema": 1, "holds": [{"release": "01234567", "by": 0, "reason": "rolled back"}]}"#;
         assert_eq!(held(orders).as_deref(), Some("rolled back"));
         assert_eq!(held(r#"{"holds": [{"release": "2.0.0"}]}"#).as_deref(), Some("somebody holds it"));
@@ -89,6 +150,29 @@ mod tests {
         // Nor does a file that cannot be read: EISDIR.
         std::fs::remove_file(dir.path().join(FILE)).unwrap();
         std::fs::create_dir(dir.path().join(FILE)).unwrap();
-        assert!(why_held(dir.path(), "2.0.0", &id).is_some());
+        assert!(why().is_some());
+    }
+
+    #[test]
+    fn a_hold_that_has_run_out_holds_no_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = "0123456789abcdef".repeat(4);
+        let held = |orders: &str, now| {
+            std::fs::write(dir.path().join(FILE), orders).unwrap();
+            why_held(dir.path(), "2.0.0", &id, &at(now)).is_some()
+        };
+        let until = r#"{"holds": [{"release": null, "until": {"at": "", "unix": 100}}]}"#;
+        assert_eq!((held(until, 99), held(until, 100)), (true, false));
+        let with_a_plain_one =
+            r#"{"holds": [{"release": "2.0.0", "until": {"unix": 100}}, {"release": "2.0.0"}]}"#;
+        assert!(held(with_a_plain_one, 100));
+        // The whole time that a release may be postponed counts from the first time, whatever is ordered later.
+        let (first, end) = (5 * DAY, 19 * DAY);
+        let again = format!(
+            r#"{{"holds": [{{"release": "2.0.0", "until": {{"unix": {}}}}}],
+                "postponed": [{{"release": "{id}", "first": {{"at": "", "unix": {first}}}, "by": 0}}]}}"#,
+            30 * DAY
+        );
+        assert_eq!((held(&again, end - 1), held(&again, end)), (true, false));
     }
 }

@@ -20,7 +20,7 @@ pub use self::channel::{BootstrapUpdate, Pin};
 pub use self::error::SettingsError;
 pub(crate) use self::file::MAX_FILE;
 pub use self::file::{CONFIG, MAX_KEPT_GENERATIONS, Maintenance};
-use self::file::{ConfigFile, kept, read_config, seconds_within};
+use self::file::{ConfigFile, kept, longest_postponement, read_config, seconds_within};
 pub use self::hub::{AccessFiles, HubSettings};
 pub use self::kernel::{KernelPolicy, KernelSettings};
 pub(crate) use self::trust::NO_DIRECTOR;
@@ -131,6 +131,8 @@ pub struct Settings {
     pub maintenance: Option<Maintenance>,
     /// Generations before the current one that are kept; `None`: what suits the root.
     pub keep_generations: Option<usize>,
+    /// How long a release may be postponed in all, from the first time on.
+    pub longest_postponement: Duration,
     /// Services that no upgrade stops, besides those that never are.
     pub protected: BTreeSet<UnitName>,
     /// The configuration file, for messages about what is in it.
@@ -278,6 +280,10 @@ impl Settings {
             kernel: file.kernel.weigh(overrides.config())?,
             maintenance: file.maintenance,
             keep_generations: kept(overrides.config(), file.keep_generations)?,
+            longest_postponement: longest_postponement(
+                overrides.config(),
+                file.longest_postponement.as_deref(),
+            )?,
             protected: file.protected,
             config: overrides.config().to_owned(),
             state_dir: overrides.state_dir.clone(),

@@ -35,6 +35,7 @@ pub mod rehearsal;
 mod report;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod span;
 pub mod store;
 mod tls;
 pub mod tree;

@@ -86,6 +86,8 @@ pub struct Inputs<'i> {
     pub held_by_kernel: bool,
     /// What people have ordered, or why nobody knows.
     pub orders: Result<&'i Orders, &'i str>,
+    /// How long a release may be postponed in all.
+    pub longest_postponement: Duration,
     /// Maintenance windows; `None`: upgrades may begin at any time.
     pub windows: Option<&'i Windows>,
     /// The time that it is at least, whatever the clock says, in seconds since 1970.
@@ -140,7 +142,7 @@ fn judge(gate: Gate, inputs: &Inputs<'_>, now: &Timestamp) -> GateReport {
         Gate::FlistName => judges::flist_name(inputs),
         Gate::Orders => judges::orders(inputs),
         Gate::Pause => judges::pause(inputs),
-        Gate::Hold => judges::hold(inputs),
+        Gate::Hold => judges::hold(inputs, now),
         Gate::Maintenance => judges::maintenance(inputs, now),
         Gate::State => judges::state_place(inputs),
         Gate::Downtime => judges::downtime(inputs),

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use bootstrap::durable;
 use bootstrap::state_place::{StatePlace, WriteLock};
 pub use cause::Cause;
-pub use record::{Downtime, EndedBy, Named, Outcome, Record, StageTime};
+pub use record::{Downtime, EndedBy, Named, Outcome, PutOff, Record, StageTime};
 use serde_json::{Map, Value};
 
 /// The file that is written to.

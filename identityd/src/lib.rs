@@ -103,7 +103,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     let fetched = handed_over.as_ref().map(|handover| handover.fetched);
     let (place, run_dir) = (StatePlace::of(&settings), settings.run_dir.clone());
     let (poll_interval, brake) = (settings.poll_interval, Brake::default());
-    let held_by_kernel = settings.switches.hold;
+    let (held_by_kernel, longest_postponement) = (settings.switches.hold, settings.longest_postponement);
     let (of_keeper, of_node) = (settings.clone(), (windows.clone(), boot_id()));
     // First of all: it finds out where the state is.
     let effects = Effects::new(settings, brake.clone()).map_err(RunError::Engine)?;
@@ -114,6 +114,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
     let ground = Ground {
         poll_interval,
         windows,
+        longest_postponement,
         held_by_kernel,
         state: place,
         run_dir,

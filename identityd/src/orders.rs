@@ -4,6 +4,7 @@
 //! The file is read by other versions of this program too: what one does not know is kept when it is
 //! written again, and a higher schema number is no obstacle.
 
+mod postponement;
 mod rollback;
 
 use std::fs::File;
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 use crate::agent::Candidate;
 use crate::timestamp::Timestamp;
 
+pub use postponement::{Holding, MOST_POSTPONED, Postponed};
 pub use rollback::{MOST_BEGINNINGS, Rollback};
 
 /// Name of the file in the state directory.
@@ -71,6 +73,22 @@ pub enum OrdersError {
     /// Too many holds.
     #[error("{MOST_HOLDS} releases are held already; `identityd unhold` some first, or hold everything")]
     TooMany,
+    /// A release would be postponed for longer than it may.
+    #[error(
+        "{what} cannot be postponed until {until}: {first}longest_postponement in the configuration file allows {longest} in all, until {last}; postpone it for less, or hold it without --for until somebody lets it go"
+    )]
+    TooLong {
+        /// Which.
+        what: String,
+        /// Until when it was to be.
+        until: String,
+        /// Since when it is postponed, and by whom; empty where it is not.
+        first: String,
+        /// How long it may be in all.
+        longest: String,
+        /// Until when it may be.
+        last: String,
+    },
     /// A text is not usable.
     #[error("the {what} is not usable: {problem}")]
     Text {
@@ -88,6 +106,9 @@ pub struct Orders {
     /// What is held back.
     #[serde(default)]
     pub holds: Vec<Hold>,
+    /// Releases that were postponed, the first ones first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    postponed: Vec<Postponed>,
     /// The pause, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
@@ -100,7 +121,14 @@ pub struct Orders {
 
 impl Default for Orders {
     fn default() -> Self {
-        Self { schema: SCHEMA, holds: Vec::new(), pause: None, rollback: None, unknown: Map::new() }
+        Self {
+            schema: SCHEMA,
+            holds: Vec::new(),
+            postponed: Vec::new(),
+            pause: None,
+            rollback: None,
+            unknown: Map::new(),
+        }
     }
 }
 
@@ -116,14 +144,32 @@ pub struct Hold {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When it ends by itself; to a version that does not know this, it is a hold like others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 impl Hold {
-    /// A hold.
+    /// A hold that does not end by itself.
     pub fn new(release: Option<String>, since: Timestamp, by: u32, reason: Option<String>) -> Self {
-        Self { release, since, by, reason, unknown: Map::new() }
+        Self { release, since, by, reason, until: None, unknown: Map::new() }
+    }
+
+    /// The same one, which ends by itself.
+    #[must_use]
+    pub fn ending(self, since: Timestamp, until: Timestamp) -> Self {
+        Self { since, until: Some(until), ..self }
+    }
+
+    /// What it holds back, for people.
+    pub fn what(&self) -> String {
+        self.release.as_ref().map_or("every release".to_owned(), |release| format!("release {release}"))
+    }
+
+    fn until_unix(&self) -> Option<u64> {
+        self.until.as_ref().map(|until| until.unix)
     }
 
     /// Whether it holds this release back.
@@ -159,16 +205,6 @@ pub fn names(text: &str, candidate: &Candidate) -> bool {
 }
 
 impl Orders {
-    /// The hold on this release; one on everything counts too.
-    pub fn held(&self, candidate: &Candidate) -> Option<&Hold> {
-        self.holds.iter().find(|hold| hold.covers(candidate))
-    }
-
-    /// The hold on everything.
-    pub fn all_held(&self) -> Option<&Hold> {
-        self.holds.iter().find(|hold| hold.release.is_none())
-    }
-
     /// Adds a hold; one on the same release is replaced.
     ///
     /// # Errors

@@ -6,14 +6,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bootstrap::generation::{Cause as From, RootIdentity, Standing, StateDir, generation};
-use bootstrap::held;
+use bootstrap::held::{self, Patience};
 use bootstrap::item::{Item, Items, What};
 use bootstrap::releases::{self, Note, Releases};
 use bootstrap::state_place::StatePlace;
 use bootstrap::transaction::journal::JournalError;
 use flist::hub::{Channel, FlistName, ReleaseId, ReleaseVersion};
+use identityd::agent::Candidate;
 use identityd::handover::Handover;
 use identityd::history::{self, Cause, History, Named, Outcome, Record};
 use identityd::orders::{self, Hold, Orders, OrdersFile, Pause, Rollback};
@@ -114,7 +116,10 @@ fn orders() {
     let state = State::new();
     let file = OrdersFile::new(state.0.path());
     let mut all = Orders::default();
-    all.hold(Hold::new(Some("2.0.0".to_owned()), now(), 0, None)).unwrap();
+    let patience = Patience { now: 7, longest: Duration::from_secs(100) };
+    let two = Candidate { channel: String::new(), version: "2.0.0".into(), release: id(1).to_string() };
+    let hold = Hold::new(Some("2.0.0".to_owned()), now(), 0, None).ending(now(), Timestamp::from_unix(90));
+    all.postpone(hold, Some(&two), &patience).unwrap();
     all.pause = Some(Pause::new(now(), 0, None));
     all.begin_rollback(Rollback::new((1, "id-1".to_owned()), None, now(), 0), "why".to_owned()).unwrap();
     file.change(|now| {
@@ -126,10 +131,15 @@ fn orders() {
         state.age(name, &[]);
     }
     let before = state.json(orders::FILE);
-    assert_eq!(more_in(&before).len(), 7, "{before}");
+    assert_eq!(more_in(&before).len(), 10, "{before}");
     let mut read = file.load_original().unwrap();
     assert!(read.pause.is_some() && read.rollback.is_some() && read.holds.len() == 1);
-    assert!(held::why_held(state.0.path(), "2.0.0", &id(1).to_string()).is_some());
+    assert!(read.postponed(&two.release).is_some());
+    // A boot reads the same.
+    for (now, is_held) in [(89, true), (90, false)] {
+        let held = held::why_held(state.0.path(), "2.0.0", &two.release, &Patience { now, ..patience });
+        assert_eq!(held.is_some(), is_held);
+    }
     read.hold(Hold::new(Some("3.0.0".to_owned()), now(), 0, None)).unwrap();
     file.change(|now| {
         *now = read.clone();
@@ -139,7 +149,7 @@ fn orders() {
     for name in [orders::FILE, held::COPY] {
         let after = state.json(name);
         // When something was ordered is a time, which nobody changes.
-        let times = |at: &&String| !at.ends_with("/since");
+        let times = |at: &&String| !["/since", "/until", "/first"].iter().any(|time| at.ends_with(time));
         let expected = more_in(&before);
         assert!(expected.iter().filter(times).all(|at| more_in(&after).contains(at)), "{after}");
         assert_eq!((&after["schema"], after["holds"].as_array().unwrap().len()), (&99.into(), 2));

@@ -144,6 +144,34 @@ fn what_is_held_is_not_installed_until_it_is_let_go() {
 }
 
 #[test]
+fn what_is_postponed_goes_on_by_itself_and_no_release_for_longer_than_allowed() {
+    let (site, node) = booted();
+    let too_long = refused(&node, 1, &["hold", "2.0.0", "--for", "15d"]);
+    assert!(too_long.contains("longest_postponement") && too_long.contains("14d"), "{too_long}");
+    node.run(&["identityd", "hold", "2.0.0", "--for", "13d", "--reason", "the fair"]).unwrap();
+    site.publish("2.0.0", &site.payload("2.0.0").unwrap()).unwrap();
+    let status = until(&node, "it waits", |status| status["gate"] == "Hold");
+    let end = status["holds"][0]["until"]["at"].as_str().unwrap().to_owned();
+    let gate = &json(&node, &["why"])[0];
+    assert_eq!((&gate["gate"], &gate["may_change"]["at"]["at"]), (&"Hold".into(), &end.as_str().into()));
+    assert!(gate["why"].as_str().unwrap().contains(&format!("postponed until {end}")), "{gate}");
+    let shown = node.run(&["identityd", "status"]).unwrap();
+    assert!(shown.contains(&format!("postponed   2.0.0, until {end}, since")), "{shown}");
+    // By its id it is the same release, and letting go is no new beginning.
+    let id = status["candidate"]["release"].as_str().unwrap();
+    node.run(&["identityd", "pause"]).unwrap();
+    node.run(&["identityd", "unhold"]).unwrap();
+    let again = refused(&node, 1, &["hold", &id[..12], "--for", "340h"]);
+    assert!(again.contains("it was postponed first at") && again.contains("without --for"), "{again}");
+    node.run(&["identityd", "hold", id, "--for", "3s"]).unwrap();
+    node.run(&["identityd", "resume"]).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+    until(&node, "the hold is gone", |status| status["holds"] == serde_json::json!([]));
+    assert_eq!(last_attempt(&node)["postponed"]["by"], 0);
+    assert!(node.run(&["identityd", "history"]).unwrap().contains("  postponed since "));
+}
+
+#[test]
 fn a_pause_while_files_are_staged_stops_before_the_swap_and_survives_a_restart() {
     let (site, node) = booted();
     let before = services(&node);

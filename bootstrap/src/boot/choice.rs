@@ -9,8 +9,9 @@ use flist::trust::{Assurance, Trusted};
 use super::BootError;
 use crate::engine::{Engine, EngineError};
 use crate::generation::{Cause, Generation};
-use crate::held;
+use crate::held::{self, Patience};
 use crate::releases::{Note, Releases};
+use crate::settings::Settings;
 use crate::state_place::StatePlace;
 
 /// What is to be installed.
@@ -49,14 +50,17 @@ impl Other {
 /// [`BootError::State`].
 pub(super) fn choose(
     engine: &Engine,
-    held_by_kernel: bool,
+    settings: &Settings,
     offered: Box<Trusted<Release>>,
 ) -> Result<Choice, BootError> {
     let releases = notes(engine);
     let (version, id) = (offered.version.to_string(), offered.id.to_string());
     let bad = releases.note(&offered.id).filter(|note| note.is_bad());
-    let held = held_by_kernel.then(|| "the kernel parameter molt.hold holds every release".to_owned());
-    let held = held.or_else(|| held::why_held(engine.state().path(), &version, &id));
+    let held = settings.switches.hold;
+    let held = held.then(|| "the kernel parameter molt.hold holds every release".to_owned());
+    let state = engine.state().path();
+    let patience = Patience::read(&StatePlace::fixed(state), settings.longest_postponement);
+    let held = held.or_else(|| held::why_held(state, &version, &id, &patience));
     let ran = ran(engine).map_err(BootError::State)?;
     let Some(objection) = objection(bad, held, ran == Some(offered.id)) else {
         return Ok(Choice::Offered(offered));

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use flist::hub::{Channel, RunMode};
+use flist::span;
 use serde::Deserialize;
 use zinit_client::UnitName;
 
@@ -16,6 +17,12 @@ use super::trust::TrustNames;
 
 /// Most generations before the current one that can be kept.
 pub const MAX_KEPT_GENERATIONS: u64 = 100;
+
+/// How long a release may be postponed in all, unless something else is said.
+const DEFAULT_POSTPONEMENT: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// The longest that can be said.
+const MAX_POSTPONEMENT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Where the configuration file is in a root, unless an argument says otherwise.
 pub const CONFIG: &str = "etc/molt/config.yaml";
@@ -39,6 +46,7 @@ pub(super) struct ConfigFile {
     pub(super) start_timeout: Option<u64>,
     pub(super) health_window: Option<u64>,
     pub(super) keep_generations: Option<u64>,
+    pub(super) longest_postponement: Option<String>,
     pub(super) protected: BTreeSet<UnitName>,
     pub(super) channel: ChannelNames,
     pub(super) bootstrap: BootstrapNames,
@@ -139,4 +147,16 @@ pub(super) fn kept(path: &Path, value: Option<u64>) -> Result<Option<usize>, Set
             expected: format!("0 to {MAX_KEPT_GENERATIONS}"),
         }),
     }
+}
+
+/// How long a release may be postponed in all.
+pub(super) fn longest_postponement(path: &Path, value: Option<&str>) -> Result<Duration, SettingsError> {
+    let Some(text) = value else { return Ok(DEFAULT_POSTPONEMENT) };
+    let longest = span::parse(text).ok().filter(|longest| *longest <= MAX_POSTPONEMENT);
+    longest.ok_or_else(|| SettingsError::Range {
+        path: path.to_owned(),
+        key: "longest_postponement",
+        value: text.chars().take(80).collect(),
+        expected: format!("0d to {}, such as 14d or 36h", span::text(MAX_POSTPONEMENT)),
+    })
 }

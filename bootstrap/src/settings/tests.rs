@@ -211,6 +211,21 @@ fn how_many_generations_are_kept_is_limited() {
 }
 
 #[test]
+fn how_long_a_release_may_be_postponed_is_limited() {
+    let days =
+        |config: &str| load(config, "", &[]).map(|settings| settings.longest_postponement.as_secs() / 86_400);
+    assert_eq!(days("").unwrap(), 14);
+    for (config, expected) in [("14d", 14), ("0d", 0), ("365d", 365), ("48h", 2)] {
+        assert_eq!(days(&format!("longest_postponement: {config}\n")).unwrap(), expected, "{config}");
+    }
+    for bad in ["366d", "14", "1y", "-1d", "soon"] {
+        let error = days(&format!("longest_postponement: {bad}\n")).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("longest_postponement is") && text.contains("expected 0d to 365d"), "{text}");
+    }
+}
+
+#[test]
 fn services_can_be_protected() {
     assert!(load("", "", &[]).unwrap().protected.is_empty());
     let settings = load("protected: [redis, bus]\n", "", &[]).unwrap();

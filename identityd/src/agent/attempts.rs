@@ -12,11 +12,20 @@ use super::stage::{Gate, Stage};
 use super::state::Event;
 use crate::downtime::Expected;
 use crate::gates::Failures;
-use crate::history::{Cause, EndedBy, History, HistoryError, Named, Outcome, Record, StageTime};
+use crate::history::{Cause, EndedBy, History, HistoryError, Named, Outcome, PutOff, Record, StageTime};
 use crate::timestamp::Timestamp;
 
 /// What the engine writes down of an attempt before anybody knows better.
 const INTERRUPTED: &str = "the attempt was interrupted";
+
+/// What was so when an attempt began.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Failures of the release that had been counted.
+    pub(super) failures: u32,
+    /// Who had postponed it.
+    pub(super) postponed: Option<PutOff>,
+}
 
 /// The attempt that runs, and the one that was cut off.
 #[derive(Debug)]
@@ -69,12 +78,12 @@ impl Attempts {
         &mut self,
         cause: Cause,
         (installed, candidate): (Option<&Installed>, &Candidate),
-        failures: u32,
+        before: Before,
         now: Timestamp,
     ) {
         let what = (installed.map(Named::from), Named::from(candidate));
         let mut record = Record::begin((self.new_id(&now), self.boot.clone()), cause, what, now);
-        record.failures_before = failures;
+        (record.failures_before, record.postponed) = (before.failures, before.postponed);
         report(self.history.keep_running(&record));
         self.running = Some(Running { record, stage: Stage::Fetching, since: Instant::now() });
     }
@@ -283,7 +292,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let history = History::new(directory.path());
         let mut first = Attempts::open(history.clone(), boot.to_owned(), false);
-        first.begin(Cause::Poll, (Some(&installed("1")), &candidate("2")), 1, now());
+        first.begin(
+            Cause::Poll,
+            (Some(&installed("1")), &candidate("2")),
+            Before { failures: 1, ..Before::default() },
+            now(),
+        );
         first.stage(Stage::Staging);
         drop(first);
 
@@ -325,7 +339,7 @@ mod tests {
         let history = History::new(directory.path());
         let cause = Cause::Apply { by: 1000, now: true };
         let mut first = Attempts::open(history.clone(), "boot".to_owned(), false);
-        first.begin(cause.clone(), (None, &candidate("2")), 0, now());
+        first.begin(cause.clone(), (None, &candidate("2")), Before::default(), now());
         drop(first);
         let mut second = Attempts::open(history.clone(), "boot".to_owned(), true);
         assert_eq!(second.cause(), Some(&cause));
@@ -356,7 +370,7 @@ mod tests {
             let mut attempts = Attempts::open(history.clone(), "boot".to_owned(), false);
             // Nothing runs: nothing to note.
             attempts.follow(&event, |_| None, &now());
-            attempts.begin(Cause::Poll, (Some(&installed("1")), &candidate("2")), 0, now());
+            attempts.begin(Cause::Poll, (Some(&installed("1")), &candidate("2")), Before::default(), now());
             attempts.fetched(7);
             attempts.service("web", ServiceEvent::Started { down_ms: 12 });
             attempts.follow(&event, |_| None, &now());

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::attempts::{self, Before};
 use super::model::{Applied, Candidate, Facts, Resolved};
 use super::stage::{Gate, Stage};
 use super::state::Event;
-use super::{Agent, attempts, now};
+use super::{Agent, now};
 use crate::gates::{self, GateReport, Inputs, OverBudget};
+use crate::history::PutOff;
 use crate::timestamp::Timestamp;
 use bootstrap::engine::Conflicts;
 use bootstrap::maintenance::Standing;
@@ -16,9 +18,10 @@ impl Agent {
     /// What an event is once the gates have been asked: a candidate that may not be installed now, and an
     /// upgrade that was stopped, are blocked.
     pub(super) fn gated(&mut self, event: Event) -> Event {
-        if matches!(event, Event::Resolved(_)) {
+        if let Event::Resolved(resolved) = &event {
             // The state may have moved: what is shown is what its files say now.
             self.load_orders();
+            self.tend_postponements(resolved.as_ref().ok());
         }
         match event {
             Event::Resolved(Ok(Resolved::Candidate(candidate))) => {
@@ -150,7 +153,9 @@ impl Agent {
         self.brake.release(self.swap_until(), self.cause.minds_downtime());
         let failures = attempts::failures(&self.place, &candidate.release).map_or(0, |noted| noted.attempts);
         let what = (self.state.installed.as_ref(), candidate);
-        self.attempts.begin(self.cause.clone(), what, failures, now());
+        let postponed = self.orders.as_ref().ok().and_then(|orders| orders.postponed(&candidate.release));
+        let before = Before { failures, postponed: postponed.map(PutOff::from) };
+        self.attempts.begin(self.cause.clone(), what, before, now());
     }
 
     fn inputs<'i>(&'i self, candidate: Option<&'i Candidate>, lock_holder: Option<&'i str>) -> Inputs<'i> {
@@ -160,6 +165,7 @@ impl Agent {
             cause: &self.cause,
             held_by_kernel: self.held_by_kernel,
             orders: self.orders.as_ref().map_err(String::as_str),
+            longest_postponement: self.longest_postponement,
             windows: self.windows.as_ref(),
             earliest: offers::earliest(&self.place).try_into().unwrap_or(0),
             failures: self.failures.clone(),

@@ -25,6 +25,9 @@ pub struct Asked {
     /// Of [`Verb::Hold`], [`Verb::Pause`], [`Verb::Cancel`]: why, for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of [`Verb::Hold`]: for how many seconds; until it is let go if nothing is said.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
     /// Of [`Verb::Apply`], [`Verb::Retry`]: without waiting for a maintenance window.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub now: bool,
@@ -35,7 +38,7 @@ pub struct Asked {
 
 impl From<Verb> for Asked {
     fn from(verb: Verb) -> Self {
-        Self { verb, release: None, reason: None, now: false, to: None }
+        Self { verb, release: None, reason: None, seconds: None, now: false, to: None }
     }
 }
 

@@ -19,6 +19,7 @@ mod handle;
 mod log;
 mod model;
 mod operator;
+mod postpone;
 mod request;
 mod rollback;
 mod schedule;
@@ -84,6 +85,8 @@ pub struct Ground {
     pub poll_interval: Duration,
     /// When upgrades may begin by themselves; `None`: at any time.
     pub windows: Option<Windows>,
+    /// How long a release may be postponed in all.
+    pub longest_postponement: Duration,
     /// Nothing is upgraded: the kernel was started so.
     pub held_by_kernel: bool,
     /// Where orders, history and failures are.
@@ -111,6 +114,7 @@ pub struct Agent {
     followers: Vec<Follower>,
     poll_interval: Duration,
     windows: Option<Windows>,
+    longest_postponement: Duration,
     held_by_kernel: bool,
     place: StatePlace,
     run_dir: PathBuf,
@@ -155,6 +159,7 @@ impl Agent {
         let Ground {
             poll_interval,
             windows,
+            longest_postponement,
             held_by_kernel,
             state: place,
             run_dir,
@@ -175,6 +180,7 @@ impl Agent {
             followers: Vec::new(),
             poll_interval,
             windows,
+            longest_postponement,
             held_by_kernel,
             place,
             run_dir,

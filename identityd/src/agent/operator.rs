@@ -125,18 +125,24 @@ impl Agent {
 
     fn hold(&mut self, asked: &Asked, by: u32) -> Result<String, Problem> {
         let hold = Hold::new(asked.release.clone(), now(), by, asked.reason.clone());
+        if let Some(seconds) = asked.seconds {
+            return self.postpone(hold, seconds);
+        }
         let message = match &asked.release {
             Some(release) => format!("release {release} is held; `identityd unhold {release}` lets it go"),
             None => "every release is held; `identityd unhold` lets them go".to_owned(),
         };
-        let held = self.state.candidate.as_ref().is_some_and(|candidate| hold.covers(candidate));
         self.change(|orders| orders.hold(hold.clone()))?;
-        let runs = held && self.state.stage.is_upgrading();
-        Ok(if runs {
-            format!("{message}. The upgrade that runs goes on; `identityd cancel` stops it")
-        } else {
-            message
-        })
+        Ok(self.unless_it_runs(&hold, message))
+    }
+
+    /// What is said of a hold, and that it does not stop the upgrade that runs.
+    pub(super) fn unless_it_runs(&self, hold: &Hold, message: String) -> String {
+        let held = self.state.candidate.as_ref().is_some_and(|candidate| hold.covers(candidate));
+        match held && self.state.stage.is_upgrading() {
+            true => format!("{message}. The upgrade that runs goes on; `identityd cancel` stops it"),
+            false => message,
+        }
     }
 
     fn unhold(&mut self, asked: &Asked) -> Result<String, Problem> {
@@ -247,8 +253,9 @@ impl Agent {
         mut change: impl FnMut(&mut Orders) -> Result<(), OrdersError>,
     ) -> Result<(), Problem> {
         let mut changed = self.orders_file.change(&mut change);
-        let is_disks =
-            |error: &OrdersError| !matches!(error, OrdersError::TooMany | OrdersError::Text { .. });
+        let is_disks = |error: &OrdersError| {
+            !matches!(error, OrdersError::TooMany | OrdersError::TooLong { .. } | OrdersError::Text { .. })
+        };
         if changed.as_ref().is_err_and(is_disks) && self.leaves_failed_disk() {
             changed = self.orders_file.change(&mut change);
         }
@@ -304,6 +311,6 @@ fn is_id(text: &str) -> bool {
     (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn local(error: &OrdersError) -> Problem {
+pub(super) fn local(error: &OrdersError) -> Problem {
     Problem::new(ProblemKind::Local, flist::report(error))
 }

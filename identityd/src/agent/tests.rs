@@ -72,6 +72,7 @@ impl Running {
         let ground = Ground {
             poll_interval,
             windows,
+            longest_postponement: Duration::from_secs(14 * 24 * 3600),
             held_by_kernel: false,
             state: StatePlace::fixed(directory.path()),
             run_dir: directory.path().join("molt"),

@@ -118,8 +118,9 @@ fn text(lines: &[Line]) -> String {
         }
         if let Some(hold) = held {
             let reason = hold.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let until = hold.until.as_ref().map(|until| format!(" until {}", until.at)).unwrap_or_default();
             let _infallible =
-                writeln!(text, "      held since {} by user {}{reason}", hold.since.at, hold.by);
+                writeln!(text, "      held since {}{until} by user {}{reason}", hold.since.at, hold.by);
         }
     }
     text

@@ -53,6 +53,9 @@ fn text(record: &Record) -> String {
         let _infallible = writeln!(text, "  {name:<9} {value}");
     };
     add("release", record.to.release.clone());
+    if let Some(put_off) = &record.postponed {
+        add("postponed", format!("since {} by user {}", put_off.first.at, put_off.by));
+    }
     if let Some(reason) = &record.reason {
         add("reason", reason.clone());
     }
@@ -97,7 +100,7 @@ fn cause(cause: &Cause) -> String {
 
 #[cfg(test)]
 mod tests {
-    use identityd::history::{Named, Outcome};
+    use identityd::history::{Named, Outcome, PutOff};
     use identityd::timestamp::Timestamp;
 
     use super::*;
@@ -117,11 +120,12 @@ mod tests {
         let cause = Cause::Apply { by: 1000, now: true };
         let mut record = Record::begin(("id".into(), "boot".into()), cause, what, Timestamp::from_unix(0));
         record.service("web", Some(12));
+        record.postponed = Some(PutOff { first: Timestamp::from_unix(0), by: 7 });
         record.ended_by = Some(EndedBy::PowerLoss);
         let record = record.end(Outcome::Interrupted, None, Some("it was cut off"), Timestamp::from_unix(1));
         assert_eq!(
             text(&record),
-            "1970-01-01T00:00:00Z  1.0.0 → 2.0.0  interrupted  (apply --now by user 1000)\n  release   ab\n  reason    it was cut off\n  ended by  the node went down: power loss, reset or reboot\n  service   web was down for 12 ms\n  fetched   0 B\n"
+            "1970-01-01T00:00:00Z  1.0.0 → 2.0.0  interrupted  (apply --now by user 1000)\n  release   ab\n  postponed since 1970-01-01T00:00:00Z by user 7\n  reason    it was cut off\n  ended by  the node went down: power loss, reset or reboot\n  service   web was down for 12 ms\n  fetched   0 B\n"
         );
     }
 }

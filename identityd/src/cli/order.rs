@@ -1,12 +1,15 @@
 //! `identityd hold`, `unhold`, `pause`, `resume`, `cancel`: orders to the running identityd.
 
+use std::time::Duration;
+
 use identityd::agent::{Asked, Outcome, Verb};
 
 use super::{Asking, CommandResult, ask, print, print_json, wrong_answer};
 
 /// Do not install a release, or any, until `unhold`.
 ///
-/// Without a release, everything is held. What runs is not stopped; see `cancel`.
+/// Without a release, everything is held. With `--for` it is postponed: it goes on by itself then. What runs is not
+/// stopped; see `cancel`.
 #[derive(clap::Args)]
 #[command(after_help = HOLD)]
 pub(super) struct HoldArguments {
@@ -16,6 +19,9 @@ pub(super) struct HoldArguments {
     /// Hold every release, as without a name
     #[arg(long, conflicts_with = "release")]
     all: bool,
+    /// For so long, such as 6h or 2d; of one release not longer in all than `longest_postponement` in the configuration
+    #[arg(long = "for", value_name = "DURATION", value_parser = flist::span::parse)]
+    duration: Option<Duration>,
     #[command(flatten)]
     reason: Reason,
     #[command(flatten)]
@@ -24,6 +30,7 @@ pub(super) struct HoldArguments {
 
 const HOLD: &str = "Examples:
   identityd hold 2.0.0 --reason 'breaks our printers'
+  identityd hold 2.0.0 --for 2d --reason 'the fair'
   identityd hold --all";
 
 /// Let go what `hold` or `cancel` holds back.
@@ -101,9 +108,10 @@ struct Reason {
 
 pub(super) fn hold(arguments: HoldArguments) -> CommandResult {
     // Without a release it is everything, whether that is said or not.
-    let HoldArguments { release, all: _, reason, asking } = arguments;
+    let HoldArguments { release, all: _, duration, reason, asking } = arguments;
     let vague = release.clone().filter(|text| is_vague(text));
-    order(&asking, Asked { release, reason: reason.reason, ..Verb::Hold.into() })?;
+    let seconds = duration.map(|duration| duration.as_secs());
+    order(&asking, Asked { release, reason: reason.reason, seconds, ..Verb::Hold.into() })?;
     if let Some(text) = vague {
         eprintln!(
             "identityd: WARNING: {text} is no version of three numbers, and no 8 digits of an id: this holds only a release that is named exactly so"

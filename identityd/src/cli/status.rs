@@ -93,7 +93,12 @@ fn add_orders(lines: &mut Lines, status: &Status, now: u64) {
     }
     for hold in &status.holds {
         let what = hold.release.as_deref().unwrap_or("every release");
-        lines.add("held", format!("{what}, {}", order(&hold.since, hold.by, hold.reason.as_deref(), now)));
+        let until = hold.until.as_ref().map(|until| format!("until {}, ", until.at)).unwrap_or_default();
+        let name = if hold.until.is_some() { "postponed" } else { "held" };
+        lines.add(
+            name,
+            format!("{what}, {until}{}", order(&hold.since, hold.by, hold.reason.as_deref(), now)),
+        );
     }
 }
 

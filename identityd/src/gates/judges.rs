@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use bootstrap::held::Patience;
+use flist::span;
 use serde_json::{Value, json};
 
 use super::{BY_READING, BY_RETRY, BY_RETRY_OR_REBOOT, Failures, Inputs, OverBudget, count};
 use crate::agent::{Candidate, Gate, Problem, ProblemKind, Stage, StateInRam, Withheld};
 use crate::kernel::KernelState;
-use crate::orders::Orders;
+use crate::orders::{Hold, Holding};
 use crate::timestamp::Timestamp;
 
 /// What is known of the channel is fresh for at least so long.
@@ -92,35 +94,57 @@ pub(super) fn pause(Inputs { orders, .. }: &Inputs<'_>) -> Verdict {
     }
 }
 
-pub(super) fn hold(Inputs { orders, candidate, held_by_kernel, .. }: &Inputs<'_>) -> Verdict {
+pub(super) fn hold(
+    Inputs { orders, candidate, held_by_kernel, longest_postponement, earliest, .. }: &Inputs<'_>,
+    now: &Timestamp,
+) -> Verdict {
     if *held_by_kernel {
         let why = "the kernel parameter molt.hold holds every release".to_owned();
         let inputs = json!({ "molt.hold": true });
         return Verdict { closed: Err(why), inputs, at: None, on: "a boot without the parameter".into() };
     }
+    let patience = Patience { now: now.unix.max(*earliest), longest: *longest_postponement };
     let holds = orders.map(|orders| orders.holds.as_slice()).unwrap_or_default();
-    let everything = orders.ok().and_then(Orders::all_held);
-    let holding = everything.or_else(|| orders.ok()?.held((*candidate)?));
+    let holding = orders.ok().and_then(|orders| orders.holding(*candidate, &patience));
+    let ends = holding.and_then(|holding| holding.ends).map(Timestamp::from_unix);
     Verdict {
         closed: match holding {
-            Some(hold) => {
-                let what = hold.release.as_ref().map_or("every release is held".to_owned(), |release| {
-                    format!("release {release} is held")
-                });
-                let because = because(hold.reason.as_deref());
-                let (at, by) = (&hold.since.at, hold.by);
-                Err(format!("{what} since {at} by user {by}{because}; `identityd unhold` lets it go"))
-            }
+            Some(Holding { hold, .. }) => Err(why_held(hold, ends.as_ref(), &patience)),
             None if holds.is_empty() => Ok("nothing is held".to_owned()),
             None => Ok(format!(
                 "{} held, but not what the channel offers",
                 count(u32::try_from(holds.len()).unwrap_or(u32::MAX), "release")
             )),
         },
-        inputs: json!({ "holds": holds, "candidate": candidate }),
-        at: None,
-        on: "`identityd unhold`, or another release".into(),
+        inputs: json!({
+            "holds": holds, "candidate": candidate, "earliest": earliest,
+            "longest_postponement": longest_postponement.as_secs(),
+        }),
+        on: match ends {
+            Some(_) => "the clock, `identityd unhold`, or another release".into(),
+            None => "`identityd unhold`, or another release".into(),
+        },
+        at: ends,
     }
+}
+
+/// What is held or postponed, by whom, and what lets it go.
+fn why_held(hold: &Hold, ends: Option<&Timestamp>, patience: &Patience) -> String {
+    let because = because(hold.reason.as_deref());
+    let (what, at, by) = (hold.what(), &hold.since.at, hold.by);
+    let Some(ends) = ends else {
+        return format!("{what} is held since {at} by user {by}{because}; `identityd unhold` lets it go");
+    };
+    let limited = match hold.until.as_ref() {
+        Some(until) if ends.unix < until.unix => {
+            format!(", when it has been postponed for {} in all", span::text(patience.longest))
+        }
+        _ => String::new(),
+    };
+    format!(
+        "{what} is postponed until {}{limited}, since {at} by user {by}{because}; `identityd unhold` lets it go before",
+        ends.at
+    )
 }
 
 pub(super) fn maintenance(Inputs { windows, earliest, cause, .. }: &Inputs<'_>, now: &Timestamp) -> Verdict {

@@ -94,6 +94,7 @@ impl World {
             cause: &self.cause,
             held_by_kernel: false,
             orders: self.orders.as_ref().map_err(String::as_str),
+            longest_postponement: Duration::from_secs(14 * 24 * 3600),
             windows: self.windows.as_ref(),
             earliest: self.earliest,
             failures: self.failures.clone(),
@@ -210,6 +211,21 @@ fn hold() {
     // Everything stays held while nothing is offered.
     let nothing = World { candidate: None, ..held(None) };
     nothing.closes(Gate::Hold, &["every release"]);
+}
+
+#[test]
+fn a_postponement_says_when_it_ends_by_a_clock_that_is_at_least_right() {
+    let postponed = || {
+        let hold = Hold::new(Some("2.0.0".into()), at(5), 1000, None);
+        World::ordered(|orders| orders.hold(hold.ending(at(5), at(NOON + 60))).unwrap())
+    };
+    let says =
+        ["release 2.0.0 is postponed until 1970-01-01T12:01:00Z, since", "user 1000", "identityd unhold"];
+    let report = postponed().closes(Gate::Hold, &says);
+    assert_eq!(report.may_change.at, Some(at(NOON + 60)));
+    World { earliest: NOON + 59, ..postponed() }.closes(Gate::Hold, &says);
+    let over = World { earliest: NOON + 60, ..postponed() }.reports();
+    assert!(over.iter().all(|report| report.open), "{over:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::Cause;
 use crate::agent::{Candidate, Installed, Stage};
 use crate::downtime::{Expected, Prediction};
+use crate::orders::Postponed;
 use crate::timestamp::Timestamp;
 
 /// The version of a record's layout. Additions do not change it.
@@ -96,6 +97,21 @@ impl From<&Candidate> for Named {
     }
 }
 
+/// That a release was postponed before it was installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutOff {
+    /// Since when.
+    pub first: Timestamp,
+    /// The user who did it first.
+    pub by: u32,
+}
+
+impl From<&Postponed> for PutOff {
+    fn from(postponed: &Postponed) -> Self {
+        Self { first: postponed.first.clone(), by: postponed.by }
+    }
+}
+
 /// How long a stage took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageTime {
@@ -158,6 +174,9 @@ pub struct Record {
     /// Failures of the release that had been counted when it began.
     #[serde(default)]
     pub failures_before: u32,
+    /// Whether it was postponed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postponed: Option<PutOff>,
     /// What was expected of services that have not been stopped yet.
     #[serde(skip)]
     predicted: BTreeMap<String, Prediction>,
@@ -196,6 +215,7 @@ impl Record {
             ended_by: None,
             bytes_fetched: 0,
             failures_before: 0,
+            postponed: None,
             predicted: BTreeMap::new(),
             unknown: Map::new(),
         }

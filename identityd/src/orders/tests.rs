@@ -1,5 +1,9 @@
 //! Orders, and the file that they are in.
 
+use std::time::Duration;
+
+use bootstrap::held::Patience;
+
 use super::*;
 
 fn hold(release: Option<&str>) -> Hold {
@@ -43,10 +47,11 @@ fn orders_outlive_the_program_and_a_second_hold_replaces_the_first() {
     .unwrap();
     let mut again = file.load().unwrap();
     assert_eq!(again, orders);
-    assert_eq!(again.held(&candidate()).unwrap().by, 1000);
-    assert!(again.all_held().is_none());
+    let patience = Patience { now: 0, longest: Duration::ZERO };
+    assert_eq!(again.holding(Some(&candidate()), &patience).unwrap().hold.by, 1000);
+    assert!(again.holding(None, &patience).is_none());
     assert_eq!(again.unhold(|hold| hold.covers(&candidate())).len(), 1);
-    assert_eq!((again.holds.len(), again.held(&candidate())), (1, None));
+    assert_eq!((again.holds.len(), again.holding(Some(&candidate()), &patience)), (1, None));
 }
 
 #[test]
@@ -65,7 +70,7 @@ fn what_a_newer_version_wrote_is_understood_and_kept() {
     let file = OrdersFile::new(directory.path());
     let newer = serde_json::json!({
         "schema": 7, "floor": "1.2.0",
-        "holds": [{"release": null, "since": Timestamp::from_unix(1), "by": 3, "until": 99}],
+        "holds": [{"release": null, "since": Timestamp::from_unix(1), "by": 3, "until": Timestamp::from_unix(9), "soft": 99}],
         "pause": {"since": Timestamp::from_unix(2), "by": 4, "soft": true},
     });
     std::fs::write(file.path(), newer.to_string()).unwrap();
@@ -79,7 +84,26 @@ fn what_a_newer_version_wrote_is_understood_and_kept() {
     .unwrap();
     let written: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
     assert_eq!((&written["schema"], &written["floor"]), (&7.into(), &"1.2.0".into()));
-    assert_eq!((&written["holds"][0]["until"], &written["pause"]["soft"]), (&99.into(), &true.into()));
+    assert_eq!((&written["holds"][0]["soft"], &written["pause"]["soft"]), (&99.into(), &true.into()));
+}
+
+/// How versions before this one read a hold: the end of one that ends is among what they do not know, and is kept.
+#[test]
+fn a_hold_that_ends_is_a_plain_one_to_versions_that_do_not_know_ends() {
+    #[derive(Serialize, Deserialize)]
+    struct Earlier {
+        release: Option<String>,
+        since: Timestamp,
+        by: u32,
+        #[serde(flatten)]
+        unknown: Map<String, Value>,
+    }
+    let ending = Hold { until: Some(Timestamp::from_unix(9)), ..hold(Some("2.0.0")) };
+    let json = serde_json::to_value(&ending).unwrap();
+    let earlier: Earlier = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!((earlier.release.as_deref(), earlier.by), (Some("2.0.0"), 0));
+    assert_eq!(serde_json::to_value(&earlier).unwrap(), json);
+    assert_eq!(serde_json::to_value(hold(None)).unwrap().get("until"), None, "others look as before");
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //! could not take the state back.
 
 use std::fs;
+use std::time::Duration;
 
 use bootstrap::durable::private_directory;
 use bootstrap::generation::Standing;
-use bootstrap::held;
+use bootstrap::held::{self, Patience};
 use bootstrap::plan::Purpose;
 use bootstrap::transaction::Recovery;
 use bootstrap::transaction::journal::{Journal, JournalPlace, Record};
@@ -99,8 +100,11 @@ fn a_number_that_something_is_kept_under_is_taken() {
 fn a_hold_of_meanwhile_survives_the_return() {
     let node = Node::new();
     assert_eq!(node.install("1", Purpose::Boot), 1);
-    let held =
-        |version: &str| held::why_held(&node.state_place().directory(), version, &"0".repeat(64)).is_some();
+    let patience = Patience { now: 0, longest: Duration::ZERO };
+    let held = |version: &str| {
+        let state = node.state_place().directory();
+        held::why_held(&state, version, &"0".repeat(64), &patience).is_some()
+    };
     let orders = |version: &str| format!(r#"{{"schema":1,"holds":[{{"release":"{version}"}}]}}"#);
     fs::write(node.state.join("orders.json"), orders("8")).unwrap();
     break_ext4(&node.at("disk"));
