@@ -29,6 +29,9 @@ const MOST_SERVICES: usize = 256;
 pub struct Status {
     /// [`SCHEMA`].
     pub schema: u32,
+    /// When this was so. What reads it elsewhere knows by it how old it is.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
     /// What the agent is doing.
     pub stage: Stage,
     /// Why it waits, when it does.
@@ -41,6 +44,9 @@ pub struct Status {
     pub installed: Option<Installed>,
     /// The release that is being installed, or failed last.
     pub candidate: Option<Candidate>,
+    /// What is remembered of that release, where it has failed here.
+    #[serde(default)]
+    pub failed: Option<Failed>,
     /// When the channel was asked last.
     pub last_check: Option<Timestamp>,
     /// When the agent acts next by itself.
@@ -106,6 +112,19 @@ pub struct Status {
     pub node: Option<NodeName>,
     /// The daemon itself.
     pub identityd: Daemon,
+}
+
+/// A release that has failed here, or is refused because it would not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// Its id.
+    pub release: String,
+    /// How often it failed.
+    pub attempts: u32,
+    /// Whether it is not tried again.
+    pub bad: bool,
+    /// Why it failed the last time.
+    pub reason: String,
 }
 
 /// What went wrong.
@@ -178,12 +197,14 @@ impl Status {
     pub fn new(identityd: Daemon, insecure: bool) -> Self {
         Self {
             schema: SCHEMA,
+            at: None,
             stage: Stage::Waiting,
             gate: Some(Gate::Starting),
             reason: None,
             insecure,
             installed: None,
             candidate: None,
+            failed: None,
             last_check: None,
             next_check: None,
             last_error: None,

@@ -45,6 +45,19 @@ impl Fleet {
         self.director.run(&self.site.hub, &arguments).unwrap();
     }
 
+    /// What `flist director statistics` makes of what a node says of itself: of the release, and of the documents.
+    fn statistics(&self, node: &Node, version: &str) -> (Value, Value) {
+        let collected = self.director.directory().with_file_name("collected");
+        let said = node.run(&["identityd", "status", "--json"]).unwrap();
+        fs::write(&collected, format!("connection refused\n{said}\n{said}\n")).unwrap();
+        let arguments = ["statistics", "--json", "--nodes", collected.to_str().unwrap()];
+        let written = self.director.run(&self.site.hub, &arguments).unwrap();
+        let mut written: Value = serde_json::from_str(&written).unwrap();
+        let release = written["releases"].as_array_mut().unwrap();
+        let release = release.iter_mut().find(|release| release["version"] == version).unwrap().take();
+        (release, written["collected"].take())
+    }
+
     fn boot(&self, config: &str) -> Node {
         self.boot_from(&self.site.hub.url(), config)
     }
@@ -149,6 +162,21 @@ fn a_release_that_is_called_off_is_not_installed_by_a_node_that_waits_with_it() 
     until(&node, "the node waits with the release", |status| {
         status["gate"] == "Pause" && status["candidate"]["version"] == "2.0.0"
     });
+    let (two, collected) = fleet.statistics(&node, "2.0.0");
+    assert_eq!(
+        (&two["due"], &two["waits"]["Pause"], &two["stale"]),
+        (&1.into(), &1.into(), &0.into()),
+        "{two}"
+    );
+    assert_eq!(
+        (&two["rules"][0]["rule"]["group"], &two["rules"][0]["waiting"]),
+        (&"canary".into(), &1.into())
+    );
+    assert_eq!(
+        (&collected["documents"], &collected["damaged"], &collected["repeated"]),
+        (&3.into(), &1.into(), &1.into())
+    );
+    assert_eq!(fleet.statistics(&node, "1.0.0").0["superseded"], 1);
     fleet.direct("abort", "2.0.0", &[]);
     until(&node, "the node has heard of it", |status| status["candidate"].is_null());
     node.run(&["identityd", "resume"]).unwrap();
@@ -159,9 +187,13 @@ fn a_release_that_is_called_off_is_not_installed_by_a_node_that_waits_with_it() 
     });
     assert_eq!(node.status().unwrap()["installed"]["version"], "1.0.0");
     assert!(gate(&node)["why"].as_str().unwrap().contains("called it off"), "{}", gate(&node));
+    let (two, _) = fleet.statistics(&node, "2.0.0");
+    assert_eq!((&two["aborted"], &two["due"]), (&true.into(), &0.into()), "{two}");
     // Called on again it is installed, although it was known before.
     fleet.direct("assign", "2.0.0", &["--group", "canary"]);
     fleet.site.await_version(&node, "2.0.0").unwrap();
+    let (two, _) = fleet.statistics(&node, "2.0.0");
+    assert_eq!((&two["installed"], &two["share_reached"]), (&1.into(), &100.0.into()), "{two}");
 }
 
 /// Both hubs are up to date in one thing and keep the other one back; a node takes the newer of each.

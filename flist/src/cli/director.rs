@@ -1,6 +1,7 @@
 //! `flist director`
 
 mod named;
+mod statistics;
 
 use std::path::PathBuf;
 
@@ -42,7 +43,9 @@ const EXAMPLES: &str = "Examples:
   flist director pause --dir director --hub http://127.0.0.1:8080 --run-mode prod --version 1.1.0
   flist director resume --dir director --hub http://127.0.0.1:8080 --run-mode prod --version 1.1.0
   flist director abort --dir director --hub http://127.0.0.1:8080 --run-mode prod --version 1.1.0
-  flist director status --dir director";
+  flist director status --dir director
+  flist director statistics --dir director --nodes collected.jsonl --stale 2h
+  flist director statistics --dir director --nodes statuses/ --json";
 
 #[derive(clap::Subcommand)]
 enum Command {
@@ -72,6 +75,8 @@ enum Command {
         #[command(flatten)]
         access: DirectorAccess,
     },
+    #[command(after_help = EXAMPLES)]
+    Statistics(statistics::Arguments),
 }
 
 /// A release that is signed for a run mode.
@@ -140,6 +145,7 @@ pub(super) fn run(arguments: Arguments, output: &Output) -> super::Outcome {
         Command::Resume(named) => named::change(&named, Choice::resume, output),
         Command::Abort(named) => named::change(&named, |choice, _| choice.aborted = true, output),
         Command::Status { access } => status(&access, output),
+        Command::Statistics(arguments) => statistics::run(&arguments, output),
     }
 }
 

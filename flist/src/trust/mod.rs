@@ -15,6 +15,8 @@
 //! Source: The Update Framework Specification 1.0.33, <https://theupdateframework.github.io/specification/>.
 
 mod believed;
+#[cfg(feature = "publish")]
+pub mod campaign;
 mod choose;
 pub mod claims;
 mod client;

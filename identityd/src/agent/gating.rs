@@ -9,6 +9,7 @@ use super::state::Event;
 use super::{Agent, now};
 use crate::gates::{self, GateReport, Inputs, OverBudget};
 use crate::history::PutOff;
+use crate::status::Failed;
 use crate::timestamp::Timestamp;
 use bootstrap::engine::Conflicts;
 use bootstrap::maintenance::Standing;
@@ -113,6 +114,13 @@ impl Agent {
             self.status.reason = Some(report.why.clone());
         }
         self.status.gates = closed;
+        let known = self.failures.as_ref().filter(|noted| !noted.unknown);
+        self.status.failed = self.state.candidate.as_ref().zip(known).map(|(candidate, noted)| Failed {
+            release: candidate.release.clone(),
+            attempts: noted.attempts,
+            bad: noted.bad,
+            reason: noted.reason.clone(),
+        });
         let orders = self.orders.as_ref().ok();
         self.status.holds = orders.map(|orders| orders.holds.clone()).unwrap_or_default();
         self.status.pause = orders.and_then(|orders| orders.pause.clone());

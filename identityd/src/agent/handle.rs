@@ -1,6 +1,7 @@
 //! How others talk to the agent: requests in, answers and status out.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -214,7 +215,10 @@ impl Handle {
         let (answers, receiver) = mpsc::unbounded_channel();
         let asked = asked.into();
         match asked.verb {
-            Verb::Status => send(&answers, Answer::Ok(Outcome::Status(Box::new(self.status())))),
+            Verb::Status => {
+                let status = Status { at: Some(SystemTime::now().into()), ..self.status() };
+                send(&answers, Answer::Ok(Outcome::Status(Box::new(status))));
+            }
             _ => {
                 let request = Request { asked, by, answers: answers.clone() };
                 if self.requests.try_send(request).is_err() {

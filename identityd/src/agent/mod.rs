@@ -389,6 +389,7 @@ impl Agent {
     fn publish(&mut self) {
         self.show_gates();
         self.status.drop_ended();
+        self.status.at = Some(now());
         // A tmpfs takes this small file faster than another thread would.
         if let Err(error) = self.file.write(&self.status) {
             let cause = std::error::Error::source(&error).map(ToString::to_string);

@@ -97,6 +97,7 @@ impl StatusFile {
             "kernel",
             "node",
             "candidate",
+            "failed",
             "installed",
         ] {
             fields.remove(name);
