@@ -64,10 +64,17 @@ fn whose(role: &str) -> String {
 
 /// A key by its public half, where it is of the form that this program makes.
 fn key(value: &Value) -> String {
-    let public = value["keyval"]["public"].as_str().filter(|public| {
-        *value == json!({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": public}})
-    });
-    public.map_or_else(|| raw(value), |public| format!("ed25519 {}", plain(public)))
+    let public = value["keyval"]["public"].as_str().unwrap_or_default();
+    let is = |keytype: &str, scheme: &str| {
+        *value == json!({"keytype": keytype, "scheme": scheme, "keyval": {"public": public}})
+    };
+    if is("ed25519", "ed25519") {
+        return format!("ed25519 {}", plain(public));
+    }
+    match is("ecdsa", "ecdsa-sha2-nistp256") {
+        true => format!("ECDSA P-256 {}", plain(&public.replace('\n', " "))),
+        false => raw(value),
+    }
 }
 
 /// What is signed for a target, in words where there are words for all of it.

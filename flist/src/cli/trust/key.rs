@@ -45,8 +45,9 @@ pub(super) struct Common {
 
 #[derive(clap::Args)]
 pub(super) struct New {
-    /// The public half of a key that somebody else holds, in hexadecimal; without it a key file is made
-    #[arg(long, value_name = "HEX")]
+    /// The public half of a key that somebody else or a token holds: of ed25519 in hexadecimal; or a PEM file, with an
+    /// ed25519 key or an ECDSA key of P-256; without it a key file is made
+    #[arg(long, value_name = "HEX|FILE")]
     public: Option<String>,
     /// A command that signs with that key: the bytes come on its standard input, and it prints the signature in
     /// hexadecimal. May be given several times, for the command's own arguments. Kept in signers.json beside the keys
@@ -117,7 +118,7 @@ fn change(
     let new_keys = access.with.new_keys(&directory, *role)?;
     let (mut add, mut made): (Vec<PublicKey>, Option<PathBuf>) = (Vec::new(), None);
     match new {
-        Some(New { public: Some(public), .. }) => add.push(PublicKey::from_hex(public)?),
+        Some(New { public: Some(public), .. }) => add.push(PublicKey::named(public)?),
         Some(New { public: None, .. }) => {
             let (key, path) = directory.new_key(*role, &new_keys, &access.with.passphrase.new_one()?)?;
             add.push(key);

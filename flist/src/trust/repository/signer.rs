@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::commands::{self, Commands, CommandsError};
 use super::key::{KeyError, Passphrase, SecretKey, public_in};
 
-/// Length of an ed25519 signature, in bytes.
-const SIGNATURE: usize = 64;
+/// Lengths of signatures, in bytes: 64 of ed25519; of ECDSA, as DER, 8 to 72.
+const SIGNATURE: RangeInclusive<usize> = 8..=72;
 
 /// How much of what a command prints is looked at, in bytes.
 const MAX_SIGNATURE: usize = 4096;
@@ -189,8 +190,9 @@ fn run(words: &[String], bytes: &[u8]) -> Result<Vec<u8>, SignerError> {
         return Err(refused(format!("it ended with {}", output.status)));
     }
     let text = String::from_utf8_lossy(&output.stdout[..output.stdout.len().min(MAX_SIGNATURE)]);
-    let signature = hex::decode(text.trim()).ok().filter(|bytes| bytes.len() == SIGNATURE);
+    let signature = hex::decode(text.trim()).ok().filter(|bytes| SIGNATURE.contains(&bytes.len()));
     signature.ok_or_else(|| {
-        refused(format!("it printed no signature, which is {} hexadecimal digits", 2 * SIGNATURE))
+        let of = "128 of ed25519, or an ECDSA signature in DER";
+        refused(format!("it printed no signature in hexadecimal digits, which are {of}"))
     })
 }
