@@ -1,6 +1,6 @@
 //! `identityd provision`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bootstrap::provision::{Missing, ProvisionError, Provisioning};
 use serde_json::json;
@@ -76,7 +76,10 @@ pub(super) fn run(Arguments { root, replace, json, directory }: &Arguments) -> C
             "has_root_of_trust": untrusting.is_none(), "misses_director": misses_director.is_some(),
         })),
         [] => print("nothing has changed"),
-        changed => print(&format!("{} written to {place}; {}", changed.join(", "), used_from(changed))),
+        changed if root == Path::new("/") => {
+            print(&format!("{} written to {place}; {}", changed.join(", "), used_from(changed)))
+        }
+        changed => print(&format!("{} written to {place}", changed.join(", "))),
     }
 }
 

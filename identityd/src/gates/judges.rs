@@ -107,23 +107,30 @@ pub(super) fn hold(
     let holds = orders.map(|orders| orders.holds.as_slice()).unwrap_or_default();
     let holding = orders.ok().and_then(|orders| orders.holding(*candidate, &patience));
     let ends = holding.and_then(|holding| holding.ends).map(Timestamp::from_unix);
+    let named: Vec<&str> = holds.iter().filter_map(|hold| hold.release.as_deref()).collect();
     Verdict {
         closed: match holding {
             Some(Holding { hold, .. }) => Err(why_held(hold, ends.as_ref(), &patience)),
-            None if holds.is_empty() => Ok("nothing is held".to_owned()),
+            None if named.is_empty() => Ok("nothing is held".to_owned()),
+            // What the channel offers may be another one by now.
             None => Ok(format!(
-                "{} held, but not what the channel offers",
-                count(u32::try_from(holds.len()).unwrap_or(u32::MAX), "release")
+                "{} held ({}), but not what the channel offered when it was asked last",
+                count(u32::try_from(named.len()).unwrap_or(u32::MAX), "release"),
+                named.join(", ")
             )),
         },
         inputs: json!({
             "holds": holds, "candidate": candidate, "earliest": earliest,
             "longest_postponement": longest_postponement.as_secs(),
         }),
-        on: match ends {
-            Some(_) => "the clock, `identityd unhold`, or another release".into(),
-            None => "`identityd unhold`, or another release".into(),
-        },
+        // What holds everything holds another release just as well.
+        on: match (holding.is_some_and(|holding| holding.hold.release.is_none()), &ends) {
+            (false, Some(_)) => "the clock, `identityd unhold`, or another release",
+            (false, None) => "`identityd unhold`, or another release",
+            (true, Some(_)) => "the clock, or `identityd unhold`",
+            (true, None) => "`identityd unhold`",
+        }
+        .into(),
         at: ends,
     }
 }

@@ -207,10 +207,14 @@ fn hold() {
     held(Some("02020202")).closes(Gate::Hold, &["release 02020202 is held"]);
     let other = held(Some("3.0.0")).reports();
     let report = other.iter().find(|report| report.gate == Gate::Hold).unwrap();
-    assert!(report.open && report.why.contains("not what the channel offers"), "{report:?}");
+    assert!(
+        report.open && report.why.contains("1 release held (3.0.0), but not what the channel offered"),
+        "{report:?}"
+    );
     // Everything stays held while nothing is offered.
     let nothing = World { candidate: None, ..held(None) };
-    nothing.closes(Gate::Hold, &["every release"]);
+    assert_eq!(nothing.closes(Gate::Hold, &["every release"]).may_change.on, "`identityd unhold`");
+    assert!(held(Some("2.0.0")).closes(Gate::Hold, &[]).may_change.on.contains("another release"));
 }
 
 #[test]
