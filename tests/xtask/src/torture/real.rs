@@ -92,6 +92,7 @@ pub(super) fn extent(
     require_root("a campaign with real nodes")?;
     let runs = options.runs.unwrap_or(if options.quick { quick } else { whole });
     let seed = options.seed.unwrap_or_else(|| if options.quick { 1 } else { fastrand::u64(..) });
-    println!("{part}: at most {runs} runs on {} nodes, --seed {seed}", options.nodes);
+    let number = if runs == u32::MAX { "all".to_owned() } else { format!("at most {runs}") };
+    println!("{part}: {number} runs on {} nodes, --seed {seed}", options.nodes);
     Ok(Extent { runs: runs as usize, nodes: options.nodes as usize, seed })
 }
