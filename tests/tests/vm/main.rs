@@ -201,6 +201,14 @@ fn kernel_parameters_reach_both_programs() {
     }
     let why = vm.run("identityd why").unwrap();
     assert!(why.contains("CLOSED Hold") && why.contains("molt.hold"), "{why}");
+    let node = vm.status().unwrap()["node"].clone();
+    assert_eq!((&node["group"], &node["group_from"]), (&"17".into(), &"kernel".into()), "{node}");
+    drop(vm);
+
+    let mut insecure = range.vm().unwrap().append("molt.insecure=1").boot().unwrap();
+    range.await_version(&mut insecure, "2.0.0").unwrap();
+    assert_eq!(insecure.status().unwrap()["insecure"], true);
+    assert!(insecure.console().contains("INSECURE"), "{}", insecure.console().text());
 }
 
 #[test]

@@ -97,6 +97,12 @@ fn tell_how_to_boot(image: &Image, made: &BootDisk, options: &Options) {
         "or write it to the disk of a machine, which loses what is on it:\n  dd if={} of=/dev/… bs=4M conv=fsync",
         made.disk.display()
     );
+    if options.root_json.is_none() {
+        println!(
+            "WARNING: the image has no root of trust, so whoever runs its hub decides what runs on the machine; \
+             --root-json trust/root.json, made by `flist trust init`"
+        );
+    }
     if options.hub.is_none() && !options.append.split_whitespace().any(|word| word.starts_with("hub=")) {
         println!(
             "the disk's command line names no hub, so it asks the default one; --hub or --append 'hub=http://…'"

@@ -11,7 +11,8 @@ use crate::conformance_tuf::SUITE;
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only the tests with virtual machines, also those that take minutes
+    /// Only what needs virtual machines: the tests, also those that take minutes, then the campaigns `power`, `guest-dm`
+    /// and `hub` of `torture`; some two hours in all
     #[arg(long)]
     vm: bool,
 }
@@ -36,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         tools::qemu()?;
         let ignored = ["--", "--include-ignored", "--test-threads=1", "--nocapture"];
         let machines = ["test", "--package", "molt-tests", "--test", "vm", "--all-features"];
-        return passes(&[&machines[..], &ignored].concat());
+        return Ok(passes(&[&machines[..], &ignored].concat())? & crate::torture::with_machines()?);
     }
     if let Err(reason) = available(TESTS_TAKE)? {
         println!("SKIPPED: a real kernel in a virtual machine: {reason}");

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::{Ending, LIMIT, Root, ending};
 use crate::Payload;
 use crate::campaign::image::Image;
@@ -114,7 +116,29 @@ impl Bench {
             }
         })?;
         let found = self.verdict(&mut vm)?;
-        Ok((ending(&vm, found)?, vm))
+        let ending = ending(&vm, found)?;
+        self.is_told(&mut vm, found, ending)?;
+        Ok((ending, vm))
+    }
+
+    /// What the machine says of itself: the release that it is, and of an upgrade that was undone what ended it.
+    fn is_told(&self, vm: &mut Vm, found: Found, ending: crate::campaign::Ending) -> Result<(), Error> {
+        let (version, status) = (self.release(found)?.version(), vm.status()?);
+        if status["installed"]["version"] != version.as_str() {
+            return Err(Error::Unexpected(format!("the root is {version}, and status says: {status}")));
+        }
+        if ending != crate::campaign::Ending::Undone {
+            return Ok(());
+        }
+        let history = vm.run("identityd history --json --limit 1")?;
+        let told: Value = serde_json::from_str(&history)
+            .map_err(|error| Error::Unexpected(format!("the history is no JSON ({error}): {history}")))?;
+        match told[0]["ended_by"] == "power-loss" {
+            true => Ok(()),
+            false => {
+                Err(Error::Unexpected(format!("the power went in an upgrade, and the history says: {told}")))
+            }
+        }
     }
 
     /// Which of the two releases the machine is now, with all its services up.

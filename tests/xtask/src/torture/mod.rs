@@ -68,6 +68,23 @@ enum Part {
     All,
 }
 
+/// Runs all campaigns with virtual machines, one after the other; `false` when a case went wrong.
+///
+/// # Errors
+/// A machine cannot be set up.
+pub(crate) fn with_machines() -> Result<bool, Error> {
+    let whole = Options {
+        part: Part::Power,
+        quick: false,
+        scenario: None,
+        second_stride: None,
+        runs: None,
+        nodes: 1,
+        seed: None,
+    };
+    Ok(vm::power(&whole)? & vm::guest_dm(&whole)? & vm::hub(&whole)?)
+}
+
 /// Runs campaigns and prints their tables; `false` when a case went wrong.
 ///
 /// # Errors
