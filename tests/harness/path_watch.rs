@@ -23,6 +23,7 @@ pub struct Seen {
 /// A thread that looks at paths until it is told to stop.
 pub struct PathWatch {
     stop: Arc<AtomicBool>,
+    found: Arc<AtomicBool>,
     thread: JoinHandle<Seen>,
 }
 
@@ -42,21 +43,32 @@ impl PathWatch {
     pub fn start(node: &Node, payload: &Payload) -> Result<Self, Error> {
         let mut watched = Vec::new();
         collect(node, payload.directory(), Path::new(""), &mut watched)?;
+        Ok(Self::over(watched))
+    }
+
+    fn over(watched: Vec<Watched>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let found = Arc::new(AtomicBool::new(false));
+        let (stopped, noted) = (stop.clone(), found.clone());
         let thread = thread::spawn(move || {
             let mut seen = Seen::default();
             while !stopped.load(Ordering::Relaxed) {
                 for one in &watched {
                     if let Some(wrong) = wrong_with(one) {
                         seen.wrong.entry(one.shown.clone()).or_insert(wrong);
+                        noted.store(true, Ordering::Relaxed);
                     }
                 }
                 seen.rounds += 1;
             }
             seen
         });
-        Ok(Self { stop, thread })
+        Self { stop, found, thread }
+    }
+
+    /// Whether anything was wrong so far.
+    pub fn has_found(&self) -> bool {
+        self.found.load(Ordering::Relaxed)
     }
 
     /// Stops looking.
@@ -100,6 +112,41 @@ fn is_executable(metadata: &fs::Metadata) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What it is for: a gap of the few microseconds between two system calls, as whoever removes a file and then puts
+    /// the new one there leaves it.
+    #[test]
+    fn a_gap_between_two_system_calls_is_seen() {
+        const FILES: usize = 200;
+        const MOST_PASSES: usize = 100_000;
+        let directory = tempfile::tempdir().unwrap();
+        let paths: Vec<_> = (0..FILES).map(|number| directory.path().join(number.to_string())).collect();
+        paths.iter().for_each(|path| fs::write(path, "old").unwrap());
+        let of = |path: &PathBuf| Watched { shown: path.clone(), path: path.clone(), executable: false };
+        let pass = |replace: &dyn Fn(&Path, &Path)| {
+            for path in &paths {
+                let staged = path.with_extension("new");
+                fs::write(&staged, "new").unwrap();
+                replace(&staged, path);
+            }
+        };
+        let watch = PathWatch::over(paths.iter().map(of).collect());
+        (0..10).for_each(|_| pass(&|staged, path| fs::rename(staged, path).unwrap()));
+        assert_eq!(watch.stop().unwrap().wrong, BTreeMap::new(), "a rename leaves none");
+
+        let watch = PathWatch::over(paths.iter().map(of).collect());
+        let mut passes = 0;
+        while !watch.has_found() && passes < MOST_PASSES {
+            passes += 1;
+            pass(&|staged, path| {
+                fs::remove_file(path).unwrap();
+                fs::rename(staged, path).unwrap();
+            });
+        }
+        let seen = watch.stop().unwrap();
+        println!("seen after {passes} passes over {FILES} files");
+        assert!(seen.wrong.values().any(|wrong| *wrong == "is missing"), "{passes} passes");
+    }
 
     #[test]
     fn what_is_wrong_is_named() {

@@ -50,4 +50,13 @@ fn no_path_is_missing_empty_or_dead_during_an_upgrade_over_a_thin_line() {
     assert!(proxy.strikes() >= FILES as usize, "{} answers came through the line", proxy.strikes());
     println!("every path was looked at {} times", seen.rounds);
     assert!(seen.rounds > 100, "{seen:?}");
+
+    // The line was waited for before anything was stopped.
+    let history = node.run(&["identityd", "history", "--json", "--limit", "1"]).unwrap();
+    let attempt: serde_json::Value = serde_json::from_str(&history).unwrap();
+    let web = attempt[0]["services"].as_array().unwrap().iter().find(|service| service["name"] == "web");
+    let down = web.unwrap()["down_ms"].as_u64().unwrap();
+    let line_ms = FILES * LENGTH as u64 * 1000 / u64::from(LINE);
+    println!("web was away for {down} ms, the line took {line_ms} ms at least");
+    assert!(down < line_ms / 2, "{down} of {line_ms} ms: {attempt}");
 }
