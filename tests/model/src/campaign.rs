@@ -11,7 +11,7 @@ use bootstrap::engine::EngineError;
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::transaction::TransactionError;
 
-use crate::fault::{FAULTS, Fault, Operation, Planned};
+use crate::fault::{FAULTS, FIRST_OF_TWO, Fault, Operation, Planned};
 use crate::files::Kept;
 use crate::machine::Machine;
 use crate::scenario::{Act, Scenario, SetUpError, Stage};
@@ -29,9 +29,13 @@ const KILLS: [Fault; 6] = [
     Fault::PowerCut(u8::MAX),
     Fault::Disorder(Kept::Nothing, Kept::Nothing),
 ];
-const IN_RECOVERY: [Fault; 10] = [
+const IN_RECOVERY: [Fault; 14] = [
     Fault::Eio,
     Fault::Enospc,
+    Fault::Erofs,
+    Fault::Eintr,
+    Fault::ShortWrite,
+    Fault::AnswerLost,
     Fault::KillBefore,
     Fault::KillAfter,
     Fault::PowerCut(0),
@@ -42,6 +46,9 @@ const IN_RECOVERY: [Fault; 10] = [
     Fault::Disorder(Kept::All, Kept::Nothing),
 ];
 
+/// What can hit an act that deals with [`FIRST_OF_TWO`] already: undoes what it has done.
+const IN_UNDO: [Fault; 3] = [Fault::Eio, Fault::KillBefore, Fault::PowerCut(0)];
+
 /// Problems that are told in full.
 const TOLD: usize = 20;
 
@@ -51,7 +58,8 @@ pub struct Extent {
     /// Of the operations of a scenario, every so many-th gets its faults (1: all). Each scenario begins at another one,
     /// so that among them a sample has all places of what they have in common.
     pub stride: usize,
-    /// Of the operations of a recovery, every so many-th gets a second fault (1: all); 0 for none.
+    /// Of the operations of a recovery, and of those of an act after a failure, every so many-th gets a second fault (1:
+    /// all); 0 for none.
     pub second_stride: usize,
 }
 
@@ -70,11 +78,37 @@ pub struct Tally {
     pub failed: usize,
 }
 
-/// One case: a fault, and one during the recovery from it.
+/// One case: a fault, one later in the same act, and one during the recovery from them.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     first: Planned,
+    again: Option<Planned>,
     second: Option<Planned>,
+}
+
+/// The operations of a case.
+#[derive(Default)]
+struct Course {
+    act: Vec<Seen>,
+    recovery: Vec<Seen>,
+}
+
+impl Case {
+    fn of(first: Planned) -> Self {
+        Self { first, again: None, second: None }
+    }
+
+    /// The last fault of the act.
+    fn last(&self) -> Planned {
+        self.again.unwrap_or(self.first)
+    }
+
+    fn plan(&self, machine: &Machine) {
+        match self.again {
+            None => machine.plan(Some(self.first)),
+            Some(again) => machine.plan_after_failure(self.first.at, again),
+        }
+    }
 }
 
 impl fmt::Display for Case {
@@ -84,6 +118,10 @@ impl fmt::Display for Case {
             write!(f, "{}{lasting} at {}", planned.fault, planned.at)
         };
         one(f, &self.first)?;
+        if let Some(again) = &self.again {
+            f.write_str(", and ")?;
+            one(f, again)?;
+        }
         if let Some(second) = &self.second {
             f.write_str(", then ")?;
             one(f, second)?;
@@ -104,6 +142,14 @@ fn seen(machine: &Machine) -> Vec<Seen> {
 fn distinct(faults: &[Fault], (operation, unsynced): Seen) -> BTreeSet<Fault> {
     let apply = faults.iter().filter(|fault| fault.applies_to(operation));
     apply.map(|fault| fault.of(unsynced)).collect()
+}
+
+/// The faults of each of these operations.
+fn each<'f>(
+    operations: impl Iterator<Item = (usize, Seen)> + 'f,
+    faults: &'f [Fault],
+) -> impl Iterator<Item = (usize, Fault)> + 'f {
+    operations.flat_map(|(at, there)| distinct(faults, there).into_iter().map(move |fault| (at, fault)))
 }
 
 /// Everything that the cases of one scenario need.
@@ -198,20 +244,27 @@ impl<'t> Trial<'t> {
     async fn at(&self, at: usize, extent: Extent, tally: &mut Tally) {
         let here = self.operations[at];
         for fault in distinct(&FAULTS, here) {
-            let first = Planned { at, fault, lasting: false };
-            let recovery = self.count(Case { first, second: None }, tally).await;
-            if extent.second_stride > 0 && KILLS.contains(&fault) {
-                for (second_at, there) in recovery.into_iter().enumerate().step_by(extent.second_stride) {
-                    for fault in distinct(&IN_RECOVERY, there) {
-                        let second = Some(Planned { at: second_at, fault, lasting: false });
-                        self.count(Case { first, second }, tally).await;
-                    }
+            let first = Case::of(Planned { at, fault, lasting: false });
+            let course = self.count(first, tally).await;
+            if extent.second_stride == 0 {
+                continue;
+            }
+            if KILLS.contains(&fault) {
+                let recovery = course.recovery.into_iter().enumerate().step_by(extent.second_stride);
+                for (at, fault) in each(recovery, &IN_RECOVERY) {
+                    let second = Some(Planned { at, fault, lasting: false });
+                    self.count(Case { second, ..first }, tally).await;
+                }
+            } else if fault == FIRST_OF_TWO {
+                let later = course.act.into_iter().enumerate().skip(at + 1).step_by(extent.second_stride);
+                for (at, fault) in each(later, &IN_UNDO) {
+                    let again = Some(Planned { at, fault, lasting: false });
+                    self.count(Case { again, ..first }, tally).await;
                 }
             }
         }
         for fault in LASTING.into_iter().filter(|fault| fault.applies_to(here.0)) {
-            let first = Planned { at, fault, lasting: true };
-            self.count(Case { first, second: None }, tally).await;
+            self.count(Case::of(Planned { at, fault, lasting: true }), tally).await;
         }
     }
 
@@ -219,16 +272,15 @@ impl<'t> Trial<'t> {
     async fn when_done(&self, tally: &mut Tally) {
         let at = self.operations.len();
         for fault in FAULTS.into_iter().filter(|fault| matches!(fault, Fault::Disorder(..))) {
-            let first = Planned { at, fault, lasting: false };
-            self.count(Case { first, second: None }, tally).await;
+            self.count(Case::of(Planned { at, fault, lasting: false }), tally).await;
         }
     }
 
-    /// Runs one case and returns the operations of its recovery.
-    async fn count(&self, case: Case, tally: &mut Tally) -> Vec<Seen> {
+    /// Runs one case and returns its operations.
+    async fn count(&self, case: Case, tally: &mut Tally) -> Course {
         tally.cases += 1;
         let machine = Arc::new(self.stage.machine.copy());
-        let (ended, recovery) = self.run(&machine, case).await;
+        let (ended, course) = self.run(&machine, case).await;
         match ended {
             Ok(ending) => *tally.endings.entry(ending).or_default() += 1,
             Err(problem) => {
@@ -238,7 +290,7 @@ impl<'t> Trial<'t> {
                 }
             }
         }
-        recovery
+        course
     }
 
     /// What is wrong with what is recorded.
@@ -278,33 +330,53 @@ impl<'t> Trial<'t> {
         }
     }
 
-    async fn run(&self, machine: &Arc<Machine>, case: Case) -> (Result<Ending, String>, Vec<Seen>) {
-        let ignored = self.stage.ignored();
-        let verdict = || judge(machine, (&self.old, &self.new), &ignored);
-        machine.plan(Some(case.first));
-        let done = self.stage.act(machine, self.lock).await;
-        let mut restarted = false;
-        if case.first.lasting {
-            if let Err(problem) = self.while_it_lasts(machine, &done) {
-                return (Err(format!("while it lasts: {problem}")), Vec::new());
-            }
-        } else if !case.first.fault.kills()
-            && !matches!(self.stage.scenario.act, Act::SelfUpdate | Act::SelfRevert | Act::Recover)
-            && !self.stage.scenario.undoes_itself()
-            && let Err(problem) = verdict()
-        {
-            // One fault that passes is dealt with at once, without any recovery.
-            return (Err(format!("right after it: {problem}")), Vec::new());
+    /// What is wrong right after the act, before any recovery.
+    fn right_after(
+        &self,
+        machine: &Arc<Machine>,
+        case: &Case,
+        done: &Result<(), EngineError>,
+    ) -> Result<(), String> {
+        if case.last().fault.kills() {
+            return Ok(());
         }
-        if case.first.fault.cuts_power() {
+        if case.first.lasting {
+            return self
+                .while_it_lasts(machine, done)
+                .map_err(|problem| format!("while it lasts: {problem}"));
+        }
+        if matches!(self.stage.scenario.act, Act::SelfUpdate | Act::SelfRevert | Act::Recover)
+            || self.stage.scenario.undoes_itself()
+        {
+            return Ok(());
+        }
+        match case.again {
+            // Undoing failed as well: what is left is for a recovery, as long as it is said and nothing is lost.
+            Some(_) => self.while_it_lasts(machine, done),
+            // One fault that passes is dealt with at once, without any recovery.
+            None => judge(machine, (&self.old, &self.new), &self.stage.ignored()).map(drop),
+        }
+        .map_err(|problem| format!("right after it: {problem}"))
+    }
+
+    async fn run(&self, machine: &Arc<Machine>, case: Case) -> (Result<Ending, String>, Course) {
+        let ignored = self.stage.ignored();
+        case.plan(machine);
+        let done = self.stage.act(machine, self.lock).await;
+        let mut course = Course { act: seen(machine), recovery: Vec::new() };
+        if let Err(problem) = self.right_after(machine, &case, &done) {
+            return (Err(problem), course);
+        }
+        let mut restarted = false;
+        if case.last().fault.cuts_power() {
             machine.power_on();
             restarted = true;
         }
         machine.plan(case.second);
         let first_recovery = self.stage.recover(machine, self.lock, restarted).await;
-        let recovery = seen(machine);
+        course.recovery = seen(machine);
         if let (Err(error), None) = (first_recovery, case.second) {
-            return (Err(format!("it does not recover at once: {}", flist::report(&error))), recovery);
+            return (Err(format!("it does not recover at once: {}", flist::report(&error))), course);
         }
         if case.second.is_some_and(|second| second.fault.cuts_power()) {
             machine.power_on();
@@ -312,16 +384,16 @@ impl<'t> Trial<'t> {
         }
         machine.plan(None);
         if let Err(error) = self.stage.recover(machine, self.lock, restarted).await {
-            return (Err(format!("it does not recover: {}", flist::report(&error))), recovery);
+            return (Err(format!("it does not recover: {}", flist::report(&error))), course);
         }
-        let ended = match verdict() {
+        let ended = match judge(machine, (&self.old, &self.new), &ignored) {
             Ok(ending) if let Some(trouble) = self.trouble(machine, ending) => Err(trouble),
             Ok(ending) if case.first.at == self.operations.len() && ending != self.done => {
                 Err(format!("it was done, and is {ending:?} now"))
             }
             ended => ended,
         };
-        (ended, recovery)
+        (ended, course)
     }
 }
 

@@ -73,6 +73,9 @@ pub const FAULTS: [Fault; 19] = [
     Fault::Disorder(Kept::ButFirst, Kept::ButFirst),
 ];
 
+/// What fails where a second fault hits whoever deals with the first one.
+pub const FIRST_OF_TWO: Fault = Fault::Eio;
+
 impl Fault {
     /// Whether this can happen to such an operation.
     pub fn applies_to(self, operation: Operation) -> bool {
@@ -166,6 +169,8 @@ pub(crate) enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Injector {
     planned: Option<Planned>,
+    /// The number of an operation before that, which fails once.
+    fails_before: Option<usize>,
     /// Every operation since the last [`Injector::plan`].
     pub(crate) seen: Vec<Operation>,
     /// Before each of them, how many changes of names of root and state were not synced.
@@ -177,9 +182,16 @@ pub(crate) struct Injector {
 impl Injector {
     pub(crate) fn plan(&mut self, planned: Option<Planned>) {
         self.planned = planned;
+        self.fails_before = None;
         self.seen.clear();
         self.unsynced.clear();
         self.dead = false;
+    }
+
+    /// As [`Injector::plan`], and the operation with this number fails once before.
+    pub(crate) fn plan_after_failure(&mut self, number: usize, planned: Planned) {
+        self.plan(Some(planned));
+        self.fails_before = Some(number);
     }
 
     /// How many changes before the power cut are lost, once it is time to remember them.
@@ -210,6 +222,9 @@ impl Injector {
         let number = self.seen.len();
         self.seen.push(operation);
         self.unsynced.push(unsynced);
+        if self.fails_before == Some(number) {
+            return Fate::Fail(FIRST_OF_TWO.errno());
+        }
         let Some(Planned { at, fault, lasting }) = self.planned else { return Fate::Happen };
         let due = number == at || (lasting && number > at);
         if !due || !fault.applies_to(operation) {

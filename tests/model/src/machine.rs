@@ -64,6 +64,15 @@ impl Machine {
         inner.injector.plan(planned);
     }
 
+    /// As [`Machine::plan`], where an operation fails once ([`FIRST_OF_TWO`]) before the other fault comes.
+    ///
+    /// [`FIRST_OF_TWO`]: crate::fault::FIRST_OF_TWO
+    pub fn plan_after_failure(&self, number: usize, planned: Planned) {
+        let mut inner = self.lock();
+        inner.media = None;
+        inner.injector.plan_after_failure(number, planned);
+    }
+
     /// The operations since the last [`Machine::plan`].
     pub fn operations(&self) -> Vec<Operation> {
         self.lock().injector.seen.clone()
