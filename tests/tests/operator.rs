@@ -252,7 +252,8 @@ fn what_is_stopped_while_files_are_staged_stays_stopped() {
     // One that is undone: zinit knows both as before, and may start them if somebody wants that.
     let bad = release("2.0.0");
     bad.unit("broken", "exec: sh -c 'exit 1'\noneshot: true\n").unwrap();
-    stop_while_staging(&mut publish_slowly_as(&site, "2.0.0", &bad));
+    let mut proxy = publish_slowly_as(&site, "2.0.0", &bad);
+    stop_while_staging(&mut proxy);
     until(&node, "the release is given up", |status| status["gate"] == "Refused");
     assert_eq!(last_attempt_of(&node, "2.0.0")["outcome"], "rolled-back");
     are_down();
