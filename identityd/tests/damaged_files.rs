@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bootstrap::generation::{Cause as From, RootIdentity, Standing, StateDir, generation};
-use bootstrap::held;
+use bootstrap::held::{self, Patience};
 use bootstrap::item::{Item, Items, What};
 use bootstrap::releases::{self, Note, Releases};
 use bootstrap::state_place::StatePlace;
@@ -57,7 +58,8 @@ fn orders() {
     file.change(hold).unwrap();
     let whole = file.load().unwrap();
     let paths = [orders::FILE, held::COPY].map(|name| state.path().join(name));
-    let is_held = || held::why_held(state.path(), "2.0.0", &id(1).to_string()).is_some();
+    let patience = Patience { now: 7, longest: Duration::ZERO };
+    let is_held = || held::why_held(state.path(), "2.0.0", &id(1).to_string(), &patience).is_some();
     with_every_damage(&paths[0], |damage| {
         assert_eq!(file.load().unwrap(), whole, "{damage:?}: its copy counts");
         assert!(is_held(), "{damage:?}");
