@@ -55,7 +55,7 @@ pub enum OffersError {
     },
     /// The hub has them the other way round.
     #[error(
-        "local: {root} and {director} are exchanged: by its keys, one of them is what the hub has as the other, so nothing is installed; remove both, and put each in its place, with `identityd provision DIR` or in the base image"
+        "local: {root} and {director} are exchanged, here or on the hub: by its keys, one of them is what the hub has as the other, so nothing is installed; compare both with what whoever signs has, not with the hub; if they are wrong here, remove both, and put each in its place, with `identityd provision DIR` or in the base image"
     )]
     Exchanged {
         /// Where the root of trust should be.

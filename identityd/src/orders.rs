@@ -168,7 +168,7 @@ impl Hold {
         self.release.as_ref().map_or("every release".to_owned(), |release| format!("release {release}"))
     }
 
-    fn until_unix(&self) -> Option<u64> {
+    pub(crate) fn until_unix(&self) -> Option<u64> {
         self.until.as_ref().map(|until| until.unix)
     }
 

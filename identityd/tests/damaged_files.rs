@@ -30,7 +30,7 @@ enum Damage {
 /// Does everything to a file, one after the other, and leaves it as it was.
 fn with_every_damage(path: &Path, mut then: impl FnMut(Damage)) {
     let whole = fs::read(path).unwrap();
-    assert!((2..10_000).contains(&whole.len()), "{}", whole.len());
+    assert!((1..10_000).contains(&whole.len()), "{}", whole.len());
     for at in 0..whole.len() {
         fs::write(path, &whole[..at]).unwrap();
         then(Damage::CutOff(at));
@@ -108,7 +108,7 @@ fn history_and_the_attempt_that_runs() {
         let last = past.records.last().unwrap();
         assert_eq!(last.id, "3", "{damage:?}: what comes later can be read");
         // A line break that is another byte makes one line of two.
-        assert!(past.records.len() >= 1 && past.unreadable <= 2, "{damage:?}");
+        assert!(past.unreadable <= 2, "{damage:?}");
     });
     history.keep_running(&record("4")).unwrap();
     with_every_damage(&state.path().join(history::ATTEMPT_FILE), |_| {

@@ -80,6 +80,8 @@ fn whom_somebody_stops_or_restarts_meanwhile_says_nothing() {
     node.stop_service("idle").unwrap();
     node.stop_service("web").unwrap();
     node.start_service("web").unwrap();
+    let status = node.status().unwrap();
+    assert_eq!(status["stage"], "Soaking", "it was too late to say anything: {status}");
     until(&node, "2.0.0 is installed", |status| status["installed"]["version"] == "2.0.0");
     assert_ne!(node.pid_of("web").unwrap(), web);
     assert!(node.pid_of("idle").is_err(), "it stays stopped");

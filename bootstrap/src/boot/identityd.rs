@@ -81,6 +81,8 @@ pub(super) async fn go_back(
 }
 
 async fn revert(engine: &Engine, lock: &EngineLock, before: u64) -> Result<(), EngineError> {
+    // The supervisor may not have answered at the end of the installation, which is then finished here.
+    engine.recover(lock).await?;
     let release = ReleaseTree::recorded(engine.state(), before)?;
     let nothing = KeptSource::new(engine.root().clone(), HashMap::new(), None);
     // What the upgrade has replaced is kept.

@@ -113,7 +113,11 @@ impl Engine {
         view.migrated = migrated(packages);
         let services = plan_services(&view).map_err(|error| EngineError::Plan(PlanError::Services(error)))?;
         check_stopped(&view, &services)?;
-        let bystanders = bystanders(&view, &services);
+        // What leads back is not gone back from for what it has not touched.
+        let bystanders = match purpose {
+            Purpose::Upgrade => bystanders(&view, &services),
+            _ => BTreeMap::new(),
+        };
         Ok((services, bystanders))
     }
 }

@@ -1,20 +1,21 @@
 //! The services that a plan leaves alone: does one that was well before the swap go down after it? Pure.
 //!
 //! A service that went up and down before says nothing about a release, so only those are watched that have been
-//! up with one process for as long as the window. What is told apart:
+//! up with one process for as long as the window. One that ends once says nothing either: it may have lost a server that
+//! was restarted, or been killed by somebody. What is told apart:
 //!
 //! ```text
 //! wanted down, or unknown to zinit     somebody has stopped it: watched no longer
-//! failed at two looks in a row         roll back; zinit waits two seconds before it starts one again
-//! another process, for the first time  it ended well, or somebody restarted it: it has to come up and stay up
-//! another process once more            roll back
+//! its process ends, for the first time it has to come up, and to stay up for the window
+//! the next one ends, too               roll back
+//! zinit has given up starting it       roll back
 //! away for longer than a start takes   roll back
 //! ```
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use zinit_client::{ServiceStatus, Target, UnitName};
+use zinit_client::{ServiceStatus, State, Target, UnitName};
 
 use super::{HealthLimits, Judgement};
 
@@ -22,10 +23,12 @@ use super::{HealthLimits, Judgement};
 #[derive(Debug, Clone)]
 struct Bystander {
     process: u32,
-    /// It has had another process since the swap.
-    ended: bool,
-    /// It had failed when it was last looked at.
-    failing: bool,
+    /// How many of its processes have ended since the swap.
+    ended: u32,
+    /// This one has.
+    has_ended: bool,
+    /// Since when it is up again.
+    back: Option<Duration>,
     /// Since when it is not up.
     away: Option<Duration>,
 }
@@ -33,16 +36,17 @@ struct Bystander {
 /// Watches services that were not touched.
 #[derive(Debug, Clone)]
 pub struct Bystanders {
-    start_timeout: Duration,
+    limits: HealthLimits,
     services: BTreeMap<UnitName, Bystander>,
 }
 
 impl Bystanders {
     /// Watches these services, by the process that each has had for long enough.
     pub fn new(limits: HealthLimits, services: impl IntoIterator<Item = (UnitName, u32)>) -> Self {
-        let watched =
-            |(name, process)| (name, Bystander { process, ended: false, failing: false, away: None });
-        Self { start_timeout: limits.start_timeout, services: services.into_iter().map(watched).collect() }
+        let watched = |(name, process)| {
+            (name, Bystander { process, ended: 0, has_ended: false, back: None, away: None })
+        };
+        Self { limits, services: services.into_iter().map(watched).collect() }
     }
 
     /// The process of a service that is up and wanted up, if it may be watched; a oneshot has no business to stay.
@@ -62,14 +66,14 @@ impl Bystanders {
     }
 
     /// Judges by what the supervisor says `elapsed` after the swap; services that it does not know are missing in
-    /// `seen`. [`Judgement::Keep`] when all are up at this look.
+    /// `seen`. [`Judgement::Keep`] when all are up at this look, and have been for the window if they had ended.
     pub fn judge(&mut self, seen: &BTreeMap<UnitName, ServiceStatus>, elapsed: Duration) -> Judgement {
         let is_wanted = |unit: &UnitName| seen.get(unit).is_some_and(|status| status.target == Target::Up);
         self.services.retain(|unit, _| is_wanted(unit));
         let mut judgement = Judgement::Keep;
         for (unit, bystander) in &mut self.services {
             let Some(status) = seen.get(unit) else { continue };
-            match bystander.look(status, elapsed, self.start_timeout) {
+            match bystander.look(status, elapsed, &self.limits) {
                 Ok(true) => {}
                 Ok(false) => judgement = Judgement::Wait,
                 Err(why) => {
@@ -83,7 +87,7 @@ impl Bystanders {
 }
 
 impl Bystander {
-    /// Whether it is up.
+    /// Whether it is up for long enough.
     ///
     /// # Errors
     /// What is wrong with it, in words.
@@ -91,37 +95,47 @@ impl Bystander {
         &mut self,
         status: &ServiceStatus,
         elapsed: Duration,
-        patience: Duration,
+        limits: &HealthLimits,
     ) -> Result<bool, String> {
         if let Some(now) = status.pid.filter(|now| *now != self.process) {
-            if self.ended {
-                return Err(format!(
-                    "its process {} ended too, and zinit started yet another one",
-                    self.process
-                ));
-            }
-            (self.process, self.ended) = (now, true);
+            self.ends();
+            (self.process, self.has_ended) = (now, false);
         }
-        let failing = status.has_failed();
-        if failing && self.failing {
+        if status.pid.is_none() || status.has_failed() {
+            self.ends();
+        }
+        if self.ended > 1 {
+            let state = &status.state;
+            return Err(format!(
+                "its process ended, and the one that zinit started then, too; it is {state}"
+            ));
+        }
+        if status.state == State::Failure {
             return Err(format!("its state is now {}", status.state));
         }
-        self.failing = failing;
         if Bystanders::process_of(status, false).is_some() {
             self.away = None;
-            return Ok(true);
+            let back = *self.back.get_or_insert(elapsed);
+            return Ok(self.ended == 0 || elapsed.saturating_sub(back) >= limits.window);
         }
+        self.back = None;
         let since = *self.away.get_or_insert(elapsed);
-        match elapsed.saturating_sub(since) >= patience {
-            true => Err(format!("it is {} for {patience:?} now", status.state)),
+        match elapsed.saturating_sub(since) >= limits.start_timeout {
+            true => Err(format!("it is {} for {:?} now", status.state, limits.start_timeout)),
             false => Ok(false),
+        }
+    }
+
+    fn ends(&mut self) {
+        if !self.has_ended {
+            (self.ended, self.has_ended, self.back) = (self.ended + 1, true, None);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use zinit_client::{ExitCause, State};
+    use zinit_client::ExitCause;
 
     use super::*;
 
@@ -171,19 +185,31 @@ mod tests {
 
     #[test]
     fn one_that_goes_down_by_itself_is_rolled_back() {
-        assert!(why([up(7), failed(), failed()]).contains("its state is now Error"));
-        assert!(why([up(7), (State::Failure, None, Target::Up), failed()]).contains("not restarted"));
-        assert!(why([up(7), ended(Target::Up), up(8), ended(Target::Up), up(9)]).contains("process 8 ended"));
-        assert!(why([up(7), up(8), up(9)]).contains("yet another"));
+        assert!(why([up(7), failed(), failed(), up(8), failed()]).contains("it is Error"));
+        assert!(why([up(7), failed(), failed(), failed(), failed()]).contains("for 3s now"));
+        assert!(why([up(7), (State::Failure, None, Target::Up)]).contains("its state is now Failure"));
+        assert!(why([up(7), ended(Target::Up), up(8), ended(Target::Up)]).contains("started then, too"));
+        assert!(why([up(7), up(8), up(9)]).contains("started then, too"));
         let spawned = || (State::Spawned, Some(8), Target::Up);
         assert!(why([up(7), spawned(), spawned(), spawned(), spawned()]).contains("Spawned for 3s"));
     }
 
+    /// As the client of a server that the upgrade restarts.
     #[test]
-    fn one_that_stays_up_or_ends_well_once_is_kept() {
+    fn one_that_stays_up_or_ends_once_is_kept() {
         assert_eq!(judged([up(7), up(7), up(7)].map(Some)), Judgement::Keep);
-        assert_eq!(judged([up(7), ended(Target::Up), up(8), up(8)].map(Some)), Judgement::Keep);
-        assert_eq!(judged([up(7), ended(Target::Up)].map(Some)), Judgement::Wait, "until it is up again");
+        let mut looks = vec![up(7), failed(), failed()];
+        for process in [ended(Target::Up), up(8)] {
+            assert_eq!(judged(looks.clone().into_iter().map(Some)), Judgement::Wait, "until it is up again");
+            looks.push(process);
+        }
+        let for_long = |mut looks: Vec<Look>, times| {
+            looks.extend(std::iter::repeat_n(up(8), times));
+            judged(looks.into_iter().map(Some))
+        };
+        assert_eq!(for_long(looks.clone(), 4), Judgement::Wait, "until it was up for the window");
+        assert_eq!(for_long(looks, 5), Judgement::Keep);
+        assert_eq!(for_long(vec![up(7)], 6), Judgement::Keep, "it ended between two looks");
     }
 
     #[test]
@@ -194,9 +220,9 @@ mod tests {
             assert_eq!(judged(looks), Judgement::Keep);
         }
         assert_eq!(judged([Some(up(7)), None, Some(failed()), Some(failed())]), Judgement::Keep, "forgotten");
-        // Between two looks, or between being wanted up again and having a process.
-        assert_eq!(judged([up(7), up(8), up(8)].map(Some)), Judgement::Keep);
-        assert_eq!(judged([up(7), signaled(Target::Up), up(8)].map(Some)), Judgement::Keep);
+        // Between being wanted up again and having a process.
+        let looks = [up(7), signaled(Target::Up)].into_iter().chain(std::iter::repeat_n(up(8), 6));
+        assert_eq!(judged(looks.map(Some)), Judgement::Keep);
     }
 
     #[test]

@@ -66,8 +66,8 @@ impl Offers {
         Err(OffersError::Untrusted(failure))
     }
 
-    /// Whether this node has its roots the other way round than a hub. Nothing that the hub says is believed for that:
-    /// it only tells why its signatures are refused.
+    /// Whether this node has its roots the other way round than a hub. Which of them is wrong nobody can tell: a hub can
+    /// serve the roots of others, too.
     async fn are_exchanged(&self, all: &[&HubClient], roots: Pinned<'_>) -> bool {
         let own = [Some(roots.releases), roots.director];
         let [releases, director] = own.map(|root| RootOfTrust::parse(root?).ok());

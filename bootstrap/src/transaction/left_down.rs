@@ -1,4 +1,5 @@
-//! Services that somebody has stopped since the plan was made: while files were fetched, or a hook ran.
+//! Services that somebody has stopped since the plan was made, while files were fetched. What is stopped after the first
+//! hook of a package may have been stopped by that hook, and is started again.
 //!
 //! They are the administrator's. Neither the transaction starts them, nor its undo, nor a recovery; so the journal
 //! says before the first stop which services are stopped and started again. One whose unit has changed is forgotten
@@ -14,7 +15,7 @@ use super::services::{self, ServiceError};
 use super::undo::problem;
 use super::{TransactionError, stopping};
 use crate::plan::services::{check_none_held_up, is_wanted};
-use crate::plan::{FileChange, Purpose, unit_name};
+use crate::plan::{FileChange, Moment, Purpose, unit_name};
 use crate::supervisor::{StopOrder, Supervisor};
 
 impl Run<'_> {
@@ -61,7 +62,9 @@ impl Run<'_> {
         if self.announced {
             return Ok(());
         }
-        self.look_again().await?;
+        if !self.has_run_hooks() {
+            self.look_again().await?;
+        }
         self.announced = true;
         self.announce()
     }
@@ -74,7 +77,8 @@ impl Run<'_> {
         let zinit = self.context.zinit;
         // One of this order stops dependants itself, so from the first stop on it may have been us.
         let order = services::stop_order(zinit, unit).await.map_err(TransactionError::Service)?;
-        if order == StopOrder::AskAndKeep || !self.header.stop.contains(unit) {
+        let may_be_ours = order == StopOrder::AskAndKeep || self.has_run_hooks();
+        if may_be_ours || !self.header.stop.contains(unit) {
             return Ok(false);
         }
         let status = services::status(zinit, unit).await.map_err(TransactionError::Service)?;
@@ -91,6 +95,11 @@ impl Run<'_> {
     pub(super) async fn forget_stopped(&self) -> bool {
         let units: BTreeSet<_> = self.plan.services.forget.iter().chain(self.left_and_changed()).collect();
         forget(self.context.zinit, units).await
+    }
+
+    /// Whether programs of packages have run, which may have stopped services.
+    fn has_run_hooks(&self) -> bool {
+        self.plan.packages.hooks.iter().any(|hook| hook.moment == Moment::BeforeSwap)
     }
 
     fn leave_down(&mut self, unit: UnitName) {

@@ -248,7 +248,8 @@ async fn undo(
     // any of these services: the supervisor found the root in the middle of the swap.
     let swapped = is_swapped(root, (header, swaps), copies, &mut not_undone);
     let others = left_down.into_iter().chain(header.forget.iter().cloned()).collect();
-    let left_down = still_down(zinit, others, &mut not_undone).await;
+    // Where nothing was swapped nobody is ended, so that nobody has to be asked.
+    let left_down = if swapped { still_down(zinit, others, &mut not_undone).await } else { others };
     let ends = |unit: &&UnitName| (swapped && !left_down.contains(*unit)) || unstopped.contains(unit);
     let ended: Vec<_> =
         header.start.iter().chain(&header.forget).chain(&header.stop).filter(ends).cloned().collect();

@@ -86,17 +86,24 @@ impl Run<'_> {
         done
     }
 
+    /// How long services are watched: the longest of those that are started.
+    pub(super) fn health_window(&self) -> Duration {
+        let asked = |unit| self.context.units.1.get(unit)?.molt.health_window.map(Duration::from_secs);
+        let default = self.context.health.window;
+        let windows = self.starts().map(|unit| asked(unit).unwrap_or(default).min(MAX_HEALTH_WINDOW));
+        windows.max().unwrap_or(default)
+    }
+
+    fn starts(&self) -> impl Iterator<Item = &UnitName> {
+        self.plan.services.start.iter().filter(|unit| !self.left_down.contains(*unit))
+    }
+
     pub(super) async fn soak(&mut self) -> Result<(), TransactionError> {
         (self.context.observer)(Progress::Soaking);
         let units = &self.context.units.1;
-        let start = || self.plan.services.start.iter().filter(|unit| !self.left_down.contains(*unit));
-        let started = || start().map(|name| (name, units.get(name)));
-        let asked = |unit: Option<&ServiceUnit>| unit?.molt.health_window.map(Duration::from_secs);
-        let default = self.context.health.window;
-        let windows = started().map(|(_, unit)| asked(unit).unwrap_or(default).min(MAX_HEALTH_WINDOW));
-        let window = windows.max().unwrap_or(default);
-        let limits = HealthLimits { window, ..self.context.health };
-        let services = started().map(|(name, unit)| (name.clone(), unit.is_some_and(|unit| unit.oneshot)));
+        let limits = HealthLimits { window: self.health_window(), ..self.context.health };
+        let started = self.starts().map(|name| (name, units.get(name)));
+        let services = started.map(|(name, unit)| (name.clone(), unit.is_some_and(|unit| unit.oneshot)));
         let mut watch = HealthWatch::new(limits, services);
         let mut bystanders = Bystanders::new(limits, self.bystanders.clone());
         if watch.is_empty() && bystanders.is_empty() {

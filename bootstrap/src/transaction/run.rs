@@ -237,7 +237,7 @@ impl<'r> Run<'r> {
         self.stage_all().await?;
         self.prepare_record()?;
         self.sync_mounts()?;
-        let (zinit, window) = (self.context.zinit, self.context.health.window);
+        let (zinit, window) = (self.context.zinit, self.health_window());
         self.bystanders = services::steady(zinit, self.context.bystanders, window).await;
         let record = Record::Staged { swaps: self.swaps.clone() };
         self.journal.append(&record).map_err(TransactionError::Journal)?;

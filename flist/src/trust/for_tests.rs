@@ -1,5 +1,5 @@
 //! Releases that tests may install without a hub, and without signatures. Only where the feature `trust-for-tests` is on,
-//! which no program is built with.
+//! which no program that is shipped is built with: a build of the whole workspace with its tests has it.
 
 use super::trusted::Trusted;
 use crate::hub::Release;

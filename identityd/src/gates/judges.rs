@@ -107,7 +107,9 @@ pub(super) fn hold(
     let holds = orders.map(|orders| orders.holds.as_slice()).unwrap_or_default();
     let holding = orders.ok().and_then(|orders| orders.holding(*candidate, &patience));
     let ends = holding.and_then(|holding| holding.ends).map(Timestamp::from_unix);
-    let named: Vec<&str> = holds.iter().filter_map(|hold| hold.release.as_deref()).collect();
+    // One that has run out is taken away at the next poll.
+    let lasting = holds.iter().filter(|hold| !patience.is_over(Hold::until_unix(hold), None));
+    let named: Vec<&str> = lasting.filter_map(|hold| hold.release.as_deref()).collect();
     Verdict {
         closed: match holding {
             Some(Holding { hold, .. }) => Err(why_held(hold, ends.as_ref(), &patience)),

@@ -133,7 +133,14 @@ impl Keeper {
     /// What keeps a kernel from being started now.
     fn obstacle(&self, status: &Status, generation: u64) -> Option<String> {
         let unfit = self.unfit.as_ref().filter(|(unfit, _)| *unfit == generation);
-        let held = status.holds.iter().any(|hold| hold.release.is_none());
+        let now = Timestamp::from(SystemTime::now()).unix;
+        let earliest = offers::earliest(&self.place).try_into().unwrap_or(0);
+        // One that has run out is taken away at the next poll.
+        let is_over = |until: &Timestamp| until.unix <= now.max(earliest);
+        let held = status
+            .holds
+            .iter()
+            .any(|hold| hold.release.is_none() && !hold.until.as_ref().is_some_and(is_over));
         obstacle(&Circumstances {
             unfit: unfit.map(|(_, why)| why.as_str()),
             in_container: kernel_guard::in_container(),
@@ -142,8 +149,8 @@ impl Keeper {
             held: self.settings.switches.hold || held || status.pause.is_some(),
             forgets: self.place.notice().is_some(),
             windows: self.windows.as_ref(),
-            now: Timestamp::from(SystemTime::now()).unix,
-            earliest: offers::earliest(&self.place).try_into().unwrap_or(0),
+            now,
+            earliest,
         })
     }
 

@@ -233,17 +233,20 @@ fn parse(document: &[u8]) -> Result<Report, String> {
     if document.len() > LARGEST_DOCUMENT {
         return Err(format!("it is longer than {LARGEST_DOCUMENT} bytes"));
     }
-    let status: Status =
-        serde_json::from_slice(document).map_err(|error| format!("it is no status of a node: {error}"))?;
+    let status: Status = serde_json::from_slice(document)
+        .map_err(|error| format!("it is no status of a node: {}", shortened(&error.to_string())))?;
     if status.schema != SCHEMA {
         return Err(format!("its layout is {}; this program knows {SCHEMA}", status.schema));
     }
     let node = status.node.ok_or("it does not say which node it is of")?;
     let names = [Some(&node.id), node.group.as_ref(), Some(&status.stage), status.gate.as_ref()];
-    let channel = status.installed.as_ref().map(|installed| &installed.channel);
+    let installed = status.installed.as_ref().map(|installed| [&installed.channel, &installed.release]);
+    let candidate = status.candidate.as_ref().map(|candidate| &candidate.release);
+    let failed = status.failed.as_ref().map(|failed| &failed.release);
+    let releases = installed.into_iter().flatten().chain(candidate).chain(failed);
     let is_bad =
         |name: &&String| name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control);
-    if names.into_iter().chain([channel]).flatten().any(|name| is_bad(&name)) {
+    if names.into_iter().flatten().chain(releases).any(|name| is_bad(&name)) {
         return Err("it has a name in it that is empty, too long or not readable".to_owned());
     }
     let (channel, installed) =

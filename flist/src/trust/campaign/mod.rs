@@ -17,6 +17,9 @@ use super::director::{Choice, NotChosen, Of, Rule, Who};
 
 pub use documents::{Collected, CollectedError, Damaged, MOST_DOCUMENTS, Reports};
 
+/// Seconds by which the clock of a node may be ahead.
+const A_DAY: u64 = 24 * 3600;
+
 /// Most reasons of failures that are told apart in one count; the rarest are summed up.
 const MOST_REASONS: usize = 20;
 
@@ -239,7 +242,9 @@ impl Report {
     }
 
     fn is_stale(&self, now: i64, stale: Duration) -> bool {
-        u64::try_from(now).unwrap_or(0).saturating_sub(self.at) > stale.as_secs()
+        let now = u64::try_from(now).unwrap_or(0);
+        // A node whose clock is that far ahead says nothing of when it spoke.
+        now.saturating_sub(self.at) > stale.as_secs() || self.at.saturating_sub(now) > A_DAY
     }
 }
 
