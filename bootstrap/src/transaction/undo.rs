@@ -20,8 +20,13 @@ impl Run<'_> {
     async fn end_started(&mut self) -> Vec<String> {
         let (mut problems, mut units) = (Vec::new(), Vec::new());
         for unit in self.started.iter().rev() {
-            let definition = self.context.units.1.get(unit);
-            if let Err(error) = services::stop_and_forget(self.context.zinit, unit, definition).await {
+            let end = || services::stop_and_forget(self.context.zinit, unit, self.context.units.1.get(unit));
+            let ended = match end().await {
+                // Asked once more, so that it takes three failures to leave one that runs and that nobody knows of.
+                Err(error) if error.is_passing() => end().await,
+                ended => ended,
+            };
+            if let Err(error) = ended {
                 problems.push(flist::report(&error));
                 units.push(unit.clone());
             }
