@@ -73,6 +73,14 @@ pub enum OrdersError {
     /// Too many holds.
     #[error("{MOST_HOLDS} releases are held already; `identityd unhold` some first, or hold everything")]
     TooMany,
+    /// Somebody has declined it.
+    #[error("{what} is held already, without an end; to postpone it instead, first: {lets_go}")]
+    HeldForGood {
+        /// Which.
+        what: String,
+        /// The command that takes that back.
+        lets_go: String,
+    },
     /// A release would be postponed for longer than it may.
     #[error(
         "{what} cannot be postponed until {until}: {first}longest_postponement in the configuration file allows {longest} in all, until {last}; postpone it for less, or hold it without --for until somebody lets it go"
@@ -166,6 +174,13 @@ impl Hold {
     /// What it holds back, for people.
     pub fn what(&self) -> String {
         self.release.as_ref().map_or("every release".to_owned(), |release| format!("release {release}"))
+    }
+
+    /// The command that lets it go, and nothing else.
+    pub fn lets_go(&self) -> String {
+        self.release
+            .as_ref()
+            .map_or("identityd unhold".to_owned(), |release| format!("identityd unhold {release}"))
     }
 
     pub(crate) fn until_unix(&self) -> Option<u64> {

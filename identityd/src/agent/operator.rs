@@ -128,10 +128,7 @@ impl Agent {
         if let Some(seconds) = asked.seconds {
             return self.postpone(hold, seconds);
         }
-        let message = match &asked.release {
-            Some(release) => format!("release {release} is held; `identityd unhold {release}` lets it go"),
-            None => "every release is held; `identityd unhold` lets them go".to_owned(),
-        };
+        let message = format!("{} is held; `{}` lets it go", hold.what(), hold.lets_go());
         self.change(|orders| orders.hold(hold.clone()))?;
         Ok(self.unless_it_runs(&hold, message))
     }

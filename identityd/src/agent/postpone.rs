@@ -17,8 +17,8 @@ impl Agent {
         }
         let patience = self.patience();
         let until = Timestamp::from_unix(patience.now.saturating_add(seconds));
-        let message =
-            format!("{} is postponed until {}; `identityd unhold` lets it go before", hold.what(), until.at);
+        let (what, lets_go) = (hold.what(), hold.lets_go());
+        let message = format!("{what} is postponed until {}; `{lets_go}` lets it go before", until.at);
         let hold = hold.ending(Timestamp::from_unix(patience.now), until);
         // What a rollback goes back to is not what the channel offers.
         let offered = self.state.candidate.clone().filter(|_| self.rollback.is_none());

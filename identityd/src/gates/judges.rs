@@ -140,9 +140,9 @@ pub(super) fn hold(
 /// What is held or postponed, by whom, and what lets it go.
 fn why_held(hold: &Hold, ends: Option<&Timestamp>, patience: &Patience) -> String {
     let because = because(hold.reason.as_deref());
-    let (what, at, by) = (hold.what(), &hold.since.at, hold.by);
+    let (what, at, by, lets_go) = (hold.what(), &hold.since.at, hold.by, hold.lets_go());
     let Some(ends) = ends else {
-        return format!("{what} is held since {at} by user {by}{because}; `identityd unhold` lets it go");
+        return format!("{what} is held since {at} by user {by}{because}; `{lets_go}` lets it go");
     };
     let limited = match hold.until.as_ref() {
         Some(until) if ends.unix < until.unix => {
@@ -151,7 +151,7 @@ fn why_held(hold: &Hold, ends: Option<&Timestamp>, patience: &Patience) -> Strin
         _ => String::new(),
     };
     format!(
-        "{what} is postponed until {}{limited}, since {at} by user {by}{because}; `identityd unhold` lets it go before",
+        "{what} is postponed until {}{limited}, since {at} by user {by}{because}; `{lets_go}` lets it go before",
         ends.at
     )
 }

@@ -57,7 +57,7 @@ impl Orders {
     /// Adds a hold that ends by itself, in the place of one on the same release. `candidate` is what the channel offers.
     ///
     /// # Errors
-    /// [`OrdersError::TooLong`], [`OrdersError::TooMany`].
+    /// [`OrdersError::TooLong`], [`OrdersError::HeldForGood`], [`OrdersError::TooMany`].
     pub fn postpone(
         &mut self,
         hold: Hold,
@@ -79,6 +79,10 @@ impl Orders {
                 longest: span::text(patience.longest),
                 last: last.at,
             });
+        }
+        let declined = |held: &&Hold| held.release == hold.release && held.until.is_none();
+        if let Some(held) = self.holds.iter().find(declined) {
+            return Err(OrdersError::HeldForGood { what: held.what(), lets_go: held.lets_go() });
         }
         self.hold(hold)?;
         if let Some(candidate) = candidate {

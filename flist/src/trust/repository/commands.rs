@@ -34,7 +34,7 @@ pub enum CommandsError {
     },
     /// Others could have written it.
     #[error(
-        "{0} names commands, and others than its owner can write it; make sure of what it says, then: chmod 600"
+        "{0} names commands, and others than its owner can write it; make sure of what it says, then: chmod 600 {0}"
     )]
     Unsafe(PathBuf),
     /// It is something else.
