@@ -155,7 +155,7 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> crate::cli::Outcome
     if !output.json {
         let withdraw = withdraw_command(&hub, release.run_mode, &release.channel, &release.version);
         eprintln!(
-            "flist: not all that is signed can be had from this hub; publish the same content again, sign other content as another version, or take back what nobody shall install any more: {withdraw}"
+            "flist: not all that is signed can be had from this hub; publish the same content again (a block that is there and damaged has to be removed from the store first), sign other content as another version, or take back what nobody shall install any more: {withdraw}"
         );
     }
     Ok(Exit::Refused)

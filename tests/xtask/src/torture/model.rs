@@ -17,7 +17,7 @@ const GOAL: usize = 100_000;
 /// A scenario does not work even without a fault.
 pub(super) fn run(options: &Options) -> Result<bool, Error> {
     let stride = if options.quick { 3 } else { 1 };
-    let second_stride = options.second_stride.unwrap_or(if options.quick { 0 } else { 16 });
+    let second_stride = options.second_stride.unwrap_or(if options.quick { 0 } else { 40 });
     let extent = Extent { stride, second_stride };
     let mut scenarios = scenario::all();
     scenarios.retain(|scenario| options.scenario.as_ref().is_none_or(|text| scenario.name.contains(text)));
