@@ -11,6 +11,8 @@ mod kept;
 mod serving;
 #[path = "trust_commands/signing.rs"]
 mod signing;
+#[path = "trust_commands/terminal.rs"]
+mod terminal;
 #[path = "trust_commands/token.rs"]
 mod token;
 #[path = "trust_commands/unsigned.rs"]

@@ -12,6 +12,7 @@ mod hooks;
 pub mod journal;
 mod left_down;
 mod mounts;
+mod opening;
 mod recover;
 mod restarts;
 mod room;

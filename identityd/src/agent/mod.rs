@@ -15,6 +15,7 @@ mod brake;
 pub mod effects;
 mod followers;
 mod gating;
+mod ground;
 mod handle;
 mod log;
 mod model;
@@ -41,6 +42,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 pub use brake::Brake;
+pub use ground::Ground;
 pub use handle::{
     Answer, Asked, Handle, Inbox, Offer, Ordered, Outcome, Planned, Request, Upgraded, Verb, channel,
 };
@@ -76,31 +78,6 @@ pub enum AgentError {
         "the engine's task died while the agent was in stage {0}; what it left is recovered at the next start"
     )]
     WorkerDied(Stage),
-}
-
-/// What the agent is given to work with.
-#[derive(Debug)]
-pub struct Ground {
-    /// Time between two polls.
-    pub poll_interval: Duration,
-    /// When upgrades may begin by themselves; `None`: at any time.
-    pub windows: Option<Windows>,
-    /// How long a release may be postponed in all.
-    pub longest_postponement: Duration,
-    /// Nothing is upgraded: the kernel was started so.
-    pub held_by_kernel: bool,
-    /// Where orders, history and failures are.
-    pub state: StatePlace,
-    /// Where the engine's lock is.
-    pub run_dir: PathBuf,
-    /// This boot's id.
-    pub boot: String,
-    /// Whether this process goes on with the upgrade of another one.
-    pub handed_over: bool,
-    /// Stops what the worker does, before the swap.
-    pub brake: Brake,
-    /// What is to be shown of the kernel, from whoever looks after it.
-    pub kernel: watch::Receiver<Option<KernelStatus>>,
 }
 
 /// Drives decisions: events in, actions out.
