@@ -194,6 +194,13 @@ fn a_release_that_is_called_off_is_not_installed_by_a_node_that_waits_with_it() 
     fleet.site.await_version(&node, "2.0.0").unwrap();
     let (two, _) = fleet.statistics(&node, "2.0.0");
     assert_eq!((&two["installed"], &two["share_reached"]), (&1.into(), &100.0.into()), "{two}");
+    // What is called off stays where it is installed, and nothing is kept from that node.
+    fleet.direct("abort", "2.0.0", &[]);
+    let before = checks(&node.status().unwrap());
+    until(&node, "the node has looked once more", |status| {
+        status["stage"] == "Idle" && checks(status) >= before + 3
+    });
+    assert_eq!(gate(&node)["open"], true, "{}", gate(&node));
 }
 
 /// Both hubs are up to date in one thing and keep the other one back; a node takes the newer of each.

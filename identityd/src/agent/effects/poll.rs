@@ -37,9 +37,13 @@ impl Effects {
         Ok(())
     }
 
-    /// What the director keeps from this node.
+    /// What the director keeps from this node. What is installed already it does not, although it may be called off since.
     pub fn withheld(&self) -> Option<Withheld> {
         let (withheld, who) = (self.offers.withheld()?, self.offers.who());
+        let installed = self.engine.current().ok().flatten();
+        if installed.is_some_and(|installed| installed.release == withheld.release) {
+            return None;
+        }
         let turn = withheld.turn().and_then(|at| u64::try_from(at).ok());
         Some(Withheld {
             version: withheld.version.to_string(),
