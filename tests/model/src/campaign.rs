@@ -1,53 +1,22 @@
 //! Every fault at every effect.
 
+mod shared;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bootstrap::engine::EngineError;
 use bootstrap::lock::{self, EngineLock};
 use bootstrap::transaction::TransactionError;
 
-use crate::fault::{FAULTS, FIRST_OF_TWO, Fault, Operation, Planned};
-use crate::files::Kept;
+use crate::fault::{FAULTS, FIRST_OF_TWO, Fault, IN_RECOVERY, IN_UNDO, KILLS, LASTING, Operation, Planned};
 use crate::machine::Machine;
 use crate::scenario::{Act, Scenario, SetUpError, Stage};
 use crate::verdict::{Ending, Observed, compare, judge};
-
-/// Faults that can last.
-const LASTING: [Fault; 3] = [Fault::Eio, Fault::Enospc, Fault::Erofs];
-
-/// First faults of pairs, and what can then hit the recovery.
-const KILLS: [Fault; 6] = [
-    Fault::KillBefore,
-    Fault::KillAfter,
-    Fault::PowerCut(0),
-    Fault::PowerCut(16),
-    Fault::PowerCut(u8::MAX),
-    Fault::Disorder(Kept::Nothing, Kept::Nothing),
-];
-const IN_RECOVERY: [Fault; 14] = [
-    Fault::Eio,
-    Fault::Enospc,
-    Fault::Erofs,
-    Fault::Eintr,
-    Fault::ShortWrite,
-    Fault::AnswerLost,
-    Fault::KillBefore,
-    Fault::KillAfter,
-    Fault::PowerCut(0),
-    Fault::PowerCut(16),
-    Fault::PowerCut(u8::MAX),
-    Fault::Disorder(Kept::Nothing, Kept::Nothing),
-    Fault::Disorder(Kept::Nothing, Kept::All),
-    Fault::Disorder(Kept::All, Kept::Nothing),
-];
-
-/// What can hit an act that deals with [`FIRST_OF_TWO`] already: undoes what it has done.
-const IN_UNDO: [Fault; 3] = [Fault::Eio, Fault::KillBefore, Fault::PowerCut(0)];
+pub use shared::run_all;
 
 /// Problems that are told in full.
 const TOLD: usize = 20;
@@ -163,55 +132,30 @@ struct Trial<'t> {
     lock: &'t EngineLock,
 }
 
-/// Runs all cases of a scenario on one thread, from this operation on.
+/// Runs cases of a scenario on one thread: those of the operations from `first` on, every `step`-th; with the first of
+/// all comes what can happen when all is done.
 ///
 /// # Errors
 /// The scenario does not work without any fault.
-fn run(scenario: Scenario, first: usize, extent: Extent, directory: &Path) -> Result<Tally, SetUpError> {
+fn run(
+    scenario: Scenario,
+    (first, step): (usize, usize),
+    extent: Extent,
+    directory: &Path,
+) -> Result<Tally, SetUpError> {
     let lock = lock::take(directory, "the campaign", Duration::ZERO)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
         let trial = Trial::begin(scenario, &lock).await?;
         let mut tally = Tally { operations: trial.operations.len(), ..Tally::default() };
-        for at in (first..trial.operations.len()).step_by(extent.stride.max(1)) {
+        for at in (first..trial.operations.len()).step_by(step) {
             trial.at(at, extent, &mut tally).await;
         }
-        trial.when_done(&mut tally).await;
+        if first < extent.stride.max(1) {
+            trial.when_done(&mut tally).await;
+        }
         Ok(tally)
     })
-}
-
-/// Runs scenarios on several threads; tells each result as it comes.
-///
-/// # Errors
-/// The first scenario that does not work without any fault.
-pub fn run_all(
-    scenarios: Vec<Scenario>,
-    extent: Extent,
-    threads: usize,
-    directory: &Path,
-    tell: &(dyn Fn(&str, &Tally) + Sync),
-) -> Result<BTreeMap<&'static str, Tally>, SetUpError> {
-    let next = AtomicUsize::new(0);
-    let results = std::sync::Mutex::new(BTreeMap::new());
-    let work = |number: usize| -> Result<(), SetUpError> {
-        let directory = directory.join(number.to_string());
-        loop {
-            let taken = next.fetch_add(1, Ordering::Relaxed);
-            let Some(scenario) = scenarios.get(taken) else { return Ok(()) };
-            let tally = run(scenario.clone(), taken % extent.stride.max(1), extent, &directory)?;
-            tell(scenario.name, &tally);
-            results.lock().unwrap_or_else(|poison| poison.into_inner()).insert(scenario.name, tally);
-        }
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1)).map(|number| scope.spawn(move || work(number))).collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    })?;
-    Ok(results.into_inner().unwrap_or_else(|poison| poison.into_inner()))
 }
 
 impl<'t> Trial<'t> {
@@ -250,13 +194,16 @@ impl<'t> Trial<'t> {
                 continue;
             }
             if KILLS.contains(&fault) {
-                let recovery = course.recovery.into_iter().enumerate().step_by(extent.second_stride);
+                // Each first fault begins at another place, so that among them every effect of a recovery is hit.
+                let recovery = course.recovery.into_iter().enumerate().skip(at % extent.second_stride);
+                let recovery = recovery.step_by(extent.second_stride);
                 for (at, fault) in each(recovery, &IN_RECOVERY) {
                     let second = Some(Planned { at, fault, lasting: false });
                     self.count(Case { second, ..first }, tally).await;
                 }
             } else if fault == FIRST_OF_TWO {
-                let later = course.act.into_iter().enumerate().skip(at + 1).step_by(extent.second_stride);
+                let later = course.act.into_iter().enumerate().skip(at + 1 + at % extent.second_stride);
+                let later = later.step_by(extent.second_stride);
                 for (at, fault) in each(later, &IN_UNDO) {
                     let again = Some(Planned { at, fault, lasting: false });
                     self.count(Case { again, ..first }, tally).await;

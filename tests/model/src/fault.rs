@@ -73,6 +73,38 @@ pub const FAULTS: [Fault; 19] = [
     Fault::Disorder(Kept::ButFirst, Kept::ButFirst),
 ];
 
+/// Faults that can last.
+pub(crate) const LASTING: [Fault; 3] = [Fault::Eio, Fault::Enospc, Fault::Erofs];
+
+/// First faults of pairs, and what can then hit the recovery.
+pub(crate) const KILLS: [Fault; 6] = [
+    Fault::KillBefore,
+    Fault::KillAfter,
+    Fault::PowerCut(0),
+    Fault::PowerCut(16),
+    Fault::PowerCut(u8::MAX),
+    Fault::Disorder(Kept::Nothing, Kept::Nothing),
+];
+pub(crate) const IN_RECOVERY: [Fault; 14] = [
+    Fault::Eio,
+    Fault::Enospc,
+    Fault::Erofs,
+    Fault::Eintr,
+    Fault::ShortWrite,
+    Fault::AnswerLost,
+    Fault::KillBefore,
+    Fault::KillAfter,
+    Fault::PowerCut(0),
+    Fault::PowerCut(16),
+    Fault::PowerCut(u8::MAX),
+    Fault::Disorder(Kept::Nothing, Kept::Nothing),
+    Fault::Disorder(Kept::Nothing, Kept::All),
+    Fault::Disorder(Kept::All, Kept::Nothing),
+];
+
+/// What can hit an act that deals with [`FIRST_OF_TWO`] already: undoes what it has done.
+pub(crate) const IN_UNDO: [Fault; 3] = [Fault::Eio, Fault::KillBefore, Fault::PowerCut(0)];
+
 /// What fails where a second fault hits whoever deals with the first one.
 pub const FIRST_OF_TWO: Fault = Fault::Eio;
 
