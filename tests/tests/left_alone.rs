@@ -33,11 +33,7 @@ fn booted(site: &Site, window: u32) -> Node {
 }
 
 fn until(node: &Node, what: &str, reached: impl Fn(&Value) -> bool) -> Value {
-    node.wait_for(what, UPGRADE_LIMIT, || {
-        let status = node.status().map_err(|error| format!("{error:?}"))?;
-        if reached(&status) { Ok(status) } else { Err(status.to_string()) }
-    })
-    .unwrap()
+    node.wait_for_status(what, UPGRADE_LIMIT, reached).unwrap()
 }
 
 #[test]

@@ -49,11 +49,7 @@ fn old_runs(node: &Node, old: &Payload) -> Result<(), String> {
 }
 
 fn until(node: &Node, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    node.wait_for(what, THREE_ATTEMPTS, || {
-        let status = node.status().map_err(|error| format!("{error:?}"))?;
-        if is_so(&status) { Ok(status) } else { Err(status.to_string()) }
-    })
-    .unwrap()
+    node.wait_for_status(what, THREE_ATTEMPTS, is_so).unwrap()
 }
 
 fn said(node: &Node, command: &[&str]) -> Value {

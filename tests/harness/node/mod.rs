@@ -151,6 +151,15 @@ impl Node {
         asked(format!("start {name}"), async { self.zinit().start(&name).await })
     }
 
+    /// Has the supervisor load the unit of a service, and start it.
+    ///
+    /// # Errors
+    /// When it does not answer, or there is no good unit.
+    pub fn monitor_service(&self, name: &str) -> Result<(), Error> {
+        let name = unit_name(name)?;
+        asked(format!("monitor {name}"), async { self.zinit().monitor(&name).await })
+    }
+
     /// Has the supervisor forget a service that has ended.
     ///
     /// # Errors
@@ -183,6 +192,22 @@ impl Node {
     pub fn status(&self) -> Result<serde_json::Value, Error> {
         let text = self.read("/run/molt/status.json")?;
         serde_json::from_str(&text).doing(|| "understand the status of identityd".to_owned())
+    }
+
+    /// Waits until what `identityd status` says is so; tells what it says then.
+    ///
+    /// # Errors
+    /// The time is over; with the last status.
+    pub fn wait_for_status(
+        &self,
+        what: &str,
+        limit: Duration,
+        is_so: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<serde_json::Value, Error> {
+        self.wait_for(what, limit, || {
+            let status = self.status().map_err(|error| format!("{error:?}"))?;
+            if is_so(&status) { Ok(status) } else { Err(status.to_string()) }
+        })
     }
 
     /// The pid, outside, of the process of a service.
