@@ -28,7 +28,7 @@ pub enum Exit {
     Usage = 2,
     /// A hub, a store or identityd could not be reached, or cannot answer now: later it may work.
     Unreachable = 3,
-    /// The hub or the store does not have it.
+    /// The hub or the store does not have it, or the node knows nothing by that name.
     NotFound = 4,
     /// The hub or the store refused: no or another token, a name that is taken, no room. Or signatures are not in order,
     /// something is in the way, a disk is full or cannot be written. Or a node does not take a release: it is held, failed
@@ -45,7 +45,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   1  failed
   2  wrong usage or settings: the same command will fail again
   3  hub, store, zinit or identityd not reached: later it may work
-  4  the hub or the store does not have it, nobody has signed it; zinit does not know the service
+  4  the hub or the store does not have it, nobody has signed it; zinit or the node does not know it
   5  refused: token, name that is taken, no room; signatures; by zinit; by a node that does not take a release now
   6  diff, verify, lint or doctor found something; packages do not fit together";
 

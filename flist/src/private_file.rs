@@ -13,7 +13,7 @@ pub enum NotPrivate {
     /// It cannot be opened.
     Open(io::Error),
     /// It is not fit to hold secrets: what is wrong, and the remedy.
-    Unsafe(&'static str),
+    Unsafe(String),
 }
 
 /// Opens a file of at most `limit` bytes that is readable by its owner only, who is this user or root.
@@ -26,22 +26,22 @@ pub fn open(path: &Path, limit: u64) -> Result<(File, Metadata), NotPrivate> {
     let file =
         OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(NotPrivate::Open)?;
     let metadata = file.metadata().map_err(NotPrivate::Open)?;
-    match problem_of(&metadata, limit) {
+    match problem_of(path, &metadata, limit) {
         Some(problem) => Err(NotPrivate::Unsafe(problem)),
         None => Ok((file, metadata)),
     }
 }
 
-fn problem_of(metadata: &Metadata, limit: u64) -> Option<&'static str> {
-    let owner = metadata.uid();
+fn problem_of(path: &Path, metadata: &Metadata, limit: u64) -> Option<String> {
+    let (owner, user, path) = (metadata.uid(), nix::unistd::geteuid().as_raw(), path.display());
     if !metadata.is_file() {
-        Some("is not a regular file")
+        Some("is not a regular file".to_owned())
     } else if metadata.mode() & 0o077 != 0 {
-        Some("can be used by others than its owner; make it private with: chmod 600")
-    } else if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-        Some("belongs to another user; make it your own with: chown")
+        Some(format!("can be used by others than its owner; make it private with: chmod 600 {path}"))
+    } else if owner != 0 && owner != user {
+        Some(format!("belongs to user {owner}; as root, make it your own with: chown {user} {path}"))
     } else if metadata.len() > limit {
-        Some("is longer than any such file")
+        Some(format!("is longer than {limit} bytes, and so than any such file"))
     } else {
         None
     }

@@ -126,7 +126,7 @@ fn orders_survive_the_daemon_and_say_who_gave_them() {
     let mode = std::fs::metadata(node.path("state/orders.json")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let refused = node.ask(&["hold", "--reason", &"x".repeat(501)]);
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(2));
     assert_eq!(node.ask(&["hold", "2.0.0", "--all"]).status.code(), Some(2));
 }
 

@@ -39,11 +39,7 @@ fn why(node: &Node) -> String {
 
 /// Waits until the status is like that; returns it.
 fn until(node: &Node, what: &str, reached: impl Fn(&Value) -> bool) -> Value {
-    node.wait_for(what, UPGRADE_LIMIT, || {
-        let status = node.status().map_err(|error| format!("{error:?}"))?;
-        if reached(&status) { Ok(status) } else { Err(status.to_string()) }
-    })
-    .unwrap()
+    node.wait_for_status(what, UPGRADE_LIMIT, reached).unwrap()
 }
 
 /// The newest attempt in the history.
@@ -146,7 +142,7 @@ fn what_is_held_is_not_installed_until_it_is_let_go() {
 #[test]
 fn what_is_postponed_goes_on_by_itself_and_no_release_for_longer_than_allowed() {
     let (site, node) = booted();
-    let too_long = refused(&node, 1, &["hold", "2.0.0", "--for", "15d"]);
+    let too_long = refused(&node, 2, &["hold", "2.0.0", "--for", "15d"]);
     assert!(too_long.contains("longest_postponement") && too_long.contains("14d"), "{too_long}");
     node.run(&["identityd", "hold", "2.0.0", "--for", "13d", "--reason", "the fair"]).unwrap();
     site.publish("2.0.0", &site.payload("2.0.0").unwrap()).unwrap();
@@ -161,7 +157,7 @@ fn what_is_postponed_goes_on_by_itself_and_no_release_for_longer_than_allowed() 
     let id = status["candidate"]["release"].as_str().unwrap();
     node.run(&["identityd", "pause"]).unwrap();
     node.run(&["identityd", "unhold"]).unwrap();
-    let again = refused(&node, 1, &["hold", &id[..12], "--for", "340h"]);
+    let again = refused(&node, 2, &["hold", &id[..12], "--for", "340h"]);
     assert!(again.contains("it was postponed first at") && again.contains("without --for"), "{again}");
     node.run(&["identityd", "hold", id, "--for", "3s"]).unwrap();
     node.run(&["identityd", "resume"]).unwrap();
@@ -288,7 +284,7 @@ fn a_bad_release_is_named_and_tried_again_on_request() {
     let ends: Vec<_> = attempts.as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
     assert_eq!(ends, ["rolled-back", "refused"]);
 
-    assert!(refused(&node, 1, &["retry", "9.9.9"]).contains("does not offer release 9.9.9"));
+    assert!(refused(&node, 4, &["retry", "9.9.9"]).contains("does not offer release 9.9.9"));
     assert!(refused(&node, 5, &["retry", "2.0.0"]).contains("rolled back"));
     let attempts = json(&node, &["history"]);
     let retried = attempts.as_array().unwrap().iter().find(|attempt| attempt["cause"]["kind"] == "retry");

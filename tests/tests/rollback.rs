@@ -18,16 +18,12 @@ fn said(node: &Node, arguments: &[&str]) -> Value {
 /// What a command of identityd says when it refuses.
 fn refused(node: &Node, arguments: &[&str]) -> String {
     let output = node.exec(&[&["identityd"], arguments].concat()).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+    assert_eq!(output.status.code(), Some(4), "{arguments:?}: {output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 
 fn until(node: &Node, what: &str, reached: impl Fn(&Value) -> bool) -> Value {
-    node.wait_for(what, UPGRADE_LIMIT, || {
-        let status = node.status().map_err(|error| format!("{error:?}"))?;
-        if reached(&status) { Ok(status) } else { Err(status.to_string()) }
-    })
-    .unwrap()
+    node.wait_for_status(what, UPGRADE_LIMIT, reached).unwrap()
 }
 
 /// The generations as (number, cause, version, is current, can be gone back to).

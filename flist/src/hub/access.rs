@@ -46,7 +46,7 @@ pub enum AccessError {
         /// The file.
         path: PathBuf,
         /// What is wrong, and the remedy.
-        problem: &'static str,
+        problem: String,
     },
     /// There is no certificate with its key in the file.
     #[error("{path} {problem}: expected the certificate, those that signed it, and its private key, as PEM")]

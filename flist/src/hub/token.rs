@@ -46,7 +46,7 @@ pub enum TokenError {
         /// The file.
         path: PathBuf,
         /// What is wrong, and the remedy.
-        problem: &'static str,
+        problem: String,
     },
     /// A line of the file cannot be used.
     #[error("line {line} of token file {path} {problem}")]

@@ -211,7 +211,8 @@ fn problem(error: &EngineError) -> Problem {
         EngineError::Schema(refused) => refused.iter().map(SchemaRefusal::as_unmet).collect(),
         _ => Vec::new(),
     };
-    Problem { unmet, helps: helps(error), ..Problem::new(kind, report(error)) }
+    let absent = matches!(error, EngineError::NothingBefore(_) | EngineError::NoGeneration(_));
+    Problem { unmet, helps: helps(error), absent, ..Problem::new(kind, report(error)) }
 }
 
 /// What helps against what keeps a release from this node and is not the release's alone.

@@ -242,15 +242,24 @@ pub struct Problem {
     /// What helps, where that is something else than what helps against most problems of this kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helps: Option<String>,
-    /// Whether a hub has answered, and does not have what was asked for.
+    /// Whether what was asked for is not there, on the hub that has answered or on this node.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub absent: bool,
+    /// Whether the request itself is wrong, so that the same one is never granted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub misused: bool,
 }
 
 impl Problem {
     /// A problem of this kind.
     pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
-        Self { message: message.into(), kind, gate: None, unmet: Vec::new(), helps: None, absent: false }
+        let message = message.into();
+        Self { message, kind, gate: None, unmet: Vec::new(), helps: None, absent: false, misused: false }
+    }
+
+    /// What was asked for is not there.
+    pub fn absent(kind: ProblemKind, message: impl Into<String>) -> Self {
+        Self { absent: true, ..Self::new(kind, message) }
     }
 
     /// The same, with what helps.

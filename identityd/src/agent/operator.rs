@@ -108,13 +108,13 @@ impl Agent {
             return match &asked.release {
                 // Of a release that the channel does not offer, only the id is remembered.
                 Some(text) if is_id(text) => Ok(text.to_ascii_lowercase()),
-                Some(text) => Err(Problem::new(
+                Some(text) => Err(Problem::absent(
                     ProblemKind::Local,
                     format!(
                         "the channel does not offer release {text}; name one that it does not offer by its id"
                     ),
                 )),
-                None => Err(Problem::new(
+                None => Err(Problem::absent(
                     ProblemKind::Local,
                     "the channel offers no release that waits or has failed; there is nothing to try again",
                 )),
@@ -158,7 +158,7 @@ impl Agent {
             Ok(())
         })?;
         match (&asked.release, gone.len()) {
-            (Some(release), 0) => Err(Problem::new(
+            (Some(release), 0) => Err(Problem::absent(
                 ProblemKind::Local,
                 format!(
                     "release {release} is not held under that name; `identityd status` shows what is held"
@@ -309,5 +309,6 @@ fn is_id(text: &str) -> bool {
 }
 
 pub(super) fn local(error: &OrdersError) -> Problem {
-    Problem::new(ProblemKind::Local, flist::report(error))
+    let misused = matches!(error, OrdersError::TooLong { .. } | OrdersError::Text { .. });
+    Problem { misused, ..Problem::new(ProblemKind::Local, flist::report(error)) }
 }

@@ -19,7 +19,7 @@ pub(super) enum Failure {
     #[error(transparent)]
     Settings(SettingsError),
     /// The doctor has found something that nobody has repaired; it is told already.
-    #[error("{0} of the findings above need somebody")]
+    #[error("{}", needs_somebody(*.0))]
     Ill(usize),
     /// What was given cannot be used; the causes are in the error.
     #[error(transparent)]
@@ -72,11 +72,19 @@ impl Failure {
     }
 }
 
+fn needs_somebody(findings: usize) -> String {
+    match findings {
+        1 => "what was found above needs somebody".to_owned(),
+        more => format!("{more} of the findings above need somebody"),
+    }
+}
+
 /// What the daemon's answer means.
 fn of_problem(problem: &Problem) -> Exit {
     match problem.kind {
+        _ if problem.misused => Exit::Usage,
         _ if !problem.unmet.is_empty() => Exit::Refused,
-        ProblemKind::Network if problem.absent => Exit::NotFound,
+        _ if problem.absent => Exit::NotFound,
         ProblemKind::Network | ProblemKind::Busy => Exit::Unreachable,
         ProblemKind::Refused => Exit::Refused,
         ProblemKind::Local | ProblemKind::Degraded => Exit::Failed,
@@ -124,7 +132,9 @@ mod tests {
         ];
         let answered = [
             (problem(ProblemKind::Network), 3),
-            (Problem { absent: true, ..problem(ProblemKind::Network) }, 4),
+            (Problem::absent(ProblemKind::Network, "no"), 4),
+            (Problem::absent(ProblemKind::Local, "no"), 4),
+            (Problem { misused: true, ..problem(ProblemKind::Local) }, 2),
             (problem(ProblemKind::Busy), 3),
             (problem(ProblemKind::Local), 1),
             (problem(ProblemKind::Degraded), 1),

@@ -40,6 +40,9 @@ async fn what_is_held_waits_and_goes_on_when_it_is_let_go() {
 
     let answers = all(node.handle.ask(Asked { release: Some("3".into()), ..Verb::Unhold.into() }, 0)).await;
     assert!(refusal(&answers).message.contains("release 3 is not held"));
+    assert!(refusal(&answers).absent && !refusal(&answers).misused);
+    let nothing = Asked { seconds: Some(0), ..Verb::Hold.into() };
+    assert!(refusal(&all(node.handle.ask(nothing, 0)).await).misused);
     assert!(!node.calls().contains(&"apply"));
     all(node.handle.ask(Verb::Unhold, 0)).await;
     node.until("committed", |status| status.stage == Stage::Committed).await;
