@@ -22,6 +22,7 @@ pub struct Zinit {
     program: PathBuf,
     dialect: Dialect,
     version: String,
+    respawn_delay: Option<Duration>,
 }
 
 impl Zinit {
@@ -39,7 +40,14 @@ impl Zinit {
                 "nobody knows what {shown} speaks, which calls itself {version:?}; say it with --dialect"
             )));
         };
-        Ok(Self { program, dialect, version })
+        Ok(Self { program, dialect, version, respawn_delay: None })
+    }
+
+    /// Starts a service that has ended after this time, where it is ours; real ones take their two seconds.
+    #[must_use]
+    pub fn with_respawn_delay(mut self, delay: Option<Duration>) -> Self {
+        self.respawn_delay = delay;
+        self
     }
 
     /// The program.
@@ -75,6 +83,9 @@ impl Zinit {
                 words.extend(["init".into(), "--container".into(), "-c".into(), units.into()]);
                 if self.is_stand_in() {
                     words.extend(["--dialect".into(), dialect.to_string().into()]);
+                    if let Some(delay) = self.respawn_delay {
+                        words.extend(["--respawn-delay".into(), delay.as_millis().to_string().into()]);
+                    }
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf, absolute};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     /// Lines of log to keep.
     pub(crate) buffer: usize,
     pub(crate) dialect: Dialect,
+    /// How long a service that has ended rests before it is started again.
+    pub(crate) respawn_delay: Duration,
     pub(crate) debug: bool,
     /// The end of the supervisor is not that of the machine.
     pub(crate) container: bool,
@@ -68,7 +71,8 @@ pub(crate) async fn run(settings: Settings) -> Result<(), InitError> {
     let signals = Signals::register().map_err(|source| InitError::Signals { source })?;
     let listener = server::listen(&socket).await.map_err(InitError::Listen)?;
     let ring = Ring::new(settings.buffer, console);
-    let services = Services::new(load_environment(console), ring.clone(), console);
+    let environment = load_environment(console);
+    let services = Services::new(environment, settings.respawn_delay, ring.clone(), console);
     let mut supervisor = Supervisor::new(services, directory.clone(), console);
     supervisor.monitor_all().map_err(in_directory)?;
 

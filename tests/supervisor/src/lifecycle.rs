@@ -6,7 +6,7 @@
 //!    ▲  ▲                        │ stop                   │ cannot        │ process ends
 //!    │  └────────────────────────┴────────────────────────┘               │
 //!    ├───────────────────────── oneshot ──────────────────────────────────┤
-//!    └── wanted down ── Resting, two seconds ◄────────────────────────────┘
+//!    └── wanted down ── Resting ◄─────────────────────────────────────────┘
 //!                          └── wanted up: as from Idle
 //! ```
 
@@ -25,8 +25,8 @@ use crate::service::{Ended, Phase, Service, State, Target};
 use crate::timers::Timers;
 use crate::unit::Unit;
 
-/// How long a service rests before it is started again, and a `test` before it is run again.
-const RETRY_DELAY: Duration = Duration::from_secs(2);
+/// How long a `test` rests before it is run again.
+const TEST_DELAY: Duration = Duration::from_secs(2);
 
 /// Every monitored service and the processes that belong to them.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(crate) struct Services {
     /// Set by a shutdown: no process is started any more.
     frozen: bool,
     environment: Environment,
+    /// How long a service rests before it is started again.
+    respawn_delay: Duration,
     ring: Ring,
     console: Console,
 }
@@ -57,7 +59,12 @@ enum Wake {
 
 impl Services {
     /// An empty table; `environment` is what services get on top of our own.
-    pub(crate) fn new(environment: Environment, ring: Ring, console: Console) -> Self {
+    pub(crate) fn new(
+        environment: Environment,
+        respawn_delay: Duration,
+        ring: Ring,
+        console: Console,
+    ) -> Self {
         Self {
             table: BTreeMap::new(),
             children: BTreeMap::new(),
@@ -65,6 +72,7 @@ impl Services {
             serial: 0,
             frozen: false,
             environment,
+            respawn_delay,
             ring,
             console,
         }
@@ -276,7 +284,7 @@ impl Services {
             Err(error) => {
                 self.console.error(format_args!("could not start the test of {name}: {}", Chain(&error)));
                 self.set(name, Some(State::TestFailure), Phase::Alive);
-                self.timers.add(RETRY_DELAY, Wake::Test { name: name.to_owned(), of });
+                self.timers.add(TEST_DELAY, Wake::Test { name: name.to_owned(), of });
             }
         }
     }
@@ -288,7 +296,7 @@ impl Services {
         if ended.is_success() {
             self.set(name, Some(State::Running), Phase::Alive);
         } else {
-            self.timers.add(RETRY_DELAY, Wake::Test { name: name.to_owned(), of });
+            self.timers.add(TEST_DELAY, Wake::Test { name: name.to_owned(), of });
         }
     }
 
@@ -304,7 +312,7 @@ impl Services {
         service.ended(ended);
         if service.phase == Phase::Resting {
             let serial = service.serial;
-            self.timers.add(RETRY_DELAY, Wake::Rested { name: name.to_owned(), serial });
+            self.timers.add(self.respawn_delay, Wake::Rested { name: name.to_owned(), serial });
         }
         self.console.debug(format_args!("{name}: {ended}"));
     }

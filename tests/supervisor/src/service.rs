@@ -52,7 +52,7 @@ pub(crate) enum Phase {
     Blocked,
     /// Watching its process.
     Alive,
-    /// Letting two seconds pass before it looks at it again.
+    /// Letting the respawn delay pass before it looks at it again.
     Resting,
 }
 

@@ -58,6 +58,11 @@ impl Node {
 
     /// The same with the supervisor run by the command `wrapper`.
     pub(crate) async fn start_under(wrapper: &[&str], units: &[(&str, &str)]) -> Self {
+        Self::start_with(wrapper, &[], units).await
+    }
+
+    /// The same with more arguments of `init`.
+    pub(crate) async fn start_with(wrapper: &[&str], arguments: &[&str], units: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         fs::create_dir(directory.path().join("units")).expect("unit directory");
         let socket = directory.path().join("sock");
@@ -73,6 +78,7 @@ impl Node {
             .arg(&socket)
             .args(["init", "--container", "-c"])
             .arg(directory.path().join("units"))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(console.try_clone().expect("console"))
             .stderr(console)

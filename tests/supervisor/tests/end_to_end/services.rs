@@ -68,6 +68,19 @@ async fn a_service_that_crashes_is_started_again() {
 }
 
 #[tokio::test]
+async fn it_is_started_again_as_soon_as_the_command_line_says() {
+    if !is_stand_in() {
+        return;
+    }
+    let crash = [("crash", "exec: sh -c 'echo $$ >> @/starts; exit 3'")];
+    let node = Node::start_with(&[], &["--respawn-delay", "100"], &crash).await;
+    let begun = Instant::now();
+    node.until("it was started six times", async || node.read("starts").lines().count() >= 6).await;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}, and with the delay of zinit it is ten seconds");
+}
+
+#[tokio::test]
 async fn a_killed_service_is_started_again_but_not_when_it_was_stopped() {
     let node = Node::start(&[("long", "exec: sleep 1000")]).await;
     let first = node.wait_until_running("long").await;
