@@ -3,7 +3,7 @@
 //! ```text
 //! NetNs ── own network, `lo` only ─────────────────────────────────────────┐
 //! │  Hub: `flist serve`             Node: own mount, pid and uts namespaces │
-//! │  (127.0.0.1:port)  ◄── HTTP ──    tmpfs root, /dev/fuse, command line   │
+//! │  (127.0.0.1:port)  ◄── HTTP ──    root, /dev/fuse, command line         │
 //! │                                   PID 1 = supervisor ─ bootstrap, …     │
 //! └──────────────────────────────────────────────────────────────────────────┘
 //! ```
@@ -54,6 +54,7 @@ pub use fault_proxy::{Fault, FaultProxy};
 pub use http::{Answer, get};
 pub use hub::{CHANNEL_NAME, CHANNEL_REPO, Hub};
 pub use job::{output, run};
+pub use launcher::RootKind;
 pub use log::{Line, Log};
 pub use netns::NetNs;
 pub use node::{Census, Node, NodeBuilder, Process, digest_of};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
-use molt_tests::{Fault, FaultProxy, PathWatch, Payload, Site, UPGRADE_LIMIT, require_installed};
+use molt_tests::{Fault, FaultProxy, PathWatch, Payload, RootKind, Site, UPGRADE_LIMIT, require_installed};
 
 const FILES: u64 = 200;
 
@@ -30,10 +30,25 @@ fn release(site: &Site, version: &str, seed: u64) -> Payload {
 
 #[test]
 fn no_path_is_missing_empty_or_dead_during_an_upgrade_over_a_thin_line() {
+    nobody_finds_a_gap(RootKind::Tmpfs);
+}
+
+#[test]
+fn nor_with_a_root_on_ext4() {
+    nobody_finds_a_gap(RootKind::Ext4);
+}
+
+#[test]
+fn nor_with_a_root_on_an_overlay() {
+    nobody_finds_a_gap(RootKind::Overlay);
+}
+
+fn nobody_finds_a_gap(root: RootKind) {
     let site = Site::new().unwrap();
     let (old, new) = (release(&site, "1.0.0", 1), release(&site, "2.0.0", 2));
     site.publish("1.0.0", &old).unwrap();
-    let node = site.boot("1.0.0").unwrap();
+    let node = site.node().root(root).boot().unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
     node.wait_for_services(&["identityd", "web", "idle"], UPGRADE_LIMIT).unwrap();
 
     let address = site.hub.url().trim_start_matches("http://").parse().unwrap();

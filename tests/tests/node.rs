@@ -1,9 +1,12 @@
 //! The harness itself: a node boots, is isolated, has FUSE, and leaves nothing behind.
 
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use molt_tests::{BaseFile, Binaries, Hub, NetNs, Node, Payload, wait_for};
+use molt_tests::{BaseFile, Binaries, Hub, NetNs, Node, Payload, RootKind, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -26,6 +29,38 @@ fn a_node_boots_and_is_on_its_own() {
 
     let processes = node.census().unwrap().processes;
     assert!(processes.len() == 2 && processes.contains(&"sleep".to_owned()), "{processes:?}");
+}
+
+/// Files of nodes that loop devices still have although they are removed.
+fn removed_images() -> Vec<String> {
+    let devices = fs::read_dir("/sys/block").unwrap().flatten();
+    let files = devices.filter_map(|device| fs::read_to_string(device.path().join("loop/backing_file")).ok());
+    files.filter(|file| file.contains("/molt-node-") && file.trim_end().ends_with("(deleted)")).collect()
+}
+
+#[test]
+fn a_node_has_the_root_that_is_asked_for_and_leaves_no_loop_device() {
+    let netns = NetNs::new().unwrap();
+    let node = |kind| Node::builder(&netns).root(kind).size_mib(512);
+    for kind in RootKind::ALL {
+        let node = node(kind).boot().unwrap();
+        let mounts = node.census().unwrap().mounts;
+        assert!(mounts.contains(&format!("{kind} /")), "{kind}: {mounts:?}");
+        // What is of the base image can be replaced, and there is an end to the space.
+        node.run(&["sh", "-c", "echo new > /etc/group.new && mv /etc/group.new /etc/group"]).unwrap();
+        assert_eq!(node.run(&["cat", "/etc/group"]).unwrap(), "new\n");
+        let full = node.exec(&["dd", "if=/dev/zero", "of=/filler", "bs=1M", "count=600"]).unwrap();
+        assert!(String::from_utf8_lossy(&full.stderr).contains("No space left"), "{kind}: {full:?}");
+    }
+    // One that does not come up.
+    let broken = node(RootKind::Ext4).file(BaseFile::program("/sbin/gone", "/there/is/no/such/program"));
+    let error = broken.boot().err().unwrap();
+    assert!(format!("{error:?}").contains("/there/is/no/such/program"), "{error:?}");
+    wait_for("the loop devices are free", SOON, || match removed_images() {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .unwrap();
 }
 
 #[test]

@@ -17,9 +17,9 @@ use tempfile::TempDir;
 
 use super::bad_release::{GOOD_UNIT, PROGRAM, VICTIM};
 use super::chaos::Trouble;
-use super::{LIMIT, is_current, kill_identityd, without_debug_information};
+use super::{LIMIT, RESPAWN_DELAY, is_current, kill_identityd, without_debug_information};
 use crate::error::{Doing, Error};
-use crate::{Binaries, Fault, FaultProxy, Node, Payload, Process, Site};
+use crate::{Binaries, Fault, FaultProxy, Node, Payload, Process, RootKind, Site};
 
 /// Services of good releases.
 const SERVICES: [&str; 4] = ["identityd", "web", "idle", VICTIM];
@@ -51,8 +51,8 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Boots the node, with these settings, and the first release.
-    pub(super) fn set_up(config: &str, seed: u64) -> Result<Self, Error> {
+    /// Boots the node, with these settings and such a root, and the first release.
+    pub(super) fn set_up(config: &str, root: RootKind, seed: u64) -> Result<Self, Error> {
         let site = Site::new()?;
         let hub = site.hub.url();
         let address = hub.trim_start_matches("http://").parse();
@@ -61,7 +61,8 @@ impl Arena {
         let installed = "1.0.0".to_owned();
         let program = without_debug_information(&Binaries::ensure()?.identityd())?;
         publish(&site, &proxy, &installed, &payload(&site, &program.1, &installed)?)?;
-        let node = site.node().config(config).size_mib(SIZE).boot()?;
+        let node =
+            site.node().config(config).root(root).size_mib(SIZE).respawn_delay(RESPAWN_DELAY).boot()?;
         let (init, random, coming) = (node.init()?, Rng::with_seed(seed), Vec::new());
         let arena = Self { site, proxy, node, init, number: 0, installed, coming, random, program };
         arena.site.await_version(&arena.node, &arena.installed)?;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::arena::Arena;
 pub use super::bad_release::BadRelease;
-use super::{CONFIG, Extent, Tell, on_nodes};
+use super::{ByRoot, CONFIG, Extent, Tell, on_nodes};
 use crate::error::Error;
 
 /// What goes wrong.
@@ -41,7 +41,7 @@ impl Trouble {
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// Upgrades with each trouble.
-    pub upgrades: BTreeMap<Trouble, usize>,
+    pub upgrades: BTreeMap<Trouble, ByRoot>,
     /// What went wrong.
     pub problems: Vec<String>,
 }
@@ -53,18 +53,18 @@ pub struct Tally {
 /// A node cannot be set up.
 pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Tally, Error> {
     let tallies = on_nodes(extent, |number, another| {
-        let seed = extent.seed.wrapping_add(number);
-        let (mut arena, mut tally) = (Arena::set_up(CONFIG, seed)?, Tally::default());
+        let (root, seed) = (extent.roots.of(number), extent.seed.wrapping_add(number));
+        let (mut arena, mut tally) = (Arena::set_up(CONFIG, root, seed)?, Tally::default());
         while another() {
             let trouble = arena.next_trouble();
             match arena.upgrade(trouble) {
                 Ok(()) => {
-                    *tally.upgrades.entry(trouble).or_default() += 1;
-                    tell(&format!("node {number}: {trouble:?}"));
+                    tally.upgrades.entry(trouble).or_default().note(root);
+                    tell(&format!("node {number}, {root}: {trouble:?}"));
                 }
                 Err(error) => {
-                    tell(&format!("node {number}: {trouble:?}: {error:?}"));
-                    tally.problems.push(format!("node {number}, {trouble:?}: {error:?}"));
+                    tell(&format!("node {number}, {root}: {trouble:?}: {error:?}"));
+                    tally.problems.push(format!("node {number}, {root}, {trouble:?}: {error:?}"));
                     break;
                 }
             }
@@ -74,7 +74,7 @@ pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Tally, Error> {
     let mut total = Tally::default();
     for tally in tallies {
         for (trouble, count) in tally.upgrades {
-            *total.upgrades.entry(trouble).or_default() += count;
+            total.upgrades.entry(trouble).or_default().add(&count);
         }
         total.problems.extend(tally.problems);
     }

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::ByRoot;
+use crate::RootKind;
+
 /// What a kill found, and what recovery made of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ending {
@@ -36,7 +39,7 @@ impl fmt::Display for Ending {
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// How often each ending was seen.
-    pub endings: BTreeMap<Ending, usize>,
+    pub endings: BTreeMap<Ending, ByRoot>,
     /// How often identityd was in each stage, as far as its status told at the moment of the kill.
     pub stages: BTreeMap<String, usize>,
     /// What went wrong.
@@ -46,7 +49,7 @@ pub struct Tally {
 impl Tally {
     /// Kills in all.
     pub fn kills(&self) -> usize {
-        self.endings.values().sum::<usize>() + self.problems.len()
+        self.endings.values().map(ByRoot::total).sum::<usize>() + self.problems.len()
     }
 
     /// Which of these endings, that have to be there, are not: the kills did not bite.
@@ -54,14 +57,14 @@ impl Tally {
         wanted.iter().filter(|ending| !self.endings.contains_key(ending)).copied().collect()
     }
 
-    pub(super) fn note(&mut self, ending: Ending, stage: String) {
-        *self.endings.entry(ending).or_default() += 1;
+    pub(super) fn note(&mut self, ending: Ending, stage: String, root: RootKind) {
+        self.endings.entry(ending).or_default().note(root);
         *self.stages.entry(stage).or_default() += 1;
     }
 
     pub(super) fn add(&mut self, other: Self) {
         for (ending, count) in other.endings {
-            *self.endings.entry(ending).or_default() += count;
+            self.endings.entry(ending).or_default().add(&count);
         }
         for (stage, count) in other.stages {
             *self.stages.entry(stage).or_default() += count;
@@ -77,9 +80,9 @@ mod tests {
     #[test]
     fn kills_that_did_not_bite_are_told() {
         let mut tally = Tally::default();
-        tally.note(Ending::Undone, "Swapping".to_owned());
-        tally.note(Ending::Undone, "Swapping".to_owned());
-        tally.note(Ending::Completed, "Idle".to_owned());
+        tally.note(Ending::Undone, "Swapping".to_owned(), RootKind::Tmpfs);
+        tally.note(Ending::Undone, "Swapping".to_owned(), RootKind::Ext4);
+        tally.note(Ending::Completed, "Idle".to_owned(), RootKind::Ext4);
         assert_eq!(
             (tally.kills(), tally.missing(&Ending::ALL)),
             (3, vec![Ending::NotBegun, Ending::Finished])

@@ -2,7 +2,7 @@
 //!
 //! After each kill the channel offers nothing until it is known what recovery made of it: then the node has
 //! to be one of the two releases, byte for byte, with all services up. After that the upgrade has to come
-//! to its end. On every other node identityd itself is another one in each release.
+//! to its end. On every other node identityd itself is another one in each release. The nodes have roots of every kind.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use fastrand::Rng;
 use super::ending::{Ending, Tally};
 use super::range::{Range, Releases};
 use super::{Extent, Tell, kill_identityd, on_nodes};
-use crate::Binaries;
 use crate::error::Error;
+use crate::{Binaries, RootKind};
 
 /// Files of each release that differ from those of the other.
 const FILES: usize = 40;
@@ -33,17 +33,19 @@ pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Tally, Error> {
     let identityd = Binaries::ensure()?.identityd();
     let tallies = on_nodes(extent, |number, another| {
         let releases = Releases { program: &identityd, replaces_itself: number % 2 == 1, files: FILES };
-        let mut gun = Gun::set_up(releases, extent.seed.wrapping_add(number))?;
+        let root = extent.roots.of(number);
+        let mut gun = Gun::set_up(releases, root, extent.seed.wrapping_add(number))?;
         let mut tally = Tally::default();
         while another() {
             match gun.kill_once() {
                 Ok((ending, stage)) => {
-                    tell(&format!("node {number}: {ending} (in {stage})"));
-                    tally.note(ending, stage);
+                    tell(&format!("node {number}, {root}: {ending} (in {stage})"));
+                    tally.note(ending, stage, root);
                 }
                 Err(error) => {
-                    tell(&format!("node {number}: {error:?}"));
-                    tally.problems.push(format!("node {number}, kill {}: {error:?}", tally.kills() + 1));
+                    tell(&format!("node {number}, {root}: {error:?}"));
+                    let kill = tally.kills() + 1;
+                    tally.problems.push(format!("node {number}, {root}, kill {kill}: {error:?}"));
                     break;
                 }
             }
@@ -63,8 +65,8 @@ struct Gun {
 }
 
 impl Gun {
-    fn set_up(releases: Releases<'_>, seed: u64) -> Result<Self, Error> {
-        let mut range = Range::set_up(releases)?;
+    fn set_up(releases: Releases<'_>, root: RootKind, seed: u64) -> Result<Self, Error> {
+        let mut range = Range::set_up(releases, root)?;
         let mut span = Duration::ZERO;
         for _ in 0..2 {
             let start = Instant::now();

@@ -17,6 +17,7 @@ pub mod neutral;
 mod points;
 pub mod power;
 mod range;
+mod roots;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,12 +31,17 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use ending::{Ending, Tally};
+pub use roots::{ByRoot, Roots};
 
 use crate::error::{Doing, Error};
 use crate::{Node, job, place, wait_for};
 
 /// Longest wait for anything a node does by itself.
 const LIMIT: Duration = Duration::from_secs(90);
+
+/// How long the supervisor lets pass before it starts a service again. A service that ends again and again does so
+/// many times within [`CONFIG`]'s health window then, and is away for long enough to be seen.
+const RESPAWN_DELAY: Duration = Duration::from_millis(200);
 
 /// Settings of the nodes: nobody shall wait longer than there is something to see.
 const CONFIG: &str = "poll_interval: 1\nhandover_timeout: 5\nhealth_window: 1\nstart_timeout: 3\n";
@@ -49,6 +55,8 @@ pub struct Extent {
     pub nodes: usize,
     /// Where randomness comes from.
     pub seed: u64,
+    /// Root file systems of the nodes; virtual machines have their own.
+    pub roots: Roots,
 }
 
 /// Told after every run: what happened in it.

@@ -1,7 +1,7 @@
 //! SIGKILL of identityd at named points: the beginning and the end of each step and each effect of an upgrade
 //! in which everything changes, identityd itself too.
 //!
-//! A dry run in both directions lists the points (`molt-halting` says where they are). Then, for each, an upgrade
+//! A dry run in both directions, for each kind of root, lists the points (`molt-halting` says where they are). Then, for each, an upgrade
 //! is let run until the program has halted there; it is killed, and recovery has to leave one of the releases,
 //! as after random kills. The points of two recoveries are listed too, of one that undoes and of one that finishes:
 //! there identityd is killed for the second time. A point that was listed and is not reached is a problem.
@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use fastrand::Rng;
 
@@ -16,8 +17,8 @@ use super::ending::{Ending, Tally};
 use super::points::Points;
 use super::range::{Range, Releases};
 use super::{Extent, Tell, kill_identityd, on_nodes};
-use crate::Binaries;
 use crate::error::Error;
+use crate::{Binaries, RootKind};
 
 /// Files of each release that differ from those of the other. Each has some points.
 const FILES: usize = 4;
@@ -66,33 +67,49 @@ pub struct Reached {
     pub in_order: Vec<String>,
 }
 
-/// Points that are to be tried, for each direction between the releases.
-#[derive(Debug, Default)]
+/// The points that there are, for each kind of root and each direction between the releases.
+type Listed = BTreeMap<RootKind, [BTreeSet<Aim>; 2]>;
+
+/// Points that are to be tried, for each kind of root and each direction between the releases.
+#[derive(Debug)]
 struct Queue {
-    points: [VecDeque<(Aim, usize)>; 2],
+    points: BTreeMap<RootKind, [VecDeque<(Aim, usize)>; 2]>,
 }
 
 impl Queue {
-    /// Of all points, or as many as are wanted, spread over them. One that is there in both directions is tried
-    /// in one of them.
-    fn of(listed: &[BTreeSet<Aim>; 2], runs: usize, random: &mut Rng) -> Self {
-        let mut aims: Vec<_> = listed[0].union(&listed[1]).collect();
+    /// Of all points, or as many as are wanted, spread over them. One that is there with several roots, or in both
+    /// directions, is tried with one of them.
+    fn of(listed: &Listed, runs: usize, random: &mut Rng) -> Self {
+        let mut aims: Vec<_> = all(listed).into_iter().collect();
         if runs < aims.len() {
             random.shuffle(&mut aims);
             aims.truncate(runs);
         }
-        let mut queue = Self::default();
+        let points = listed.keys().map(|root| (*root, <[VecDeque<_>; 2]>::default())).collect();
+        let mut queue = Self { points };
         for aim in aims {
-            let shorter = usize::from(queue.points[1].len() < queue.points[0].len());
-            let direction = [shorter, 1 - shorter].into_iter().find(|to| listed[*to].contains(aim));
-            queue.points[direction.unwrap_or_default()].push_back((aim.clone(), TRIES));
+            let ways = queue.points.iter_mut().flat_map(|(root, ways)| {
+                ways.iter_mut().zip(&listed[root]).filter(|(_, there)| there.contains(aim))
+            });
+            let shortest = ways.map(|(way, _)| way).min_by_key(|way| way.len());
+            shortest.into_iter().for_each(|way| way.push_back((aim.clone(), TRIES)));
         }
         queue
     }
 
     fn len(&self) -> usize {
-        self.points.iter().map(VecDeque::len).sum()
+        self.points.values().flatten().map(VecDeque::len).sum()
     }
+
+    /// Those of nodes with such a root, by direction.
+    fn on(&mut self, root: RootKind) -> &mut [VecDeque<(Aim, usize)>; 2] {
+        self.points.entry(root).or_default()
+    }
+}
+
+/// Every point, once.
+fn all(listed: &Listed) -> BTreeSet<&Aim> {
+    listed.values().flatten().flatten().collect()
 }
 
 /// Runs the campaign: every listed point, or as many as are wanted. A node on which something went wrong is
@@ -103,32 +120,34 @@ impl Queue {
 pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Reached, Error> {
     let program = Binaries::ensure()?.halting();
     let releases = Releases { program: &program, replaces_itself: true, files: FILES };
-    let ((listed, in_order), mut random) = (list(releases)?, Rng::with_seed(extent.seed));
-    let queue = Queue::of(&listed, extent.runs, &mut random);
-    let number = listed[0].union(&listed[1]).count();
+    let (listed, in_order) = list_all(releases, &extent.roots.among(extent.nodes.max(1)))?;
+    let queue = Queue::of(&listed, extent.runs, &mut Rng::with_seed(extent.seed));
+    let number = all(&listed).len();
     tell(&format!("{number} points, {} of them are tried", queue.len()));
     let queue = Mutex::new(queue);
     let extent = Extent { runs: usize::MAX, ..extent };
     let of_nodes = on_nodes(extent, |number, _| {
-        let mut trap = Trap { range: Range::set_up(releases)? };
+        let root = extent.roots.of(number);
+        let mut trap = Trap { range: Range::set_up(releases, root)?, root };
         let mut reached = Reached::default();
         while let Some((point, tries)) = trap.next(&queue)? {
             match trap.kill_at(&point) {
                 Ok(Some((ending, stage))) => {
-                    tell(&format!("node {number}: {ending} (in {stage}) at {point}"));
-                    reached.tally.note(ending, stage);
+                    tell(&format!("node {number}, {root}: {ending} (in {stage}) at {point}"));
+                    reached.tally.note(ending, stage, root);
                     reached.points.insert(point.to_string(), ending);
                 }
                 Ok(None) if tries > 1 => {
-                    tell(&format!("node {number}: did not come by {point}, which is tried again"));
-                    queue_of(&queue).points[1 - trap.range.installed].push_back((point, tries - 1));
+                    tell(&format!("node {number}, {root}: did not come by {point}, which is tried again"));
+                    queue_of(&queue).on(root)[1 - trap.range.installed].push_back((point, tries - 1));
                 }
                 Ok(None) => {
-                    reached.tally.problems.push(format!("node {number}: {point} was listed and not reached"));
+                    let problem = format!("node {number}, {root}: {point} was listed and not reached");
+                    reached.tally.problems.push(problem);
                 }
                 Err(error) => {
-                    tell(&format!("node {number}: at {point}: {error:?}"));
-                    reached.tally.problems.push(format!("node {number}, at {point}: {error:?}"));
+                    tell(&format!("node {number}, {root}: at {point}: {error:?}"));
+                    reached.tally.problems.push(format!("node {number}, {root}, at {point}: {error:?}"));
                     break;
                 }
             }
@@ -140,7 +159,8 @@ pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Reached, Error> {
         total.tally.add(reached.tally);
         total.points.extend(reached.points);
     }
-    let left = queue.into_inner().unwrap_or_else(PoisonError::into_inner).points.into_iter().flatten();
+    let left = queue.into_inner().unwrap_or_else(PoisonError::into_inner).points.into_values();
+    let left = left.flatten().flatten();
     total.tally.problems.extend(left.map(|(point, _)| format!("{point} was not tried")));
     Ok(total)
 }
@@ -153,7 +173,8 @@ pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Reached, Error> {
 pub fn again_and_again(point: &str, times: usize) -> Result<Vec<Ending>, Error> {
     let program = Binaries::ensure()?.halting();
     let releases = Releases { program: &program, replaces_itself: true, files: FILES };
-    let (mut trap, mut endings) = (Trap { range: Range::set_up(releases)? }, Vec::new());
+    let (root, mut endings) = (RootKind::Tmpfs, Vec::new());
+    let mut trap = Trap { range: Range::set_up(releases, root)?, root };
     let aim = Aim { after: None, name: point.to_owned() };
     for _ in 0..times {
         let killed = trap.kill_at(&aim)?;
@@ -167,9 +188,24 @@ fn queue_of(queue: &Mutex<Queue>) -> std::sync::MutexGuard<'_, Queue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The points of each kind of root, and those of an upgrade with the first of them in their order.
+fn list_all(releases: Releases<'_>, roots: &[RootKind]) -> Result<(Listed, Vec<String>), Error> {
+    let gone = |_| Error::Unexpected("a thread of the campaign died".to_owned());
+    let lists: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> =
+            roots.iter().map(|root| (*root, scope.spawn(|| list(releases, *root)))).collect();
+        let join = |(root, thread): (_, thread::ScopedJoinHandle<'_, _>)| {
+            Ok::<_, Error>((root, thread.join().map_err(gone)??))
+        };
+        threads.into_iter().map(join).collect::<Result<_, _>>()
+    })?;
+    let in_order = lists.first().map(|(_, (_, in_order))| in_order.clone()).unwrap_or_default();
+    Ok((lists.into_iter().map(|(root, (listed, _))| (root, listed)).collect(), in_order))
+}
+
 /// The points of an upgrade to either release, and of two recoveries on the way there.
-fn list(releases: Releases<'_>) -> Result<([BTreeSet<Aim>; 2], Vec<String>), Error> {
-    let mut trap = Trap { range: Range::set_up(releases)? };
+fn list(releases: Releases<'_>, root: RootKind) -> Result<([BTreeSet<Aim>; 2], Vec<String>), Error> {
+    let mut trap = Trap { range: Range::set_up(releases, root)?, root };
     let (mut listed, mut in_order) = ([BTreeSet::new(), BTreeSet::new()], Vec::new());
     for after in [None, Some(FIRST_KILLS[0]), Some(FIRST_KILLS[1])] {
         for to in [1, 0] {
@@ -194,6 +230,7 @@ fn list(releases: Releases<'_>) -> Result<([BTreeSet<Aim>; 2], Vec<String>), Err
 /// A node whose identityd halts.
 struct Trap {
     range: Range,
+    root: RootKind,
 }
 
 impl Trap {
@@ -206,14 +243,15 @@ impl Trap {
     fn next(&mut self, queue: &Mutex<Queue>) -> Result<Option<(Aim, usize)>, Error> {
         loop {
             let other = self.range.other();
-            let mut points = queue_of(queue);
-            if let Some(point) = points.points[other].pop_front() {
+            let mut queue = queue_of(queue);
+            let points = queue.on(self.root);
+            if let Some(point) = points[other].pop_front() {
                 return Ok(Some(point));
             }
-            if points.len() == 0 {
+            if points.iter().all(VecDeque::is_empty) {
                 return Ok(None);
             }
-            drop(points);
+            drop(queue);
             self.range.move_on()?;
         }
     }
@@ -279,18 +317,24 @@ mod tests {
     }
 
     #[test]
-    fn every_point_is_tried_once_in_a_direction_that_has_it() {
-        let listed = [set(&["a", "b", "both", "too"]), set(&["c", "both", "too"])];
+    fn every_point_is_tried_once_with_a_root_and_in_a_direction_that_have_it() {
+        let listed = BTreeMap::from([
+            (RootKind::Tmpfs, [set(&["a", "b", "both", "too"]), set(&["c", "both", "too"])]),
+            (RootKind::Ext4, [set(&["a", "b", "ext4", "both"]), set(&["c", "both", "too"])]),
+        ]);
         let queue = Queue::of(&listed, 100, &mut Rng::with_seed(1));
         let mut tried = Vec::new();
-        for (direction, points) in queue.points.iter().enumerate() {
-            for (aim, _) in points {
-                assert!(listed[direction].contains(aim), "{aim}");
-                tried.push(aim.name.as_str());
+        for (root, ways) in &queue.points {
+            for (direction, points) in ways.iter().enumerate() {
+                assert!(!points.is_empty(), "{root} has a share in both directions");
+                for (aim, _) in points {
+                    assert!(listed[root][direction].contains(aim), "{aim}");
+                    tried.push(aim.name.as_str());
+                }
             }
         }
         tried.sort_unstable();
-        assert_eq!(tried, ["a", "b", "both", "c", "too"]);
+        assert_eq!(tried, ["a", "b", "both", "c", "ext4", "too"]);
         assert_eq!(Queue::of(&listed, 2, &mut Rng::with_seed(1)).len(), 2);
     }
 }

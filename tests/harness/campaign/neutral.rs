@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::arena::Arena;
-use super::{Extent, Tell, on_nodes};
+use super::{ByRoot, Extent, Tell, on_nodes};
 use crate::error::Error;
 
 /// Settings of the nodes. What is waited for comes later on a busy machine, and a minute is what nodes give it
@@ -19,7 +19,7 @@ const BUSY: usize = 2;
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// Releases that were kept at once.
-    pub kept: usize,
+    pub kept: ByRoot,
     /// What went wrong.
     pub problems: Vec<String>,
 }
@@ -43,23 +43,24 @@ pub fn run(extent: Extent, tell: &Tell<'_>) -> Result<Tally, Error> {
         tallies
     })?;
     Ok(tallies.into_iter().fold(Tally::default(), |mut total, tally| {
-        total.kept += tally.kept;
+        total.kept.add(&tally.kept);
         total.problems.extend(tally.problems);
         total
     }))
 }
 
 fn on_node(extent: Extent, tell: &Tell<'_>, number: u64, another: &dyn Fn() -> bool) -> Result<Tally, Error> {
-    let (mut arena, mut tally) = (Arena::set_up(CONFIG, extent.seed)?, Tally::default());
+    let root = extent.roots.of(number);
+    let (mut arena, mut tally) = (Arena::set_up(CONFIG, root, extent.seed)?, Tally::default());
     while another() {
         match arena.neutral_upgrade() {
             Ok(()) => {
-                tally.kept += 1;
-                tell(&format!("node {number}: kept"));
+                tally.kept.note(root);
+                tell(&format!("node {number}, {root}: kept"));
             }
             Err(error) => {
-                tell(&format!("node {number}: {error:?}"));
-                tally.problems.push(format!("node {number}: {error:?}"));
+                tell(&format!("node {number}, {root}: {error:?}"));
+                tally.problems.push(format!("node {number}, {root}: {error:?}"));
                 break;
             }
         }

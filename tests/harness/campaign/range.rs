@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::ending::Ending;
 use super::image::Image;
-use super::{CONFIG, LIMIT, is_current, without_debug_information};
+use super::{CONFIG, LIMIT, RESPAWN_DELAY, is_current, without_debug_information};
 use crate::error::Error;
-use crate::{Node, Payload, Site};
+use crate::{Node, Payload, RootKind, Site};
 
 /// Services of both releases.
 const SERVICES: [&str; 5] = ["identityd", "web", "idle", "first", "second"];
@@ -63,8 +63,8 @@ pub(super) struct Range {
 }
 
 impl Range {
-    /// Boots the node, with the first release installed.
-    pub(super) fn set_up(releases: Releases<'_>) -> Result<Self, Error> {
+    /// Boots the node, with such a root and the first release installed.
+    pub(super) fn set_up(releases: Releases<'_>, root: RootKind) -> Result<Self, Error> {
         let site = Site::new()?;
         let (_aside, program) = without_debug_information(releases.program)?;
         let releases = Releases { program: &program, ..releases };
@@ -74,7 +74,7 @@ impl Range {
             site.hub.name(version, name)?;
         }
         site.hub.offer(RELEASES[0].1)?;
-        let node = site.node().config(CONFIG).boot()?;
+        let node = site.node().config(CONFIG).root(root).respawn_delay(RESPAWN_DELAY).boot()?;
         let images = [Image::of(payloads[0].directory())?, Image::of(payloads[1].directory())?];
         let paths = images.iter().flat_map(Image::paths).cloned().collect();
         let replaces_itself = releases.replaces_itself;

@@ -6,11 +6,12 @@
 //! 1. [`launch`]: new pid and uts namespaces; stage 2 as a child, which is PID 1 of the node. The launcher
 //!    stays until that one exits. It shares no mount namespace with it, because pivot_root(2) moves the
 //!    root of everybody in the same one.
-//! 2. [`become_init`]: a new mount namespace; the root file system on a tmpfs, /proc, the kernel command
-//!    line over /proc/cmdline; then the supervisor in its place.
+//! 2. [`become_init`]: a new mount namespace; the root file system, /proc, the kernel command line over
+//!    /proc/cmdline; then the supervisor in its place.
 //!
 //! Every process dies when its parent does, up to the harness.
 
+mod medium;
 mod root;
 
 use std::convert::Infallible;
@@ -25,6 +26,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{chdir, pivot_root, sethostname};
 use serde::{Deserialize, Serialize};
+
+pub use medium::{Medium, RootKind};
 
 use crate::BaseFile;
 use crate::error::{Doing, Error, require_root};
@@ -48,7 +51,9 @@ pub struct Spec {
     pub hostname: String,
     /// An empty directory of the host to mount the root file system on; the mount is not seen outside.
     pub mount_point: PathBuf,
-    /// Most MiB of the root file system.
+    /// What the root file system is on.
+    pub medium: Medium,
+    /// Most MiB of the root file system; of an overlay, of its upper layer.
     pub size_mib: u32,
     /// Whether the node has /dev/fuse.
     pub fuse: bool,

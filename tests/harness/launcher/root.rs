@@ -1,4 +1,4 @@
-//! The root file system of a node: a tmpfs with the base image and a small /dev.
+//! The root file system of a node: the base image and a small /dev.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -26,16 +26,15 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
 ];
 
-/// Mounts the tmpfs and fills it.
+/// Mounts the root file system and fills it.
 pub(super) fn populate(spec: &Spec) -> Result<(), Error> {
     // For the directories that nobody gives a mode, and inherited by everything in the node.
     umask(Mode::from_bits_truncate(0o022));
-    let options = format!("size={}m,mode=0755", spec.size_mib);
-    mount(Some("molt-root"), &spec.mount_point, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
-        .doing(|| "mount the root file system of the node".to_owned())?;
+    let base = spec.medium.mount(&spec.mount_point, spec.size_mib)?;
     for file in &spec.base {
-        place(&spec.mount_point, file)?;
+        place(base, file)?;
     }
+    spec.medium.complete(&spec.mount_point, spec.size_mib)?;
     devices(&spec.mount_point.join("dev"), spec.fuse)
 }
 

@@ -10,7 +10,7 @@ use zinit_client::Dialect;
 
 use super::{Node, SUPERVISOR_SOCKET};
 use crate::error::{Doing, Error, require_root};
-use crate::launcher::Spec;
+use crate::launcher::{Medium, RootKind, Spec};
 use crate::{BaseFile, Binaries, Log, NetNs, Zinit, base, payload, place, tools, wait_for};
 
 /// How long a node may take until its supervisor answers. It copies some hundred MiB first.
@@ -25,6 +25,8 @@ pub struct NodeBuilder {
     command_line: String,
     extra: Vec<BaseFile>,
     boot_units: bool,
+    root: RootKind,
+    respawn_delay: Option<Duration>,
 }
 
 impl NodeBuilder {
@@ -37,6 +39,8 @@ impl NodeBuilder {
             command_line: String::new(),
             extra: Vec::new(),
             boot_units: false,
+            root: RootKind::Tmpfs,
+            respawn_delay: None,
         }
     }
 
@@ -58,6 +62,21 @@ impl NodeBuilder {
     #[must_use]
     pub fn size_mib(mut self, size: u32) -> Self {
         self.size_mib = size;
+        self
+    }
+
+    /// What the root file system is on; a tmpfs if nothing is said.
+    #[must_use]
+    pub fn root(mut self, kind: RootKind) -> Self {
+        self.root = kind;
+        self
+    }
+
+    /// How long the supervisor lets pass before it starts a service that has ended, where it is our stand-in; that
+    /// of zinit, two seconds, if nothing is said.
+    #[must_use]
+    pub fn respawn_delay(mut self, delay: Duration) -> Self {
+        self.respawn_delay = Some(delay);
         self
     }
 
@@ -97,7 +116,7 @@ impl NodeBuilder {
         let binaries = Binaries::ensure()?;
         let busybox = tools::busybox()?;
         let scratch = place::scratch("node")?;
-        let zinit = Zinit::at(binaries.supervisor(), None)?;
+        let zinit = Zinit::at(binaries.supervisor(), None)?.with_respawn_delay(self.respawn_delay);
         let spec = self.spec((&binaries, &zinit), &busybox, &scratch)?;
         let path = scratch.path().join("node.json");
         let json = serde_json::to_vec(&spec).doing(|| "describe the node".to_owned())?;
@@ -142,6 +161,7 @@ impl NodeBuilder {
         base.extend(self.extra.iter().cloned());
         let mount_point = scratch.path().join("root");
         fs::create_dir(&mount_point).doing(|| format!("make {}", mount_point.display()))?;
+        let medium = Medium::make(self.root, scratch.path(), self.size_mib)?;
         let command_line = scratch.path().join("cmdline");
         fs::write(&command_line, format!("{}\n", self.command_line))
             .doing(|| format!("write {}", command_line.display()))?;
@@ -151,6 +171,7 @@ impl NodeBuilder {
         Ok(Spec {
             hostname: self.hostname.clone(),
             mount_point,
+            medium,
             size_mib: self.size_mib,
             fuse: self.fuse,
             base,

@@ -9,7 +9,7 @@ mod kernels;
 
 use std::time::Duration;
 
-use molt_tests::campaign::{Extent, power};
+use molt_tests::campaign::{Extent, Roots, power};
 use molt_tests::vm::{DiskImage, Range, TESTS_TAKE, Vm, available};
 use serde_json::Value;
 
@@ -157,7 +157,7 @@ fn power_cuts_leave_the_old_release_or_the_new_one() {
     if is_skipped() {
         return;
     }
-    let extent = Extent { runs: 3, nodes: 1, seed: 3 };
+    let extent = Extent { runs: 3, nodes: 1, seed: 3, roots: Roots::Mixed };
     let tally = power::run(extent, power::Root::Disk, &|said| eprintln!("{said}")).unwrap();
     assert_eq!(tally.problems, Vec::<String>::new());
     assert_eq!(tally.cuts(), 3);
@@ -169,7 +169,7 @@ fn power_cuts_that_reorder_writes_leave_the_old_release_or_the_new_one() {
     if is_skipped() {
         return;
     }
-    let extent = Extent { runs: 4, nodes: 1, seed: 4 };
+    let extent = Extent { runs: 4, nodes: 1, seed: 4, roots: Roots::Mixed };
     let tally = power::reordered(extent, &|said| eprintln!("{said}")).unwrap();
     assert_eq!(tally.problems, Vec::<String>::new());
 }
@@ -180,7 +180,7 @@ fn power_cuts_that_reorder_what_the_kernel_logged_leave_the_old_release_or_the_n
     if is_skipped() {
         return;
     }
-    let extent = Extent { runs: 2, nodes: 1, seed: 5 };
+    let extent = Extent { runs: 2, nodes: 1, seed: 5, roots: Roots::Mixed };
     let tally = power::reordered_by_guest(extent, &|said| eprintln!("{said}")).unwrap();
     assert_eq!(tally.problems, Vec::<String>::new());
     assert_eq!(tally.cuts(), 2);

@@ -17,6 +17,7 @@ mod vm;
 
 use clap::ValueEnum;
 use molt_tests::Error;
+use molt_tests::campaign::Roots;
 
 /// How much is tried.
 #[derive(Debug, clap::Args)]
@@ -36,6 +37,9 @@ pub(crate) struct Options {
     /// Kills, upgrades of the chaos, power cuts, or boots
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     runs: Option<u32>,
+    /// Root file systems of real nodes; virtual machines have their own
+    #[arg(long, value_enum, default_value_t = Roots::Mixed)]
+    root: Roots,
     /// Real nodes at the same time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
     nodes: u32,
@@ -79,6 +83,7 @@ pub(crate) fn with_machines() -> Result<bool, Error> {
         scenario: None,
         second_stride: None,
         runs: None,
+        root: Roots::Mixed,
         nodes: 1,
         seed: None,
     };
