@@ -7,7 +7,7 @@ use flist::path::FlistPath;
 use flist::store::{CacheRoom, CachedStore, DirStore, Store};
 
 use crate::disk::{Beneath, Disk, Filesystem};
-use crate::plan::Space;
+use crate::plan::{Place, Space};
 
 /// Most bytes of fetched blocks that a node keeps.
 const CACHE_LIMIT: u64 = 512 << 20;
@@ -63,18 +63,35 @@ pub fn clear_cache_in_ram(cache_dir: &Path) {
     }
 }
 
-/// Gives back what the cache takes where an installation was refused for want of just that: the next attempt has it.
-/// Nothing is refused for the sake of a cache. Blocks the thread.
+/// Gives back what the cache takes where an installation was refused for want of just that: the next attempt has it. A
+/// cache that lies elsewhere, or takes less than is missing, stays, because the next attempt would be refused as well.
+/// Blocks the thread.
 pub fn give_back_cache(lacking: &Space, cache_dir: &Path) {
-    let Some(cache) = filesystem_of(cache_dir) else { return };
-    let is_there =
-        filesystem_of(Path::new(&lacking.at)).is_some_and(|filesystem| filesystem.device == cache.device);
-    if is_there || (lacking.in_ram && cache.in_ram) {
-        tracing::info!(
-            at = lacking.at,
-            "the block cache is removed, because the space that it takes is needed"
-        );
+    let Some(cache) = filesystem_of(cache_dir).filter(|cache| takes_of(lacking, cache)) else { return };
+    let taken = match DirStore::new(cache_dir).taken_on(cache.device) {
+        Ok(taken) => taken,
+        Err(error) => {
+            tracing::warn!(error = %flist::report(&error), "nobody knows what the block cache takes, so it stays");
+            return;
+        }
+    };
+    let (at, missing) = (&lacking.at, lacking.lacking());
+    if missing > 0 && taken >= missing {
+        tracing::info!(%at, missing, taken, "the block cache is removed, because the space that it takes is needed");
         clear(cache_dir);
+    } else {
+        tracing::info!(%at, missing, taken, "the block cache stays: without it there would not be enough space either");
+    }
+}
+
+/// Whether what a cache takes on its file system is missing for others.
+fn takes_of(lacking: &Space, cache: &Filesystem) -> bool {
+    match &lacking.at {
+        Place::Memory(_) => cache.in_ram,
+        Place::Directory(at) => filesystem_of(at).is_some_and(|there| {
+            // The memory that is left bounds each file system in RAM.
+            there.device == cache.device || (there.in_ram && cache.in_ram && there.memory == there.available)
+        }),
     }
 }
 
@@ -116,28 +133,46 @@ mod tests {
         block.id
     }
 
+    /// Space of which exactly so many bytes are missing.
+    fn missing(bytes: u64, at: Place, in_ram: bool) -> Space {
+        let space = Space { at, need: bytes, have: Some(1 << 20), in_ram };
+        assert_eq!(space.lacking(), bytes);
+        space
+    }
+
     #[test]
-    fn the_cache_is_given_back_where_just_that_is_needed() {
+    fn the_cache_is_given_back_where_it_takes_just_what_is_missing() {
         let (disk, ram) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
-        let outside = ["/proc", "/sys"].map(|at| (at, false));
-        let here = [disk.path(), ram.path()].map(|dir| (dir.to_str().unwrap(), is_in_ram(dir)));
-        assert!(
-            here[1].1
-                && filesystem_of(disk.path()).unwrap().device != filesystem_of(ram.path()).unwrap().device
-        );
+        let in_memory = || Place::Memory(vec!["/".into()]);
+        let of = |directory: &Path| Place::Directory(directory.to_owned());
+        let device = |directory: &Path| filesystem_of(directory).unwrap().device;
+        assert!(is_in_ram(ram.path()) && device(disk.path()) != device(ram.path()));
         for directory in [disk.path(), ram.path()] {
             let cache = directory.join("cache");
-            for (at, in_ram) in here.into_iter().chain(outside).chain([("/proc", true)]) {
-                let id = filled(&cache);
-                let space = Space { at: at.to_owned(), need: 2, have: Some(1), in_ram };
-                give_back_cache(&space, &cache);
-                let wanted = at == directory.to_str().unwrap() || (in_ram && is_in_ram(directory));
-                let is_there = DirStore::new(&cache).has(&id).unwrap();
-                assert_eq!(is_there, !wanted, "{} for {at}, in RAM: {in_ram}", cache.display());
+            let here = is_in_ram(directory);
+            let elsewhere = if directory == disk.path() { ram.path() } else { disk.path() };
+            for (place, helps) in [
+                (of(directory), true),
+                (of(&directory.join("not/there/yet")), true),
+                (of(elsewhere), false),
+                (of(Path::new("/proc")), false),
+                (in_memory(), here),
+            ] {
+                for (more, enough) in [(0, true), (1, false)] {
+                    let id = filled(&cache);
+                    let taken = DirStore::new(&cache).taken_on(device(directory)).unwrap();
+                    let space = missing(taken + more, place.clone(), here);
+                    give_back_cache(&space, &cache);
+                    let is_there = DirStore::new(&cache).has(&id).unwrap();
+                    assert_eq!(is_there, !(helps && enough), "{} for {space:?}", cache.display());
+                }
             }
             let id = filled(&cache);
+            let enough = Space { at: of(directory), need: 1, have: Some(1 << 30), in_ram: here };
+            give_back_cache(&enough, &cache);
+            assert!(DirStore::new(&cache).has(&id).unwrap(), "nothing is missing");
             clear_cache_in_ram(&cache);
-            assert_eq!(DirStore::new(&cache).has(&id).unwrap(), !is_in_ram(directory));
+            assert_eq!(DirStore::new(&cache).has(&id).unwrap(), !here);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How much space a plan takes on this node.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use flist::path::FlistPath;
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 use super::{Engine, EngineError, Prepared, ReleaseTree};
 use crate::block_cache;
 use crate::disk::Filesystem;
-use crate::plan::{FileChange, FilePlan, PackagePlan, Space, SpaceSum, left_beside};
+use crate::plan::{FileChange, FilePlan, PackagePlan, Place, Space, SpaceSum, left_beside};
 use crate::root::{Found, failed};
 use crate::transaction::staging;
 
@@ -88,7 +89,7 @@ impl Engine {
             let takes_away = matches!(change, FileChange::Replace { .. } | FileChange::Remove { .. });
             let old = found.get(change.path()).filter(|_| takes_away && filesystem.copies_up);
             let copied = old.map_or(0, |old| old.item.size());
-            let at = self.root.outer(&top).display().to_string();
+            let at = self.root.outer(&top);
             sum.add(filesystem.device, || describe(&filesystem, at), new.saturating_add(copied));
         }
         for state in &packages.states {
@@ -98,16 +99,16 @@ impl Engine {
                 let filesystem = filesystem.map_err(failed("look at the file system of", path));
                 let filesystem = filesystem.map_err(EngineError::Root)?;
                 memory = memory.or(filesystem.memory);
-                let at = self.root.outer(path).display().to_string();
+                let at = self.root.outer(path);
                 // A copy is as large as it may become, wherever the parts of it are.
                 if counted.insert(filesystem.device) {
                     sum.add(filesystem.device, || describe(&filesystem, at), state.limit);
                 }
             }
         }
-        let (filesystem, at) = self.state.filesystem().map_err(EngineError::Generation)?;
+        let filesystem = self.state.filesystem().map_err(EngineError::Generation)?;
         let records = (installed + files.changes.len()) as u64 * RECORD + release.recorded_bytes();
-        sum.add(filesystem.device, || describe(&filesystem, at), records);
+        sum.add(filesystem.device, || describe(&filesystem, self.state.path().to_owned()), records);
         let memory = memory.or(filesystem.memory);
         self.bound_cache(&sum);
         let in_memory = sum.in_memory(memory);
@@ -117,6 +118,7 @@ impl Engine {
     }
 }
 
-fn describe(filesystem: &Filesystem, at: String) -> Space {
+fn describe(filesystem: &Filesystem, at: PathBuf) -> Space {
+    let at = Place::Directory(at);
     Space { at, need: 0, have: filesystem.available, in_ram: filesystem.in_ram }
 }

@@ -126,14 +126,13 @@ impl StateDir {
         written.map_err(|source| self.failed("write", at, source))
     }
 
-    /// The file system that the state is in, and what it is called in messages.
+    /// The file system that the state is in.
     ///
     /// # Errors
     /// [`GenerationError::File`].
-    pub fn filesystem(&self) -> Result<(Filesystem, String), GenerationError> {
+    pub fn filesystem(&self) -> Result<Filesystem, GenerationError> {
         let top = FlistPath::root();
-        let filesystem = self.disk.filesystem(&top).map_err(|error| self.failed("look at", &top, error))?;
-        Ok((filesystem, self.path.display().to_string()))
+        self.disk.filesystem(&top).map_err(|error| self.failed("look at", &top, error))
     }
 
     /// What is installed in this root. A record that is damaged or lost is told apart from none, because then what is

@@ -24,7 +24,7 @@ pub use conflict::{Conflict, beside};
 pub use files::{FileChange, FilePlan, Wanted, plan_files};
 pub use packages::{HookCall, MigrationCall, Moment, PackagePlan, PackageView, StateChange, plan_packages};
 pub use services::{ServiceNote, ServicePlan, ServiceView, ServicesError, Verdict, plan_services};
-pub use space::{Space, SpaceSum, left_beside};
+pub use space::{Place, Space, SpaceSum, left_beside};
 pub use state_paths::StatePaths;
 
 use crate::item::Item;

@@ -1,8 +1,10 @@
 //! How much space an installation takes, and where. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 
 /// Files take whole pages.
 const PAGE: u64 = 4096;
@@ -10,11 +12,39 @@ const PAGE: u64 = 4096;
 /// Left free on every file system, for whoever else writes to it meanwhile.
 const MARGIN: u64 = 1 << 20;
 
+/// Where space is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On the file system of this directory.
+    Directory(PathBuf),
+    /// In the memory, by all file systems in RAM together: by those of these directories.
+    Memory(Vec<PathBuf>),
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(directory) => directory.display().fmt(f),
+            Self::Memory(directories) => {
+                let directories: Vec<_> = directories.iter().map(|at| at.display().to_string()).collect();
+                write!(f, "the memory (for {})", directories.join(", "))
+            }
+        }
+    }
+}
+
+impl Serialize for Place {
+    /// As it is displayed.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// What one file system has to take, and can.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Space {
-    /// A directory in it, for people.
-    pub at: String,
+    /// Which one.
+    pub at: Place,
     /// Bytes that will be written to it.
     pub need: u64,
     /// Bytes that can be; `None` where there is no limit to be known.
@@ -28,6 +58,14 @@ impl Space {
     pub fn suffices(&self) -> bool {
         let with_margin = self.need.checked_add(MARGIN);
         self.have.is_none_or(|have| self.need == 0 || with_margin.is_some_and(|need| need <= have))
+    }
+
+    /// Bytes that are missing, with something left for others; 0 where it is enough.
+    pub fn lacking(&self) -> u64 {
+        match self.have {
+            Some(have) if !self.suffices() => self.need.saturating_add(MARGIN).saturating_sub(have),
+            _ => 0,
+        }
     }
 }
 
@@ -59,9 +97,13 @@ impl SpaceSum {
     /// may have it, but not two at once.
     pub fn in_memory(&self, have: Option<u64>) -> Space {
         let in_ram = || self.by_device.values().filter(|space| space.in_ram && space.need > 0);
-        let at: Vec<_> = in_ram().map(|space| space.at.as_str()).collect();
+        let directory = |space: &Space| match &space.at {
+            Place::Directory(directory) => Some(directory.clone()),
+            Place::Memory(_) => None,
+        };
+        let directories = in_ram().filter_map(directory).collect();
         let need = in_ram().fold(0_u64, |sum, space| sum.saturating_add(space.need));
-        Space { at: format!("the memory (for {})", at.join(", ")), need, have, in_ram: true }
+        Space { at: Place::Memory(directories), need, have, in_ram: true }
     }
 
     /// One entry for each file system.
@@ -75,7 +117,7 @@ mod tests {
     use super::*;
 
     fn space(at: &str, have: Option<u64>) -> Space {
-        Space { at: at.to_owned(), need: 77, have, in_ram: false }
+        Space { at: Place::Directory(at.into()), need: 77, have, in_ram: false }
     }
 
     #[test]
@@ -86,7 +128,7 @@ mod tests {
         sum.add(1, || space("/usr", None), 4096);
         let spaces = sum.finish();
         assert_eq!(spaces.iter().map(|space| space.need).collect::<Vec<_>>(), [8192, 8192]);
-        assert_eq!((spaces[0].at.as_str(), spaces[0].have), ("/", Some(2 << 20)));
+        assert_eq!((spaces[0].at.to_string().as_str(), spaces[0].have), ("/", Some(2 << 20)));
         assert!(spaces.iter().all(Space::suffices));
     }
 
@@ -100,10 +142,21 @@ mod tests {
         let all = |have| sum.in_memory(Some(have));
         assert!(!all(10 << 20).suffices() && all(17 << 20).suffices());
         assert!(sum.in_memory(None).suffices());
-        assert_eq!((all(1).need, all(1).at.as_str()), (16 << 20, "the memory (for /, /var)"));
+        assert_eq!((all(1).need, all(1).at.to_string().as_str()), (16 << 20, "the memory (for /, /var)"));
         assert_eq!((sum.need_on(1), sum.need_on(9)), (8 << 20, 0));
         // Each of them alone would do.
         assert!(sum.finish().iter().all(Space::suffices));
+    }
+
+    #[test]
+    fn a_place_is_one_text_in_json_too() {
+        let memory = Place::Memory(vec!["/".into(), "/var".into()]);
+        for (place, text) in [(Place::Directory("/usr".into()), "/usr"), (memory, "the memory (for /, /var)")]
+        {
+            let space = Space { at: place, ..space("/", Some(1)) };
+            let json = serde_json::json!({ "at": text, "need": 77, "have": 1, "in_ram": false });
+            assert_eq!(serde_json::to_value(&space).unwrap(), json);
+        }
     }
 
     #[test]
@@ -120,5 +173,8 @@ mod tests {
         assert!(!of(11, 10 + MARGIN).suffices());
         assert!(!of(u64::MAX, u64::MAX).suffices());
         assert!(of(0, 0).suffices(), "who needs nothing needs no margin");
+        let lacking = [of(10, 10 + MARGIN), of(0, 0), of(11, 10 + MARGIN), of(3, 1)].map(|of| of.lacking());
+        assert_eq!(lacking, [0, 0, 1, 2 + MARGIN]);
+        assert_eq!((of(u64::MAX, 5).lacking(), space("/", None).lacking()), (u64::MAX - 5, 0));
     }
 }

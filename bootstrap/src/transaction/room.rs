@@ -40,6 +40,7 @@ impl Run<'_> {
             Some((root.disk().filesystem(&at).ok()?, root.outer(&at).display().to_string()))
         });
         let state = self.context.state.filesystem().ok();
+        let state = state.map(|filesystem| (filesystem, self.context.state.path().display().to_string()));
         looked_at.chain(state).find(|(filesystem, _)| is_full(filesystem)).map(|(_, at)| at)
     }
 }

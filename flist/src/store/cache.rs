@@ -162,6 +162,10 @@ impl CachedStore {
 pub(super) struct StoredBlock {
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
+    /// Bytes that its file system has again when it is removed: none where it has another name.
+    pub(super) taken: u64,
+    /// The number of its file system.
+    pub(super) device: u64,
     pub(super) modified: SystemTime,
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,9 @@ use crate::block::{self, BlockId, MAX_STORED};
 
 /// That a block is needed is noted in its time of modification, but not more often than this.
 const NOTED_FOR: Duration = Duration::from_secs(60);
+
+/// The unit that the system counts the space of files in, in bytes (`st_blocks` of stat(2)).
+const STAT_BLOCK: u64 = 512;
 
 /// A directory of blocks.
 #[derive(Debug, Clone)]
@@ -62,11 +66,22 @@ impl DirStore {
                     && let Ok(metadata) = file.metadata()
                     && let Ok(modified) = metadata.modified()
                 {
-                    blocks.push(StoredBlock { path: file.path(), bytes: metadata.len(), modified });
+                    let taken = if metadata.nlink() == 1 { metadata.blocks() * STAT_BLOCK } else { 0 };
+                    let (bytes, device) = (metadata.len(), metadata.dev());
+                    blocks.push(StoredBlock { path: file.path(), bytes, taken, device, modified });
                 }
             }
         }
         Ok(blocks)
+    }
+
+    /// Bytes that a file system has again when all blocks are removed.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn taken_on(&self, device: u64) -> Result<u64, StoreError> {
+        let blocks = self.list()?.into_iter().filter(|block| block.device == device);
+        Ok(blocks.fold(0, |sum, block| sum.saturating_add(block.taken)))
     }
 
     /// Removes all blocks and what only they needed; anything else in the directory stays.
@@ -224,6 +239,29 @@ mod tests {
             ask();
             assert!(fs::metadata(&path).unwrap().modified().unwrap() > SystemTime::UNIX_EPOCH);
         }
+    }
+
+    #[test]
+    fn what_a_block_takes_is_what_its_file_system_has_again_when_it_goes() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let store = DirStore::new(dir.path());
+        let device = fs::metadata(dir.path()).unwrap().dev();
+        assert_eq!(store.taken_on(device).unwrap(), 0);
+        let noise: Vec<u8> = (0..9000_u32).map(|byte| ((byte * byte) >> 7) as u8).collect();
+        let sealed = seal(&noise).unwrap();
+        store.put(&sealed.id, &sealed.stored).unwrap();
+        let taken = store.taken_on(device).unwrap();
+        assert!(taken >= sealed.stored.len() as u64, "{taken}");
+        assert_eq!(store.taken_on(device + 1).unwrap(), 0);
+        fs::hard_link(store.path_of(&sealed.id), dir.path().join("kept")).unwrap();
+        assert_eq!(store.taken_on(device).unwrap(), 0, "it stays under its other name");
+        // A directory of blocks that leads to another file system.
+        let other = DirStore::new(elsewhere.path());
+        let more = seal(b"more").unwrap();
+        other.put(&more.id, &more.stored).unwrap();
+        let there = other.path_of(&more.id).parent().unwrap().to_owned();
+        std::os::unix::fs::symlink(there, dir.path().join("zz")).unwrap();
+        assert_eq!(store.taken_on(device).unwrap(), 0);
     }
 
     #[test]

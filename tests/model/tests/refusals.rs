@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bootstrap::engine::EngineError;
 use bootstrap::lock;
+use bootstrap::plan::Place;
 use bootstrap::transaction::TransactionError;
 use flist::rehearsal::Code;
 use molt_model::fault::Operation;
@@ -88,7 +89,7 @@ fn too_little_space_is_found_before_a_byte_is_written() {
             (if in_state { state } else { root }).available = Some(4096);
         });
         let EngineError::NoSpace(space) = &error else { panic!("{error:?}") };
-        assert_eq!(space.at, if in_state { "/var/lib/molt" } else { "/" });
+        assert_eq!(space.at, Place::Directory(if in_state { "/var/lib/molt" } else { "/" }.into()));
         assert!(space.need > 0 && space.have == Some(4096), "{space:?}");
         let touched = |operation: &&Operation| !matches!(operation, Operation::Read | Operation::Ask);
         let operations = machine.operations();

@@ -98,7 +98,11 @@ impl Effects {
     ) -> Result<Prepared, EngineError> {
         let prepared = self.engine.prepare(release, purpose, source, only).await;
         if let Err(EngineError::NoSpace(lacking)) = &prepared {
-            give_back_cache(lacking, &self.settings.cache_dir);
+            let (lacking, cache_dir) = (lacking.clone(), self.settings.cache_dir.clone());
+            let given_back = tokio::task::spawn_blocking(move || give_back_cache(&lacking, &cache_dir)).await;
+            if let Err(error) = given_back {
+                tracing::warn!(error = report(&error), "giving back the block cache broke off");
+            }
         }
         prepared
     }
