@@ -53,9 +53,13 @@ fn who_may_not_read_the_state_is_told_so_and_nothing_else() {
     mode("", 0o755);
     for closed in ["state", "run"] {
         mode(closed, if root { 0o700 } else { 0 });
-        for name in ["doctor", "generations", "gc", "history"] {
+        for name in ["doctor", "generations", "gc", "pin", "unpin", "history"] {
             let mut command = Command::new(node.path("identityd"));
-            command.arg(name).arg("--state-dir").arg(node.path("state"));
+            command
+                .arg(name)
+                .args(name.ends_with("pin").then_some("1"))
+                .arg("--state-dir")
+                .arg(node.path("state"));
             command.arg("--run-dir").arg(node.path("run")).arg("--json");
             if name != "history" {
                 command.arg("--config").arg(node.path("config.yaml"));

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bootstrap::generation::{Cause as From, RootIdentity, Standing, StateDir, generation};
+use bootstrap::generation::{Cause as From, PINS, RootIdentity, Standing, StateDir, generation};
 use bootstrap::held::{self, Patience};
 use bootstrap::item::{Item, Items, What};
 use bootstrap::releases::{self, Note, Releases};
@@ -157,6 +157,25 @@ fn generations() {
         });
     }
     assert!(matches!(standing(), Standing::Installed(read) if read == whole));
+}
+
+/// What is pinned is not forgotten because nobody can read that it is.
+#[test]
+fn pins() {
+    let state = tempfile::tempdir().unwrap();
+    let (directory, root) = recorded(state.path());
+    let mut pins = directory.pins().unwrap();
+    pins.add(1, &root).unwrap();
+    directory.write_pins(&pins).unwrap();
+    let path = state.path().join(PINS);
+    with_every_damage(&path, |damage| match directory.pins() {
+        Ok(read) => {
+            let cut_off = matches!(damage, Damage::CutOff(_));
+            assert!(!cut_off || read == pins, "{damage:?}: {read:?}");
+        }
+        Err(error) => assert!(error.to_string().contains(PINS), "{damage:?}: {error}"),
+    });
+    assert_eq!(directory.pins().unwrap(), pins);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bootstrap::generation::{Cause as From, RootIdentity, Standing, StateDir, generation};
+use bootstrap::generation::{Cause as From, PINS, RootIdentity, Standing, StateDir, generation};
 use bootstrap::held::{self, Patience};
 use bootstrap::item::{Item, Items, What};
 use bootstrap::releases::{self, Note, Releases};
@@ -244,6 +244,25 @@ fn generations() {
         before,
         "records are never written again"
     );
+}
+
+#[test]
+fn pins() {
+    let state = State::new();
+    let directory = StateDir::open(state.0.path()).unwrap();
+    let root = RootIdentity { marker: Some("x".to_owned()), volatile: false };
+    let mut pins = directory.pins().unwrap();
+    pins.add(1, &root).unwrap();
+    directory.write_pins(&pins).unwrap();
+    state.age(PINS, &[]);
+    let before = state.json(PINS);
+    assert_eq!(more_in(&before).len(), 2, "{before}");
+    let mut read = directory.pins().unwrap();
+    assert_eq!(read.of(&root), BTreeSet::from([1]));
+    read.add(2, &root).unwrap();
+    directory.write_pins(&read).unwrap();
+    let after = state.json(PINS);
+    assert_eq!((more_in(&after), &after["schema"]), (more_in(&before), &99.into()));
 }
 
 /// Nobody finishes or undoes what he does not understand.

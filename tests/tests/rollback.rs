@@ -197,6 +197,45 @@ fn without_the_hub_everything_is_on_the_node_until_it_is_forgotten() {
     assert!(nothing.contains("none is kept"), "{nothing}");
 }
 
+#[test]
+fn what_is_pinned_outlives_upgrades_and_gc_and_can_be_gone_back_to_without_the_hub() {
+    let (mut site, node, old) = upgraded();
+    assert_eq!(
+        said(&node, &["pin", "1"]),
+        json!({"generation": 1, "pinned": true, "changed": true}),
+        "one that is kept now"
+    );
+    let unknown = refused(&node, &["pin", "9"]);
+    assert!(unknown.contains("no such generation") && unknown.contains("these are kept: 1, 3"), "{unknown}");
+    assert!(refused(&node, &["pin", "2"]).contains("these are kept: 1, 3"), "of identityd alone");
+    assert!(refused(&node, &["unpin", "3"]).contains("these are: 1"));
+    site.publish("3.0.0", &site.payload("3.0.0").unwrap()).unwrap();
+    site.await_version(&node, "3.0.0").unwrap();
+
+    // The root is in RAM: without a pin, one would stay.
+    let all = said(&node, &["generations"]);
+    let pinned: Vec<_> = all.as_array().unwrap().iter().map(|of| of["pinned"].as_bool().unwrap()).collect();
+    assert!(pinned.len() > 3 && pinned[0] && pinned.iter().filter(|pinned| **pinned).count() == 1, "{all}");
+    let would = said(&node, &["gc", "--keep", "0", "--dry-run"]);
+    assert_eq!((&would["generations"], &would["pinned"]), (&json!([]), &json!([1])), "{would}");
+    assert!(would["on_the_way"].as_array().unwrap().contains(&3.into()), "{would}");
+    let text = node.run(&["identityd", "gc", "--keep", "0"]).unwrap();
+    assert!(
+        text.contains("nothing to forget") && text.contains("Pinned, and so kept: generation 1."),
+        "{text}"
+    );
+
+    site.hub.kill().unwrap();
+    node.run(&["identityd", "rollback", "--to", "1"]).unwrap();
+    runs_the_first(&site, &node, &old);
+    assert_eq!(generations(&node)[0].0, 1, "it is pinned still");
+    node.run(&["identityd", "unpin", "1"]).unwrap();
+    assert!(refused(&node, &["unpin", "1"]).contains("none is"));
+    let gone = said(&node, &["gc", "--keep", "0"]);
+    assert!(gone["generations"].as_array().unwrap().contains(&1.into()), "{gone}");
+    assert_eq!(generations(&node).len(), 1);
+}
+
 /// Files and orders can all be put back, and the service be away all the same.
 #[test]
 fn a_service_that_does_not_come_back_after_a_rollback_is_told_of() {

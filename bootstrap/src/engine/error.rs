@@ -8,7 +8,7 @@ use flist::path::FlistPath;
 use zinit_client::UnitError;
 
 use super::MAX_UNIT;
-use crate::generation::GenerationError;
+use crate::generation::{GenerationError, TooManyPins};
 use crate::plan::{PlanError, Space};
 use crate::root::RootError;
 use crate::source::SourceError;
@@ -42,6 +42,15 @@ pub enum EngineError {
     /// There is nothing to go back to.
     #[error("there is no such generation to go back to; {}", targets(.0))]
     NothingBefore(Vec<u64>),
+    /// There is no generation of this number that could be kept.
+    #[error("there is no such generation to pin; {}", targets(.0))]
+    NotToBePinned(Vec<u64>),
+    /// There is no pin to take away.
+    #[error("this generation is not pinned; {}", pinned(.0))]
+    NotPinned(Vec<u64>),
+    /// There is no place for another pin.
+    #[error(transparent)]
+    TooManyPins(TooManyPins),
     /// A transaction has not ended.
     #[error("an upgrade is under way, or was interrupted and has not been recovered yet; try again later")]
     Unfinished,
@@ -125,9 +134,17 @@ fn in_words<T: std::fmt::Display>(reasons: &[T]) -> String {
 fn targets(numbers: &[u64]) -> String {
     match numbers {
         [] => "none is kept".to_owned(),
-        _ => {
-            let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
-            format!("these are kept: {}", numbers.join(", "))
-        }
+        _ => format!("these are kept: {}", listed(numbers)),
     }
+}
+
+fn pinned(numbers: &[u64]) -> String {
+    match numbers {
+        [] => "none is".to_owned(),
+        _ => format!("these are: {}", listed(numbers)),
+    }
+}
+
+fn listed(numbers: &[u64]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

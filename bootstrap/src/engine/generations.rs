@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use flist::path::FlistPath;
+use flist::tree::Fingerprint;
 use nix::errno::Errno;
 
 use super::{Engine, EngineError, Prepared, ReleaseTree};
@@ -51,6 +52,10 @@ pub struct Collected {
     pub directories: Vec<String>,
     /// Bytes of the files that were kept for them, as far as that is recorded.
     pub bytes: u64,
+    /// Generations that stay only because they are pinned.
+    pub pinned: Vec<u64>,
+    /// Generations that stay only because what they replaced leads back to a pinned one.
+    pub on_the_way: Vec<u64>,
 }
 
 impl Engine {
@@ -176,6 +181,11 @@ impl Engine {
         &self,
         next: Arc<dyn ContentSource>,
     ) -> Result<Arc<dyn ContentSource>, EngineError> {
+        Ok(Arc::new(KeptSource::new(self.root.clone(), self.kept_slots()?, Some(next))))
+    }
+
+    /// Where the content of files lies that earlier upgrades replaced on this node.
+    pub(super) fn kept_slots(&self) -> Result<HashMap<Fingerprint, FlistPath>, EngineError> {
         let identity = self.identity()?;
         let mut slots = HashMap::new();
         for generation in self.readable_generations()? {
@@ -186,7 +196,7 @@ impl Engine {
                 }));
             }
         }
-        Ok(Arc::new(KeptSource::new(self.root.clone(), slots, Some(next))))
+        Ok(slots)
     }
 
     /// How many generations before the current one are kept, if nobody says otherwise.
@@ -237,14 +247,20 @@ impl Engine {
         };
         let identity = self.identity()?;
         let generations = self.recorded_generations()?;
+        let pins = self.pinned()?;
         let candidate = |generation: &Generation| Candidate {
             number: generation.number,
             cause: generation.cause,
             here: generation.root.survives_in(&identity),
+            pinned: pins.contains(&generation.number),
         };
         let candidates: Vec<_> = generations.iter().map(candidate).collect();
         let Retained { numbers, oldest } = retained(&candidates, current, keep);
-        let mut collected = Collected::default();
+        let unpinned: Vec<_> = candidates.iter().map(|of| Candidate { pinned: false, ..*of }).collect();
+        let without_pins = retained(&unpinned, current, keep).numbers;
+        let (pinned, on_the_way) =
+            numbers.difference(&without_pins).partition(|number| pins.contains(number));
+        let mut collected = Collected { pinned, on_the_way, ..Collected::default() };
         for number in self.state.numbers().map_err(EngineError::Generation)? {
             if !numbers.contains(&number) {
                 collected.generations.push(number);

@@ -7,6 +7,7 @@ mod layouts;
 mod look;
 mod outdated;
 mod packages;
+mod pins;
 mod prepare;
 mod release;
 mod services;
@@ -184,6 +185,13 @@ impl Engine {
     #[must_use]
     pub fn running(mut self, programs: Arc<dyn Programs>) -> Self {
         self.programs = programs;
+        self
+    }
+
+    /// The same engine, which finds and keeps fetched blocks in this directory.
+    #[must_use]
+    pub fn caching_in(mut self, directory: PathBuf) -> Self {
+        self.cache_dir = Some(directory);
         self
     }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use flist::path::FlistPath;
+use flist::store::DirStore;
+use flist::tree::{Block, Kind};
 
 use serde::Serialize;
 
@@ -24,6 +26,9 @@ pub struct Cost {
     pub kept_bytes: u64,
     /// They lie in RAM.
     pub kept_in_ram: bool,
+    /// Bytes of content, as it is installed, that are neither kept on this node nor in its block cache, and so have to be
+    /// fetched.
+    pub fetched_bytes: u64,
     /// Bytes of RAM that are taken at most while it is installed, the block cache included.
     pub ram_bytes: u64,
 }
@@ -39,9 +44,33 @@ impl Engine {
         let old = prepared.plan.files.changes.iter().filter(takes_away);
         let kept = old.filter_map(|change| Some(prepared.seen.get(change.path())?.item.size())).sum();
         let in_ram = prepared.plan.space.iter().filter(|space| space.in_ram).map(|space| space.need);
-        let kept_bytes = if self.generations_kept()? == 0 { 0 } else { kept };
-        let ram_bytes = in_ram.sum::<u64>().saturating_add(self.cached_in_ram(prepared.plan.staged_bytes()));
-        Ok(Cost { kept_bytes, kept_in_ram: self.identity()?.volatile, ram_bytes })
+        // Whether something is pinned is not known where that cannot be read: it is not forgotten then.
+        let nothing_stays = self.generations_kept()? == 0 && self.pinned().is_ok_and(|pins| pins.is_empty());
+        let kept_bytes = if nothing_stays { 0 } else { kept };
+        let fetched_bytes = self.fetched(prepared)?;
+        let ram_bytes = in_ram.sum::<u64>().saturating_add(self.cached_in_ram(fetched_bytes));
+        Ok(Cost { kept_bytes, kept_in_ram: self.identity()?.volatile, fetched_bytes, ram_bytes })
+    }
+
+    /// Bytes of what is staged that nothing on this node has.
+    fn fetched(&self, prepared: &Prepared) -> Result<u64, EngineError> {
+        let slots = self.kept_slots()?;
+        let cache = self.cache_dir.as_deref().map(DirStore::new);
+        let is_cached =
+            |block: &Block| cache.as_ref().is_some_and(|cache| cache.path_of(&block.id).is_file());
+        let tree = prepared.release.tree();
+        let mut bytes = 0_u64;
+        for (from, _) in prepared.plan.files.changes.iter().filter_map(FileChange::staged) {
+            let Some(Kind::File(content)) = tree.get(from).map(|entry| &entry.kind) else { continue };
+            let slot = slots.get(&content.fingerprint()).and_then(|slot| self.root.stat(slot).ok().flatten());
+            if slot.is_some_and(|slot| slot.size == content.size) {
+                continue;
+            }
+            let fetched = content.blocks.iter().enumerate().filter(|(_, block)| !is_cached(block));
+            let fetched = fetched.map(|(index, _)| content.block_len(index) as u64);
+            bytes = fetched.fold(bytes, u64::saturating_add);
+        }
+        Ok(bytes)
     }
 
     /// What the block cache takes of the memory at most, where so much is fetched.

@@ -8,6 +8,7 @@
 //! ├── generations/<n>.<k>.fl    of several, each as it was offered
 //! ├── journal                   only while a transaction is under way
 //! ├── floor                     no new generation gets a number up to this one; usually not there
+//! ├── pins.json                 generations that stay until somebody lets them go
 //! └── releases.json             attempts, and releases that failed
 //!
 //! .molt/<n>/                    0700, at the top of each mount: while generation n is installed, what is
@@ -19,6 +20,7 @@
 //! A newer version may add fields, causes and files: what this one does not know it ignores.
 
 mod identity;
+mod pins;
 mod retention;
 mod state;
 
@@ -32,6 +34,7 @@ use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
 
 pub use identity::{RootIdentity, boot_id, random_token};
+pub use pins::{MOST_PINS, PINS, Pins, TooManyPins};
 pub use retention::{Candidate, Retained, retained};
 pub use state::GENERATIONS;
 pub use state::StateDir;
@@ -77,6 +80,18 @@ pub enum GenerationError {
         bytes: usize,
         /// Most bytes that are read.
         limit: usize,
+    },
+    /// The file of the pins is not what was written.
+    #[error(
+        "{} is damaged, so nobody knows which generations are pinned, and none is forgotten; `identityd doctor --fix` sets it aside",
+        path.display()
+    )]
+    Pins {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
     },
     /// The identity of the root file system could not be found out.
     #[error("cannot identify the root file system")]

@@ -9,7 +9,7 @@ use flist::hub::{Channel, ReleaseFlist, Sha256};
 use flist::path::FlistPath;
 use nix::errno::Errno;
 
-use super::{Generation, GenerationError, RecordedFlist, RootIdentity, Standing};
+use super::{Generation, GenerationError, PINS, Pins, RecordedFlist, RootIdentity, Standing};
 use crate::disk::{self, Beneath, Disk, Filesystem, Replacement, is_absent};
 use crate::durable;
 use crate::transaction::journal::{self, JournalPlace};
@@ -321,6 +321,28 @@ impl StateDir {
             }
         }
         Ok(())
+    }
+
+    /// The generations that are pinned, of whatever root.
+    ///
+    /// # Errors
+    /// [`GenerationError::Pins`], and [`GenerationError::File`] when the disk fails.
+    pub fn pins(&self) -> Result<Pins, GenerationError> {
+        let at = self.at(PINS)?;
+        let Some(bytes) = self.read(&at)? else { return Ok(Pins::default()) };
+        let damaged = |source| GenerationError::Pins { path: self.path.join(at.as_path()), source };
+        Pins::parse(&bytes).map_err(damaged)
+    }
+
+    /// Writes down which generations are pinned.
+    ///
+    /// # Errors
+    /// [`GenerationError::File`].
+    pub fn write_pins(&self, pins: &Pins) -> Result<(), GenerationError> {
+        let at = self.at(PINS)?;
+        let json = serde_json::to_vec_pretty(pins);
+        let json = json.map_err(|error| self.failed("write", &at, io::Error::other(error)))?;
+        self.write(&at, &json)
     }
 
     /// The numbers of all generations that are recorded, the current one or not, in order.

@@ -226,7 +226,7 @@ impl Plan {
         nothing && [stop, start, forget].into_iter().all(Vec::is_empty)
     }
 
-    /// Bytes of new content that are staged, before anything local is reused.
+    /// Bytes of new content that are staged, wherever they come from.
     pub fn staged_bytes(&self) -> u64 {
         self.files.changes.iter().filter_map(FileChange::staged).map(|(_, item)| Item::size(item)).sum()
     }

@@ -25,8 +25,8 @@ fn show_files(plan: &Plan, f: &mut Formatter<'_>) -> fmt::Result {
     let added = count(|c| matches!(c, FileChange::Add { .. } | FileChange::MakeDirectory { .. }));
     let replaced = count(|c| matches!(c, FileChange::Replace { .. }));
     let removed = count(|c| matches!(c, FileChange::Remove { .. } | FileChange::RemoveDirectory { .. }));
-    let fetched = plan.staged_bytes();
-    writeln!(f, "files: +{added} ~{replaced} -{removed}; at most {fetched} bytes to fetch")?;
+    let staged = plan.staged_bytes();
+    writeln!(f, "files: +{added} ~{replaced} -{removed}; {staged} bytes of new content")?;
     for change in &plan.files.changes {
         let sign = match change {
             FileChange::Add { .. } | FileChange::MakeDirectory { .. } => '+',

@@ -8,5 +8,6 @@ mod filler;
 mod lasting;
 mod layouts;
 mod packages;
+mod pins;
 mod place;
 mod state_disk;

@@ -1,9 +1,10 @@
 //! `identityd generations` and `identityd gc`
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use bootstrap::engine::{Collected, Engine, EngineError, LOCK_PATIENCE, Listed};
-use bootstrap::lock::{self, LockError};
+use bootstrap::lock::{self, EngineLock, LockError};
 use bootstrap::releases::Releases;
 use bootstrap::settings::{MAX_KEPT_GENERATIONS, Overrides, Settings};
 use bootstrap::state_place::StatePlace;
@@ -34,7 +35,8 @@ const EXAMPLES: &str = "Examples:
 
 /// Forget old generations, and the files that are kept to go back to them. Works without a running identityd.
 ///
-/// The current generation stays, and nothing is forgotten while an upgrade or a rollback is under way.
+/// The current generation stays, and so do those that are pinned; nothing is forgotten while an upgrade or a rollback is
+/// under way.
 #[derive(clap::Args)]
 #[command(after_help = GC)]
 pub(super) struct GcArguments {
@@ -60,6 +62,8 @@ const GC: &str = "Examples:
 struct Line {
     #[serde(flatten)]
     listed: Listed,
+    /// It stays until it is unpinned.
+    pinned: bool,
     /// Why the release is bad on this node.
     bad: Option<String>,
     /// The hold that names the release.
@@ -75,6 +79,10 @@ pub(super) fn run(Arguments { json, overrides }: &Arguments) -> CommandResult {
 
 fn lines(settings: &Settings) -> Result<Vec<Line>, Failure> {
     let engine = Engine::look(settings).map_err(other)?;
+    let pins = engine.pinned().unwrap_or_else(|error| {
+        eprintln!("identityd: {}", flist::report(&error));
+        BTreeSet::new()
+    });
     let releases = Releases::load(&StatePlace::of(settings));
     let orders = OrdersFile::at(StatePlace::of(settings)).load().unwrap_or_else(|error| {
         eprintln!("identityd: {}", flist::report(&error));
@@ -88,7 +96,8 @@ fn lines(settings: &Settings) -> Result<Vec<Line>, Failure> {
             release: listed.release.to_string(),
         };
         let held = orders.holds.iter().find(|hold| hold.release.is_some() && hold.covers(&release));
-        Line { bad: note.map(|note| note.reason.clone()), held: held.cloned(), listed }
+        let pinned = pins.contains(&listed.number);
+        Line { bad: note.map(|note| note.reason.clone()), held: held.cloned(), pinned, listed }
     };
     Ok(engine.generations().map_err(other)?.into_iter().map(line).collect())
 }
@@ -98,7 +107,7 @@ fn text(lines: &[Line]) -> String {
         return "Nothing is recorded of this root file system.".to_owned();
     }
     let mut text = String::new();
-    for Line { listed, bad, held } in lines {
+    for Line { listed, bad, held, pinned } in lines {
         let standing = match (listed.current, listed.target) {
             (true, _) => "current",
             (false, true) => "target",
@@ -110,6 +119,9 @@ fn text(lines: &[Line]) -> String {
         // Writing to a String cannot fail.
         let _infallible =
             writeln!(text, "{number:>4}  {standing:<7}  {version:<12}  {release}  {cause:<11}  keeps {kept}");
+        if *pinned {
+            text.push_str("      pinned: it stays until it is unpinned\n");
+        }
         if let Some(reason) = &listed.blocked {
             let _infallible = writeln!(text, "      cannot be gone back to: {reason}");
         }
@@ -136,20 +148,26 @@ pub(super) fn gc(GcArguments { keep, dry_run, json, overrides }: &GcArguments) -
     };
     match json {
         true => {
-            let Collected { generations, directories, bytes } = &collected;
+            let Collected { generations, directories, bytes, pinned, on_the_way } = &collected;
             print_json(&json!({
                 "dry_run": dry_run, "generations": generations, "directories": directories, "bytes": bytes,
+                "pinned": pinned, "on_the_way": on_the_way,
             }))
         }
         false => print(&outcome(&collected, *dry_run)),
     }
 }
 
-fn collect(settings: &Settings, keep: Option<usize>) -> Result<Collected, Failure> {
-    let lock = lock::take(&settings.run_dir, "identityd gc", LOCK_PATIENCE).map_err(|error| match error {
+/// Takes the engine's lock for who says so, waiting a while for whoever has it.
+pub(super) fn take_lock(settings: &Settings, who: &str) -> Result<EngineLock, Failure> {
+    lock::take(&settings.run_dir, who, LOCK_PATIENCE).map_err(|error| match error {
         held @ LockError::Held { .. } => busy(flist::report(&held)),
         error => other(error),
-    })?;
+    })
+}
+
+fn collect(settings: &Settings, keep: Option<usize>) -> Result<Collected, Failure> {
+    let lock = take_lock(settings, "identityd gc")?;
     refuse_during_rollback(settings)?;
     refuse_during_trial(settings)?;
     let engine = Engine::open(settings).map_err(other)?;
@@ -193,18 +211,30 @@ fn not_collected(error: EngineError) -> Failure {
     }
 }
 
-fn outcome(Collected { generations, directories, bytes: freed }: &Collected, dry_run: bool) -> String {
-    if generations.is_empty() && directories.is_empty() {
-        return "There is nothing to forget.".to_owned();
-    }
-    let numbers: Vec<_> = generations.iter().map(ToString::to_string).collect();
-    let what = match numbers.len() {
-        0 => "files of no generation".to_owned(),
-        1 => format!("generation {}", numbers.join("")),
-        _ => format!("generations {}", numbers.join(", ")),
+fn outcome(collected: &Collected, dry_run: bool) -> String {
+    let Collected { generations, directories, bytes: freed, pinned, on_the_way } = collected;
+    let forgotten = if generations.is_empty() && directories.is_empty() {
+        "There is nothing to forget.".to_owned()
+    } else {
+        let what = named(generations).unwrap_or_else(|| "files of no generation".to_owned());
+        let (forgot, freed) = (if dry_run { "Would forget" } else { "Forgot" }, bytes(*freed));
+        format!("{forgot} {what}; {freed} of kept files.")
     };
-    let (forgot, freed) = (if dry_run { "Would forget" } else { "Forgot" }, bytes(*freed));
-    format!("{forgot} {what}; {freed} of kept files.")
+    let pinned = named(pinned).map(|pinned| format!("\nPinned, and so kept: {pinned}."));
+    let on_the_way = named(on_the_way).map(|between| {
+        format!("\nKept with what is pinned, because what they replaced leads back to it: {between}.")
+    });
+    [Some(forgotten), pinned, on_the_way].into_iter().flatten().collect()
+}
+
+/// Generations by their numbers; `None` for none.
+fn named(numbers: &[u64]) -> Option<String> {
+    let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+    match numbers.as_slice() {
+        [] => None,
+        [one] => Some(format!("generation {one}")),
+        _ => Some(format!("generations {}", numbers.join(", "))),
+    }
 }
 
 fn busy(message: String) -> Failure {
@@ -235,11 +265,12 @@ mod tests {
             kept_bytes: 2048,
         };
         let hold = Hold::new(Some("2.0.0".into()), Timestamp::from_unix(0), 7, Some("no".into()));
-        let line = Line { listed, bad: Some("web is not well".into()), held: Some(hold) };
-        let expected = "   3  target   2.0.0         abababababab  release      keeps 2.0 KiB\n      bad: web is not well\n      held since 1970-01-01T00:00:00Z by user 7 (no)\n";
+        let line = Line { listed, pinned: true, bad: Some("web is not well".into()), held: Some(hold) };
+        let expected = "   3  target   2.0.0         abababababab  release      keeps 2.0 KiB\n      pinned: it stays until it is unpinned\n      bad: web is not well\n      held since 1970-01-01T00:00:00Z by user 7 (no)\n";
         let json = serde_json::to_value(&line).unwrap();
         assert_eq!(text(&[line]), expected);
         assert_eq!((&json["number"], &json["cause"]), (&3.into(), &"release".into()));
+        assert_eq!(json["pinned"], true);
         assert_eq!((&json["bad"], &json["held"]["by"]), (&"web is not well".into(), &7.into()));
     }
 
@@ -312,5 +343,10 @@ mod tests {
         assert_eq!(outcome(&collected, true), "Would forget generations 1, 2; 0 B of kept files.");
         collected.generations = vec![1];
         assert_eq!(outcome(&collected, false), "Forgot generation 1; 0 B of kept files.");
+        collected = Collected { pinned: vec![1], on_the_way: vec![2, 3], ..Collected::default() };
+        assert_eq!(
+            outcome(&collected, true),
+            "There is nothing to forget.\nPinned, and so kept: generation 1.\nKept with what is pinned, because what they replaced leads back to it: generations 2, 3."
+        );
     }
 }

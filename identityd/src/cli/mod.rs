@@ -9,6 +9,7 @@ mod generations;
 mod guardian;
 mod history;
 mod order;
+mod pins;
 mod place;
 mod plan;
 mod provision;
@@ -58,6 +59,8 @@ enum Command {
     Retry(apply::RetryArguments),
     Rollback(apply::RollbackArguments),
     Generations(Box<generations::Arguments>),
+    Pin(Box<pins::PinArguments>),
+    Unpin(Box<pins::UnpinArguments>),
     Gc(Box<generations::GcArguments>),
     Hold(order::HoldArguments),
     Unhold(order::UnholdArguments),
@@ -123,6 +126,8 @@ fn run_command(command: Command) -> CommandResult {
         Command::Retry(arguments) => apply::retry(arguments),
         Command::Rollback(arguments) => apply::rollback(arguments),
         Command::Generations(arguments) => generations::run(&arguments),
+        Command::Pin(arguments) => pins::pin(&arguments),
+        Command::Unpin(arguments) => pins::unpin(&arguments),
         Command::Gc(arguments) => generations::gc(&arguments),
         Command::Hold(arguments) => order::hold(arguments),
         Command::Unhold(arguments) => order::unhold(arguments),

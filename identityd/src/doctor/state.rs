@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bootstrap::durable;
-use bootstrap::generation::{Generation, RootIdentity, StateDir};
+use bootstrap::generation::{Generation, GenerationError, RootIdentity, StateDir};
 use bootstrap::lock::EngineLock;
 use bootstrap::releases::{self, Releases};
 use bootstrap::root::Root;
@@ -40,6 +40,7 @@ pub(super) fn look(place: &StatePlace, root: &Path) -> State {
     let mut findings = Vec::new();
     findings.extend(orders(place));
     findings.extend(releases(directory));
+    findings.extend(pins(directory));
     findings.extend(history(directory));
     findings.extend(attempt(directory));
     let journal = directory.join("journal");
@@ -155,6 +156,19 @@ fn releases(directory: &Path) -> Option<Finding> {
     let what = format!("{} is damaged: bad releases are no longer known", path.display());
     let then = "a bad release is tried again, three times at most";
     (!Releases::is_readable(&path)).then(|| Finding::aside("releases-damaged", what, &path, then))
+}
+
+fn pins(directory: &Path) -> Option<Finding> {
+    let error = StateDir::there(directory).and_then(|state| state.pins()).err()?;
+    let then = "nothing is pinned then: pin it again";
+    match &error {
+        GenerationError::Pins { path, .. } => {
+            Some(Finding::aside("pins-damaged", report(&error), path, then))
+        }
+        // Whether there is a directory is asked elsewhere.
+        _ if !directory.exists() => None,
+        _ => Some(Finding::unfixable("pins-damaged", report(&error))),
+    }
 }
 
 fn history(directory: &Path) -> Option<Finding> {

@@ -143,6 +143,7 @@ async fn damaged_files_are_set_aside_not_deleted() {
     for (file, code) in [
         ("orders.json", "orders-damaged"),
         ("releases.json", "releases-damaged"),
+        ("pins.json", "pins-damaged"),
         ("attempt.json", "attempt-damaged"),
         ("history.jsonl", "history-damaged"),
         ("generations/1.json", "generation-damaged"),

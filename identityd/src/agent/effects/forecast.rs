@@ -50,7 +50,8 @@ impl Effects {
                 "strangers": plan.services.strangers,
                 "more_strangers": plan.services.more_strangers,
                 "steps": plan.steps,
-                "bytes_at_most": plan.staged_bytes(),
+                "bytes_at_most": cost.fetched_bytes,
+                "bytes_staged": plan.staged_bytes(),
                 "space": plan.space,
                 "downtime": expected,
                 "history_problem": unread,
@@ -110,7 +111,11 @@ pub(super) fn text((expected, unread): (&[Expected], Option<&str>), cost: &Cost)
         // Writing to a String cannot fail.
         let _infallible = writeln!(text, "downtime: {expected}");
     }
-    let Cost { kept_bytes, kept_in_ram, ram_bytes } = cost;
+    let Cost { kept_bytes, kept_in_ram, fetched_bytes, ram_bytes } = cost;
+    let _infallible = writeln!(
+        text,
+        "to fetch: at most {fetched_bytes} bytes; the rest of the new content is on this node already"
+    );
     let place = if *kept_in_ram { "in RAM" } else { "on disk" };
     let _infallible = writeln!(
         text,
