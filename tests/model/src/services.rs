@@ -25,6 +25,9 @@ pub(crate) const EXITS: &str = "exits";
 /// A program that holds this word dies after it was asked about some times.
 pub(crate) const DIES: &str = "dies";
 
+/// A line of a program that begins with this word names a file that its process maps.
+const MAPS: &str = "maps ";
+
 const ANSWERS_BEFORE_DEATH: u32 = 3;
 
 /// What the supervisor monitors.
@@ -52,7 +55,8 @@ struct Service {
 struct Process {
     pid: u32,
     program: Vec<u8>,
-    inode: (u64, u64),
+    /// What it executes, and has mapped.
+    inodes: Vec<(u64, u64)>,
     asked: u32,
 }
 
@@ -164,13 +168,17 @@ impl Services {
         let pid = self.last_pid;
         let Some(service) = self.table.get_mut(name) else { return };
         let found = program_of(&service.unit)
-            .and_then(|path| Some((files.content(&path)?.to_vec(), files.inode_of(&path)?)));
+            .and_then(|path| Some((files.content(&path)?.to_vec(), files.inode_of(&path)?)))
+            .map(|(program, inode)| {
+                let inodes: Vec<_> = mapped(files, &program).chain([inode]).collect();
+                (program, inodes)
+            });
         service.state = match found {
             None => State::Failure,
             Some((program, _)) if holds(&program, EXITS) => State::Error(ExitCause::Exited { pid, code: 1 }),
             Some(_) if service.unit.oneshot => State::Success,
-            Some((program, inode)) => {
-                service.process = Some(Process { pid, program, inode, asked: 0 });
+            Some((program, inodes)) => {
+                service.process = Some(Process { pid, program, inodes, asked: 0 });
                 State::Running
             }
         };
@@ -223,6 +231,15 @@ impl Services {
     fn has_process(&self, pid: u32) -> bool {
         self.table.values().any(|service| service.process.as_ref().is_some_and(|process| process.pid == pid))
     }
+}
+
+/// The files that a program maps, as far as they are there.
+fn mapped(files: &Files, program: &[u8]) -> impl Iterator<Item = (u64, u64)> {
+    let lines = String::from_utf8_lossy(program)
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix(MAPS)?.to_owned()))
+        .collect::<Vec<_>>();
+    lines.into_iter().filter_map(|path| files.inode_of(&path.trim_start_matches('/').parse().ok()?))
 }
 
 fn holds(program: &[u8], word: &str) -> bool {
@@ -297,8 +314,10 @@ impl Supervisor for ModelSupervisor {
     fn in_use(&self, wanted: &HashMap<(u64, u64), FlistPath>, leaders: &BTreeMap<UnitName, u32>) -> Uses {
         self.machine.with(|_, _, services| {
             let of = |name: &UnitName| {
-                let inode = services.table.get(name)?.process.as_ref()?.inode;
-                Some((name.clone(), BTreeSet::from([wanted.get(&inode)?.clone()])))
+                let inodes = &services.table.get(name)?.process.as_ref()?.inodes;
+                let used: BTreeSet<_> =
+                    inodes.iter().filter_map(|inode| wanted.get(inode).cloned()).collect();
+                (!used.is_empty()).then(|| (name.clone(), used))
             };
             Uses { services: leaders.keys().filter_map(of).collect(), ..Uses::default() }
         })

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bootstrap::engine::{Engine, EngineError, ReleaseTree};
+use bootstrap::engine::{Engine, EngineError, Prepared, ReleaseTree};
 use bootstrap::generation::{Standing, StateDir};
 use bootstrap::health::HealthLimits;
 use bootstrap::lock::EngineLock;
@@ -192,6 +192,15 @@ impl Stage {
     /// The engine's.
     pub async fn act(&self, machine: &Arc<Machine>, lock: &EngineLock) -> Result<(), EngineError> {
         carry_out(machine, &self.release, (self.scenario.act, self.scenario.stopped), lock).await
+    }
+
+    /// Plans the upgrade to the release, and does nothing.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn prepare(&self, machine: &Arc<Machine>) -> Result<Prepared, EngineError> {
+        let source = Arc::new(self.release.clone());
+        engine(machine)?.prepare(&self.release.tree, Purpose::Upgrade, source, None).await
     }
 
     /// Installs the release as the next attempt would.
