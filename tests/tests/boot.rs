@@ -140,3 +140,69 @@ fn of_two_that_wait_for_the_hub_one_installs() {
     let names: Vec<_> = names.filter(|name| name.ends_with(".json")).collect();
     assert_eq!(names.len(), 1, "{names:?}");
 }
+
+/// On a first boot there is nothing better to go back to: what runs is kept, and identityd takes what is better.
+#[test]
+fn a_first_boot_keeps_what_runs_of_a_release_in_which_a_service_fails() {
+    let site = Site::new().unwrap();
+    let release = |version: &str, command: &str| {
+        let payload = site.payload(version).unwrap();
+        payload.unit("fails", &format!("exec: {command}\n")).unwrap();
+        payload
+    };
+    let first = release("1.0.0", "sh -c 'exit 1'");
+    site.publish("1.0.0", &first).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    node.wait_for_services(&SERVICES, UPGRADE_LIMIT).unwrap();
+    require_installed(&node, &first).unwrap();
+    let (web, idle) = (node.pid_of("web").unwrap(), node.pid_of("idle").unwrap());
+    node.wait_for("zinit tells of it", UPGRADE_LIMIT, || {
+        let status = node.service("fails").map_err(|error| format!("{error:?}"))?;
+        if status.has_failed() { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .unwrap();
+    let status = node.status().unwrap();
+    assert_eq!((&status["installed"]["version"], &status["stage"]), (&"1.0.0".into(), &"Idle".into()));
+    let generations = node.run(&["identityd", "generations", "--json"]).unwrap();
+    let generations: Value = serde_json::from_str(&generations).unwrap();
+    assert_eq!(generations.as_array().map(Vec::len), Some(1), "nothing was undone: {generations}");
+    assert_eq!((node.pid_of("web").unwrap(), node.pid_of("idle").unwrap()), (web, idle));
+
+    let good = release("2.0.0", "sleep 2000000");
+    site.publish("2.0.0", &good).unwrap();
+    site.await_version(&node, "2.0.0").unwrap();
+    require_installed(&node, &good).unwrap();
+    node.wait_for_services(&["web", "idle", "fails"], UPGRADE_LIMIT).unwrap();
+    assert_eq!(node.pid_of("idle").unwrap(), idle);
+}
+
+#[test]
+fn a_worker_that_is_killed_leaves_a_mount_that_the_next_one_clears() {
+    let site = Site::new().unwrap();
+    let payload = site.payload("1.0.0").unwrap();
+    for number in 0..50 {
+        payload.file(&format!("/usr/share/many/{number}"), 0o644, format!("file {number}\n")).unwrap();
+    }
+    let address = site.hub.url().trim_start_matches("http://").parse().unwrap();
+    let mut proxy = site.netns.run(|| FaultProxy::start(address)).unwrap().unwrap();
+    proxy.set(Fault::Delay(Duration::from_secs(1))).unwrap();
+    let store = format!("http://{}/store", proxy.address());
+    site.hub.publish_with("1.0.0", payload.directory(), Some("dev"), &["--route", &store]).unwrap();
+    let node = site.node().boot().unwrap();
+    node.wait_for("a worker stages from its mount", UPGRADE_LIMIT, || {
+        match node.printed().contains("staging ") && !fuse_mounts(&node).is_empty() {
+            true => Ok(()),
+            false => Err(node.console().tail(20)),
+        }
+    })
+    .unwrap();
+    // The unit's process runs it as /proc/self/exe.
+    let worker = node.running("exe").unwrap().remove(0).pid_inside;
+    node.run(&["kill", "-KILL", &worker.to_string()]).unwrap();
+    proxy.set(Fault::Pass).unwrap();
+    site.await_version(&node, "1.0.0").unwrap();
+    assert!(node.printed().contains("detached a stale mount"), "{}", node.console().tail(50));
+    assert_eq!(fuse_mounts(&node), Vec::<String>::new());
+    require_installed(&node, &payload).unwrap();
+    node.wait_for_services(&SERVICES, UPGRADE_LIMIT).unwrap();
+}
