@@ -7,8 +7,8 @@ mod identityd;
 mod install;
 mod meter;
 mod offline;
+mod stopped;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,6 @@ use flist::exit::Exit;
 use flist::hub::ReleaseVersion;
 use flist::mount::{MountError, detach};
 use flist::store::StoreError;
-use zinit_client::UnitName;
 
 use crate::boot_info::{self, BootInfoError};
 use crate::boot_report::Reporter;
@@ -32,6 +31,7 @@ use crate::state_place::{StatePlace, StatePlaceError};
 use carry_out::carry_out;
 use choice::{Choice, Trust, choose};
 use offline::Offline;
+use stopped::Stopped;
 
 /// The longest pause between two attempts to reach the hub.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -130,12 +130,13 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
     let lock = take_lock(settings).await?;
     let engine = open_engine(settings, &lock, 0)?;
     clear_stale_mounts(&settings.run_dir);
-    engine.recover(&lock).await.map_err(BootError::State)?;
+    let stopped = Stopped::default();
+    recover(&engine, &lock, &stopped).await?;
     let mut reporter = Reporter::of_this_process();
     if let Some(newer) = reporter.as_ref().and_then(Reporter::newer) {
         tracing::info!(release = newer, version = env!("CARGO_PKG_VERSION"), "this is a newer bootstrap");
     }
-    if is_installed(&engine, &lock, settings, &Stopped::new()).await? {
+    if is_installed(&engine, &lock, settings, &stopped).await? {
         committed(settings, reporter.as_ref());
         return Ok(());
     }
@@ -145,9 +146,9 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
         let choice = wait_for_choice(settings, &engine, &mut reporter).await?;
         let lock = take_lock(settings).await?;
         let engine = open_engine(settings, &lock, 0)?;
-        engine.recover(&lock).await.map_err(BootError::State)?;
+        recover(&engine, &lock, &stopped).await?;
         // Somebody else may have been faster, and by now this would be an upgrade that nobody watches.
-        if is_installed(&engine, &lock, settings, &Stopped::new()).await? {
+        if is_installed(&engine, &lock, settings, &stopped).await? {
             committed(settings, reporter.as_ref());
             return Ok(());
         }
@@ -158,7 +159,7 @@ pub async fn boot(settings: &Settings) -> Result<(), BootError> {
             choice => break (lock, engine, choice),
         }
     };
-    let installed = carry_out(&engine, &lock, settings, choice).await;
+    let installed = carry_out(&engine, &lock, settings, choice, &stopped).await;
     if installed.is_ok() {
         committed(settings, reporter.as_ref());
     }
@@ -191,9 +192,14 @@ async fn take_lock(settings: &Settings) -> Result<EngineLock, BootError> {
     blocking(move || lock::take(&run_dir, "bootstrap", LOCK_PATIENCE)).await?.map_err(BootError::Lock)
 }
 
-/// Services that the administrator had stopped before this process changed anything: what it installs may make the
-/// supervisor forget them, and they are no less stopped then.
-type Stopped = BTreeSet<UnitName>;
+/// Finishes or undoes what a crash has left, and notes who was stopped before.
+async fn recover(engine: &Engine, lock: &EngineLock, stopped: &Stopped) -> Result<(), BootError> {
+    // Whoever needs to know asks again.
+    if let Err(error) = stopped.look(engine).await {
+        tracing::debug!(error = %flist::report(&error), "nobody says who is stopped");
+    }
+    engine.recover(lock).await.map(drop).map_err(BootError::State)
+}
 
 /// Whether the root has a generation of what is followed already; then it is gone on with.
 async fn is_installed(
@@ -226,7 +232,7 @@ async fn resume(
             tracing::error!(error = %flist::report(&error), "what the node was booted from is not recorded in /tmp");
         }
     }
-    let started = engine.start_missing(lock, current, stopped).await.map_err(BootError::State)?;
+    let started = engine.start_missing(lock, current, &stopped.all()).await.map_err(BootError::State)?;
     for unit in started {
         tracing::info!(service = %unit, "monitored");
     }

@@ -269,6 +269,40 @@ fn what_is_stopped_while_files_are_staged_stays_stopped() {
     assert!(node.service("aside").is_err(), "zinit does not have its old unit");
 }
 
+/// As long as the release may still be undone.
+#[test]
+fn what_is_stopped_in_the_health_window_stays_stopped_when_the_release_is_undone() {
+    let site = Site::new().unwrap();
+    let web = Binaries::ensure().unwrap().web();
+    // Of one the program changes, of the other one the unit.
+    let release = |version: &str| {
+        let payload = site.payload(version).unwrap();
+        payload.program("/usr/bin/tool", &web).unwrap().marked("/usr/bin/tool", version).unwrap();
+        payload.unit("tool", "exec: /usr/bin/tool --listen 127.0.0.1:8001\n").unwrap();
+        payload.unit("aside", &format!("exec: sleep 4000000\n# {version}\n")).unwrap();
+        payload
+    };
+    site.publish("1.0.0", &release("1.0.0")).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    let all = ["identityd", "web", "idle", "tool", "aside"];
+    node.wait_for_services(&all, UPGRADE_LIMIT).unwrap();
+    let bad = release("2.0.0");
+    let dies = "exec: sh -c 'sleep 5; exit 1'\nmolt:\n  health_window: 60\n";
+    bad.unit("dies", dies).unwrap();
+    site.publish("2.0.0", &bad).unwrap();
+    until(&node, "it is in its window", |status| status["stage"] == "Soaking");
+    node.wait_for_services(&all, UPGRADE_LIMIT).unwrap();
+    ["tool", "aside"].iter().for_each(|name| node.stop_service(name).unwrap());
+    until(&node, "the release is given up", |status| status["gate"] == "Refused");
+    assert_eq!(last_attempt_of(&node, "2.0.0")["outcome"], "rolled-back");
+    molt_tests::require_installed(&node, &release("1.0.0")).unwrap();
+    node.wait_for_services(&["identityd", "web", "idle"], UPGRADE_LIMIT).unwrap();
+    assert!(node.running("tool").unwrap().is_empty(), "nobody runs it");
+    assert_eq!(node.running("sleep").unwrap().len(), 1, "idle sleeps, aside does not");
+    assert_eq!(node.service("tool").unwrap().target, Target::Down);
+    assert!(node.service("aside").is_err(), "zinit does not have the unit of 2.0.0");
+}
+
 #[test]
 fn a_bad_release_is_named_and_tried_again_on_request() {
     let (site, node) = booted();

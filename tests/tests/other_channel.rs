@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
-use molt_tests::{Site, UPGRADE_LIMIT};
+use std::thread;
+use std::time::Duration;
+
+use molt_tests::{Fault, FaultProxy, Site, UPGRADE_LIMIT};
 
 #[test]
 fn another_channel_is_an_upgrade_that_is_watched_and_undone() {
@@ -102,4 +105,41 @@ fn what_the_administrator_has_stopped_stays_stopped_when_another_channel_is_foll
         assert!(node.read("/etc/zinit/aside.yaml").unwrap().contains(installed));
         assert_eq!(node.running("sleep").unwrap().len(), 1, "idle sleeps, aside does not");
     }
+}
+
+/// While files are staged, so that the upgrade itself finds out.
+#[test]
+fn what_is_stopped_while_another_channel_is_installed_stays_stopped() {
+    let site = Site::new().unwrap();
+    let release = |version: &str| {
+        let payload = site.payload(version).unwrap();
+        payload.unit("aside", &format!("exec: sleep 4000000\n# {version}\n")).unwrap();
+        payload
+    };
+    site.publish("1.0.0", &release("1.0.0")).unwrap();
+    let node = site.boot("1.0.0").unwrap();
+    node.wait_for_services(&["web", "idle", "aside"], UPGRADE_LIMIT).unwrap();
+    let other = release("2.0.0");
+    for number in 0..100 {
+        other.file(&format!("/usr/share/many/{number}"), 0o644, format!("file {number}\n")).unwrap();
+    }
+    let address = site.hub.url().trim_start_matches("http://").parse().unwrap();
+    let mut proxy = site.netns.run(|| FaultProxy::start(address)).unwrap().unwrap();
+    proxy.set(Fault::Delay(Duration::from_secs(1))).unwrap();
+    let store = format!("http://{}/store", proxy.address());
+    site.hub.publish_with("2.0.0", other.directory(), Some("test"), &["--route", &store]).unwrap();
+    thread::scope(|scope| {
+        let bootstrap = scope.spawn(|| node.run(&["bootstrap", "--run-mode", "test"]));
+        // They are made when the plan is there.
+        node.wait_for("files are staged", UPGRADE_LIMIT, || {
+            if node.path("/.molt").join("2").exists() { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .unwrap();
+        node.stop_service("aside").unwrap();
+        proxy.set(Fault::Pass).unwrap();
+        bootstrap.join().unwrap().unwrap();
+    });
+    site.await_version(&node, "2.0.0").unwrap();
+    assert!(node.read("/etc/zinit/aside.yaml").unwrap().contains("2.0.0"));
+    assert_eq!(node.running("sleep").unwrap().len(), 1, "idle sleeps, aside does not");
 }

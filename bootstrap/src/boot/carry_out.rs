@@ -28,11 +28,12 @@ pub(super) async fn carry_out(
     lock: &EngineLock,
     settings: &Settings,
     choice: Choice,
+    stopped: &Stopped,
 ) -> Result<(), BootError> {
-    let stopped = engine.stopped().await.map_err(|error| not_installed(settings, error))?;
+    stopped.look(engine).await.map_err(|error| not_installed(settings, error))?;
     match choice {
-        Choice::Offered(release) => install_offered(engine, lock, settings, *release, &stopped).await,
-        Choice::Other { other, why } => install_other(engine, lock, settings, (&other, &why), &stopped).await,
+        Choice::Offered(release) => install_offered(engine, lock, settings, *release, stopped).await,
+        Choice::Other { other, why } => install_other(engine, lock, settings, (&other, &why), stopped).await,
     }
 }
 
@@ -46,12 +47,12 @@ async fn install_offered(
 ) -> Result<(), BootError> {
     let other = choice::other(engine, &offered)?;
     if other.is_nothing() {
-        return install_patiently(lock, settings, offered, Duration::ZERO).await;
+        return install_patiently(lock, settings, offered, (Duration::ZERO, stopped)).await;
     }
     let place = StatePlace::of(settings);
     let (attempt, release) = (Attempt::begin(&place, offered.id), offered.id);
     let before = engine.current().map_err(BootError::State)?.map(|current| current.number);
-    let installed = install_patiently(lock, settings, offered, PATIENCE).await;
+    let installed = install_patiently(lock, settings, offered, (PATIENCE, stopped)).await;
     attempt.ended(&place, installed.as_ref().err());
     // Opened anew, because what the release needed may have moved the state.
     match installed {
@@ -77,7 +78,7 @@ async fn keep_with_identityd(
 ) -> Result<(), BootError> {
     match (identityd::renew(engine, settings).await, before) {
         (Err(error @ ServiceError::NotWell { .. }), Some(before)) => {
-            identityd::go_back(engine, lock, settings, (before, release), &error).await?;
+            identityd::go_back(engine, lock, settings, (before, release), (&error, stopped)).await?;
             let why = flist::report(&error);
             return install_other(engine, lock, settings, (&Other::Installed, &why), stopped).await;
         }
@@ -95,13 +96,13 @@ async fn install_patiently(
     lock: &EngineLock,
     settings: &Settings,
     offered: Trusted<Release>,
-    patience: Duration,
+    (patience, stopped): (Duration, &Stopped),
 ) -> Result<(), BootError> {
     let release = ReleaseTree::read(offered).map_err(|error| not_installed(settings, error))?;
     let engine = open_engine(settings, lock, release.records())?;
     let (start, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
-        match install(&engine, lock, settings, &release).await {
+        match install(&engine, lock, settings, &release, stopped).await {
             Err(error) if Failure::of(&error).may_pass() && start.elapsed() < patience => {
                 tracing::warn!(error = %flist::report(&error), "trying again for at most {patience:?}");
                 tokio::time::sleep(pause).await;
@@ -131,7 +132,7 @@ async fn install_other(
         (Other::Installed, None) => Err(not_installed(settings, EngineError::NothingBefore(Vec::new()))),
         (Other::Recorded(numbers), None) => {
             tracing::error!(reason = why, "NOT installing what the channel offers, but what is recorded");
-            install_recorded(engine, lock, settings, numbers).await
+            install_recorded(engine, lock, settings, numbers, stopped).await
         }
     }
 }
@@ -142,11 +143,12 @@ async fn install_recorded(
     lock: &EngineLock,
     settings: &Settings,
     numbers: &[u64],
+    stopped: &Stopped,
 ) -> Result<(), BootError> {
     let mut failure = not_installed(settings, EngineError::NothingBefore(numbers.to_vec()));
     for number in numbers {
         let installed = match ReleaseTree::recorded(engine.state(), *number) {
-            Ok(release) => install(engine, lock, settings, &release).await,
+            Ok(release) => install(engine, lock, settings, &release, stopped).await,
             Err(error) => Err(not_installed(settings, error)),
         };
         match installed {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use flist::hub::ReleaseId;
 use zinit_client::{Target, UnitName};
 
-use super::{BootError, not_installed};
+use super::{BootError, Stopped, not_installed};
 use crate::engine::{Engine, EngineError, ReleaseTree};
 use crate::health::{Bystanders, HealthWatch};
 use crate::lock::EngineLock;
@@ -64,7 +64,7 @@ pub(super) async fn go_back(
     lock: &EngineLock,
     settings: &Settings,
     (before, release): (u64, ReleaseId),
-    why: &ServiceError,
+    (why, stopped): (&ServiceError, &Stopped),
 ) -> Result<(), BootError> {
     let why = flist::report(why);
     tracing::error!(reason = why, generation = before, "going back to what was installed before");
@@ -72,7 +72,7 @@ pub(super) async fn go_back(
     if let Err(error) = noted {
         tracing::error!(error = %flist::report(&error), "the failure cannot be remembered");
     }
-    revert(engine, lock, before).await.map_err(|error| not_installed(settings, error))?;
+    revert(engine, lock, before, stopped).await.map_err(|error| not_installed(settings, error))?;
     // The old one is installed, and was well before: nobody could do more for it.
     if let Err(error) = renew(engine, settings).await {
         tracing::error!(error = %flist::report(&error), "the old identityd is not well either");
@@ -80,7 +80,12 @@ pub(super) async fn go_back(
     Ok(())
 }
 
-async fn revert(engine: &Engine, lock: &EngineLock, before: u64) -> Result<(), EngineError> {
+async fn revert(
+    engine: &Engine,
+    lock: &EngineLock,
+    before: u64,
+    stopped: &Stopped,
+) -> Result<(), EngineError> {
     // The supervisor may not have answered at the end of the installation, which is then finished here.
     engine.recover(lock).await?;
     let release = ReleaseTree::recorded(engine.state(), before)?;
@@ -88,5 +93,5 @@ async fn revert(engine: &Engine, lock: &EngineLock, before: u64) -> Result<(), E
     // What the upgrade has replaced is kept.
     let source: Arc<dyn ContentSource> = Arc::new(nothing);
     let prepared = engine.prepare_revert(&release, source.clone()).await?;
-    engine.apply(lock, &prepared, source, &|_| {}, &|| Ok(())).await
+    engine.apply(lock, &prepared, source, &|progress| stopped.note(&progress), &|| Ok(())).await
 }

@@ -10,7 +10,7 @@ use flist::mount::{MountedFlist, Purpose as MountPurpose, mount};
 use flist::store::Store;
 
 use super::meter::{Counted, Meter, to_stage};
-use super::{BootError, blocking, mount_directory, not_installed};
+use super::{BootError, Stopped, blocking, mount_directory, not_installed};
 use crate::block_cache::{cached, clear_cache_in_ram, give_back_cache, keep_cache};
 use crate::boot_report::Reporter;
 use crate::durable;
@@ -26,7 +26,7 @@ use crate::transaction::Progress;
 /// Time between two looks at how far the installation is.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Installs a release, and tells on the way how far it is. Over what is installed already, of another channel, it goes
+/// Installs a release, and tells on the way how far it is, and who is `stopped`. Over what is installed already, of another channel, it goes
 /// the way of an upgrade: rehearsed, watched, and undone if its services do not do.
 ///
 /// # Errors
@@ -36,6 +36,7 @@ pub(super) async fn install(
     lock: &EngineLock,
     settings: &Settings,
     release: &ReleaseTree,
+    stopped: &Stopped,
 ) -> Result<(), BootError> {
     tracing::info!(channel = %release.channel(), version = %release.version(), release = %release.id(), entries = release.tree().len(), "installing");
     let content = Content::open(engine, settings, release).await?;
@@ -47,7 +48,7 @@ pub(super) async fn install(
         Err(error) => Err(error),
     };
     let installed = match prepared {
-        Ok(prepared) => apply(engine, lock, &prepared, (&content, &settings.cache_dir)).await,
+        Ok(prepared) => apply(engine, lock, &prepared, (&content, &settings.cache_dir), stopped).await,
         Err(error) => Err(error),
     };
     content.close().await?;
@@ -75,13 +76,17 @@ async fn apply(
     lock: &EngineLock,
     prepared: &Prepared,
     (content, cache_dir): (&Content, &Path),
+    stopped: &Stopped,
 ) -> Result<(), EngineError> {
     let (counted, total) = (Arc::new(Counted::new(content.source.clone())), to_stage(&prepared.plan));
     let files = prepared.plan.files.changes.iter().filter(|change| change.staged().is_some()).count();
     tracing::info!("staging {files} files with {:.1} MiB", total as f64 / f64::from(1 << 20));
     let start = Instant::now();
     let steps = Steps { reporter: Reporter::of_this_process(), taken: AtomicU64::new(0) };
-    let observer = |progress| report_progress(&progress, (start, counted.bytes()), &steps);
+    let observer = |progress| {
+        stopped.note(&progress);
+        report_progress(&progress, (start, counted.bytes()), &steps);
+    };
     let before_swap = || {
         keep_cache(cache_dir);
         Ok(())
@@ -132,7 +137,8 @@ fn report_progress(progress: &Progress, (start, bytes): (Instant, u64), steps: &
         Progress::Swapping => tracing::info!("swapping"),
         Progress::Started { unit, .. } => tracing::info!(service = %unit, "monitored"),
         Progress::Stopped(unit) => tracing::info!(service = %unit, "stopped"),
-        Progress::Staged { .. } | Progress::Verifying | Progress::Soaking | Progress::LeftBehind(_) => {}
+        Progress::Staged { .. } | Progress::Verifying | Progress::Soaking => {}
+        Progress::LeftDown(_) | Progress::LeftBehind(_) => {}
     }
 }
 

@@ -109,6 +109,11 @@ pub enum Record {
         /// Them.
         units: Vec<UnitName>,
     },
+    /// It is undone from here on. Somebody has stopped these services since they were started: they stay down.
+    Undoing {
+        /// Them.
+        stopped: Vec<UnitName>,
+    },
     /// Undoing could not end these services; they may run what the files no longer are.
     Unstopped {
         /// Them.

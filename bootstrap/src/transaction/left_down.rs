@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use zinit_client::UnitName;
+use zinit_client::{ServiceUnit, UnitName};
 
 use super::journal::{Header, Record, Swap};
 use super::run::Run;
 use super::services::{self, ServiceError};
 use super::undo::problem;
-use super::{TransactionError, stopping};
+use super::{Progress, TransactionError, stopping};
 use crate::plan::services::{check_none_held_up, is_wanted};
 use crate::plan::{FileChange, Moment, Purpose, unit_name};
 use crate::supervisor::{StopOrder, Supervisor};
@@ -105,8 +105,13 @@ impl Run<'_> {
     fn leave_down(&mut self, unit: UnitName) {
         if !self.left_down.contains(&unit) {
             tracing::warn!(service = %unit, "somebody has stopped it since the plan was made, so it is not started");
-            self.left_down.insert(unit);
+            self.left_down.insert(unit.clone());
+            self.tell_left_down(unit);
         }
+    }
+
+    pub(super) fn tell_left_down(&self, unit: UnitName) {
+        (self.context.observer)(Progress::LeftDown(unit));
     }
 
     fn left_and_changed(&self) -> impl Iterator<Item = &UnitName> {
@@ -125,9 +130,24 @@ impl Run<'_> {
     }
 }
 
-/// Bytes that announcing stops takes in the journal: once, and once more.
+/// Sees to it that what somebody else has stopped ends before its files are replaced. The supervisor goes on to know it.
+///
+/// # Errors
+/// [`ServiceError`].
+pub(super) async fn await_end(
+    zinit: &dyn Supervisor,
+    unit: &UnitName,
+    definition: Option<&ServiceUnit>,
+) -> Result<(), ServiceError> {
+    match services::status(zinit, unit).await? {
+        Some(status) if status.pid.is_some() => services::stop(zinit, unit, definition).await.map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that announcing stops takes in the journal, once and once more, and then the start of an undo.
 pub(super) fn announcement(header: &Header) -> u64 {
-    2 * header.stop.iter().map(|unit| unit.as_str().len() as u64 + 3).sum::<u64>()
+    3 * header.stop.iter().map(|unit| unit.as_str().len() as u64 + 3).sum::<u64>()
 }
 
 /// Of the services that a transaction was about to stop and to start again, those that were not wanted when it came to
@@ -175,7 +195,7 @@ pub(super) async fn forget_after(
     let _is_told = forget(zinit, header.forget.iter().chain(left).collect()).await;
 }
 
-fn changed_units<'c>(changes: impl IntoIterator<Item = &'c FileChange>) -> BTreeSet<UnitName> {
+pub(super) fn changed_units<'c>(changes: impl IntoIterator<Item = &'c FileChange>) -> BTreeSet<UnitName> {
     changes.into_iter().filter_map(|change| unit_name(change.path())).collect()
 }
 
@@ -190,7 +210,7 @@ async fn forget(zinit: &dyn Supervisor, units: BTreeSet<&UnitName>) -> bool {
     all
 }
 
-async fn forget_one(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
+pub(super) async fn forget_one(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
     // It has forgotten everything that it has another unit of when it was about to load the first one.
     if services::stop_order(zinit, unit).await? == StopOrder::AskAndKeep {
         return Ok(());

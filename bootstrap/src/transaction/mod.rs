@@ -6,6 +6,7 @@
 
 mod ahead;
 mod downtime;
+mod ending;
 mod error;
 mod files;
 mod hooks;
@@ -20,6 +21,7 @@ mod run;
 pub mod services;
 pub(crate) mod staging;
 pub(crate) mod states;
+mod stopped_since;
 mod stopping;
 mod undo;
 
@@ -40,6 +42,7 @@ pub(crate) use staging::{FETCHED_AT_ONCE, STAGING};
 use crate::generation::{Generation, StateDir};
 use crate::health::HealthLimits;
 use crate::plan::Plan;
+use crate::plan::services::Verdict;
 use crate::processes::Stranger;
 use crate::programs::Programs;
 use crate::root::{Found, Root};
@@ -63,6 +66,9 @@ pub enum Progress {
     Swapping,
     /// A service has stopped.
     Stopped(UnitName),
+    /// A service has been stopped by somebody else, before the plan was made or since: it stays down, and the supervisor
+    /// may be made to forget it.
+    LeftDown(UnitName),
     /// A service has been started, or is up again.
     Started {
         /// The service.
@@ -127,6 +133,9 @@ pub struct Context<'c> {
 /// [`TransactionError`].
 pub async fn execute(plan: &Plan, context: &Context<'_>) -> Result<(), TransactionError> {
     let mut run = Run::begin(plan, context)?;
+    for note in plan.services.notes.iter().filter(|note| note.verdict == Verdict::Forget) {
+        run.tell_left_down(note.name.clone());
+    }
     for step in &plan.steps {
         let done = run.step(step).await;
         if let Err(error) = run.or_no_room(run.in_budget(done)) {

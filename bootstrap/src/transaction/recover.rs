@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 
 use flist::path::FlistPath;
-use zinit_client::{MAX_UNIT_BYTES, ServiceUnit, Target, UnitName};
+use zinit_client::{Target, UnitName};
 
+use super::ending::end;
 use super::hooks::{Begun, sync};
-use super::journal::{Header, Journal, JournalError, JournalPlace, Record, Swap};
-use super::left_down::{forget_after, left_down, still_down};
+use super::journal::{Header, JournalError, JournalPlace, Record, Swap};
+use super::left_down::{changed_units, forget_after, left_down, still_down};
 use super::services::{self, ServiceError};
 use super::staging::take_rights;
+use super::stopped_since::{forget_changed, stopped_since};
 use super::undo::{clean_up, problem};
 use super::{TransactionError, files, staging, states};
 use crate::boot_info;
-use crate::disk;
 use crate::generation::{Cause, Generation, RootIdentity, StateDir};
-use crate::plan::{Moment, Purpose, UNIT_DIRECTORY};
+use crate::plan::{Moment, Purpose};
 use crate::programs::Programs;
 use crate::root::{Root, RootError, failed};
 use crate::supervisor::Supervisor;
@@ -100,8 +101,7 @@ pub async fn recover(
     tracing::warn!(generation, version = %header.version, "undoing what was not committed when the engine stopped");
     let unstopped = records.iter().filter_map(as_unstopped).flatten().collect::<BTreeSet<_>>();
     let copies = records.iter().find_map(as_copies).unwrap_or_default();
-    let left_down = left_down(header, &records);
-    undo(&hooks, copies, (&unstopped, left_down), &missing, zinit, &journal).await?;
+    undo(&hooks, copies, (&records, &unstopped), &missing, zinit, &journal).await?;
     Ok(Recovery::Undone { purpose: header.purpose, generation })
 }
 
@@ -230,7 +230,7 @@ fn finish(
 async fn undo(
     hooks: &Begun<'_>,
     (copies, contents): (&[Option<u64>], &[String]),
-    (unstopped, left_down): (&BTreeSet<&UnitName>, BTreeSet<UnitName>),
+    (records, unstopped): (&[Record], &BTreeSet<&UnitName>),
     missing: &[FlistPath],
     zinit: &dyn Supervisor,
     journal: &JournalPlace,
@@ -247,13 +247,16 @@ async fn undo(
     // What runs of the new generation ends before its files go. After a restart of the machine that can be
     // any of these services: the supervisor found the root in the middle of the swap.
     let swapped = is_swapped(root, (header, swaps), copies, &mut not_undone);
-    let others = left_down.into_iter().chain(header.forget.iter().cloned()).collect();
+    let since = stopped_since(zinit, (header, records), swapped, journal).await;
+    let others = left_down(header, records).into_iter().chain(header.forget.iter().cloned()).collect();
     // Where nothing was swapped nobody is ended, so that nobody has to be asked.
     let left_down = if swapped { still_down(zinit, others, &mut not_undone).await } else { others };
+    let asks = swapped || since.iter().any(|unit| unstopped.contains(unit));
+    let since = if asks { still_down(zinit, since, &mut not_undone).await } else { since };
     let ends = |unit: &&UnitName| (swapped && !left_down.contains(*unit)) || unstopped.contains(unit);
     let ended: Vec<_> =
         header.start.iter().chain(&header.forget).chain(&header.stop).filter(ends).cloned().collect();
-    end(zinit, root, (&ended, unstopped), journal, &mut not_undone).await?;
+    end((zinit, root), (&ended, &since, unstopped), journal, &mut not_undone).await?;
     hooks.take_back(&[Moment::BeforeStart], journal, &mut not_undone).await;
     not_undone.extend(states::put_all_back(root, header.states.iter().zip(copies)));
     if let Err(error) = states::keep_written(root, header, copies, contents) {
@@ -265,15 +268,12 @@ async fn undo(
     not_undone.extend(problem(header.boot_info.restore(root)));
     not_undone.extend(problem(services::discard(zinit, &ended).await));
     hooks.take_back(&[Moment::Leave, Moment::BeforeSwap], journal, &mut not_undone).await;
-    let again = |unit: &&UnitName| !swaps.is_empty() && !left_down.contains(*unit);
-    for unit in header.forget.iter().chain(header.stop.iter().rev()).filter(again) {
-        if let Err(error) = bring_up(zinit, unit).await {
-            tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started again");
-            // What the supervisor refuses it will refuse again; the files matter more.
-            if error.is_passing() {
-                not_undone.push(flist::report(&error));
-            }
-        }
+    if !swaps.is_empty() {
+        bring_back(zinit, header, &(&left_down | &since), &mut not_undone).await;
+    }
+    if not_undone.is_empty() {
+        let changed = changed_units(swaps.iter().map(|swap| &swap.change));
+        not_undone.extend(forget_changed(zinit, &since, &changed).await);
     }
     if not_undone.is_empty() {
         not_undone.extend(clean_up(root, (header, swaps), journal).err());
@@ -308,45 +308,6 @@ fn is_swapped(
     swapped
 }
 
-/// Ends services. Those that do not end are noted before their files go, because nothing in the root tells of them
-/// after that.
-///
-/// # Errors
-/// [`TransactionError::NotRecovered`] when they cannot be noted; then the files have to stay, for the next recovery to
-/// see.
-async fn end(
-    zinit: &dyn Supervisor,
-    root: &Root,
-    (units, noted): (&[UnitName], &BTreeSet<&UnitName>),
-    journal: &JournalPlace,
-    not_undone: &mut Vec<String>,
-) -> Result<(), TransactionError> {
-    let mut units_left = Vec::new();
-    for unit in units.iter().rev() {
-        let definition = definition_of(root, unit);
-        if let Err(error) = services::stop_and_forget(zinit, unit, definition.as_ref()).await {
-            not_undone.push(flist::report(&error));
-            units_left.push(unit.clone());
-        }
-    }
-    if units_left.iter().all(|unit| noted.contains(unit)) {
-        return Ok(());
-    }
-    let record = Record::Unstopped { units: units_left };
-    Journal::at(journal.clone()).append(&record).map_err(|error| {
-        not_undone.push(flist::report(&error));
-        TransactionError::NotRecovered(std::mem::take(not_undone))
-    })
-}
-
-/// The unit of a service as it is in the root now: it says how the service is ended, and how long that may take.
-/// `None` where there is none that can be read.
-fn definition_of(root: &Root, unit: &UnitName) -> Option<ServiceUnit> {
-    let path: FlistPath = format!("{UNIT_DIRECTORY}/{unit}.yaml").parse().ok()?;
-    let text = disk::read_small(root.disk(), &path, MAX_UNIT_BYTES, true).ok().flatten()?;
-    ServiceUnit::parse(unit, &String::from_utf8_lossy(&text)).ok()
-}
-
 /// Monitors what was to be started and the supervisor does not know: what it knows was started before the commit, and
 /// may have been stopped by somebody since.
 async fn monitor_unknown(zinit: &dyn Supervisor, header: &Header, left_down: &BTreeSet<UnitName>) {
@@ -362,35 +323,30 @@ async fn monitor_unknown(zinit: &dyn Supervisor, header: &Header, left_down: &BT
     }
 }
 
+/// Has everything started again that was stopped, but those that stay `down`.
+async fn bring_back(
+    zinit: &dyn Supervisor,
+    header: &Header,
+    down: &BTreeSet<UnitName>,
+    not_undone: &mut Vec<String>,
+) {
+    let again = |unit: &&UnitName| !down.contains(*unit);
+    for unit in header.forget.iter().chain(header.stop.iter().rev()).filter(again) {
+        if let Err(error) = bring_up(zinit, unit).await {
+            tracing::error!(service = %unit, error = %flist::report(&error), "it could not be started again");
+            // What the supervisor refuses it will refuse again; the files matter more.
+            if error.is_passing() {
+                not_undone.push(flist::report(&error));
+            }
+        }
+    }
+}
+
 /// Makes a service run that was wanted up: one that the supervisor does not know is monitored, one that it
 /// was told to stop is started.
 async fn bring_up(zinit: &dyn Supervisor, unit: &UnitName) -> Result<(), ServiceError> {
     match services::status(zinit, unit).await? {
         Some(status) if status.target == Target::Up => Ok(()),
         _ => services::monitor(zinit, unit).await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_service_is_ended_as_the_unit_that_is_in_the_root_says() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = Root::open(dir.path()).unwrap();
-        let units = dir.path().join(UNIT_DIRECTORY);
-        std::fs::create_dir_all(&units).unwrap();
-        let unit: UnitName = "web".parse().unwrap();
-        assert!(definition_of(&root, &unit).is_none());
-        std::fs::write(units.join("web.yaml"), "exec: [").unwrap();
-        assert!(definition_of(&root, &unit).is_none());
-        let text = "exec: web\nshutdown_timeout: 60\nsignal:\n  stop: SIGINT\n";
-        std::fs::write(units.join("web.yaml"), text).unwrap();
-        let found = definition_of(&root, &unit).unwrap();
-        let wanted = (Duration::from_secs(60), "SIGINT");
-        assert_eq!((found.stop_timeout(), found.stop_signal.as_str()), wanted);
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use zinit_client::{ServiceUnit, UnitName};
+use zinit_client::UnitName;
 
+use super::left_down::await_end;
 use super::run::Run;
-use super::services::ServiceError;
 use super::{Context, Progress, TransactionError, services};
 use crate::health::{Bystanders, HealthLimits, HealthWatch};
 
@@ -18,7 +18,7 @@ impl Run<'_> {
         self.announce_stops().await?;
         let definition = self.context.units.0.get(unit);
         if self.is_left_down(unit).await? {
-            return self.await_end(unit, definition).await.map_err(TransactionError::Service);
+            return await_end(self.context.zinit, unit, definition).await.map_err(TransactionError::Service);
         }
         // Counted as stopped from the request on: a stop that fails half-way has to be made good too.
         self.stopped.insert(unit.clone(), Instant::now());
@@ -26,16 +26,6 @@ impl Run<'_> {
         stopped.map_err(TransactionError::Service)?;
         (self.context.observer)(Progress::Stopped(unit.clone()));
         Ok(())
-    }
-
-    /// Sees to it that what somebody else has stopped ends before its files are replaced. The supervisor goes on to know
-    /// it.
-    async fn await_end(&self, unit: &UnitName, definition: Option<&ServiceUnit>) -> Result<(), ServiceError> {
-        let zinit = self.context.zinit;
-        match services::status(zinit, unit).await? {
-            Some(status) if status.pid.is_some() => services::stop(zinit, unit, definition).await.map(drop),
-            _ => Ok(()),
-        }
     }
 
     /// Before the first start, or when there is none: units that have changed are to be loaded anew.
@@ -100,6 +90,7 @@ impl Run<'_> {
 
     pub(super) async fn soak(&mut self) -> Result<(), TransactionError> {
         (self.context.observer)(Progress::Soaking);
+        self.suspect_hooks().await;
         let units = &self.context.units.1;
         let limits = HealthLimits { window: self.health_window(), ..self.context.health };
         let started = self.starts().map(|name| (name, units.get(name)));

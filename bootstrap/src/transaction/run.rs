@@ -44,6 +44,11 @@ pub(super) struct Run<'r> {
     pub(super) started: Vec<UnitName>,
     /// Services that are to be stopped, and that somebody else has stopped since the plan was made.
     pub(super) left_down: BTreeSet<UnitName>,
+    /// Services that were started and are down when the health window begins, where a program of a package has run that
+    /// may have stopped them.
+    pub(super) stopped_by_hooks: Option<BTreeSet<UnitName>>,
+    /// Services that somebody else has stopped after they were started, where it is undone.
+    pub(super) stopped_since: BTreeSet<UnitName>,
     /// It is in the journal who is stopped.
     pub(super) announced: bool,
     /// Services that the plan leaves alone and that were well before the swap, with their processes.
@@ -114,6 +119,8 @@ impl<'r> Run<'r> {
             stopped: BTreeMap::new(),
             started: Vec::new(),
             left_down: BTreeSet::new(),
+            stopped_by_hooks: None,
+            stopped_since: BTreeSet::new(),
             announced: false,
             bystanders: BTreeMap::new(),
             back: BTreeMap::new(),

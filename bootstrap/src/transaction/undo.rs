@@ -19,11 +19,10 @@ impl Run<'_> {
     /// Ends what runs of the new generation; tells what could not be ended.
     async fn end_started(&mut self) -> Vec<String> {
         let (mut problems, mut units) = (Vec::new(), Vec::new());
-        for unit in self.started.iter().rev() {
-            let end = || services::stop_and_forget(self.context.zinit, unit, self.context.units.1.get(unit));
-            let ended = match end().await {
+        for unit in self.started.clone().iter().rev() {
+            let ended = match self.end(unit).await {
                 // Asked once more, so that it takes three failures to leave one that runs and that nobody knows of.
-                Err(error) if error.is_passing() => end().await,
+                Err(error) if error.is_passing() => self.end(unit).await,
                 ended => ended,
             };
             if let Err(error) = ended {
@@ -43,7 +42,8 @@ impl Run<'_> {
     async fn start_again(&mut self, not_undone: &mut Vec<String>) {
         let (context, stopped) = (self.context, &self.stopped);
         let mut started = Vec::new();
-        for unit in self.header.stop.iter().rev().filter(|unit| stopped.contains_key(*unit)) {
+        let again = |unit: &&UnitName| stopped.contains_key(*unit) && !self.stopped_since.contains(*unit);
+        for unit in self.header.stop.iter().rev().filter(again) {
             match services::monitor(context.zinit, unit).await {
                 Ok(()) => started.push(unit),
                 Err(error) => not_undone.push(flist::report(&error)),
@@ -94,6 +94,7 @@ impl Run<'_> {
             return TransactionError::Degraded { not_undone, source: error.into() };
         }
         let mut not_undone = Vec::new();
+        self.note_stopped_since().await;
         self.take_back(&[Moment::AfterStart], &mut not_undone).await;
         not_undone.extend(self.end_started().await);
         self.take_back(&[Moment::BeforeStart], &mut not_undone).await;
@@ -108,6 +109,9 @@ impl Run<'_> {
         self.see_bystanders_up().await;
         not_undone.extend(problem(self.header.boot_info.restore(&self.context.root)));
         self.discard_record();
+        if not_undone.is_empty() {
+            not_undone.extend(self.forget_stopped_since().await);
+        }
         if not_undone.is_empty() {
             let cleaned = clean_up(&self.context.root, (&self.header, &self.swaps), &self.place);
             not_undone.extend(cleaned.err());

@@ -21,7 +21,7 @@ pub(super) fn observer(
             Step::Verifying => Some(Stage::Verifying),
             Step::Swapping => Some(Stage::Swapping),
             Step::Soaking => Some(Stage::Soaking),
-            Step::Stopped(_) | Step::Started { .. } | Step::LeftBehind(_) => None,
+            Step::Stopped(_) | Step::LeftDown(_) | Step::Started { .. } | Step::LeftBehind(_) => None,
         };
         let mut last = last.lock().unwrap_or_else(|poison| poison.into_inner());
         // Nobody listening is no reason not to upgrade.
@@ -45,7 +45,8 @@ pub(super) fn observer(
                 })
             }
             Step::LeftBehind(processes) => progress.send(Progress::LeftBehind { processes }),
-            Step::Verifying | Step::Swapping | Step::Soaking => Ok(()),
+            // The log names it.
+            Step::LeftDown(_) | Step::Verifying | Step::Swapping | Step::Soaking => Ok(()),
         };
     }
 }

@@ -270,7 +270,7 @@ fn of_services() -> Vec<Scenario> {
     ]
 }
 
-/// Somebody has stopped a service whose unit changes, or stops it while files are staged.
+/// Somebody has stopped a service whose unit changes, or stops it while files are staged, or once it runs anew.
 fn with_one_stopped() -> Vec<Scenario> {
     let with_db = |db| {
         small_but(&[
@@ -282,12 +282,25 @@ fn with_one_stopped() -> Vec<Scenario> {
     let (good, bad) = (with_db("#!/bin/sh\ndb 2"), with_db("#!/bin/sh\nexits 2"));
     let dropped = without(good.clone(), &["bin/web", "etc/zinit/web.yaml"]);
     let (before, meanwhile) = (Some(Stopped::Before("web")), Some(Stopped::Meanwhile("web")));
+    let soaking = Some(Stopped::Soaking("web"));
+    // The unit of web stays as it is.
+    let same_unit =
+        small_but(&[("bin/db", 0o755, "#!/bin/sh\ndies 2"), ("bin/web", 0o755, "#!/bin/sh\nweb 2")]);
     vec![
         Scenario { stopped: before, ..upgrade("a stopped service", good.clone()) },
         Scenario { stopped: before, ..upgrade("a stopped service and a bad release", bad.clone()) },
-        Scenario { stopped: meanwhile, ..upgrade("a service stopped meanwhile", good) },
-        Scenario { stopped: meanwhile, ..upgrade("a service stopped meanwhile and a bad release", bad) },
+        Scenario { stopped: meanwhile, ..upgrade("a service stopped meanwhile", good.clone()) },
+        Scenario {
+            stopped: meanwhile,
+            ..upgrade("a service stopped meanwhile and a bad release", bad.clone())
+        },
         Scenario { stopped: meanwhile, ..upgrade("a dropped service stopped meanwhile", dropped) },
+        Scenario { stopped: soaking, ..upgrade("a service stopped in the window", good) },
+        Scenario { stopped: soaking, ..upgrade("a service stopped in the window of a bad release", bad) },
+        Scenario {
+            stopped: soaking,
+            ..upgrade("a service stopped in the window of a dying release", same_unit)
+        },
     ]
 }
 

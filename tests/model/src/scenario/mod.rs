@@ -14,6 +14,7 @@ use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::root::Root;
 use bootstrap::source::{ContentSource, SourceError};
+use bootstrap::transaction::Progress;
 use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
 use flist::hub::{Release as Offer, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
 use flist::path::FlistPath;
@@ -85,6 +86,8 @@ pub enum Stopped {
     Before(&'static str),
     /// When all is planned and staged, right before the swap.
     Meanwhile(&'static str),
+    /// When the health window begins.
+    Soaking(&'static str),
 }
 
 /// A scenario that is about to begin.
@@ -259,7 +262,10 @@ impl Stage {
 
     /// Besides, whoever is stopped: a supervisor that does not answer forgets him later.
     pub fn ignored_while_it_lasts(&self) -> BTreeSet<UnitName> {
-        let stopped = self.scenario.stopped.map(|(Stopped::Before(name) | Stopped::Meanwhile(name))| name);
+        let stopped = self
+            .scenario
+            .stopped
+            .map(|(Stopped::Before(name) | Stopped::Meanwhile(name) | Stopped::Soaking(name))| name);
         self.ignored().into_iter().chain(stopped.and_then(|name| name.parse().ok())).collect()
     }
 
@@ -317,7 +323,12 @@ async fn carry_out(
         }
         Ok(())
     };
-    engine.apply(lock, &prepared, source, &|_| {}, &before_swap).await?;
+    let observer = |progress| {
+        if let (Progress::Soaking, Some(Stopped::Soaking(service))) = (progress, stopped) {
+            machine.with(|_, _, services| services.stop_by_hand(service));
+        }
+    };
+    engine.apply(lock, &prepared, source, &observer, &before_swap).await?;
     if act == Act::SelfUpdate {
         engine.commit_pending(lock, prepared.generation()).await?;
     }
