@@ -302,6 +302,23 @@ fn a_conflict_of_configuration_is_in_the_status_until_it_is_settled() {
     until(&node, "the next daemon tells it", |status| {
         status["identityd"]["pid"].as_u64() != Some(pid) && status["conflicts"] == conflict
     });
+    fs::write(node.path("/etc/site.conf"), "as shipped by 2.0.0\n").unwrap();
+    until(&node, "it is settled by taking the release's", |status| status["conflicts"] == json!([]));
+    assert!(node.path("/etc/site.conf.new").exists());
+    fs::write(node.path("/etc/site.conf"), "changed again\n").unwrap();
+    until(&node, "it is one again", |status| status["conflicts"] == conflict);
+
+    // What 2.0.0 has put there is no user's, although 3.0.0 does not have the file.
+    let without = site.payload("3.0.0").unwrap();
+    without.file("/etc/other.conf", 0o644, "the same in each\n").unwrap();
+    site.publish("3.0.0", &without).unwrap();
+    site.await_version(&node, "3.0.0").unwrap();
+    assert_eq!(node.read("/etc/site.conf.new").unwrap(), "as shipped by 2.0.0\n");
+    site.publish("4.0.0", &release("4.0.0")).unwrap();
+    site.await_version(&node, "4.0.0").unwrap();
+    assert_eq!(node.read("/etc/site.conf.new").unwrap(), "as shipped by 4.0.0\n");
+    assert_eq!(node.read("/etc/site.conf").unwrap(), "changed again\n");
+    until(&node, "it is told again", |status| status["conflicts"] == conflict);
     fs::remove_file(node.path("/etc/site.conf.new")).unwrap();
     until(&node, "it is settled", |status| status["conflicts"] == json!([]));
 }

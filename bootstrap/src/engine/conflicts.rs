@@ -41,15 +41,16 @@ impl Engine {
         Ok(open)
     }
 
-    /// What was put beside a file is there until somebody has looked at both. Where nothing was, the file is another one
-    /// than the release's until it is settled.
+    /// A conflict is settled when what was put beside the file is gone, or the file is the release's. Where nothing was put
+    /// beside it, it is settled also by who removes the file.
     fn is_open(&self, conflict: &Conflict, current: &Generation) -> Result<bool, EngineError> {
         let stat = |path| self.root.stat(path).map_err(EngineError::Root);
-        if let Some(new) = &conflict.new {
-            return Ok(stat(new)?.is_some());
-        }
+        let lies_beside = match &conflict.new {
+            Some(new) if stat(new)?.is_none() => return Ok(false),
+            beside => beside.is_some(),
+        };
         let (Some(shipped), Some(there)) = (current.items.get(&conflict.path), stat(&conflict.path)?) else {
-            return Ok(false);
+            return Ok(lies_beside);
         };
         // It may be long, and is not read then.
         if there.kind == Kind::File && there.size != shipped.size() {

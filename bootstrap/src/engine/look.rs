@@ -24,6 +24,8 @@ pub(super) struct Look {
     pub(super) tree: Arc<Tree>,
     /// What is installed.
     pub(super) base: Items,
+    /// What releases have put beside configuration.
+    pub(super) besides: Items,
     /// What is state.
     pub(super) state: StatePaths,
     /// The only paths that count, of the release and of what is installed; `None` for all.
@@ -80,12 +82,14 @@ impl Look {
         &mut self,
         wanted: &BTreeMap<FlistPath, Wanted>,
     ) -> Result<BTreeMap<FlistPath, Found>, EngineError> {
+        let recorded = self.besides.iter().map(|(path, item)| (path.clone(), item.codec()));
         let besides = wanted.iter().filter(|(path, _)| is_configuration(path));
         let besides = besides.filter_map(|(path, wanted)| Some((beside(path)?, wanted.item.codec())));
         let of_release = wanted.iter().map(|(path, wanted)| (path.clone(), wanted.item.codec()));
         let of_base = self.base.iter().map(|(path, item)| (path.clone(), item.codec()));
         // Of one path, the last counts.
-        let paths: BTreeMap<FlistPath, Option<Codec>> = of_base.chain(besides).chain(of_release).collect();
+        let paths: BTreeMap<FlistPath, Option<Codec>> =
+            recorded.chain(of_base).chain(besides).chain(of_release).collect();
         let mut found = BTreeMap::new();
         for (path, codec) in paths {
             let codec = codec.unwrap_or_default();

@@ -47,15 +47,17 @@ impl Engine {
             _ => self.admitted(&packages)?,
         };
         let base = installed.as_ref().map_or_else(Items::new, |installed| installed.items.clone());
+        let besides = installed.as_ref().map_or_else(Items::new, |installed| installed.besides.clone());
         let nothing = Packages::new();
         let packages_before = installed.as_ref().map_or(&nothing, |installed| &installed.packages);
         let state = self.state_paths([packages_before, &packages])?;
         let (root, tree) = (self.root.clone(), release.tree().clone());
-        let look = Look { root, tree, base, state, only: only.cloned() };
+        let look = Look { root, tree, base, besides: besides.clone(), state, only: only.cloned() };
         let view = tokio::task::spawn_blocking(move || look.take(source.as_ref()));
         let View { wanted, found, units, base, state } = view.await.map_err(EngineError::Broken)??;
 
-        let files = plan_files(&base, &wanted, &found, &state, first_boot).map_err(EngineError::Plan)?;
+        let files = plan_files((&base, &besides), &wanted, &found, &state, first_boot);
+        let files = files.map_err(EngineError::Plan)?;
         let items = installed_after(installed.as_ref(), &wanted, &state, only);
         let (after, before) = (units.after(&files.changes), units.before);
         let package_plan = match purpose {
@@ -88,6 +90,7 @@ impl Engine {
             layouts_lost: layouts.is_incomplete && !is_new,
             is_signed: release.is_signed(),
             conflicts,
+            besides: files.besides.clone(),
             ..generation
         };
         let plan = Plan::new(purpose, files, services, package_plan, space);

@@ -200,6 +200,10 @@ pub struct Generation {
     /// not note that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<Conflict>,
+    /// What its release, or one before, has put beside configuration that somebody has changed, and what is there as it
+    /// was put. Earlier versions did not note that.
+    #[serde(default, skip_serializing_if = "Items::is_empty")]
+    pub besides: Items,
     /// State as it was before it was migrated.
     #[serde(default)]
     pub states: Vec<KeptState>,
@@ -269,6 +273,7 @@ pub fn generation(
         kept,
         staging,
         conflicts: Vec::new(),
+        besides: Items::new(),
         states,
         packages,
         schemas,

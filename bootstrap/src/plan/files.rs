@@ -6,7 +6,7 @@ use flist::path::FlistPath;
 use serde::{Deserialize, Serialize};
 
 use super::PlanError;
-use super::conflict::{Conflict, place_beside};
+use super::conflict::{Conflict, place_beside, still_beside};
 use super::etc_merge::{Merge, merge};
 use super::state_paths::StatePaths;
 use crate::item::{Item, Items};
@@ -100,21 +100,24 @@ pub struct FilePlan {
     pub kept: BTreeSet<FlistPath>,
     /// Of those, the ones that the release changes too.
     pub conflicts: Vec<Conflict>,
+    /// What lies beside configuration then, as this release or one before has put it there.
+    pub besides: Items,
 }
 
-/// Compares what is installed, what is wanted and what was found, all at paths without symlinks.
+/// Compares what is installed, with what releases have put beside configuration, what is wanted and what was found, all
+/// at paths without symlinks.
 ///
 /// # Errors
 /// [`PlanError::InTheWay`] and [`PlanError::MountPoint`] where the root holds something that must not be
 /// replaced.
 pub fn plan_files(
-    installed: &Items,
+    (installed, besides): (&Items, &Items),
     wanted: &BTreeMap<FlistPath, Wanted>,
     found: &BTreeMap<FlistPath, Found>,
     state: &StatePaths,
     first_boot: bool,
 ) -> Result<FilePlan, PlanError> {
-    let mut plan = FilePlan::default();
+    let mut plan = FilePlan { besides: still_beside(besides, found), ..FilePlan::default() };
     let paths: BTreeSet<&FlistPath> = installed.keys().chain(wanted.keys()).collect();
     let (mut directories, mut puts, mut removes, mut removed_directories) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -227,10 +230,11 @@ impl FilePlan {
             }
             (Merge::KeepUserBeside, Some(new)) => {
                 self.kept.insert(path.clone());
-                let lies = place_beside(path, (base, new), found);
+                let lies = place_beside(path, (base, new), (found, &self.besides));
                 let (new, why_not) = match lies {
                     Ok((beside, change)) => {
                         puts.extend(change);
+                        self.besides.insert(beside.clone(), new.item.clone());
                         (Some(beside), None)
                     }
                     Err(why_not) => (None, Some(why_not)),

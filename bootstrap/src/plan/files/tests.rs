@@ -23,6 +23,18 @@ fn plan(
     wanted: &[(&str, &str)],
     found: &[(&str, &str)],
 ) -> Result<FilePlan, PlanError> {
+    plan_beside((installed, &[]), wanted, found)
+}
+
+/// Paths, and what is at each.
+type List<'l> = &'l [(&'l str, &'l str)];
+
+/// As [`plan`], where releases have put this beside configuration.
+fn plan_beside(
+    (installed, besides): (List<'_>, List<'_>),
+    wanted: &[(&str, &str)],
+    found: &[(&str, &str)],
+) -> Result<FilePlan, PlanError> {
     let wanted = items(wanted).into_iter().map(|(at, item)| (at.clone(), Wanted { item, from: at }));
     let found = items(found).into_iter().map(|(at, item)| {
         let stamp = Stamp { inode: (0, 0), changed: (0, 0), size: 0 };
@@ -30,7 +42,13 @@ fn plan(
         (at, Found { item, leads_to_directory: false, mount_point, stamp })
     });
     let state = StatePaths::with([path("data")]);
-    plan_files(&items(installed), &wanted.collect(), &found.collect(), &state, installed.is_empty())
+    plan_files(
+        (&items(installed), &items(besides)),
+        &wanted.collect(),
+        &found.collect(),
+        &state,
+        installed.is_empty(),
+    )
 }
 
 fn told(plan: &FilePlan) -> Vec<String> {
@@ -164,6 +182,31 @@ fn what_lies_beside_is_replaced_only_if_a_release_has_put_it_there() {
             "/etc/c is as somebody has changed it; the release's is not installed: /etc/c.new is there already, and nothing that a release has put there"
         ]
     );
+}
+
+/// However many releases ago: one that does not have the file any more leaves it there.
+#[test]
+fn what_lies_beside_goes_on_to_be_a_releases_until_somebody_changes_it() {
+    let (etc, mine, beside) = (("etc", "dir"), ("etc/c", "mine"), ("etc/c.new", "2"));
+    let (old, new) = (("etc/c", "2"), ("etc/c", "4"));
+    let placed = plan(&[etc, ("etc/c", "1")], &[etc, old], &[etc, mine]).unwrap();
+    assert_eq!(placed.besides, items(&[beside]));
+    // This one has dropped it.
+    let dropped = plan_beside((&[etc, old], &[beside]), &[etc], &[etc, mine, beside]).unwrap();
+    assert!(dropped.changes.is_empty());
+    assert_eq!(dropped.besides, items(&[beside]));
+    let again = plan_beside((&[etc], &[beside]), &[etc, new], &[etc, mine, beside]).unwrap();
+    assert_eq!(shown(&again), ["replace etc/c.new"]);
+    assert_eq!(again.besides, items(&[("etc/c.new", "4")]));
+
+    // What somebody has made of it, or put there, is his.
+    for there in [&[etc, mine, ("etc/c.new", "draft")][..], &[etc, mine]] {
+        let dropped = plan_beside((&[etc, old], &[beside]), &[etc], there).unwrap();
+        assert_eq!(dropped.besides, items(&[]));
+    }
+    let his = plan_beside((&[etc], &[beside]), &[etc, new], &[etc, mine, ("etc/c.new", "draft")]).unwrap();
+    assert_eq!((shown(&his), &his.besides), (Vec::new(), &items(&[])));
+    assert!(told(&his)[0].contains("nothing that a release has put there"));
 }
 
 #[test]
