@@ -31,6 +31,88 @@ pub struct Difference {
     /// How it differs.
     #[serde(flatten)]
     pub change: Change,
+    /// Length in bytes of the file that the first tree has there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_bytes: Option<u64>,
+    /// Length in bytes of the file that the second tree has there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_bytes: Option<u64>,
+}
+
+/// Bytes of the files of two trees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    /// All of the first tree.
+    pub old: u64,
+    /// All of the second tree.
+    pub new: u64,
+    /// Those that only the second tree has.
+    pub added: u64,
+    /// Those that only the first tree has.
+    pub removed: u64,
+    /// As the first tree has them, those whose content, or kind, is another one in the second.
+    pub changed_from: u64,
+    /// As the second tree has them.
+    pub changed_to: u64,
+}
+
+/// The services whose units differ, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Services {
+    /// Only the second tree has a unit.
+    pub added: Vec<String>,
+    /// Only the first tree has one.
+    pub removed: Vec<String>,
+    /// The text of the unit differs.
+    pub changed: Vec<String>,
+}
+
+impl Difference {
+    /// Whether what is read there is another one, and not just its mode, owner or time.
+    fn is_of_content(&self) -> bool {
+        match &self.change {
+            Change::Added | Change::Removed => true,
+            Change::Changed { what } => {
+                what.iter().any(|what| ["kind", "content", "target", "device"].contains(what))
+            }
+        }
+    }
+}
+
+/// The bytes of two trees with these differences.
+pub fn sizes(a: &Tree, b: &Tree, differences: &[Difference]) -> Sizes {
+    let mut sizes = Sizes { old: a.total_bytes(), new: b.total_bytes(), ..Sizes::default() };
+    for difference in differences.iter().filter(|difference| difference.is_of_content()) {
+        let (old, new) = (difference.old_bytes.unwrap_or(0), difference.new_bytes.unwrap_or(0));
+        let (from, to) = match difference.change {
+            Change::Added | Change::Removed => (&mut sizes.removed, &mut sizes.added),
+            Change::Changed { .. } => (&mut sizes.changed_from, &mut sizes.changed_to),
+        };
+        *from = from.saturating_add(old);
+        *to = to.saturating_add(new);
+    }
+    sizes
+}
+
+/// The services that these differences are about.
+pub fn services(differences: &[Difference]) -> Services {
+    let mut services = Services::default();
+    for difference in differences.iter().filter(|difference| difference.is_of_content()) {
+        let Some(name) = service_of(&difference.path) else { continue };
+        match difference.change {
+            Change::Added => services.added.push(name),
+            Change::Removed => services.removed.push(name),
+            Change::Changed { .. } => services.changed.push(name),
+        }
+    }
+    services
+}
+
+/// The service whose unit of zinit is at a path.
+fn service_of(path: &FlistPath) -> Option<String> {
+    let file = path.as_bytes().strip_prefix(b"etc/zinit/")?;
+    let name = std::str::from_utf8(file).ok()?.strip_suffix(".yaml")?;
+    (!name.is_empty() && !name.contains('/')).then(|| name.to_owned())
 }
 
 /// All differences, by path. Files of which one has blocks of another format than the other count as different:
@@ -91,7 +173,16 @@ fn difference<E>(
         }
         (None, None) => return Ok(None),
     };
-    Ok(Some(Difference { path: path.clone(), change }))
+    let (old_bytes, new_bytes) = (a.and_then(length), b.and_then(length));
+    Ok(Some(Difference { path: path.clone(), change, old_bytes, new_bytes }))
+}
+
+/// The length of a file.
+fn length(entry: &Entry) -> Option<u64> {
+    match &entry.kind {
+        Kind::File(content) => Some(content.size),
+        _ => None,
+    }
 }
 
 fn differing<E>(

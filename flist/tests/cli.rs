@@ -98,7 +98,7 @@ fn what_differs_or_is_missing_is_exit_code_6() {
     assert!(place.run(&["diff", "app.fl", "app.fl"]).stdout.is_empty());
     let output = place.run(&["diff", "app.fl", "more.fl"]);
     assert_eq!(output.status.code(), Some(6));
-    assert!(String::from_utf8(output.stdout).unwrap().contains("+ /more\n"));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("+ /more (4 bytes)\n"));
     place.succeeds(&["verify", "app.fl"]);
     place.succeeds(&["verify", "-m", "app.fl"]);
     place.lose_the_block();

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use flist::diff::{Change, Difference, diff_by, new_blocks};
+use flist::diff::{Change, Difference, Services, Sizes, diff_by, new_blocks, services, sizes};
 use flist::exit::Exit;
 use flist::format;
 use flist::path::FlistPath;
@@ -14,9 +14,10 @@ use serde_json::json;
 use super::failure::Failure;
 use super::output::{Output, counted};
 
-/// Show what differs between two flists: + added, - removed, ~ changed.
+/// Show what differs between two flists: + added, - removed, ~ changed, with sizes in bytes.
 ///
-/// Exits with 0 when nothing differs and with 6 when something does. No blocks are read, unless the flists are of
+/// Then come their versions, where `flist publish` has noted them and they differ, the services whose units differ, and
+/// bytes of all files: in lines that begin with #. Exits with 0 when nothing differs and with 6 when something does. No blocks are read, unless the flists are of
 /// different formats: then files of the same size are compared by the blocks of the first.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -29,6 +30,9 @@ pub(super) struct Arguments {
     /// The second flist
     b: PathBuf,
 }
+
+/// The tag by which `flist publish` notes the version.
+const VERSION: &str = "version";
 
 const EXAMPLES: &str = "Examples:
   flist diff old.fl new.fl
@@ -46,7 +50,17 @@ pub(super) fn run(arguments: &Arguments, output: &Output) -> super::Outcome {
         Failure { remedy: Some(remedy), ..Failure::from(error) }
     })?;
     let blocks = new_blocks(&a, &b).len();
-    output.data(&json!({"differences": differences, "new_blocks": blocks}), || lines(&differences))?;
+    let summary = Summary {
+        versions: [&a, &b].map(|tree| tree.tags.get(VERSION).map(String::as_str)),
+        services: services(&differences),
+        sizes: sizes(&a, &b, &differences),
+    };
+    let [old, new] = summary.versions;
+    let json = json!({
+        "differences": differences, "new_blocks": blocks, "version": {"old": old, "new": new},
+        "services": summary.services, "bytes": summary.sizes,
+    });
+    output.data(&json, || lines(&differences) + &summary.lines(&differences))?;
     let sum = counted(differences.len() as u64, "difference");
     output.note(&format!("{sum}; {} of the second are not in the first", counted(blocks as u64, "block")));
     Ok(if differences.is_empty() { Exit::Done } else { Exit::Differs })
@@ -66,15 +80,65 @@ fn same_content(a: &Content, b: &Content, store_of_a: &dyn Store) -> Result<bool
     Ok(true)
 }
 
+/// What is to be said of two flists as a whole.
+struct Summary<'t> {
+    versions: [Option<&'t str>; 2],
+    services: Services,
+    sizes: Sizes,
+}
+
+impl Summary<'_> {
+    fn lines(&self, differences: &[Difference]) -> String {
+        let mut text = String::new();
+        let [old, new] = self.versions.map(|version| version.unwrap_or("none").escape_debug());
+        if self.versions[0] != self.versions[1] {
+            // Writing to a String cannot fail.
+            let _infallible = writeln!(text, "# version: {old} -> {new}");
+        }
+        let Services { added, removed, changed } = &self.services;
+        let marked = [("+", added), ("-", removed), ("~", changed)];
+        let marked = marked
+            .map(|(mark, names)| names.iter().map(move |name| format!("{mark} {}", name.escape_debug())));
+        let services: Vec<_> = marked.into_iter().flatten().collect();
+        if !services.is_empty() {
+            let _infallible = writeln!(text, "# services: {}", services.join(", "));
+        }
+        let Sizes { old, new, added, removed, changed_from, changed_to } = self.sizes;
+        if !differences.is_empty() {
+            let _infallible = writeln!(
+                text,
+                "# bytes: {old} -> {new}; {added} added, {removed} removed, {changed_from} -> {changed_to} changed"
+            );
+        }
+        text
+    }
+}
+
 fn lines(differences: &[Difference]) -> String {
     let mut text = String::new();
-    for Difference { path, change } in differences {
-        // Writing to a String cannot fail.
+    for Difference { path, change, old_bytes, new_bytes } in differences {
+        let size = |bytes: &Option<u64>| {
+            bytes.map(|bytes| format!(" ({})", counted(bytes, "byte"))).unwrap_or_default()
+        };
         let _infallible = match change {
-            Change::Added => writeln!(text, "+ /{path}"),
-            Change::Removed => writeln!(text, "- /{path}"),
-            Change::Changed { what } => writeln!(text, "~ /{path} ({})", what.join(", ")),
+            Change::Added => writeln!(text, "+ /{path}{}", size(new_bytes)),
+            Change::Removed => writeln!(text, "- /{path}{}", size(old_bytes)),
+            Change::Changed { what } => {
+                let sizes = sizes_of(what, *old_bytes, *new_bytes);
+                writeln!(text, "~ /{path} ({}{sizes})", what.join(", "))
+            }
         };
     }
     text
+}
+
+/// The sizes of a file whose content is another one.
+fn sizes_of(what: &[&str], old: Option<u64>, new: Option<u64>) -> String {
+    match (old, new) {
+        _ if !what.iter().any(|what| ["content", "kind"].contains(what)) => String::new(),
+        (Some(old), Some(new)) => format!("; {old} -> {}", counted(new, "byte")),
+        (Some(old), None) => format!("; {} before", counted(old, "byte")),
+        (None, Some(new)) => format!("; {} now", counted(new, "byte")),
+        (None, None) => String::new(),
+    }
 }
