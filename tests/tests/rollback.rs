@@ -189,7 +189,7 @@ fn without_the_hub_everything_is_on_the_node_until_it_is_forgotten() {
             Some(1) if String::from_utf8_lossy(&output.stderr).contains("cannot upgrade now") => {
                 Err(format!("{output:?}"))
             }
-            Some(1) => Ok(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Some(4) => Ok(String::from_utf8_lossy(&output.stderr).into_owned()),
             _ => Err(format!("{output:?}")),
         }
     });

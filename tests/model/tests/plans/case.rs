@@ -112,7 +112,8 @@ impl Graph {
                 _ => {}
             }
         }
-        next.data.retain(|_, _| !dice.chance(10));
+        let gone = dice.chance(25).then(|| dice.below(3));
+        next.data.retain(|(directory, _), _| Some(*directory) != gone && !dice.chance(10));
         next.data.values_mut().filter(|_| dice.chance(15)).for_each(|version| *version += 1);
         next.data.extend(dice.chance(40).then(|| ((dice.below(4), 7), 1)));
         next.configuration.retain(|_, _| !dice.chance(15));
