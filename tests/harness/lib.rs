@@ -21,6 +21,7 @@
 mod base;
 mod binaries;
 pub mod campaign;
+mod clock;
 pub mod conformance;
 mod error;
 mod fault_proxy;
@@ -49,6 +50,7 @@ mod zinit;
 
 pub use base::{BaseFile, Content};
 pub use binaries::{Binaries, Release, SKIP_BUILD, SUPERVISOR};
+pub use clock::{clock_ahead, put_clock_ahead};
 pub use error::{Error, require_root};
 pub use fault_proxy::{Fault, FaultProxy};
 pub use http::{Answer, get};
