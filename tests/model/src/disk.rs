@@ -10,7 +10,7 @@ use flist::xattr::Xattrs;
 
 use crate::fault::Operation;
 use crate::files::Files;
-use crate::machine::{Machine, Volume};
+use crate::machine::{Deed, Machine, Volume};
 
 /// A volume of a machine.
 pub struct ModelDisk {
@@ -40,6 +40,15 @@ impl ModelDisk {
         change: impl FnOnce(&mut Files) -> Result<T, nix::errno::Errno>,
     ) -> io::Result<T> {
         self.machine.on_files(self.volume, operation, change, |_| {})
+    }
+
+    fn sync(
+        &self,
+        path: &FlistPath,
+        sync: impl FnOnce(&mut Files) -> Result<(), nix::errno::Errno>,
+    ) -> io::Result<()> {
+        self.machine.note(Deed::Sync(self.volume, path.clone()));
+        self.change(Operation::Sync, sync)
     }
 }
 
@@ -161,14 +170,14 @@ impl Disk for ModelDisk {
     }
 
     fn sync_file(&self, path: &FlistPath) -> io::Result<()> {
-        self.change(Operation::Sync, |files| files.sync_file(path))
+        self.sync(path, |files| files.sync_file(path))
     }
 
     fn sync_directory(&self, path: &FlistPath) -> io::Result<()> {
-        self.change(Operation::Sync, |files| files.sync_directory(path))
+        self.sync(path, |files| files.sync_directory(path))
     }
 
     fn sync_filesystem(&self, directory: &FlistPath) -> io::Result<()> {
-        self.change(Operation::Sync, |files| files.sync_filesystem(directory))
+        self.sync(directory, |files| files.sync_filesystem(directory))
     }
 }

@@ -21,5 +21,5 @@ mod verdict;
 
 pub use disk::ModelDisk;
 pub use files::{Files, Kept};
-pub use machine::{Machine, Volume};
+pub use machine::{Deed, Machine, Volume};
 pub use verdict::{Ending, Observed};

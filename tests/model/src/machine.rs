@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use flist::path::FlistPath;
 use nix::errno::Errno;
+use zinit_client::UnitName;
 
 use crate::fault::{Fate, Injector, Operation, Planned};
 use crate::files::{Files, Kept};
@@ -17,6 +18,19 @@ pub enum Volume {
     Root,
     /// The disk with `/var/lib/molt`.
     State,
+}
+
+/// What the engine does that says how long services are away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    /// Has a service stopped.
+    Stop(UnitName),
+    /// Has a service started.
+    Start(UnitName),
+    /// Waits until something in this file, directory or file system is on its medium.
+    Sync(Volume, FlistPath),
+    /// Asks for content of this file, which may have to come from afar.
+    Fetch(FlistPath),
 }
 
 /// A machine in memory.
@@ -35,6 +49,7 @@ pub(crate) struct Inner {
     image: Arc<Files>,
     /// Root and state as their media have them, once a power cut is near.
     media: Option<(Files, Files)>,
+    deeds: Vec<Deed>,
 }
 
 impl Machine {
@@ -45,7 +60,17 @@ impl Machine {
             let _ = files.sync_filesystem(&FlistPath::root());
         }
         let (services, injector, image) = (Services::default(), Injector::default(), Arc::new(root.clone()));
-        Self { inner: Mutex::new(Inner { root, state, services, injector, image, media: None }) }
+        Self {
+            inner: Mutex::new(Inner {
+                root,
+                state,
+                services,
+                injector,
+                image,
+                media: None,
+                deeds: Vec::new(),
+            }),
+        }
     }
 
     /// A machine in the same state, without faults.
@@ -54,13 +79,23 @@ impl Machine {
         let inner = self.lock();
         let (root, state, services) = (inner.root.clone(), inner.state.clone(), inner.services.clone());
         let (injector, image) = (Injector::default(), inner.image.clone());
-        Self { inner: Mutex::new(Inner { root, state, services, injector, image, media: None }) }
+        Self {
+            inner: Mutex::new(Inner {
+                root,
+                state,
+                services,
+                injector,
+                image,
+                media: None,
+                deeds: Vec::new(),
+            }),
+        }
     }
 
     /// What goes wrong from here on; operations are counted from 0 again.
     pub fn plan(&self, planned: Option<Planned>) {
         let mut inner = self.lock();
-        inner.media = None;
+        (inner.media, inner.deeds) = (None, Vec::new());
         inner.injector.plan(planned);
     }
 
@@ -69,13 +104,22 @@ impl Machine {
     /// [`FIRST_OF_TWO`]: crate::fault::FIRST_OF_TWO
     pub fn plan_after_failure(&self, number: usize, planned: Planned) {
         let mut inner = self.lock();
-        inner.media = None;
+        (inner.media, inner.deeds) = (None, Vec::new());
         inner.injector.plan_after_failure(number, planned);
     }
 
     /// The operations since the last [`Machine::plan`].
     pub fn operations(&self) -> Vec<Operation> {
         self.lock().injector.seen.clone()
+    }
+
+    /// What was done since then, in its order, whether it succeeded or not.
+    pub fn deeds(&self) -> Vec<Deed> {
+        self.lock().deeds.clone()
+    }
+
+    pub(crate) fn note(&self, deed: Deed) {
+        self.lock().deeds.push(deed);
     }
 
     /// Before each of these operations, how many changes of names of root and state were not synced.

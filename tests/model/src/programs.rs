@@ -18,7 +18,7 @@ use nix::errno::Errno;
 
 use crate::fault::Operation;
 use crate::files::Files;
-use crate::machine::{Machine, Volume};
+use crate::machine::{Deed, Machine, Volume};
 
 /// Runs the programs of a machine.
 pub(crate) struct ModelPrograms {
@@ -65,6 +65,7 @@ impl Programs for ModelPrograms {
 
     async fn sync(&self) -> io::Result<()> {
         let top = FlistPath::root();
+        self.machine.note(Deed::Sync(Volume::Root, top.clone()));
         self.machine.on_files(Volume::Root, Operation::Sync, |files| files.sync_filesystem(&top), |_| {})
     }
 }

@@ -15,7 +15,7 @@ use zinit_client::{
 
 use crate::fault::Operation;
 use crate::files::Files;
-use crate::machine::Machine;
+use crate::machine::{Deed, Machine};
 
 const UNITS: &str = "etc/zinit";
 
@@ -292,14 +292,17 @@ impl Supervisor for ModelSupervisor {
     }
 
     async fn monitor(&self, unit: &UnitName) -> Result<(), Error> {
+        self.machine.note(Deed::Start(unit.clone()));
         self.answer(Operation::Order, "monitor", |services, files| services.monitor(files, unit))
     }
 
     async fn start(&self, unit: &UnitName) -> Result<(), Error> {
+        self.machine.note(Deed::Start(unit.clone()));
         self.answer(Operation::Order, "start", |services, files| services.start(files, unit))
     }
 
     async fn stop(&self, unit: &UnitName) -> Result<(), Error> {
+        self.machine.note(Deed::Stop(unit.clone()));
         self.answer(Operation::Order, "stop", |services, _| services.stop(unit))
     }
 

@@ -1,6 +1,7 @@
 //! What the engine is made to do.
 
 mod content;
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +14,6 @@ use bootstrap::health::HealthLimits;
 use bootstrap::lock::EngineLock;
 use bootstrap::plan::Purpose;
 use bootstrap::root::Root;
-use bootstrap::source::{ContentSource, SourceError};
 use bootstrap::transaction::Progress;
 use flist::block::{BLOCK_SIZE, BlockId, BlockKey};
 use flist::hub::{Release as Offer, ReleaseFlist, ReleaseId, ReleaseVersion, Sha256};
@@ -24,6 +24,7 @@ use zinit_client::UnitName;
 
 use content::bytes_of;
 pub use content::{CONFLICT, all, upgrade_with};
+use source::{Fetching, Release};
 
 use crate::disk::ModelDisk;
 use crate::files::Files;
@@ -98,21 +99,6 @@ pub struct Stage {
     /// The machine before it.
     pub machine: Arc<Machine>,
     release: Release,
-}
-
-/// A release and its content.
-#[derive(Debug, Clone)]
-struct Release {
-    tree: ReleaseTree,
-    content: Arc<BTreeMap<FlistPath, Vec<u8>>>,
-}
-
-impl ContentSource for Release {
-    fn block(&self, path: &FlistPath, _: &Content, index: usize) -> Result<Vec<u8>, SourceError> {
-        let missing = || SourceError::NotKept { path: path.clone(), index };
-        let content = self.content.get(path).ok_or_else(missing)?;
-        content.chunks(BLOCK_SIZE).nth(index).map(<[u8]>::to_vec).ok_or_else(missing)
-    }
 }
 
 /// Why a scenario cannot be set up.
@@ -293,7 +279,7 @@ async fn carry_out(
     lock: &EngineLock,
 ) -> Result<(), EngineError> {
     let engine = engine(machine)?;
-    let source = Arc::new(release.clone());
+    let source = Arc::new(Fetching { release: release.clone(), machine: machine.clone() });
     let (purpose, only) = match act {
         Act::Boot => (Purpose::Boot, None),
         Act::Upgrade => (Purpose::Upgrade, None),
