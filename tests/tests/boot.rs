@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use molt_tests::{Fault, FaultProxy, Node, Payload, Site, UPGRADE_LIMIT, require_installed};
+use molt_tests::{Fault, FaultProxy, Node, Payload, Process, Site, UPGRADE_LIMIT, require_installed};
 use serde_json::Value;
 
 const CHANNEL: &str = "tf-zos/zos:development:latest.flist";
+const SOON: Duration = Duration::from_secs(60);
 const SERVICES: [&str; 4] = ["bootstrap", "identityd", "web", "idle"];
 
 fn fuse_mounts(node: &Node) -> Vec<String> {
@@ -31,11 +34,11 @@ fn runmode_dev_boots_and_a_second_run_changes_nothing() {
     assert_eq!(fuse_mounts(&node), Vec::<String>::new());
 
     let (census, processes) = (node.census().unwrap(), node.processes().unwrap());
-    let os_release = std::fs::metadata(node.path("/etc/os-release")).unwrap().modified().unwrap();
+    let os_release = fs::metadata(node.path("/etc/os-release")).unwrap().modified().unwrap();
     node.run(&["bootstrap"]).unwrap();
     assert_eq!(node.census().unwrap(), census);
     assert_eq!(node.processes().unwrap(), processes);
-    assert_eq!(std::fs::metadata(node.path("/etc/os-release")).unwrap().modified().unwrap(), os_release);
+    assert_eq!(fs::metadata(node.path("/etc/os-release")).unwrap().modified().unwrap(), os_release);
 }
 
 #[test]
@@ -72,7 +75,7 @@ fn an_unknown_run_mode_is_refused() {
 fn a_hub_that_comes_up_late_is_waited_for() {
     let mut site = Site::without_hub().unwrap();
     let node = site.node().boot().unwrap();
-    node.wait_for("the console says what is waited for", Duration::from_secs(60), || {
+    node.wait_for("the console says what is waited for", SOON, || {
         let url = site.hub.url();
         if node.printed().contains(&url) { Ok(()) } else { Err(format!("{url} is not on the console")) }
     })
@@ -82,12 +85,9 @@ fn a_hub_that_comes_up_late_is_waited_for() {
     site.await_version(&node, "1.0.0").unwrap();
 }
 
-#[test]
-fn the_console_tells_how_far_a_slow_installation_is_without_flooding() {
-    let site = Site::new().unwrap();
-    let payload = Payload::new().unwrap();
+/// Publishes the payload with 640 KiB that cannot be compressed, over a line that takes ten seconds for them.
+fn publish_slowly(site: &Site, payload: &Payload) -> FaultProxy {
     let mut random = fastrand::Rng::with_seed(1);
-    // 640 KiB that cannot be compressed take the line ten seconds.
     for number in 0..10 {
         let content: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(64 << 10).collect();
         payload.file(&format!("/usr/share/slow/{number}"), 0o644, content).unwrap();
@@ -97,6 +97,67 @@ fn the_console_tells_how_far_a_slow_installation_is_without_flooding() {
     proxy.set(Fault::Throttle(64 << 10)).unwrap();
     let store = format!("http://{}/store", proxy.address());
     site.hub.publish_with("1.0.0", payload.directory(), Some("dev"), &["--route", &store]).unwrap();
+    proxy
+}
+
+/// A process of a node that has a file beneath this directory of it open.
+fn reader(node: &Node, directory: &str) -> Option<Process> {
+    node.processes().unwrap().into_iter().find(|process| {
+        let open = fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
+        let mut files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+        files.any(|file| file.starts_with(directory) && file != Path::new(directory))
+    })
+}
+
+#[test]
+fn what_is_installed_is_read_through_the_mount_and_nothing_is_executed_from_there() {
+    const TOOL: &str = "usr/bin/tool";
+    let site = Site::new().unwrap();
+    let payload = Payload::new().unwrap();
+    payload.file(&format!("/{TOOL}"), 0o755, "#!/bin/sh\necho it ran\n").unwrap();
+    let mut proxy = publish_slowly(&site, &payload);
+    // Whoever looks at the mount waits for those that wait for blocks, and it shall be there then.
+    proxy.set(Fault::Throttle(16 << 10)).unwrap();
+    let node = site.node().boot().unwrap();
+    let look = || match fuse_mounts(&node).as_slice() {
+        [mount] => {
+            let at = mount.rsplit(' ').next().unwrap_or_default().to_owned();
+            let reader = reader(&node, &at).ok_or_else(|| format!("nothing of {at} is open"))?;
+            Ok((at, reader))
+        }
+        other => Err(format!("{other:?} are mounted")),
+    };
+    let (at, reader) = node.wait_for("somebody reads a file of the mount", SOON, look).unwrap();
+    assert_eq!(reader.executable, Path::new("/usr/sbin/bootstrap"));
+
+    // Everything is there, and what is a program anywhere else is none.
+    let tool = format!("{at}/{TOOL}");
+    assert_eq!(node.run(&["stat", "-c", "%a", &tool]).unwrap(), "755\n");
+    let ended = node.exec(&[&tool]).unwrap();
+    assert!(!ended.status.success(), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("Permission denied"), "{ended:?}");
+    let runs_from_there = |process: &Process| process.executable.starts_with(&at);
+    assert!(!node.processes().unwrap().iter().any(runs_from_there));
+
+    proxy.set(Fault::Pass).unwrap();
+    node.wait_for("it is installed", UPGRADE_LIMIT, || match node.read("/tmp/flist.name") {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    })
+    .unwrap();
+    require_installed(&node, &payload).unwrap();
+    assert_eq!(node.run(&[&format!("/{TOOL}")]).unwrap(), "it ran\n");
+    node.wait_for("nothing is mounted", UPGRADE_LIMIT, || match fuse_mounts(&node) {
+        none if none.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_console_tells_how_far_a_slow_installation_is_without_flooding() {
+    let site = Site::new().unwrap();
+    let _proxy = publish_slowly(&site, &Payload::new().unwrap());
     let node = site.node().boot().unwrap();
     node.wait_for("everything is staged", UPGRADE_LIMIT, || {
         match node.printed().contains("staged 10 files: ") {
@@ -119,7 +180,7 @@ fn of_two_that_wait_for_the_hub_one_installs() {
     let mut site = Site::without_hub().unwrap();
     let node = site.node().boot().unwrap();
     let bootstraps = |wanted: usize| {
-        node.wait_for("every bootstrap runs", Duration::from_secs(60), || {
+        node.wait_for("every bootstrap runs", SOON, || {
             let running = node.running("bootstrap").map_err(|error| error.to_string())?.len();
             if running >= wanted { Ok(()) } else { Err(format!("{running} of {wanted}")) }
         })
@@ -135,7 +196,7 @@ fn of_two_that_wait_for_the_hub_one_installs() {
         assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
     });
     site.await_version(&node, "1.0.0").unwrap();
-    let records = std::fs::read_dir(node.path("/var/lib/molt/generations")).unwrap();
+    let records = fs::read_dir(node.path("/var/lib/molt/generations")).unwrap();
     let names = records.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let names: Vec<_> = names.filter(|name| name.ends_with(".json")).collect();
     assert_eq!(names.len(), 1, "{names:?}");
