@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
+mod cancel;
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -193,30 +195,6 @@ fn a_pause_while_files_are_staged_stops_before_the_swap_and_survives_a_restart()
     node.run(&["identityd", "resume"]).unwrap();
     site.await_version(&node, "2.0.0").unwrap();
     molt_tests::require_installed(&node, &payload).unwrap();
-}
-
-#[test]
-fn what_is_cancelled_while_files_are_staged_stays_away_and_is_not_bad() {
-    let (site, node) = booted();
-    let before = services(&node);
-    assert!(refused(&node, 1, &["cancel"]).contains("no upgrade runs"));
-    let (payload, mut proxy) = publish_slowly(&site);
-    until(&node, "files are staged", |status| status["stage"] == "Staging");
-    let said = node.run(&["identityd", "cancel", "--reason", "not today"]).unwrap();
-    assert!(said.contains("cancelled by user 0 (not today)"), "{said}");
-    until(&node, "it waits", |status| status["gate"] == "Hold");
-    runs_as_before(&site, &node, &before);
-    let attempt = last_attempt(&node);
-    assert_eq!((&attempt["outcome"], &attempt["code"]), (&"cancelled".into(), &"Hold".into()));
-    let gates = json(&node, &["why"]);
-    let bad = gates.as_array().unwrap().iter().find(|gate| gate["gate"] == "BadRelease").unwrap();
-    assert_eq!((&bad["open"], &bad["inputs"]["failures"]), (&true.into(), &Value::Null));
-
-    proxy.set(Fault::Pass).unwrap();
-    node.run(&["identityd", "retry"]).unwrap();
-    site.await_version(&node, "2.0.0").unwrap();
-    molt_tests::require_installed(&node, &payload).unwrap();
-    assert_eq!(last_attempt(&node)["cause"], serde_json::json!({"kind": "retry", "by": 0, "now": false}));
 }
 
 #[test]
