@@ -21,7 +21,7 @@ use super::undo::problem;
 use crate::plan::Moment;
 use crate::supervisor::{StopOrder, Supervisor};
 
-/// How often a supervisor is asked that does not answer.
+/// How often a supervisor is asked that does not answer, and the journal is written that does not take a record.
 const REPEATS: u32 = 3;
 
 /// How long to wait before that.
@@ -122,11 +122,17 @@ pub(super) async fn stopped_since(
     found
 }
 
-/// Says in the journal that it is undone from here on. Where that is not possible, it is undone all the same.
+/// Says in the journal that it is undone from here on, at the second or third attempt if need be: without it a kill right
+/// after a stop would be taken for the administrator's. Where that is not possible, it is undone all the same.
 fn note(journal: &mut Journal, stopped: &BTreeSet<UnitName>) {
     let record = Record::Undoing { stopped: stopped.iter().cloned().collect() };
-    if let Err(error) = journal.append(&record) {
-        tracing::warn!(error = %flist::report(&error), "the journal does not say that it is being undone");
+    for _ in 0..REPEATS {
+        match journal.append(&record) {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(error = %flist::report(&error), "the journal does not say that it is being undone");
+            }
+        }
     }
 }
 
