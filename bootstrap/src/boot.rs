@@ -39,6 +39,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The first one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
+/// How often the supervisor is asked who is stopped, if it does not answer.
+const LOOKS: u32 = 3;
+
 const USER_AGENT: &str = concat!("bootstrap/", env!("CARGO_PKG_VERSION"));
 
 /// Why the node did not boot.
@@ -194,9 +197,11 @@ async fn take_lock(settings: &Settings) -> Result<EngineLock, BootError> {
 
 /// Finishes or undoes what a crash has left, and notes who was stopped before.
 async fn recover(engine: &Engine, lock: &EngineLock, stopped: &Stopped) -> Result<(), BootError> {
-    // Whoever needs to know asks again.
-    if let Err(error) = stopped.look(engine).await {
-        tracing::debug!(error = %flist::report(&error), "nobody says who is stopped");
+    for _ in 0..LOOKS {
+        let Err(error) = stopped.look(engine).await else { break };
+        // A recovery may make the supervisor forget them.
+        tracing::warn!(error = %flist::report(&error), "nobody says who is stopped");
+        tokio::time::sleep(FIRST_PAUSE).await;
     }
     engine.recover(lock).await.map(drop).map_err(BootError::State)
 }

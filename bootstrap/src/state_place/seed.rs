@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use super::{MARGIN, Notice, StatePlaceError, available, failed, now, read_at_most, signed};
 use crate::durable;
-use crate::generation::{CURRENT, FLOOR, GENERATIONS};
+use crate::generation::{CURRENT, FLOOR, GENERATIONS, PINS};
 use crate::held;
 use crate::transaction::journal;
 
@@ -29,6 +29,10 @@ pub(super) const UNKNOWN: &[u8] = b"unknown\n";
 const LEFT_TO_UNREAD: u64 = 1_000_000;
 
 const ORDERS: &str = "orders.json";
+
+/// What stands for pins that nobody could read: while they are not known, nothing is forgotten. They are no JSON, so the
+/// disk's count when they can be read again.
+const UNREAD_PINS: &[u8] = b"could not be read\n";
 
 /// A file to copy.
 struct Found {
@@ -145,6 +149,9 @@ fn stand_in(ram: &Path, unread: &[String]) -> io::Result<()> {
     {
         durable::replace(&ram.join(CURRENT), UNKNOWN, 0o600)?;
     }
+    if lacks(PINS) {
+        durable::replace(&ram.join(PINS), UNREAD_PINS, 0o600)?;
+    }
     if lacks(ORDERS) && ram.join(held::COPY).exists() {
         fs::copy(ram.join(held::COPY), ram.join(ORDERS))?;
     }
@@ -210,8 +217,9 @@ fn survey(disk: &Path) -> Survey {
         // There has never been any state.
         Err(error) if error.kind() == ErrorKind::NotFound => return survey,
         Err(_) => {
-            survey.unread =
-                [CURRENT, GENERATIONS, "releases.json", ORDERS, journal::NAME].map(str::to_owned).into();
+            survey.unread = [CURRENT, GENERATIONS, "releases.json", ORDERS, PINS, journal::NAME]
+                .map(str::to_owned)
+                .into();
             return survey;
         }
     };
@@ -277,6 +285,7 @@ fn number_in(name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generation::{GenerationError, Pins, StateDir};
 
     #[test]
     fn every_record_of_a_generation_belongs_to_it() {
@@ -286,6 +295,16 @@ mod tests {
         for name in ["12", "x.json", "12.json.broken-1", ".new-12.json", "12.txt"] {
             assert_eq!(number_in(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn pins_that_nobody_could_read_are_not_taken_for_none() {
+        let ram = tempfile::tempdir().unwrap();
+        let pins = || StateDir::there(ram.path()).unwrap().pins();
+        stand_in(ram.path(), &["orders.json".to_owned()]).unwrap();
+        assert_eq!(pins().unwrap(), Pins::default());
+        stand_in(ram.path(), &["pins.json".to_owned()]).unwrap();
+        assert!(matches!(pins(), Err(GenerationError::Pins { .. })));
     }
 
     #[test]

@@ -153,6 +153,9 @@ pub struct Header {
     /// Nothing of `stop` is stopped before a record says so; earlier versions did not write one.
     #[serde(default)]
     pub announces_stops: bool,
+    /// Nothing is ended before a record says that it is undone; earlier versions did not write one.
+    #[serde(default)]
+    pub announces_undo: bool,
     /// Staging directories, one for each mount.
     pub staging: Vec<FlistPath>,
     /// flist.name and flist.info before it.

@@ -147,7 +147,8 @@ pub(super) async fn await_end(
 
 /// Bytes that announcing stops takes in the journal, once and once more, and then the start of an undo.
 pub(super) fn announcement(header: &Header) -> u64 {
-    3 * header.stop.iter().map(|unit| unit.as_str().len() as u64 + 3).sum::<u64>()
+    let of = |units: &[UnitName]| units.iter().map(|unit| unit.as_str().len() as u64 + 3).sum::<u64>();
+    2 * of(&header.stop) + 2 * of(&header.start)
 }
 
 /// Of the services that a transaction was about to stop and to start again, those that were not wanted when it came to

@@ -33,6 +33,7 @@ pub(super) fn header(
         start: plan.services.start.clone(),
         forget: plan.services.forget.clone(),
         announces_stops: true,
+        announces_undo: true,
         staging: staging::directories_of(&slots, &states),
         boot_info: BootInfo::read(root).map_err(TransactionError::BootInfo)?,
         hooks: plan.packages.hooks.clone(),

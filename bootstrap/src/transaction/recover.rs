@@ -11,7 +11,7 @@ use super::journal::{Header, JournalError, JournalPlace, Record, Swap};
 use super::left_down::{changed_units, forget_after, left_down, still_down};
 use super::services::{self, ServiceError};
 use super::staging::take_rights;
-use super::stopped_since::{forget_changed, stopped_since};
+use super::stopped_since::{forget_changed, still_stopped, stopped_since};
 use super::undo::{clean_up, problem};
 use super::{TransactionError, files, staging, states};
 use crate::boot_info;
@@ -252,7 +252,10 @@ async fn undo(
     // Where nothing was swapped nobody is ended, so that nobody has to be asked.
     let left_down = if swapped { still_down(zinit, others, &mut not_undone).await } else { others };
     let asks = swapped || since.iter().any(|unit| unstopped.contains(unit));
-    let since = if asks { still_down(zinit, since, &mut not_undone).await } else { since };
+    let since = match asks {
+        true => still_stopped(zinit, since, journal, &mut not_undone).await,
+        false => since,
+    };
     let ends = |unit: &&UnitName| (swapped && !left_down.contains(*unit)) || unstopped.contains(unit);
     let ended: Vec<_> =
         header.start.iter().chain(&header.forget).chain(&header.stop).filter(ends).cloned().collect();

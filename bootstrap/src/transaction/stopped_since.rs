@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use zinit_client::{Target, UnitName};
 
 use super::journal::{Header, Journal, JournalPlace, Record};
-use super::left_down::{await_end, changed_units, forget_one, left_down};
+use super::left_down::{await_end, changed_units, forget_one, left_down, still_down};
 use super::run::Run;
 use super::services::{self, ServiceError};
 use super::undo::problem;
@@ -32,8 +32,11 @@ impl Run<'_> {
     pub(super) async fn suspect_hooks(&mut self) {
         if self.has_run_after_start() {
             let (zinit, mut suspects) = (self.context.zinit, BTreeSet::new());
+            let mut answers = true;
             for unit in &self.started {
-                if target(zinit, unit).await != Some(Target::Up) {
+                let target = if answers { target(zinit, unit).await } else { Err(Silent) };
+                answers = target.is_ok();
+                if target != Ok(Some(Target::Up)) {
                     suspects.insert(unit.clone());
                 }
             }
@@ -51,7 +54,7 @@ impl Run<'_> {
             tracing::warn!(service = %unit, "somebody has stopped it since it was started, so it is not started again");
             self.tell_left_down(unit);
         }
-        note(&mut self.journal, &self.stopped_since);
+        note(&mut self.journal, &self.stopped_since).await;
     }
 
     async fn look_who_is_stopped(&self) -> BTreeSet<UnitName> {
@@ -67,9 +70,10 @@ impl Run<'_> {
     /// Ends what runs of the new generation of a service; whom somebody has stopped, as he wants it.
     pub(super) async fn end(&mut self, unit: &UnitName) -> Result<(), ServiceError> {
         let (zinit, definition) = (self.context.zinit, self.context.units.1.get(unit));
-        if self.stopped_since.contains(unit) && target(zinit, unit).await == Some(Target::Up) {
-            // Somebody has started it again.
+        if self.stopped_since.contains(unit) && target(zinit, unit).await == Ok(Some(Target::Up)) {
+            // Somebody has started it again. After a kill, only the journal says that it is wanted.
             self.stopped_since.remove(unit);
+            note(&mut self.journal, &self.stopped_since).await;
         }
         match self.stopped_since.contains(unit) {
             true => await_end(zinit, unit, definition).await,
@@ -89,7 +93,7 @@ impl Run<'_> {
 }
 
 /// As [`Run::note_stopped_since`], of a transaction that was cut off: whom the journal says, or who is found if nothing
-/// has been ended yet.
+/// has been ended yet. One that does not say when it begins to be undone, of an earlier version, may have been ended.
 pub(super) async fn stopped_since(
     zinit: &dyn Supervisor,
     (header, records): (&Header, &[Record]),
@@ -108,7 +112,7 @@ pub(super) async fn stopped_since(
         return noted;
     }
     // Before the swap it may have been us.
-    if !swapped {
+    if !swapped || !header.announces_undo {
         return BTreeSet::new();
     }
     // Who was left down has not been started.
@@ -118,19 +122,35 @@ pub(super) async fn stopped_since(
         true => BTreeSet::new(),
         false => stopped(zinit, header.start.iter().filter(is_started)).await,
     };
-    note(&mut Journal::at(journal.clone()), &found);
+    note(&mut Journal::at(journal.clone()), &found).await;
     found
+}
+
+/// Whom a recovery leaves down of those whom somebody has stopped: who is wanted again by now is told to the journal, as
+/// he is about to be ended.
+pub(super) async fn still_stopped(
+    zinit: &dyn Supervisor,
+    since: BTreeSet<UnitName>,
+    journal: &JournalPlace,
+    not_undone: &mut Vec<String>,
+) -> BTreeSet<UnitName> {
+    let down = still_down(zinit, since.clone(), not_undone).await;
+    if down != since {
+        note(&mut Journal::at(journal.clone()), &down).await;
+    }
+    down
 }
 
 /// Says in the journal that it is undone from here on, at the second or third attempt if need be: without it a kill right
 /// after a stop would be taken for the administrator's. Where that is not possible, it is undone all the same.
-fn note(journal: &mut Journal, stopped: &BTreeSet<UnitName>) {
+async fn note(journal: &mut Journal, stopped: &BTreeSet<UnitName>) {
     let record = Record::Undoing { stopped: stopped.iter().cloned().collect() };
     for _ in 0..REPEATS {
         match journal.append(&record) {
             Ok(()) => return,
             Err(error) => {
                 tracing::warn!(error = %flist::report(&error), "the journal does not say that it is being undone");
+                sleep(REPEAT_AFTER).await;
             }
         }
     }
@@ -146,22 +166,31 @@ async fn stopped(
         return stopped;
     }
     for unit in units {
-        if target(zinit, unit).await == Some(Target::Down) {
-            stopped.insert(unit.clone());
+        match target(zinit, unit).await {
+            Ok(Some(Target::Down)) => {
+                stopped.insert(unit.clone());
+            }
+            Ok(_) => {}
+            // Nobody waits for each of the others to be silent, while services are away.
+            Err(Silent) => break,
         }
     }
     stopped
 }
 
-/// What a service is wanted to be; `None` where the supervisor does not know it or does not answer.
-async fn target(zinit: &dyn Supervisor, unit: &UnitName) -> Option<Target> {
+/// The supervisor does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Silent;
+
+/// What a service is wanted to be; `None` where the supervisor does not know it.
+async fn target(zinit: &dyn Supervisor, unit: &UnitName) -> Result<Option<Target>, Silent> {
     for _ in 0..REPEATS {
         match services::status(zinit, unit).await {
             Err(error) if error.is_passing() => sleep(REPEAT_AFTER).await,
-            status => return status.ok().flatten().map(|status| status.target),
+            status => return Ok(status.ok().flatten().map(|status| status.target)),
         }
     }
-    None
+    Err(Silent)
 }
 
 /// When all else is undone: makes the supervisor forget those who have been stopped and have another unit now. Until

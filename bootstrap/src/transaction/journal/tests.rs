@@ -13,6 +13,7 @@ fn header() -> Header {
         start: Vec::new(),
         forget: Vec::new(),
         announces_stops: true,
+        announces_undo: true,
         staging: Vec::new(),
         boot_info: BootInfo::default(),
         hooks: Vec::new(),
