@@ -12,11 +12,14 @@ use crate::processes::Stranger;
 /// What the supervisor is called, which is a service like no other: it is PID 1 and does not list itself.
 pub const SUPERVISOR: &str = "zinit";
 
+/// What the daemon is called that replaces itself.
+const IDENTITYD: &str = "identityd";
+
 /// Until when a service that is not restarted runs the files that it has open, for people.
 pub fn runs_until(name: &UnitName) -> &'static str {
     match name.as_str() {
         SUPERVISOR => "the node reboots",
-        "identityd" => "a release brings another identityd, or it is restarted",
+        IDENTITYD => "a release brings another identityd, or it is restarted",
         _ => "it is restarted",
     }
 }
@@ -200,7 +203,10 @@ impl ServiceView {
         }
         // zinit reads a unit when it begins to monitor a service, and it is not made to forget this one.
         let unit_changed = self.changed_units.contains(name);
+        let executable = self.executables.get(name).filter(|path| self.changed_files.contains(*path));
+        let replaces_itself = name.as_str() == IDENTITYD && executable.is_some();
         let runs_on = |reason| match unit_changed {
+            _ if replaces_itself => format!("{reason}; it replaces itself before everything else"),
             true => format!("{reason}; it is protected, so zinit has the old unit until the node reboots"),
             false => format!("{reason}; it is protected and runs the old one until {}", runs_until(name)),
         };

@@ -12,7 +12,7 @@ use tracing::info;
 use super::brake::NotStopped;
 use super::handle::{self, Answer, Asked, Ordered, Outcome, Verb};
 use super::model::{Problem, ProblemKind};
-use super::stage::Gate;
+use super::stage::{Gate, Stage};
 use super::state::Event;
 use super::worker::Job;
 use super::{Agent, Follower, answer, now};
@@ -136,9 +136,10 @@ impl Agent {
     /// What is said of a hold, and that it does not stop the upgrade that runs.
     pub(super) fn unless_it_runs(&self, hold: &Hold, message: String) -> String {
         let held = self.state.candidate.as_ref().is_some_and(|candidate| hold.covers(candidate));
-        match held && self.state.stage.is_upgrading() {
-            true => format!("{message}. The upgrade that runs goes on; `identityd cancel` stops it"),
-            false => message,
+        match self.state.stage {
+            stage if !held || !stage.is_upgrading() => message,
+            Stage::Swapping | Stage::Soaking => format!("{message}; {}", NotStopped::TooLate),
+            _ => format!("{message}. The upgrade that runs goes on; `identityd cancel` stops it"),
         }
     }
 

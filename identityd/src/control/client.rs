@@ -40,7 +40,11 @@ pub enum AskError {
         source: io::Error,
     },
     /// The socket is there and cannot be used.
-    #[error("could not ask identityd on {}", socket.display())]
+    #[error(
+        "could not ask identityd on {}{}",
+        socket.display(),
+        if source.kind() == io::ErrorKind::PermissionDenied { ", which only root may" } else { "" }
+    )]
     Connect {
         /// The socket.
         socket: PathBuf,

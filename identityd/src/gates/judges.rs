@@ -121,7 +121,7 @@ pub(super) fn bad_release(Inputs { candidate, failures, .. }: &Inputs<'_>) -> Ve
             count(*attempts, "time")
         )),
         (Some(_), None) => Ok("what the channel offers has not failed here".to_owned()),
-        (None, _) => Ok("the channel offers no other release".to_owned()),
+        (None, _) => Ok("no other release is known that the channel offers".to_owned()),
     };
     let noted = failures.map(|noted| json!({ "attempts": noted.attempts, "reason": noted.reason }));
     let inputs = json!({ "candidate": candidate, "failures": noted });

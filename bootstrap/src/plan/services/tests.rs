@@ -122,6 +122,21 @@ fn a_library_of_the_protected_is_swapped_and_the_plan_says_who_runs_the_old_one(
 }
 
 #[test]
+fn an_identityd_that_is_replaced_is_said_to_replace_itself() {
+    let mut view = view();
+    view.protected = names(&["identityd"]);
+    view.status.extend([up("identityd", State::Running)]);
+    view.after.insert(name("identityd"), unit("exec: /sbin/identityd run"));
+    view.executables.insert(name("identityd"), "sbin/identityd".parse().unwrap());
+    view.changed_files = ["sbin/identityd".parse().unwrap()].into();
+    view.in_use.insert(name("identityd"), view.changed_files.clone());
+    let plan = plan_services(&view).unwrap();
+    let note = plan.notes.iter().find(|note| note.name == name("identityd")).unwrap();
+    assert_eq!(note.verdict, Verdict::Keep);
+    assert!(note.reason.ends_with("it replaces itself before everything else"), "{note:?}");
+}
+
+#[test]
 fn finished_oneshots_rerun_only_for_a_new_unit() {
     let mut view = view();
     view.changed_files.insert("bin/setup".parse().unwrap());

@@ -59,12 +59,15 @@ pub(in crate::gates) fn hold(
         closed: match holding {
             Some(Holding { hold, .. }) => Err(why_held(hold, ends.as_ref(), &patience)),
             None if named.is_empty() => Ok("nothing is held".to_owned()),
-            // What the channel offers may be another one by now.
-            None => Ok(format!(
-                "{} held ({}), but not what the channel offered when it was asked last",
-                count(u32::try_from(named.len()).unwrap_or(u32::MAX), "release"),
-                named.join(", ")
-            )),
+            None => {
+                let number = count(u32::try_from(named.len()).unwrap_or(u32::MAX), "release");
+                let offered = match candidate {
+                    // What the channel offers may be another one by now.
+                    Some(_) => "but not what the channel offered when it was asked last",
+                    None => "and nothing that waits is known; `identityd check` asks the channel",
+                };
+                Ok(format!("{number} held ({}), {offered}", named.join(", ")))
+            }
         },
         inputs: json!({
             "holds": holds, "candidate": candidate, "earliest": earliest,
