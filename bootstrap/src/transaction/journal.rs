@@ -114,6 +114,12 @@ pub enum Record {
         /// Them.
         stopped: Vec<UnitName>,
     },
+    /// Of the services that were down when it began, these are still when a recovery ends the others of them, which were
+    /// started since.
+    StillDown {
+        /// Them.
+        units: Vec<UnitName>,
+    },
     /// Undoing could not end these services; they may run what the files no longer are.
     Unstopped {
         /// Them.

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zinit_client::{ServiceUnit, UnitName};
 
-use super::journal::{Header, Record, Swap};
+use super::journal::{Header, Journal, JournalPlace, Record, Swap};
 use super::run::Run;
 use super::services::{self, ServiceError};
+use super::stopped_since::append;
 use super::undo::problem;
 use super::{Progress, TransactionError, stopping};
 use crate::plan::services::{check_none_held_up, is_wanted};
@@ -163,6 +164,32 @@ pub(super) fn left_down(header: &Header, records: &[Record]) -> BTreeSet<UnitNam
     });
     let stopping = stopping.unwrap_or_default();
     header.stop.iter().filter(|unit| !stopping.contains(unit)).cloned().collect()
+}
+
+/// Services that were down before a transaction that was cut off, as it has left them: stopped, or to be forgotten. A
+/// recovery before this one has ended those of them that had been started since; after that nobody could tell.
+pub(super) fn down_before(header: &Header, records: &[Record]) -> BTreeSet<UnitName> {
+    let noted = records.iter().rev().find_map(|record| match record {
+        Record::StillDown { units } => Some(units),
+        _ => None,
+    });
+    let down = left_down(header, records).into_iter().chain(header.forget.iter().cloned());
+    down.filter(|unit| noted.is_none_or(|noted| noted.contains(unit))).collect()
+}
+
+/// As [`still_down`]; the journal says who is, before the others are ended.
+pub(super) async fn left_down_still(
+    zinit: &dyn Supervisor,
+    down: BTreeSet<UnitName>,
+    journal: &JournalPlace,
+    not_undone: &mut Vec<String>,
+) -> BTreeSet<UnitName> {
+    let still = still_down(zinit, down.clone(), not_undone).await;
+    if still != down {
+        let record = Record::StillDown { units: still.iter().cloned().collect() };
+        append(&mut Journal::at(journal.clone()), &record).await;
+    }
+    still
 }
 
 /// Of those that were left down, the ones that still are, and the ones of which nobody can tell. Who runs was started

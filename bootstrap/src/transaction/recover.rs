@@ -8,7 +8,7 @@ use zinit_client::{Target, UnitName};
 use super::ending::end;
 use super::hooks::{Begun, sync};
 use super::journal::{Header, JournalError, JournalPlace, Record, Swap};
-use super::left_down::{changed_units, forget_after, left_down, still_down};
+use super::left_down::{changed_units, down_before, forget_after, left_down, left_down_still};
 use super::services::{self, ServiceError};
 use super::staging::take_rights;
 use super::stopped_since::{forget_changed, still_stopped, stopped_since};
@@ -248,9 +248,13 @@ async fn undo(
     // any of these services: the supervisor found the root in the middle of the swap.
     let swapped = is_swapped(root, (header, swaps), copies, &mut not_undone);
     let since = stopped_since(zinit, (header, records), swapped, journal).await;
-    let others = left_down(header, records).into_iter().chain(header.forget.iter().cloned()).collect();
+    let swapped = swapped != Swapped::No;
+    let others = down_before(header, records);
     // Where nothing was swapped nobody is ended, so that nobody has to be asked.
-    let left_down = if swapped { still_down(zinit, others, &mut not_undone).await } else { others };
+    let left_down = match swapped {
+        true => left_down_still(zinit, others, journal, &mut not_undone).await,
+        false => others,
+    };
     let asks = swapped || since.iter().any(|unit| unstopped.contains(unit));
     let since = match asks {
         true => still_stopped(zinit, since, journal, &mut not_undone).await,
@@ -287,6 +291,17 @@ async fn undo(
     Err(TransactionError::NotRecovered(not_undone))
 }
 
+/// Whether anything of the new generation is in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Swapped {
+    /// Nothing is.
+    No,
+    /// Something may be: not everything could be looked at.
+    Unknown,
+    /// Something is.
+    Yes,
+}
+
 /// Whether anything of the new generation is in its place, or may be: after this its files go, and nobody would know
 /// of it the next time.
 fn is_swapped(
@@ -294,16 +309,17 @@ fn is_swapped(
     (header, swaps): (&Header, &[Swap]),
     copies: &[Option<u64>],
     not_undone: &mut Vec<String>,
-) -> bool {
+) -> Swapped {
     let files = swaps.iter().map(|swap| files::has_happened(root, swap));
     let copies = header.states.iter().zip(copies);
     let states = copies.map(|(state, copy)| Ok(copy.is_some() && root.inode(&state.path)? == *copy));
-    let mut swapped = false;
+    let mut swapped = Swapped::No;
     for happened in files.chain(states) {
         match happened {
-            Ok(happened) => swapped |= happened,
+            Ok(true) => swapped = Swapped::Yes,
+            Ok(false) => {}
             Err(error) => {
-                swapped = true;
+                swapped = swapped.max(Swapped::Unknown);
                 not_undone.push(flist::report(&error));
             }
         }

@@ -15,6 +15,7 @@ use zinit_client::{Target, UnitName};
 
 use super::journal::{Header, Journal, JournalPlace, Record};
 use super::left_down::{await_end, changed_units, forget_one, left_down, still_down};
+use super::recover::Swapped;
 use super::run::Run;
 use super::services::{self, ServiceError};
 use super::undo::problem;
@@ -97,7 +98,7 @@ impl Run<'_> {
 pub(super) async fn stopped_since(
     zinit: &dyn Supervisor,
     (header, records): (&Header, &[Record]),
-    swapped: bool,
+    swapped: Swapped,
     journal: &JournalPlace,
 ) -> BTreeSet<UnitName> {
     let noted = records.iter().rev().find_map(|record| match record {
@@ -111,14 +112,15 @@ pub(super) async fn stopped_since(
     if let Some(noted) = noted {
         return noted;
     }
-    // Before the swap it may have been us.
-    if !swapped || !header.announces_undo {
+    if swapped == Swapped::No || !header.announces_undo {
         return BTreeSet::new();
     }
     // Who was left down has not been started.
     let left_down = left_down(header, records);
     let is_started = |unit: &&UnitName| header.stop.contains(*unit) && !left_down.contains(*unit);
-    let found = match records.iter().any(is_after_start) {
+    // Before the swap it may have been us.
+    let may_be_others = swapped == Swapped::Unknown || records.iter().any(is_after_start);
+    let found = match may_be_others {
         true => BTreeSet::new(),
         false => stopped(zinit, header.start.iter().filter(is_started)).await,
     };
@@ -144,12 +146,16 @@ pub(super) async fn still_stopped(
 /// Says in the journal that it is undone from here on, at the second or third attempt if need be: without it a kill right
 /// after a stop would be taken for the administrator's. Where that is not possible, it is undone all the same.
 async fn note(journal: &mut Journal, stopped: &BTreeSet<UnitName>) {
-    let record = Record::Undoing { stopped: stopped.iter().cloned().collect() };
+    append(journal, &Record::Undoing { stopped: stopped.iter().cloned().collect() }).await;
+}
+
+/// Writes what matters only if this is cut off, at the second or third attempt if need be.
+pub(super) async fn append(journal: &mut Journal, record: &Record) {
     for _ in 0..REPEATS {
-        match journal.append(&record) {
+        match journal.append(record) {
             Ok(()) => return,
             Err(error) => {
-                tracing::warn!(error = %flist::report(&error), "the journal does not say that it is being undone");
+                tracing::warn!(error = %flist::report(&error), "the journal does not say who is stopped");
                 sleep(REPEAT_AFTER).await;
             }
         }
