@@ -12,7 +12,7 @@ use zinit_client::{ServiceUnit, UnitName};
 use super::journal::{Header, Journal, JournalPlace, Record, Swap};
 use super::run::Run;
 use super::services::{self, ServiceError};
-use super::stopped_since::append;
+use super::stopped_since::{self, append};
 use super::undo::problem;
 use super::{Progress, TransactionError, stopping};
 use crate::plan::services::{check_none_held_up, is_wanted};
@@ -201,7 +201,8 @@ pub(super) async fn still_down(
 ) -> BTreeSet<UnitName> {
     let mut down = BTreeSet::new();
     for unit in left_down {
-        match services::status(zinit, &unit).await {
+        // Who runs what is about to go, and is not known to, would go on with it.
+        match stopped_since::status(zinit, &unit).await {
             Ok(status) if is_wanted(status.as_ref()) => continue,
             Ok(_) => {}
             Err(error) => not_undone.extend(problem(Err(error))),

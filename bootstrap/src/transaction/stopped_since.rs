@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use zinit_client::{Target, UnitName};
+use zinit_client::{ServiceStatus, Target, UnitName};
 
 use super::journal::{Header, Journal, JournalPlace, Record};
 use super::left_down::{await_end, changed_units, forget_one, left_down, still_down};
@@ -190,13 +190,27 @@ struct Silent;
 
 /// What a service is wanted to be; `None` where the supervisor does not know it.
 async fn target(zinit: &dyn Supervisor, unit: &UnitName) -> Result<Option<Target>, Silent> {
-    for _ in 0..REPEATS {
+    match status(zinit, unit).await {
+        Err(error) if error.is_passing() => Err(Silent),
+        status => Ok(status.ok().flatten().map(|status| status.target)),
+    }
+}
+
+/// What the supervisor says of a service, which is asked again where it does not answer.
+///
+/// # Errors
+/// [`ServiceError`].
+pub(super) async fn status(
+    zinit: &dyn Supervisor,
+    unit: &UnitName,
+) -> Result<Option<ServiceStatus>, ServiceError> {
+    for _ in 1..REPEATS {
         match services::status(zinit, unit).await {
             Err(error) if error.is_passing() => sleep(REPEAT_AFTER).await,
-            status => return Ok(status.ok().flatten().map(|status| status.target)),
+            status => return status,
         }
     }
-    Err(Silent)
+    services::status(zinit, unit).await
 }
 
 /// When all else is undone: makes the supervisor forget those who have been stopped and have another unit now. Until
