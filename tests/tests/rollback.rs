@@ -241,7 +241,8 @@ fn what_is_pinned_outlives_upgrades_and_gc_and_can_be_gone_back_to_without_the_h
 fn a_service_that_does_not_come_back_after_a_rollback_is_told_of() {
     let site = Site::new().unwrap();
     site.publish("1.0.0", &site.payload("1.0.0").unwrap()).unwrap();
-    let config = "poll_interval: 1\nhandover_timeout: 5\nhealth_window: 1\nstart_timeout: 3\n";
+    // Longer than a program takes on a busy machine until it finds its port taken.
+    let config = "poll_interval: 1\nhandover_timeout: 5\nhealth_window: 5\nstart_timeout: 10\n";
     let node = site.node().config(config).boot().unwrap();
     site.await_version(&node, "1.0.0").unwrap();
     // What it leaves is in no process group that anybody knows of, and has the port.
