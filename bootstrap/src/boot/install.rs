@@ -26,8 +26,8 @@ use crate::transaction::Progress;
 /// Time between two looks at how far the installation is.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Installs a release, and tells on the way how far it is, and who is `stopped`. Over what is installed already, of another channel, it goes
-/// the way of an upgrade: rehearsed, watched, and undone if its services do not do.
+/// Installs a release, and tells on the way how far it is, and who is `stopped`. Over what is installed already, of
+/// another channel, it goes the way of an upgrade: rehearsed, watched, and undone if its services do not do.
 ///
 /// # Errors
 /// [`BootError`]; nothing half-installed is left then.

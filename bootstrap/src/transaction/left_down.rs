@@ -177,7 +177,8 @@ pub(super) fn down_before(header: &Header, records: &[Record]) -> BTreeSet<UnitN
     down.filter(|unit| noted.is_none_or(|noted| noted.contains(unit))).collect()
 }
 
-/// As [`still_down`]; the journal says who is, before the others are ended.
+/// As [`still_down`]; the journal says who is, before the others are ended: a recovery that is cut off between ending one
+/// and forgetting it would find it down.
 pub(super) async fn left_down_still(
     zinit: &dyn Supervisor,
     down: BTreeSet<UnitName>,

@@ -1,4 +1,5 @@
-//! What a transaction records before it does anything: the journal's header, and what the generation keeps of the one before.
+//! What a transaction records before it does anything: the journal's header, and what the generation keeps of the one
+//! before.
 
 use std::collections::BTreeMap;
 
